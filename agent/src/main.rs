@@ -1,0 +1,3 @@
+//! The program `stead`.
+
+fn main() {}

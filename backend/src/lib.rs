@@ -1,0 +1,8 @@
+//! How Linux does it: the only crate that knows namespaces, netlink and `unsafe`.
+//!
+//! The reconciler sees [`LinuxBackend`] through its port and nothing else. Rooms do not reach into
+//! each other; `observe` and `apply` put them together.
+
+pub mod layout;
+pub mod names;
+pub mod shim;

@@ -1,0 +1,3 @@
+//! The supervisor of one sandbox.
+
+pub mod protocol;

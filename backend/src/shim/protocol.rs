@@ -1,0 +1,216 @@
+//! What agent and shim say to each other.
+//!
+//! A unix stream socket; each message is a little-endian `u32` length and that many bytes of JSON.
+//! Descriptors travel with the length. Both ends say their version first. A field is only ever added,
+//! with a default; a request the other end does not know is answered by `Failed`, never by silence.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use reconciler::{
+    key::InstanceKey,
+    spec::{ContainerSpec, PortBinding, SandboxSpec},
+};
+use serde::{Deserialize, Serialize};
+
+/// Raised when a message changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// Agent (or `stead exec`) to shim.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    Hello {
+        version: u32,
+    },
+    /// An idle shim becomes the supervisor of this sandbox: writes the id maps, moves to its cgroup,
+    /// binds the resolver and the host ports. Answered by `Assigned` with the network namespace.
+    Assign(Box<Assignment>),
+    /// New port reservations and networks for a sandbox that runs.
+    Update {
+        sandbox: Box<SandboxSpec>,
+        resolver: Resolver,
+    },
+    /// Answered when the container has exec'ed, or by `Failed` with the step that failed.
+    Start(Box<Start>),
+    /// New restart policy, labels or health check for the running process; rewrites the record.
+    Amend {
+        container: Box<ContainerSpec>,
+    },
+    /// To the container's first process.
+    Signal {
+        signal: i32,
+    },
+    /// Kills everything in the payload cgroup.
+    Kill,
+    /// Two or three descriptors come along: stdin, stdout, stderr; with `terminal` none, and the
+    /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
+    Exec(Box<Exec>),
+    State,
+    /// From now on `Event`s are sent on this connection.
+    Subscribe,
+    /// Exec the binary that comes along as a descriptor, keeping children and descriptors.
+    Upgrade,
+    /// Refused while a container runs.
+    Leave,
+}
+
+/// Shim to agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Welcome {
+        version: u32,
+        build: String,
+        pid: u32,
+    },
+    /// The network namespace comes along as a descriptor.
+    Assigned {
+        resolver_port: u16,
+    },
+    Done,
+    Started {
+        pid: u32,
+    },
+    /// The pidfd of the container's first process comes along while it runs.
+    State(Box<SandboxState>),
+    ExecStarted {
+        pid: u32,
+    },
+    ExecExited {
+        code: i32,
+    },
+    Event(Event),
+    /// `message` ends with what to do next. `errno` where a system call failed.
+    Failed {
+        message: String,
+        errno: Option<i32>,
+        reason: Reason,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The request was not understood or does not fit the state.
+    Request,
+    /// A host port is held by somebody else.
+    PortTaken,
+    /// The image or the manifest must change (no such command, no such user).
+    Spec,
+    /// A system call failed; the same may work later.
+    System,
+}
+
+/// Pushed to subscribers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Exited { code: i32 },
+    Health { health: HealthState },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Assignment {
+    pub sandbox: SandboxSpec,
+    /// The mark of the root, for names.
+    pub mark: String,
+    /// Directory of the sandbox in the v2 tree; the leaves `shim` and `payload` are made below it.
+    pub cgroup: PathBuf,
+    /// Where the control socket is to listen.
+    pub socket: PathBuf,
+    /// Upper and work directory, hosts, resolv.conf, exit record.
+    pub directory: PathBuf,
+    pub logs: PathBuf,
+    pub resolver: Resolver,
+    pub boot_id: String,
+}
+
+/// What the resolver inside the sandbox answers from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Zone files of the networks the sandbox is on, in the order of its endpoints.
+    pub zones: Vec<PathBuf>,
+    /// Forward what no zone knows: false when every network is internal.
+    pub forward: bool,
+}
+
+/// Everything one start needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Start {
+    pub container: ContainerSpec,
+    /// Directories of the image's layers, the topmost first.
+    pub layers: Vec<PathBuf>,
+    /// Data directories of the volumes named in `container.mounts`, by full name.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Empty the upper directory first.
+    pub fresh: bool,
+    pub restarts: u32,
+    pub streak: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exec {
+    pub argv: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    /// Empty: the container's own.
+    pub user: String,
+    /// `None`: the container's own.
+    pub working_dir: Option<PathBuf>,
+    pub terminal: bool,
+}
+
+/// The mark adoption reads: a sealed memfd named [`RECORD_NAME`] in the shim, found through
+/// cgroup → pid → /proc/PID/fd. A new one takes the place of the old at each start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub version: u32,
+    pub mark: String,
+    pub key: InstanceKey,
+    pub assignment: Assignment,
+    pub container: Option<ContainerSpec>,
+    /// Payload: first process and its start time in clock ticks (proc_pid_stat(5), field 22).
+    pub pid: Option<u32>,
+    pub start_ticks: Option<u64>,
+    pub restarts: u32,
+    pub streak: u32,
+    pub boot_id: String,
+    /// Boot-clock and wall-clock milliseconds.
+    pub started_boot: Option<u64>,
+    pub started_wall: Option<u64>,
+}
+
+/// The name of the memfd: `/proc/PID/fd/N` reads `/memfd:stead-record (deleted)`.
+pub const RECORD_NAME: &str = "stead-record";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SandboxState {
+    pub record: Record,
+    pub run: Run,
+    pub health: HealthState,
+    /// Ports that are reserved right now.
+    pub ports: Vec<PortBinding>,
+    pub resolver_port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "run", rename_all = "snake_case")]
+pub enum Run {
+    Created,
+    Running {
+        pid: u32,
+    },
+    /// Exit status or 128 + signal; boot-clock milliseconds.
+    Exited {
+        code: i32,
+        at: u64,
+    },
+}

@@ -1,0 +1,137 @@
+//! The typed project: what a Compose file says once every short form, default and variable is resolved.
+//!
+//! Every map is a `BTreeMap` and every list keeps the file's order, so that equal input gives equal
+//! output. The serialised form (serde) is the canonical form that `stead config` prints.
+
+mod duration;
+mod health;
+mod mount;
+mod port;
+mod restart;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use duration::Duration;
+pub use health::Healthcheck;
+pub use mount::Mount;
+pub use port::{PortRange, Protocol, PublishedPort};
+pub use restart::RestartPolicy;
+
+use crate::diagnostic::Span;
+
+/// One Compose project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Normalised as Compose does: `[a-z0-9][a-z0-9_-]*`.
+    pub name: String,
+    pub services: BTreeMap<String, Service>,
+    /// Networks that some service uses; `default` is here only if one does.
+    pub networks: BTreeMap<String, Network>,
+    /// Declared named volumes, by their key in the file.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Absolute project directory: what relative paths were resolved against.
+    #[serde(skip)]
+    pub directory: PathBuf,
+    /// Where each field came from, by dotted path (`services.web.environment.A`); see [`Project::origin`].
+    #[serde(skip)]
+    pub origins: BTreeMap<String, Span>,
+}
+
+impl Project {
+    /// The position of a dotted field path, or of its nearest ancestor that has one.
+    pub fn origin(&self, path: &str) -> Option<&Span> {
+        let mut path = path;
+        loop {
+            if let Some(span) = self.origins.get(path) {
+                return Some(span);
+            }
+            path = &path[..path.rfind('.')?];
+        }
+    }
+}
+
+/// One service, canonical.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The reference as written: `builtin:hello`, `rootfs:DIR`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+    /// `docker-archive:FILE[:REF]`; relative paths already made absolute.
+    pub image: String,
+    /// `None`: the image's own. `Some([])`: cleared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// `None`: the image's own. `Some`: also discards the image's command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Resolved; a name without a value that the project environment does not have is absent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Mount>,
+    /// By key of `Project::networks`. Never empty: `default` stands for nothing said.
+    pub networks: BTreeMap<String, Attachment>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub depends_on: BTreeMap<String, Dependency>,
+    pub restart: RestartPolicy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `uid[:gid]` or names, looked up in the image at start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Signal name or number; `None`: the image's, else SIGTERM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// `None`: 10 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period: Option<Duration>,
+}
+
+/// How a service takes part in a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+}
+
+/// A `depends_on` entry; the short list form is `service_started`, required.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub condition: Condition,
+    pub required: bool,
+    pub restart: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    #[serde(rename = "service_started")]
+    Started,
+    #[serde(rename = "service_healthy")]
+    Healthy,
+    #[serde(rename = "service_completed_successfully")]
+    CompletedSuccessfully,
+}
+
+/// A network of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The full name, `<project>_<key>` unless the file gives one.
+    pub name: String,
+    /// No way out: neither forwarding nor names of the outside.
+    pub internal: bool,
+}
+
+/// A named volume of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The full name, `<project>_<key>` unless the file gives one.
+    pub name: String,
+}

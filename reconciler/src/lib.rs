@@ -1,0 +1,20 @@
+//! What should happen next: pure decisions, and the loop that carries them out.
+//!
+//! ```text
+//!   Desired ─┐
+//!   Observed ┼─► plan() ─► Plan { changes, steps, waiting } ─► execute ─► Backend::apply
+//!   Memory  ─┘     ▲                                                        │
+//!                  └────────────── Backend::observe ◄───────────────────────┘
+//! ```
+
+pub mod converge;
+pub mod desired;
+pub mod journal;
+pub mod key;
+pub mod memory;
+pub mod observed;
+pub mod plan;
+pub mod port;
+pub mod spec;
+pub mod status;
+pub mod time;

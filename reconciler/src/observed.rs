@@ -1,0 +1,160 @@
+//! What the host shows. A part that could not be read is `Unknown`, never absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    key::{InstanceKey, ResourceKey},
+    spec::{ContainerSpec, FirewallSpec, NetworkSpec, SandboxSpec, Subnet, Zone},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact<T> {
+    Known(T),
+    /// Why it could not be read.
+    Unknown(String),
+}
+
+/// A snapshot of the host, as far as it carries this root's mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// By reference as written. A reference nobody asked about is not here.
+    pub images: BTreeMap<String, Fact<Image>>,
+    pub networks: Fact<BTreeMap<ResourceKey, Network>>,
+    pub volumes: Fact<BTreeMap<ResourceKey, Volume>>,
+    pub instances: Fact<BTreeMap<InstanceKey, Instance>>,
+    pub firewall: Fact<Firewall>,
+    pub zones: Fact<BTreeMap<ResourceKey, Zone>>,
+    /// Routes of the host that are not ours: new subnets keep clear of them.
+    pub routes: Fact<BTreeSet<Subnet>>,
+    /// First host id of each project's range, as recorded.
+    pub id_bases: Fact<BTreeMap<String, u32>>,
+}
+
+/// What an image reference stands for right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `sha256:…` of the configuration.
+    pub digest: String,
+    /// Its layers are in the store.
+    pub unpacked: bool,
+    pub config: ImageConfig,
+}
+
+/// The part of an OCI image configuration that decides how a container runs (image-spec, config.md).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    pub user: String,
+    pub environment: BTreeMap<String, String>,
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    pub working_dir: String,
+    pub stop_signal: Option<String>,
+    /// Targets of anonymous volumes.
+    pub volumes: BTreeSet<String>,
+    pub healthcheck: Option<ImageHealthcheck>,
+}
+
+/// Docker's `Healthcheck` in an image configuration. Times in milliseconds, 0 is "the default".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageHealthcheck {
+    pub test: Vec<String>,
+    pub interval: u64,
+    pub timeout: u64,
+    pub retries: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// From its record, or read back from the bridge.
+    pub spec: NetworkSpec,
+    /// What differs from the record, for people (`bridge is missing`). Empty: as it should be.
+    pub drift: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// It has a record, but its data is missing or is another volume's: hold every service on it.
+    pub lost: Option<String>,
+}
+
+/// One sandbox and what runs in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// From the sealed record.
+    pub sandbox: SandboxSpec,
+    /// What was last started, from the sealed record; `None`: nothing yet.
+    pub container: Option<ContainerSpec>,
+    pub state: State,
+    /// What differs from the record, for people (`eth0 is missing`). Empty: as it should be.
+    pub drift: Vec<String>,
+    /// Restarts since the container was created, as `ps` shows them.
+    pub restarts: u32,
+    /// Restarts in a row without 10 s of running: what the back-off counts.
+    pub streak: u32,
+    /// Boot-clock milliseconds of the last start.
+    pub started_at: Option<u64>,
+    /// Wall-clock milliseconds of the last start.
+    pub started_wall: Option<u64>,
+    pub health: Health,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Sandbox ready, nothing started in it.
+    Created,
+    Running {
+        /// As the host sees it.
+        pid: u32,
+    },
+    /// `code` is the exit status, or 128 + signal. `at`: boot-clock milliseconds.
+    Exited { code: i32, at: u64 },
+    /// Its supervisor is gone. Whatever lives in its cgroup must be killed, and the cgroup be empty,
+    /// before anything may start.
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// No healthcheck.
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// What our tables in the kernel hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firewall {
+    /// What the sets and maps hold. An incomplete skeleton shows as an empty spec with a drift.
+    pub spec: FirewallSpec,
+    pub drift: Vec<String>,
+}
+
+impl<T> Fact<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Fact::Known(value) => Some(value),
+            Fact::Unknown(_) => None,
+        }
+    }
+}
+
+impl Observed {
+    /// Before anything was looked at: everything is unknown.
+    pub fn nothing_known() -> Self {
+        let why = || "not observed yet".to_owned();
+        Observed {
+            boot_id: String::new(),
+            images: BTreeMap::new(),
+            networks: Fact::Unknown(why()),
+            volumes: Fact::Unknown(why()),
+            instances: Fact::Unknown(why()),
+            firewall: Fact::Unknown(why()),
+            zones: Fact::Unknown(why()),
+            routes: Fact::Unknown(why()),
+            id_bases: Fact::Unknown(why()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The door to the host. The reconciler owns the trait; `backend` and the simulated host implement it.
+
+use std::{collections::BTreeSet, error::Error, fmt, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    key::{InstanceKey, ResourceKey},
+    observed::Observed,
+    plan::action::Action,
+};
+
+/// Where to look. An empty scope looks nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Look at everything; the other fields but `images` say nothing more.
+    pub all: bool,
+    /// Image references to resolve again.
+    pub images: BTreeSet<String>,
+    pub networks: BTreeSet<ResourceKey>,
+    pub volumes: BTreeSet<ResourceKey>,
+    pub instances: BTreeSet<InstanceKey>,
+    pub firewall: bool,
+    pub zones: bool,
+}
+
+/// How a failed action may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// After a delay.
+    Again,
+    /// Only once the manifest or the host has changed.
+    AfterChange,
+    Never,
+}
+
+/// Why an action failed, with what to do next in the text.
+#[derive(Debug, Clone)]
+pub struct ActionError {
+    pub retry: Retry,
+    pub source: Arc<dyn Error + Send + Sync>,
+}
+
+/// A hint that something may have changed; the truth is `observe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostEvent {
+    Instance(InstanceKey),
+    Network(ResourceKey),
+    Firewall,
+    /// Something was missed: look at everything.
+    Lost,
+}
+
+/// The host. Calls block; the loop runs them on blocking threads.
+pub trait Backend: Send + Sync + 'static {
+    /// Looks again at the parts in `scope` and replaces them in `observed`; the rest stays.
+    fn observe(&self, scope: &Scope, observed: &mut Observed);
+
+    /// Carries out one action. Idempotent: done twice is done once.
+    ///
+    /// # Errors
+    /// What failed, on which object, and how to go on.
+    fn apply(&self, action: &Action) -> Result<(), ActionError>;
+
+    /// Hints from now on. Called once.
+    fn events(&self) -> mpsc::UnboundedReceiver<HostEvent>;
+
+    /// The present moment; the only clock.
+    fn now(&self) -> crate::time::Now;
+}
+
+impl Scope {
+    pub fn all() -> Self {
+        Scope {
+            all: true,
+            ..Scope::default()
+        }
+    }
+}
+
+impl fmt::Display for ActionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Error for ActionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.source()
+    }
+}

@@ -1,0 +1,53 @@
+//! What the outside may see of the loop.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    observed::Observed,
+    plan::step::{Plan, Waiting},
+    time::Now,
+};
+
+/// Published after every pass and whenever a step ends.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub projects: BTreeMap<String, ProjectStatus>,
+    pub observed: Arc<Observed>,
+    pub plan: Arc<Plan>,
+    /// Counts passes; a caller that waits for an effect of its own request waits for a later one.
+    pub pass: u64,
+    pub at: Now,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProjectState {
+    Converged,
+    Working,
+    Waiting,
+    Degraded,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectStatus {
+    pub state: ProjectState,
+    /// The revision the last pass planned for, and the last one that was converged.
+    pub tried: Option<String>,
+    pub applied: Option<String>,
+    pub waiting: Vec<Waiting>,
+    /// Failures that stand, newest first.
+    pub failures: Vec<Failure>,
+    /// Boot-clock milliseconds.
+    pub next_attempt: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Text form of the key.
+    pub key: String,
+    pub message: String,
+    pub at: Now,
+    pub attempts: u32,
+}
