@@ -4,5 +4,8 @@
 //! each other; `observe` and `apply` put them together.
 
 pub mod layout;
+pub mod lock;
 pub mod names;
+pub mod records;
 pub mod shim;
+pub mod volume;
