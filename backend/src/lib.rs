@@ -3,6 +3,7 @@
 //! The reconciler sees [`LinuxBackend`] through its port and nothing else. Rooms do not reach into
 //! each other; `observe` and `apply` put them together.
 
+pub mod doctor;
 pub mod image;
 pub mod layout;
 pub mod lock;
