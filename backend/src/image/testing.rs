@@ -96,6 +96,18 @@ pub fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The directory cannot be written.
 pub fn oci(dir: &Path, layers: &[Vec<File>], config: &Value) -> io::Result<String> {
+    let tars = layers
+        .iter()
+        .map(|files| layer(files))
+        .collect::<io::Result<Vec<_>>>()?;
+    oci_of(dir, &tars, config)
+}
+
+/// As [`oci`], with tar streams as they are.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn oci_of(dir: &Path, tars: &[Vec<u8>], config: &Value) -> io::Result<String> {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs)?;
     let write = |bytes: &[u8], media_type: &str| -> io::Result<Value> {
@@ -104,13 +116,9 @@ pub fn oci(dir: &Path, layers: &[Vec<File>], config: &Value) -> io::Result<Strin
         Ok(json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()}))
     };
     let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
-    for files in layers {
-        let tar = layer(files)?;
-        diff_ids.push(Digest::of(&tar).to_string());
-        descriptors.push(write(
-            &gzip(&tar)?,
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-        )?);
+    for tar in tars {
+        diff_ids.push(Digest::of(tar).to_string());
+        descriptors.push(write(&gzip(tar)?, "application/vnd.oci.image.layer.v1.tar+gzip")?);
     }
     let config = json!({
         "os": "linux",

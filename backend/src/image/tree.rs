@@ -391,3 +391,6 @@ fn failed(path: &[u8], operation: &'static str) -> impl FnOnce(Errno) -> TreeErr
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
