@@ -330,16 +330,21 @@ fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> R
     if size != 0 && kind != Kind::File {
         return Err(format!("it has content ({size} bytes) but is no file"));
     }
-    let id = |key: &str, plain: io::Result<u64>| -> Result<u32, String> {
+    // An empty field is a zero to Go and to us; the size alone must be written out.
+    let plain = |field: &[u8], value: io::Result<u64>| match field.iter().all(|byte| matches!(byte, 0 | b' '))
+    {
+        true => Ok(0),
+        false => value.map_err(|error| error.to_string()),
+    };
+    let id = |key: &str, field: &[u8], value: io::Result<u64>| -> Result<u32, String> {
         let id = match number(&records, key)? {
             Some(id) => id,
-            None => plain.map_err(|error| format!("{key}: {error}"))?,
+            None => plain(field, value)?,
         };
         // (uid_t) -1 means "leave it" to chown(2).
-        u32::try_from(id)
-            .ok()
+        (u32::try_from(id).ok())
             .filter(|id| *id != u32::MAX)
-            .ok_or_else(|| format!("{key} {id} is too large"))
+            .ok_or_else(|| format!("its {key} {id} is too large"))
     };
     let device = |part: io::Result<Option<u32>>| match kind {
         Kind::Char | Kind::Block => part
@@ -357,14 +362,15 @@ fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> R
             0,
         ),
     };
-    let uid = id("uid", head.uid())?;
-    let gid = id("gid", head.gid())?;
+    let uid = id("uid", &head.as_old().uid, head.uid())?;
+    let gid = id("gid", &head.as_old().gid, head.gid())?;
+    let mode = plain(&head.as_old().mode, head.mode().map(u64::from))? as u32 & 0o7777;
     let xattrs = records
         .into_iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value)))
         .collect();
     Ok(Entry {
-        mode: head.mode().map_err(|error| error.to_string())? & 0o7777,
+        mode,
         device: (device(head.device_major())?, device(head.device_minor())?),
         path,
         link,
