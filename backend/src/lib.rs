@@ -3,6 +3,9 @@
 //! The reconciler sees [`LinuxBackend`] through its port and nothing else. Rooms do not reach into
 //! each other; `observe` and `apply` put them together.
 
+pub mod dns;
+pub mod firewall;
 pub mod layout;
 pub mod names;
+pub mod net;
 pub mod shim;
