@@ -5,9 +5,12 @@
 
 pub mod doctor;
 pub mod image;
+pub mod dns;
+pub mod firewall;
 pub mod layout;
 pub mod lock;
 pub mod names;
 pub mod records;
+pub mod net;
 pub mod shim;
 pub mod volume;
