@@ -198,7 +198,7 @@ impl Loading<'_> {
             report.warning(at, message, format!("set it in `.env`, or write `${{{name}:-}}`"));
         }
         for failure in failures {
-            report.error(
+            report.last_error(
                 failure.at,
                 format!("`{}`: {}", failure.path, failure.error),
                 failure.error.hint(),

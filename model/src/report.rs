@@ -1,6 +1,9 @@
 //! What is found while a file is read: diagnostics, and the origin of every field.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use crate::{
     diagnostic::{Diagnostic, Severity, Span},
@@ -18,6 +21,8 @@ pub(crate) struct Report<'a> {
     diagnostics: Vec<Diagnostic>,
     left_out: usize,
     failed: bool,
+    /// Values that have an error already, and mean nothing to later checks.
+    settled: BTreeSet<At>,
     pub origins: BTreeMap<String, Span>,
 }
 
@@ -30,6 +35,7 @@ impl<'a> Report<'a> {
             diagnostics: Vec::new(),
             left_out: 0,
             failed: false,
+            settled: BTreeSet::new(),
             origins: BTreeMap::new(),
         }
     }
@@ -37,6 +43,12 @@ impl<'a> Report<'a> {
     pub fn error(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         self.failed = true;
         self.add(Severity::Error, at, message.into(), hint.into());
+    }
+
+    /// An error after which no other finding at this place is of interest.
+    pub fn last_error(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
+        self.error(at, message, hint);
+        self.settled.insert(at);
     }
 
     pub fn warning(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
@@ -85,6 +97,9 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, severity: Severity, at: At, message: String, hint: String) {
+        if self.settled.contains(&at) {
+            return;
+        }
         if self.diagnostics.len() >= MAX_DIAGNOSTICS {
             self.left_out += 1;
             return;

@@ -300,7 +300,7 @@ mod tests {
             ("enviroment", Some("environment")),
             ("working-dir", Some("working_dir")),
             ("Ports", Some("ports")),
-            ("depends", None),
+            ("depends", Some("depends_on")),
             ("completely_other", None),
         ] {
             assert_eq!(nearest(wrong, names()), want, "{wrong}");

@@ -87,6 +87,10 @@ fn explain(error: serde_yaml::Error) -> ParseError {
             first.to_owned(),
             "define the anchor (`&name`) before it is used (`*name`)",
         ),
+        Error::Message { .. } if first.starts_with(KEY_ERROR) => (
+            first.to_owned(),
+            "write the key as text, in quotes if it looks like a number or `true`",
+        ),
         _ => (
             format!("this is not valid YAML: {first}"),
             "check the indentation, the quotes and the brackets here and in the line before",
@@ -120,6 +124,8 @@ enum RawValue {
 
 /// A key that is text; anything else is refused where it stands.
 struct Key(String);
+
+const KEY_ERROR: &str = "a key must be text";
 
 fn convert(raw: RawNode) -> Node {
     let at = position(raw.defined);
@@ -209,12 +215,16 @@ impl<'de> de::Visitor<'de> for AnyValue {
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match RawValue::deserialize(deserializer)? {
-            RawValue::Text(text) => Ok(Key(text)),
-            RawValue::Int(value) => Err(de::Error::custom(format!("the key {value} must be in quotes"))),
-            RawValue::Bool(value) => Err(de::Error::custom(format!("the key {value} must be in quotes"))),
-            _ => Err(de::Error::custom("a key must be text")),
-        }
+        let found = match RawValue::deserialize(deserializer)? {
+            RawValue::Text(text) => return Ok(Key(text)),
+            RawValue::Null => "null".to_owned(),
+            RawValue::Bool(value) => value.to_string(),
+            RawValue::Int(value) => value.to_string(),
+            RawValue::Float(value) => value.to_string(),
+            RawValue::List(_) => "a list".to_owned(),
+            RawValue::Map(_) => "a mapping".to_owned(),
+        };
+        Err(de::Error::custom(format!("{KEY_ERROR}, and is {found}")))
     }
 }
 
@@ -274,8 +284,8 @@ mod tests {
         for (text, line, message) in [
             ("a: 1\na: 2\n", 2, "the key `a` is there twice"),
             ("a: [1\nb: 2\n", 0, "not valid YAML"),
-            ("a:\n  1: x\n", 2, "must be in quotes"),
-            ("a:\n  true: x\n", 2, "must be in quotes"),
+            ("a:\n  1: x\n", 2, "must be text"),
+            ("a:\n  true: x\n", 2, "must be text"),
             ("a: 1\n---\nb: 2\n", 0, "several documents"),
             ("a: *b\n", 1, "anchor"),
             ("a:\n\tb: 1\n", 2, "not valid YAML"),
