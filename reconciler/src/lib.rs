@@ -7,14 +7,19 @@
 //!                  └────────────── Backend::observe ◄───────────────────────┘
 //! ```
 
+pub mod backoff;
+pub mod compare;
 pub mod converge;
+mod derive;
 pub mod desired;
+pub mod gate;
 pub mod journal;
 pub mod key;
 pub mod memory;
 pub mod observed;
 pub mod plan;
 pub mod port;
+pub mod restart;
 pub mod spec;
 pub mod status;
 pub mod time;

@@ -1,5 +1,96 @@
-//! What went wrong before, so that the next try waits.
+//! What happened before: failures, so that the next try waits, and changes that are half way.
 
-/// Failures by key. Lost with the agent: a new one tries at once.
+use std::collections::BTreeMap;
+
+use crate::{
+    backoff,
+    key::{Key, ResourceKey},
+    plan::step::{Cause, Class},
+    port::Retry,
+    spec::{FirewallSpec, Zone},
+    time::Now,
+};
+
+/// Failures by key and changes under way. Lost with the agent: a new one tries at once.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {}
+pub struct Memory {
+    pub failures: BTreeMap<Key, Failed>,
+    /// Changes of which a step was started: what is half way keeps its class and cause, although a
+    /// removed sandbox looks like one that never was.
+    pub begun: BTreeMap<Key, (Class, Cause)>,
+    /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
+    pub firewall: Option<FirewallSpec>,
+    pub zones: BTreeMap<ResourceKey, Zone>,
+}
+
+/// Failed tries of one key, in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub message: String,
+    pub at: Now,
+    pub attempts: u32,
+    pub again: Again,
+}
+
+/// When the next try may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Boot-clock milliseconds.
+    At(u64),
+    /// Once the manifest or the host has changed.
+    AfterChange,
+    Never,
+}
+
+impl Memory {
+    /// Notes one more failure of `key`.
+    pub fn fail(&mut self, key: Key, message: String, retry: Retry, now: Now) {
+        let attempts = self.failures.get(&key).map_or(0, |failed| failed.attempts);
+        let again = match retry {
+            Retry::Again => Again::At(
+                now.boot
+                    .saturating_add(backoff::delay(&key.to_string(), attempts)),
+            ),
+            Retry::AfterChange => Again::AfterChange,
+            Retry::Never => Again::Never,
+        };
+        self.failures.insert(
+            key,
+            Failed {
+                message,
+                at: now,
+                attempts: attempts.saturating_add(1),
+                again,
+            },
+        );
+    }
+
+    pub fn succeed(&mut self, key: &Key) {
+        self.failures.remove(key);
+    }
+
+    /// What the host shows of `key` is not what it was.
+    pub fn changed(&mut self, key: &Key) {
+        if self
+            .failures
+            .get(key)
+            .is_some_and(|failed| failed.again == Again::AfterChange)
+        {
+            self.failures.remove(key);
+        }
+    }
+
+    /// The manifest of `project` changed, or somebody asked: everything of it may be tried at once.
+    pub fn forget(&mut self, project: &str) {
+        self.failures
+            .retain(|key, _| key.project().is_some_and(|other| other != project));
+    }
+
+    /// The failure that keeps `key` from being tried at `now`.
+    pub fn held(&self, key: &Key, now: Now) -> Option<&Failed> {
+        self.failures.get(key).filter(|failed| match failed.again {
+            Again::At(until) => now.boot < until,
+            Again::AfterChange | Again::Never => true,
+        })
+    }
+}
