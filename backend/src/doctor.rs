@@ -217,10 +217,18 @@ fn links(host: &Host) -> Finding {
         .collect();
     match missing.as_slice() {
         [] => ok("links", "bridge and veth"),
+        // A module without parameters that is built in shows nowhere.
+        some if !host.has("lib/modules") => ok(
+            "links",
+            &format!("no modules; {} can only be built in", some.join(", ")),
+        ),
         some => warn(
             "links",
-            &format!("no module {}; perhaps built in", some.join(", ")),
-            &format!("if networks fail: modprobe {}", some.join(" ")),
+            &format!("no module {}", some.join(", ")),
+            &format!(
+                "if networks fail, install it and run: modprobe {}",
+                some.join(" ")
+            ),
         ),
     }
 }
