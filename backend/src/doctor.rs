@@ -218,7 +218,7 @@ fn links(host: &Host) -> Finding {
     match missing.as_slice() {
         [] => ok("links", "bridge and veth"),
         // A module without parameters that is built in shows nowhere.
-        some if !host.has("lib/modules") => ok(
+        some if !host.has(&modules()) => ok(
             "links",
             &format!("no modules; {} can only be built in", some.join(", ")),
         ),
@@ -233,10 +233,16 @@ fn links(host: &Host) -> Finding {
     }
 }
 
+fn modules() -> String {
+    format!(
+        "lib/modules/{}",
+        rustix::system::uname().release().to_string_lossy()
+    )
+}
+
 /// Known to modprobe, as a file or built in.
 fn module(host: &Host, name: &str) -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let directory = format!("lib/modules/{release}");
+    let directory = modules();
     let file = format!("/{name}.ko");
     ["modules.dep", "modules.builtin"].into_iter().any(|list| {
         let list = fs::read_to_string(host.root.join(&directory).join(list)).unwrap_or_default();
