@@ -19,6 +19,7 @@ use std::{
     env,
     io::Write,
     net::{TcpListener, UdpSocket},
+    path::Path,
     process::exit,
     thread,
     time::Duration,
@@ -35,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn is_called() -> bool {
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_default();
-    name.as_encoded_bytes().ends_with(b"/hello")
-        || arguments.next().is_some_and(|first| first == "hello-server")
+    let name = Path::new(&name).file_name();
+    name.is_some_and(|name| name == "hello") || arguments.next().is_some_and(|first| first == "hello-server")
 }
 
 /// Runs until it is told to stop.

@@ -13,6 +13,7 @@ pub mod config;
 mod hello;
 mod layer;
 mod load;
+mod pax;
 pub mod reference;
 mod source;
 mod store;

@@ -12,6 +12,8 @@ use std::{
 use tar::{EntryType, Header};
 use thiserror::Error;
 
+use super::pax;
+
 const BLOCK: usize = 512;
 /// PATH_MAX: no longer path can be used, so none is stored.
 const MAX_PATH: usize = 4096;
@@ -160,11 +162,11 @@ impl<R: Input> Archive<R> {
                     set_once(&mut extensions.link, long_name(link), at, "two long link names")?;
                 }
                 EntryType::XHeader => {
-                    let records = pax(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
+                    let records = pax::parse(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
                     set_once(&mut extensions.pax, records, at, "two PAX headers")?;
                 }
                 EntryType::XGlobalHeader => {
-                    let records = pax(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
+                    let records = pax::parse(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
                     // `git archive` writes a comment. What would change entries is not for all of them.
                     if let Some(key) = records.keys().find(|key| *key != b"comment") {
                         let key = String::from_utf8_lossy(key).into_owned();
@@ -322,7 +324,7 @@ fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> R
             String::from_utf8_lossy(key)
         ));
     }
-    let size = match number(&records, "size")? {
+    let size = match pax::number(&records, "size")? {
         None => size,
         Some(pax) if pax == size || (size == 0 && pax > MAX_OCTAL) => pax,
         Some(pax) => return Err(format!("its PAX size {pax} contradicts its header size {size}")),
@@ -337,7 +339,7 @@ fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> R
         false => value.map_err(|error| error.to_string()),
     };
     let id = |key: &str, field: &[u8], value: io::Result<u64>| -> Result<u32, String> {
-        let id = match number(&records, key)? {
+        let id = match pax::number(&records, key)? {
             Some(id) => id,
             None => plain(field, value)?,
         };
@@ -353,7 +355,7 @@ fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> R
         _ => Ok(0),
     };
     let mtime = match records.get(b"mtime".as_slice()) {
-        Some(text) => timestamp(text).ok_or("its PAX mtime is not a time")?,
+        Some(text) => pax::timestamp(text).ok_or("its PAX mtime is not a time")?,
         None => (
             head.mtime()
                 .ok()
@@ -396,76 +398,6 @@ fn choose(
         (None, Some(name)) => Ok(name.clone()),
         (None, None) => Ok(plain()),
     }
-}
-
-fn number(records: &BTreeMap<Vec<u8>, Vec<u8>>, key: &str) -> Result<Option<u64>, String> {
-    let Some(text) = records.get(key.as_bytes()) else {
-        return Ok(None);
-    };
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    match std::str::from_utf8(text)
-        .ok()
-        .filter(|_| digits)
-        .and_then(|text| text.parse().ok())
-    {
-        Some(number) => Ok(Some(number)),
-        None => Err(format!("its PAX {key} is not a number")),
-    }
-}
-
-/// `seconds[.fraction]`, perhaps negative.
-fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let mut whole: i64 = seconds.parse().ok()?;
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let mut nanos: u32 = format!("{fraction:0<9.9}").parse().ok()?;
-    if text.starts_with('-') && nanos > 0 {
-        whole = whole.checked_sub(1)?;
-        nanos = 1_000_000_000 - nanos;
-    }
-    Some((whole, nanos))
-}
-
-/// `LENGTH KEY=VALUE\n`, LENGTH counting all of it.
-fn pax(mut data: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
-    let mut records = BTreeMap::new();
-    while !data.is_empty() {
-        let malformed = || "malformed PAX record".to_owned();
-        let space = data
-            .iter()
-            .take(8)
-            .position(|byte| *byte == b' ')
-            .ok_or_else(malformed)?;
-        let digits = &data[..space];
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(malformed());
-        }
-        let length: usize = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(malformed)?;
-        let record = data.get(space + 1..length).ok_or_else(malformed)?;
-        let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
-        let equals = record
-            .iter()
-            .position(|byte| *byte == b'=')
-            .ok_or_else(malformed)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        if key.is_empty() {
-            return Err(malformed());
-        }
-        if records.insert(key.to_vec(), value.to_vec()).is_some() {
-            return Err(format!(
-                "PAX record {} appears twice",
-                String::from_utf8_lossy(key)
-            ));
-        }
-        data = &data[length..];
-    }
-    Ok(records)
 }
 
 fn verify_checksum(head: &Header, block: &[u8; BLOCK]) -> Result<(), String> {
