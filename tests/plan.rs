@@ -5,7 +5,7 @@ use crate::host::{Host, PATIENCE};
 const GATED: &str = r#"services:
   db:
     image: builtin:hello
-    healthcheck: { test: ["CMD", "/bin/hello", "--check"], interval: 100ms, timeout: 2s, retries: 50 }
+    healthcheck: { test: ["CMD", "/bin/hello", "--probe", "http://127.0.0.1:8080/healthz"], interval: 100ms, timeout: 2s, retries: 50 }
   api:
     image: builtin:hello
     depends_on: { db: { condition: service_healthy } }

@@ -26,7 +26,6 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 use network::Network;
-pub use views::Instance;
 
 /// The address of the test's host on its uplink.
 pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
