@@ -43,7 +43,9 @@ fn gapless(numbers: &[u64]) {
 
 /// `STEAD_TEST_SLACK` multiplies the deadlines that are promises, for machines slower than any host.
 fn promised(limit: Duration) -> Duration {
-    let slack = std::env::var("STEAD_TEST_SLACK").ok().and_then(|text| text.parse().ok());
+    let slack = std::env::var("STEAD_TEST_SLACK")
+        .ok()
+        .and_then(|text| text.parse().ok());
     limit * slack.unwrap_or(1)
 }
 
@@ -74,8 +76,17 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         "{:.0} connections/s, {} requests, {} look-ups, {} stream lines",
         report.rate, report.requests, report.lookups, report.stream_lines
     );
-    assert!(report.failures.is_empty(), "{} failed: {:#?}", report.failures.len(), report.failures);
-    assert!(report.rate >= 500.0, "the load was only {:.0} connections a second", report.rate);
+    assert!(
+        report.failures.is_empty(),
+        "{} failed: {:#?}",
+        report.failures.len(),
+        report.failures
+    );
+    assert!(
+        report.rate >= 500.0,
+        "the load was only {:.0} connections a second",
+        report.rate
+    );
     assert!(report.lookups > 100 && report.stream_lines > 10, "{report:?}");
     let numbers = logged(host);
     assert!(numbers.len() > 100, "{}", numbers.len());
@@ -84,14 +95,18 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
 
 #[test]
 fn twenty_deaths_of_the_agent_lose_nothing() {
-    let Some(mut host) = Host::new("agent-death") else { return };
+    let Some(mut host) = Host::new("agent-death") else {
+        return;
+    };
     deaths(&mut host, 20, |_| Host::binary().to_owned());
     host.finish();
 }
 
 #[test]
 fn another_build_takes_over_without_a_loss() {
-    let Some(mut host) = Host::new("agent-upgrade") else { return };
+    let Some(mut host) = Host::new("agent-upgrade") else {
+        return;
+    };
     let other = host.root.join("stead-next");
     another_build(&other);
     deaths(&mut host, 4, |death| match death % 2 {
@@ -104,13 +119,18 @@ fn another_build_takes_over_without_a_loss() {
 /// The same program, another file with other contents: an ELF file may carry anything at its end.
 fn another_build(path: &Path) {
     std::fs::copy(Host::binary(), path).expect("a copy");
-    let mut file = std::fs::File::options().append(true).open(path).expect("the copy");
+    let mut file = std::fs::File::options()
+        .append(true)
+        .open(path)
+        .expect("the copy");
     file.write_all(b"another build").expect("a few bytes");
 }
 
 #[test]
 fn an_agent_that_ends_well_stops_nothing() {
-    let Some(mut host) = Host::new("agent-stop") else { return };
+    let Some(mut host) = Host::new("agent-stop") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest("shop", &shop(&host));
     host.converged("shop");
@@ -156,7 +176,9 @@ impl Census {
 /// As gosu and su-exec do: the kernel forgets PDEATHSIG when ids change, so only the cgroup knows.
 #[test]
 fn a_killed_shim_never_leaves_two_instances() {
-    let Some(mut host) = Host::new("shim-death") else { return };
+    let Some(mut host) = Host::new("shim-death") else {
+        return;
+    };
     let marker = format!("9{:07}", std::process::id());
     host.start_agent();
     host.write_manifest(
@@ -168,15 +190,23 @@ fn a_killed_shim_never_leaves_two_instances() {
     );
     let sleeping = |host: &Host, not: Option<u32>| {
         host.wait("the service runs as another user", PATIENCE, || {
-            let found = host.instance("drop", "drop").filter(|drop| drop.state == "running" && drop.pid != not)?;
-            process::arguments(found.pid()).starts_with("sleep ").then_some(found)
+            let found = host
+                .instance("drop", "drop")
+                .filter(|drop| drop.state == "running" && drop.pid != not)?;
+            process::arguments(found.pid())
+                .starts_with("sleep ")
+                .then_some(found)
         })
     };
     let mut current = sleeping(&host, None);
     for agent_alive in [true, false, true, false] {
         let census = Census::of(format!("sleep {marker}"));
         let shim = process::parent(current.pid()).expect("its shim");
-        assert!(process::cgroups(shim).contains(host.mark()), "the parent is a shim: {}", process::arguments(shim));
+        assert!(
+            process::cgroups(shim).contains(host.mark()),
+            "the parent is a shim: {}",
+            process::arguments(shim)
+        );
         if !agent_alive {
             host.kill_agent();
         }
@@ -187,7 +217,11 @@ fn a_killed_shim_never_leaves_two_instances() {
         let next = sleeping(&host, current.pid);
         assert!(!process::alive(current.pid()), "the old one is gone");
         assert_eq!(next.addresses, current.addresses);
-        assert_eq!(census.finish(), 1, "never two at one moment (agent alive: {agent_alive})");
+        assert_eq!(
+            census.finish(),
+            1,
+            "never two at one moment (agent alive: {agent_alive})"
+        );
         current = next;
     }
     host.nothing_to_do(PATIENCE);

@@ -8,8 +8,16 @@ use crate::host::{HOST, Host, LOOPBACK, PATIENCE, Place, compose};
 
 /// What is wrong, its text, and words its error must contain.
 const BAD: &[(&str, &str, &[&str])] = &[
-    ("bad YAML", "services:\n  web: { image: builtin:hello\n", &["bad.yaml"]),
-    ("an unknown key", "services:\n  web:\n    image: builtin:hello\n    colour: red\n", &["bad.yaml", "colour"]),
+    (
+        "bad YAML",
+        "services:\n  web: { image: builtin:hello\n",
+        &["bad.yaml"],
+    ),
+    (
+        "an unknown key",
+        "services:\n  web:\n    image: builtin:hello\n    colour: red\n",
+        &["bad.yaml", "colour"],
+    ),
     (
         "a key that is not supported yet",
         "services:\n  web:\n    image: builtin:hello\n    ipc: host\n",
@@ -20,7 +28,11 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "services:\n  a: { image: builtin:hello, depends_on: [b] }\n  b: { image: builtin:hello, depends_on: [a] }\n",
         &["bad.yaml", "depends_on"],
     ),
-    ("a missing image", "services:\n  web:\n    image: rootfs:/nowhere/at/all\n", &["bad.yaml", "/nowhere/at/all"]),
+    (
+        "a missing image",
+        "services:\n  web:\n    image: rootfs:/nowhere/at/all\n",
+        &["bad.yaml", "/nowhere/at/all"],
+    ),
     (
         "a port that is taken",
         "services:\n  web:\n    image: builtin:hello\n    ports: [\"18601:8080\"]\n",
@@ -39,7 +51,9 @@ fn good() -> String {
 fn is_explained(status: &Value, file: &str, line_matters: bool) -> bool {
     let diagnostics = status["diagnostics"].as_array().cloned().unwrap_or_default();
     let placed = diagnostics.iter().any(|diagnostic| {
-        let here = diagnostic["file"].as_str().is_some_and(|path| path.ends_with(file));
+        let here = diagnostic["file"]
+            .as_str()
+            .is_some_and(|path| path.ends_with(file));
         let line = diagnostic["line"].as_u64().unwrap_or(0);
         let remedy = diagnostic["hint"].as_str().is_some_and(|hint| !hint.is_empty());
         here && remedy && (line >= 1 || !line_matters)
@@ -55,7 +69,9 @@ fn is_explained(status: &Value, file: &str, line_matters: bool) -> bool {
 
 #[test]
 fn each_bad_manifest_is_explained_and_everything_else_goes_on() {
-    let Some(mut host) = Host::new("bad-manifests") else { return };
+    let Some(mut host) = Host::new("bad-manifests") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest("good", &good());
     host.converged("good");
@@ -77,7 +93,11 @@ fn each_bad_manifest_is_explained_and_everything_else_goes_on() {
         });
         assert_ne!(status["state"], "converged", "{what}: {status}");
         assert_eq!(host.identities("good"), before, "{what}");
-        assert_eq!(host.project_status("good").expect("its status")["state"], "converged", "{what}");
+        assert_eq!(
+            host.project_status("good").expect("its status")["state"],
+            "converged",
+            "{what}"
+        );
         host.remove_manifest("bad");
         host.gone("bad");
     }
@@ -87,7 +107,9 @@ fn each_bad_manifest_is_explained_and_everything_else_goes_on() {
 
 #[test]
 fn a_good_project_made_bad_runs_on_as_it_was() {
-    let Some(mut host) = Host::new("bad-edit") else { return };
+    let Some(mut host) = Host::new("bad-edit") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest("good", &good());
     host.converged("good");
@@ -115,7 +137,9 @@ fn a_good_project_made_bad_runs_on_as_it_was() {
 
 #[test]
 fn files_that_are_no_text_do_not_stop_the_others() {
-    let Some(mut host) = Host::new("bad-files") else { return };
+    let Some(mut host) = Host::new("bad-files") else {
+        return;
+    };
     host.start_agent();
     let makers: [(&str, fn(&Path)); 3] = [
         ("10 MB of zeros", |path| {
@@ -125,12 +149,17 @@ fn files_that_are_no_text_do_not_stop_the_others() {
         ("a FIFO", |path| {
             nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
         }),
-        ("a dangling link", |path| std::os::unix::fs::symlink("/nowhere", path).expect("a link")),
+        ("a dangling link", |path| {
+            std::os::unix::fs::symlink("/nowhere", path).expect("a link")
+        }),
     ];
     for (number, (what, make)) in makers.into_iter().enumerate() {
         make(&host.manifest("bad"));
         let project = format!("good{number}");
-        host.write_manifest(&project, &format!("services: {{ web: {{ {} }} }}\n", compose::web(18610)));
+        host.write_manifest(
+            &project,
+            &format!("services: {{ web: {{ {} }} }}\n", compose::web(18610)),
+        );
         host.converged(&project);
         host.wait(&format!("{what} is explained"), PATIENCE, || {
             is_explained(&host.project_status("bad")?, "bad.yaml", false).then_some(())
@@ -147,10 +176,13 @@ fn files_that_are_no_text_do_not_stop_the_others() {
 fn a_half_written_file_is_taken_when_it_is_whole() {
     use std::io::Write;
 
-    let Some(mut host) = Host::new("half-written") else { return };
+    let Some(mut host) = Host::new("half-written") else {
+        return;
+    };
     host.start_agent();
     let mut file = fs::File::create(host.manifest("slow")).expect("a file");
-    file.write_all(b"services:\n  web:\n    image: builtin:hello\n    ports: [\"18").expect("half a file");
+    file.write_all(b"services:\n  web:\n    image: builtin:hello\n    ports: [\"18")
+        .expect("half a file");
     file.flush().expect("half a file");
     host.wait("half a file is no project", PATIENCE, || {
         let complaint = host.complaint("slow");

@@ -52,7 +52,13 @@ fn a_good_file_is_printed_in_its_canonical_form() {
     let output = directory.config(&["-f", "compose.yaml"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    for part in ["name: shop", "A: from-outside", "B: default", "condition: service_started", "target: 8080"] {
+    for part in [
+        "name: shop",
+        "A: from-outside",
+        "B: default",
+        "condition: service_started",
+        "target: 8080",
+    ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     // Its own output is a file it accepts, and says the same again.
@@ -73,11 +79,20 @@ fn json_is_the_same_project() {
 
 #[test]
 fn an_error_shows_file_line_column_source_and_hint() {
-    let directory = Directory::with("error", "services:\n  web:\n    image: builtin:hello\n    comand: [a]\n");
+    let directory = Directory::with(
+        "error",
+        "services:\n  web:\n    image: builtin:hello\n    comand: [a]\n",
+    );
     let output = directory.config(&[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["compose.yaml:4:5: error: ", "comand", "    comand: [a]", "^", "command"] {
+    for part in [
+        "compose.yaml:4:5: error: ",
+        "comand",
+        "    comand: [a]",
+        "^",
+        "command",
+    ] {
         assert!(said.contains(part), "{part} is missing in\n{said}");
     }
     assert!(output.stdout.is_empty(), "nothing half-checked is printed");
@@ -85,9 +100,15 @@ fn an_error_shows_file_line_column_source_and_hint() {
 
 #[test]
 fn wrong_usage_is_64() {
-    let output = Command::new(Host::binary()).args(["confog", "-x"]).output().expect("it starts");
+    let output = Command::new(Host::binary())
+        .args(["confog", "-x"])
+        .output()
+        .expect("it starts");
     assert_eq!(output.status.code(), Some(64), "{output:?}");
-    let version = Command::new(Host::binary()).arg("version").output().expect("it starts");
+    let version = Command::new(Host::binary())
+        .arg("version")
+        .output()
+        .expect("it starts");
     assert!(version.status.success(), "{version:?}");
     assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
 }

@@ -20,7 +20,9 @@ fn prepared(name: &str, script: &str) -> Option<Host> {
 
 #[test]
 fn exec_runs_as_the_service_does_and_its_status_is_the_commands() {
-    let Some(host) = prepared("exec", "exec sleep 1000000") else { return };
+    let Some(host) = prepared("exec", "exec sleep 1000000") else {
+        return;
+    };
     let run = |options: &[&str], command: &[&str]| {
         let mut arguments = vec!["exec"];
         arguments.extend(options);
@@ -40,19 +42,28 @@ fn exec_runs_as_the_service_does_and_its_status_is_the_commands() {
     ];
     for (options, command, expected) in cases {
         let reply = run(options, command);
-        assert_eq!((reply.code, reply.stdout.trim()), (0, *expected), "{options:?} {command:?}: {reply:?}");
+        assert_eq!(
+            (reply.code, reply.stdout.trim()),
+            (0, *expected),
+            "{options:?} {command:?}: {reply:?}"
+        );
     }
     assert_eq!(run(&[], &["sh", "-c", "exit 42"]).code, 42);
     let apart = run(&[], &["sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((apart.stdout.as_str(), apart.stderr.as_str()), ("out\n", "err\n"));
     let missing = run(&[], &["no-such-command"]);
-    assert!(missing.code == 127 && missing.stderr.contains("no-such-command"), "{missing:?}");
+    assert!(
+        missing.code == 127 && missing.stderr.contains("no-such-command"),
+        "{missing:?}"
+    );
     host.finish();
 }
 
 #[test]
 fn exec_passes_standard_input() {
-    let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else { return };
+    let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else {
+        return;
+    };
     let mut command = host.command(&["exec", "-i", "box", "--", "cat"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = host.network.on_host(|| command.spawn().expect("exec starts"));
@@ -71,19 +82,28 @@ fn exec_passes_standard_input() {
 
 #[test]
 fn logs_show_follow_and_cut() {
-    let Some(host) = prepared("logs", "i=0; while :; do echo line $$i; i=$$((i+1)); usleep 50000; done") else { return };
+    let Some(host) = prepared(
+        "logs",
+        "i=0; while :; do echo line $$i; i=$$((i+1)); usleep 50000; done",
+    ) else {
+        return;
+    };
     host.wait("ten lines", PATIENCE, || {
         host.stead_ok(&["logs", "case"]).contains("line 10").then_some(())
     });
     let tail = host.stead_ok(&["logs", "--tail", "3", "case", "box"]);
     assert_eq!(tail.lines().count(), 3, "{tail}");
     let stamped = host.stead_ok(&["logs", "-t", "--tail", "1", "case"]);
-    assert!(stamped.contains('T') && stamped.contains('Z'), "a time stamp: {stamped}");
+    assert!(
+        stamped.contains('T') && stamped.contains('Z'),
+        "a time stamp: {stamped}"
+    );
 
     let mut follow = host.command(&["logs", "-f", "--tail", "0", "case"]);
     follow.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut follow = host.network.on_host(|| follow.spawn().expect("logs starts"));
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().expect("its output")));
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().expect("its output")));
     for _ in 0..5 {
         let line = lines.next().expect("another line").expect("text");
         assert!(line.contains("line "), "{line}");

@@ -6,11 +6,16 @@ use crate::host::{HOST, Host, LOOPBACK, PATIENCE, Place, compose};
 
 #[test]
 fn a_dropped_file_runs_and_is_reachable_from_everywhere_it_should_be() {
-    let Some(mut host) = Host::new("dropped-file") else { return };
+    let Some(mut host) = Host::new("dropped-file") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "shop",
-        &format!("services:\n  web: {{ {} }}\n  client: {{ image: builtin:hello }}\n", compose::web(18080)),
+        &format!(
+            "services:\n  web: {{ {} }}\n  client: {{ image: builtin:hello }}\n",
+            compose::web(18080)
+        ),
     );
     let web = host.running("shop", "web");
     host.running("shop", "client");
@@ -26,7 +31,10 @@ fn a_dropped_file_runs_and_is_reachable_from_everywhere_it_should_be() {
     assert!(hairpin.contains("name: "), "{hairpin}");
 
     let port = &web.ports[0];
-    assert_eq!((port.published, port.target, port.protocol.as_str()), (18080, 8080, "tcp"));
+    assert_eq!(
+        (port.published, port.target, port.protocol.as_str()),
+        (18080, 8080, "tcp")
+    );
     assert_eq!(web.name, "shop-web-1");
     host.finish();
 }
@@ -60,7 +68,9 @@ fn a_published_udp_port_answers() {
 
 #[test]
 fn a_removed_file_takes_everything_but_the_volume_and_the_data_is_there_again() {
-    let Some(mut host) = Host::new("volume-kept") else { return };
+    let Some(mut host) = Host::new("volume-kept") else {
+        return;
+    };
     host.start_agent();
     let text = format!(
         "services:\n  web: {{ {}, volumes: [\"counter:/data\"] }}\nvolumes: {{ counter: }}\n",
@@ -68,7 +78,10 @@ fn a_removed_file_takes_everything_but_the_volume_and_the_data_is_there_again() 
     );
     host.change("shop", &text);
     let visits = |page: &str| -> u64 {
-        let line = page.lines().find_map(|line| line.strip_prefix("visits: ")).expect("a counter");
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix("visits: "))
+            .expect("a counter");
         line.trim().parse().expect("a number")
     };
     let mut last = 0;
@@ -79,8 +92,13 @@ fn a_removed_file_takes_everything_but_the_volume_and_the_data_is_there_again() 
 
     host.remove_manifest("shop");
     host.gone("shop");
-    host.wait("its links are gone", PATIENCE, || host.links().is_empty().then_some(()));
-    assert!(host.get(Place::Host, LOOPBACK, 18081, "/").is_err(), "nobody answers any more");
+    host.wait("its links are gone", PATIENCE, || {
+        host.links().is_empty().then_some(())
+    });
+    assert!(
+        host.get(Place::Host, LOOPBACK, 18081, "/").is_err(),
+        "nobody answers any more"
+    );
 
     host.change("shop", &text);
     let again = visits(&host.fetch(Place::Host, LOOPBACK, 18081, "/"));
@@ -114,7 +132,10 @@ fn a_bind_mount_shows_the_hosts_files_and_read_only_holds() {
     let copy = host.in_state("files", "copy", "exited");
     assert_eq!(copy.exit_code, Some(0));
     let read = |name: &str| std::fs::read_to_string(open.join(name)).unwrap_or_default();
-    assert_eq!((read("word").as_str(), read("refused").as_str()), ("hello", "refused\n"));
+    assert_eq!(
+        (read("word").as_str(), read("refused").as_str()),
+        ("hello", "refused\n")
+    );
     assert_eq!(read("scratch"), "t\n");
     assert!(!closed.join("no").exists());
     host.finish();
@@ -130,13 +151,16 @@ fn up_in_the_foreground_stops_what_it_started() {
     )
     .expect("a file");
     let mut up = host.command(&["up", &project.display().to_string()]);
-    up.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    up.stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     let mut up = host.network.on_host(|| up.spawn().expect("up starts"));
     host.fetch(Place::Host, LOOPBACK, 18082, "/");
     crate::host::signal(up.id(), nix::sys::signal::Signal::SIGINT);
     let status = host.wait("up ends", PATIENCE, || up.try_wait().expect("its state"));
     assert!(status.success() || status.code() == Some(130), "{status}");
-    host.wait("nothing is left", PATIENCE, || host.processes().is_empty().then_some(()));
+    host.wait("nothing is left", PATIENCE, || {
+        host.processes().is_empty().then_some(())
+    });
     assert!(project.join("compose.yaml").exists(), "the source stays");
     host.finish();
 }

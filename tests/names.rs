@@ -4,7 +4,9 @@ use crate::host::{Host, LOOPBACK, PATIENCE, Place};
 
 #[test]
 fn services_reach_each_other_by_every_name_they_have() {
-    let Some(mut host) = Host::new("names") else { return };
+    let Some(mut host) = Host::new("names") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "shop",
@@ -25,7 +27,9 @@ fn services_reach_each_other_by_every_name_they_have() {
 
 #[test]
 fn a_service_is_not_reached_from_a_network_it_is_not_on() {
-    let Some(mut host) = Host::new("isolation") else { return };
+    let Some(mut host) = Host::new("isolation") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "shop",
@@ -36,7 +40,10 @@ fn a_service_is_not_reached_from_a_network_it_is_not_on() {
 networks: { front: , back: }
 "#,
     );
-    host.write_manifest("other", "services: { other: { image: builtin:hello, ports: [\"18803:8080\"] } }\n");
+    host.write_manifest(
+        "other",
+        "services: { other: { image: builtin:hello, ports: [\"18803:8080\"] } }\n",
+    );
     host.converged("shop");
     host.converged("other");
     let address = |project: &str, service: &str| host.running(project, service).address().to_string();
@@ -45,17 +52,27 @@ networks: { front: , back: }
     host.fetch(Place::Host, LOOPBACK, 18802, "/call/back");
     host.fetch(Place::Host, LOOPBACK, 18802, "/call/front");
     host.fetch(Place::Host, LOOPBACK, 18801, "/call/middle");
-    for (port, target) in [(18801, "back"), (18801, back.as_str()), (18801, "other"), (18801, other.as_str()), (18803, back.as_str())]
-    {
+    for (port, target) in [
+        (18801, "back"),
+        (18801, back.as_str()),
+        (18801, "other"),
+        (18801, other.as_str()),
+        (18803, back.as_str()),
+    ] {
         let reached = host.get(Place::Host, LOOPBACK, port, &format!("/call/{target}"));
-        assert!(reached.is_err(), "{target} was reached through {port}: {reached:?}");
+        assert!(
+            reached.is_err(),
+            "{target} was reached through {port}: {reached:?}"
+        );
     }
     host.finish();
 }
 
 #[test]
 fn a_service_that_serves_port_53_itself_runs_and_still_resolves() {
-    let Some(mut host) = Host::new("port-53") else { return };
+    let Some(mut host) = Host::new("port-53") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "dns",
@@ -73,7 +90,9 @@ fn a_service_that_serves_port_53_itself_runs_and_still_resolves() {
 
 #[test]
 fn a_name_follows_the_service_it_stands_for() {
-    let Some(mut host) = Host::new("names-follow") else { return };
+    let Some(mut host) = Host::new("names-follow") else {
+        return;
+    };
     host.start_agent();
     let text = |more: &str| {
         format!("services:\n  client: {{ image: builtin:hello, ports: [\"18805:8080\"] }}\n{more}")
@@ -85,7 +104,9 @@ fn a_name_follows_the_service_it_stands_for() {
     host.fetch(Place::Host, LOOPBACK, 18805, "/call/late");
     host.write_manifest("shop", &text(""));
     host.wait("the name is gone", PATIENCE, || {
-        host.get(Place::Host, LOOPBACK, 18805, "/call/late").is_err().then_some(())
+        host.get(Place::Host, LOOPBACK, 18805, "/call/late")
+            .is_err()
+            .then_some(())
     });
     host.finish();
 }

@@ -19,7 +19,9 @@ volumes: { data: }
 
 #[test]
 fn the_first_plan_shows_the_whole_way_and_is_what_is_done() {
-    let Some(mut host) = Host::new("plan-first") else { return };
+    let Some(mut host) = Host::new("plan-first") else {
+        return;
+    };
     host.start_agent();
     let (planned, plan) = host.plan_of("shop", GATED);
     let keys: Vec<&str> = planned.iter().map(|(key, _, _)| key.as_str()).collect();
@@ -32,8 +34,13 @@ fn the_first_plan_shows_the_whole_way_and_is_what_is_done() {
     ] {
         assert!(keys.contains(&key), "{key} is missing in {keys:?}");
     }
-    assert!(planned.iter().all(|(_, class, _)| class == "create"), "{planned:?}");
-    let api = plan["changes"].as_array().and_then(|all| all.iter().find(|c| c["key"] == "container shop/api/1a"));
+    assert!(
+        planned.iter().all(|(_, class, _)| class == "create"),
+        "{planned:?}"
+    );
+    let api = plan["changes"]
+        .as_array()
+        .and_then(|all| all.iter().find(|c| c["key"] == "container shop/api/1a"));
     let gate = api.map(|change| change["gate"].to_string()).unwrap_or_default();
     assert!(gate.contains("db"), "the gate of api: {gate}");
     assert_eq!(plan["summary"]["create"], planned.len());
@@ -49,7 +56,9 @@ fn the_first_plan_shows_the_whole_way_and_is_what_is_done() {
 
 #[test]
 fn dependencies_start_in_order() {
-    let Some(mut host) = Host::new("plan-order") else { return };
+    let Some(mut host) = Host::new("plan-order") else {
+        return;
+    };
     host.start_agent();
     host.change("shop", GATED);
     let started = |service: &str| host.running("shop", service).identity().start_ticks;
@@ -61,7 +70,9 @@ fn dependencies_start_in_order() {
 
 #[test]
 fn apply_does_only_the_plan_that_was_approved() {
-    let Some(mut host) = Host::new("plan-hash") else { return };
+    let Some(mut host) = Host::new("plan-hash") else {
+        return;
+    };
     host.start_agent();
     let source = host.directory("source/shop").join("compose.yaml");
     std::fs::write(&source, GATED).expect("a file");

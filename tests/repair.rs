@@ -34,7 +34,9 @@ fn repaired(host: &Host, what: &str, break_it: impl FnOnce()) {
     let before = host.identities("shop");
     break_it();
     let start = Instant::now();
-    host.wait(&format!("everything works again after: {what}"), REPAIR, || works(host));
+    host.wait(&format!("everything works again after: {what}"), REPAIR, || {
+        works(host)
+    });
     eprintln!("{what}: repaired within {:?}", start.elapsed());
     host.nothing_to_do(PATIENCE);
     assert_eq!(host.identities("shop"), before, "{what} restarted something");
@@ -52,7 +54,9 @@ fn link(host: &Host, prefix: &str) -> String {
 
 #[test]
 fn a_deleted_bridge_comes_back() {
-    let Some(host) = prepared("repair-bridge") else { return };
+    let Some(host) = prepared("repair-bridge") else {
+        return;
+    };
     let bridge = link(&host, "stb");
     repaired(&host, "ip link del of the bridge", || {
         host.tool("ip", &["link", "del", &bridge]);
@@ -62,7 +66,9 @@ fn a_deleted_bridge_comes_back() {
 
 #[test]
 fn a_deleted_veth_comes_back() {
-    let Some(host) = prepared("repair-veth") else { return };
+    let Some(host) = prepared("repair-veth") else {
+        return;
+    };
     for round in 0..3 {
         let veth = link(&host, "stv");
         repaired(&host, &format!("ip link del of a veth, round {round}"), || {
@@ -74,7 +80,9 @@ fn a_deleted_veth_comes_back() {
 
 #[test]
 fn a_bridge_taken_down_comes_up() {
-    let Some(host) = prepared("repair-down") else { return };
+    let Some(host) = prepared("repair-down") else {
+        return;
+    };
     let bridge = link(&host, "stb");
     repaired(&host, "ip link set of the bridge down", || {
         host.tool("ip", &["link", "set", &bridge, "down"]);
@@ -84,11 +92,16 @@ fn a_bridge_taken_down_comes_up() {
 
 #[test]
 fn a_ruleset_flushed_while_no_agent_ran_is_there_after_its_start() {
-    let Some(mut host) = prepared("repair-flush") else { return };
+    let Some(mut host) = prepared("repair-flush") else {
+        return;
+    };
     let before = host.identities("shop");
     host.kill_agent();
     host.tool("nft", &["flush", "ruleset"]);
-    assert!(host.get(Place::Lan, HOST, 18500, "/healthz").is_err(), "the port is gone with the rules");
+    assert!(
+        host.get(Place::Lan, HOST, 18500, "/healthz").is_err(),
+        "the port is gone with the rules"
+    );
     host.spawn_agent(Host::binary());
     host.wait("everything works again after a flush", REPAIR, || works(&host));
     host.nothing_to_do(PATIENCE);
@@ -98,7 +111,9 @@ fn a_ruleset_flushed_while_no_agent_ran_is_there_after_its_start() {
 
 #[test]
 fn an_element_removed_from_our_table_comes_back_or_cannot_be_removed() {
-    let Some(host) = prepared("repair-element") else { return };
+    let Some(host) = prepared("repair-element") else {
+        return;
+    };
     let elements = elements(&host);
     assert!(!elements.is_empty(), "published ports are map elements");
     for element in elements {
@@ -110,7 +125,9 @@ fn an_element_removed_from_our_table_comes_back_or_cannot_be_removed() {
             let reply = host.tool_reply("nft", &["-j", "-f", &file.display().to_string()]);
             // Where the kernel has owned tables that persist (6.9), nobody but the agent can.
             assert!(
-                reply.code == 0 || reply.stderr.contains("not permitted") || reply.stdout.contains("not permitted"),
+                reply.code == 0
+                    || reply.stderr.contains("not permitted")
+                    || reply.stdout.contains("not permitted"),
                 "{reply:?}"
             );
         });
@@ -128,7 +145,9 @@ fn elements(host: &Host) -> Vec<Value> {
             continue;
         };
         for element in set["elem"].as_array().into_iter().flatten() {
-            found.push(json!({ "family": "inet", "table": host.table(), "name": set["name"], "elem": [element] }));
+            found.push(
+                json!({ "family": "inet", "table": host.table(), "name": set["name"], "elem": [element] }),
+            );
         }
     }
     found

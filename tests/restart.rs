@@ -8,11 +8,16 @@ use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, signal};
 
 #[test]
 fn a_killed_process_runs_again_at_the_same_address() {
-    let Some(mut host) = Host::new("restart-killed") else { return };
+    let Some(mut host) = Host::new("restart-killed") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "shop",
-        &format!("services: {{ web: {{ {}, restart: always }} }}\n", compose::web(18300)),
+        &format!(
+            "services: {{ web: {{ {}, restart: always }} }}\n",
+            compose::web(18300)
+        ),
     );
     let before = host.running("shop", "web");
     host.fetch(Place::Host, LOOPBACK, 18300, "/");
@@ -30,11 +35,16 @@ fn a_killed_process_runs_again_at_the_same_address() {
 
 #[test]
 fn a_process_that_died_while_no_agent_ran_is_started_by_the_next() {
-    let Some(mut host) = Host::new("restart-unattended") else { return };
+    let Some(mut host) = Host::new("restart-unattended") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "shop",
-        &format!("services: {{ web: {{ {}, restart: unless-stopped }} }}\n", compose::web(18301)),
+        &format!(
+            "services: {{ web: {{ {}, restart: unless-stopped }} }}\n",
+            compose::web(18301)
+        ),
     );
     let before = host.running("shop", "web");
     host.kill_agent();
@@ -44,13 +54,18 @@ fn a_process_that_died_while_no_agent_ran_is_started_by_the_next() {
         host.instance("shop", "web")
             .filter(|web| web.state == "running" && web.pid != before.pid)
     });
-    assert_eq!((after.addresses, after.restarts), (before.addresses, before.restarts + 1));
+    assert_eq!(
+        (after.addresses, after.restarts),
+        (before.addresses, before.restarts + 1)
+    );
     host.finish();
 }
 
 #[test]
 fn a_crash_loop_backs_off() {
-    let Some(mut host) = Host::new("restart-backoff") else { return };
+    let Some(mut host) = Host::new("restart-backoff") else {
+        return;
+    };
     let out = host.directory("out");
     host.start_agent();
     host.write_manifest(
@@ -63,7 +78,10 @@ fn a_crash_loop_backs_off() {
     );
     let starts = host.wait("it was started seven times", Duration::from_secs(40), || {
         let text = std::fs::read_to_string(out.join("starts")).ok()?;
-        let starts: Vec<f64> = text.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
+        let starts: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .collect();
         (starts.len() >= 7).then_some(starts)
     });
     let waited: Vec<f64> = starts.windows(2).map(|two| two[1] - two[0]).collect();
@@ -76,7 +94,8 @@ fn a_crash_loop_backs_off() {
         );
     }
     let crash = host.wait("it waits for its next start", PATIENCE, || {
-        host.instance("crash", "crash").filter(|crash| crash.state == "backoff")
+        host.instance("crash", "crash")
+            .filter(|crash| crash.state == "backoff")
     });
     assert!(crash.restarts >= 6, "{crash:?}");
     let status = host.project_status("crash").expect("its status");
@@ -87,7 +106,9 @@ fn a_crash_loop_backs_off() {
 
 #[test]
 fn a_service_that_should_not_be_restarted_is_not() {
-    let Some(mut host) = Host::new("restart-no") else { return };
+    let Some(mut host) = Host::new("restart-no") else {
+        return;
+    };
     host.start_agent();
     host.write_manifest(
         "once",

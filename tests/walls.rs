@@ -39,7 +39,11 @@ fn collect(directory: &Path, found: &mut BTreeMap<String, String>) {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source file");
-            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+            let name = path
+                .strip_prefix(root())
+                .expect("below the root")
+                .display()
+                .to_string();
             found.insert(name, text);
         }
     }
@@ -52,7 +56,8 @@ fn dependencies(of: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in text.lines() {
         if line.starts_with('[') {
-            within = line == "[dependencies]" || (line.starts_with("[target.") && line.ends_with(".dependencies]"));
+            within = line == "[dependencies]"
+                || (line.starts_with("[target.") && line.ends_with(".dependencies]"));
         } else if within && let Some((name, _)) = line.split_once(['.', '=', ' ']) {
             names.push(name.to_owned());
         }
@@ -70,7 +75,10 @@ fn crates_depend_downwards_only() {
         ("agent", &["model", "reconciler", "backend"]),
     ];
     for (name, below) in allowed {
-        for dependency in dependencies(name).iter().filter(|dependency| CRATES.contains(&dependency.as_str())) {
+        for dependency in dependencies(name)
+            .iter()
+            .filter(|dependency| CRATES.contains(&dependency.as_str()))
+        {
             // The types of `model` appear in what `reconciler`'s port mentions.
             let fine = below.contains(&dependency.as_str()) || (name == "backend" && dependency == "model");
             assert!(fine, "{name} depends on {dependency}");
@@ -81,13 +89,43 @@ fn crates_depend_downwards_only() {
 #[test]
 fn each_crate_keeps_out_what_is_not_its_business() {
     let banned: [(&str, &[&str]); 3] = [
-        ("model", &["tokio", "nix", "libc", "rustix", "rtnetlink", "anyhow", "clap", "axum", "jiff", "tracing"]),
-        ("reconciler", &["nix", "libc", "rustix", "rtnetlink", "anyhow", "clap", "axum", "jiff", "notify"]),
+        (
+            "model",
+            &[
+                "tokio",
+                "nix",
+                "libc",
+                "rustix",
+                "rtnetlink",
+                "anyhow",
+                "clap",
+                "axum",
+                "jiff",
+                "tracing",
+            ],
+        ),
+        (
+            "reconciler",
+            &[
+                "nix",
+                "libc",
+                "rustix",
+                "rtnetlink",
+                "anyhow",
+                "clap",
+                "axum",
+                "jiff",
+                "notify",
+            ],
+        ),
         ("backend", &["anyhow", "clap", "axum", "notify", "serde_yaml"]),
     ];
     for (name, banned) in banned {
         for dependency in dependencies(name) {
-            assert!(!banned.contains(&dependency.as_str()), "{name} depends on {dependency}");
+            assert!(
+                !banned.contains(&dependency.as_str()),
+                "{name} depends on {dependency}"
+            );
         }
     }
 }
@@ -102,7 +140,9 @@ fn only_backend_sys_is_unsafe() {
         }
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            let used = [" {", " fn", " impl", " extern", "("].iter().any(|after| code.contains(&format!("{word}{after}")));
+            let used = [" {", " fn", " impl", " extern", "("]
+                .iter()
+                .any(|after| code.contains(&format!("{word}{after}")));
             assert!(!used, "{path}:{}: {word} outside backend::sys", number + 1);
         }
     }
@@ -111,7 +151,10 @@ fn only_backend_sys_is_unsafe() {
 #[test]
 fn every_file_says_its_purpose_and_is_short() {
     for (path, text) in sources() {
-        assert!(text.starts_with("//! "), "{path} opens with `//!` and its purpose");
+        assert!(
+            text.starts_with("//! "),
+            "{path} opens with `//!` and its purpose"
+        );
         let lines = text.lines().count();
         assert!(lines < LONGEST, "{path} has {lines} lines; split it by purpose");
     }
@@ -121,7 +164,9 @@ fn every_file_says_its_purpose_and_is_short() {
 fn no_module_is_named_after_nothing() {
     for path in sources().keys() {
         for part in path.trim_end_matches(".rs").split(['/', '_']) {
-            let banned = BANNED.iter().any(|word| part == *word || part == format!("{word}s"));
+            let banned = BANNED
+                .iter()
+                .any(|word| part == *word || part == format!("{word}s"));
             assert!(!banned, "{path}: name it after what it does");
         }
     }
@@ -154,25 +199,50 @@ fn the_map_is_the_tree() {
         return;
     }
     for (have, want) in now.lines().zip(list.lines()) {
-        assert_eq!(have, want, "ARCHITECTURE.md is old: UPDATE=1 cargo test -p stead --test walls");
+        assert_eq!(
+            have, want,
+            "ARCHITECTURE.md is old: UPDATE=1 cargo test -p stead --test walls"
+        );
     }
-    assert_eq!(now, list, "ARCHITECTURE.md is old: UPDATE=1 cargo test -p stead --test walls");
+    assert_eq!(
+        now, list,
+        "ARCHITECTURE.md is old: UPDATE=1 cargo test -p stead --test walls"
+    );
 }
 
 /// What the README tells people to type must exist.
 #[test]
 fn the_readme_is_about_this_program() {
     let readme = read("README.md");
-    for command in ["cargo run --release -- up examples/hello", "cargo test --workspace"] {
+    for command in [
+        "cargo run --release -- up examples/hello",
+        "cargo test --workspace",
+    ] {
         assert!(readme.contains(command), "README.md lacks `{command}`");
     }
-    let verbs = ["up", "agent", "apply", "down", "plan", "config", "ps", "status", "logs", "exec", "doctor", "version"];
-    for line in readme.lines().map(str::trim).filter(|line| line.starts_with("stead ") || line.starts_with("sudo stead ")) {
-        let words: Vec<&str> = line.trim_start_matches("sudo ").split_whitespace().skip(1).collect();
+    let verbs = [
+        "up", "agent", "apply", "down", "plan", "config", "ps", "status", "logs", "exec", "doctor", "version",
+    ];
+    for line in readme
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("stead ") || line.starts_with("sudo stead "))
+    {
+        let words: Vec<&str> = line
+            .trim_start_matches("sudo ")
+            .split_whitespace()
+            .skip(1)
+            .collect();
         let verb = words.iter().find(|word| verbs.contains(word));
-        assert!(verb.is_some(), "README.md: `{line}` is no command of this version");
+        assert!(
+            verb.is_some(),
+            "README.md: `{line}` is no command of this version"
+        );
     }
-    for word in readme.split_whitespace().filter(|word| word.starts_with("examples/")) {
+    for word in readme
+        .split_whitespace()
+        .filter(|word| word.starts_with("examples/"))
+    {
         let path = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '-');
         assert!(root().join(path).exists(), "README.md speaks of {path}");
     }
@@ -184,7 +254,9 @@ fn nothing_points_outside() {
     let outside = [["../", "shared"].concat(), ["/wo", "rk/"].concat()];
     for (path, text) in sources() {
         for place in &outside {
-            let known = text.lines().filter(|line| line.contains(place.as_str()) && !line.contains("STEAD_COMPOSE_CASES"));
+            let known = text
+                .lines()
+                .filter(|line| line.contains(place.as_str()) && !line.contains("STEAD_COMPOSE_CASES"));
             assert_eq!(known.count(), 0, "{path} points to {place}");
         }
     }

@@ -37,7 +37,9 @@ fn mounts() -> Vec<PathBuf> {
         .lines()
         .filter_map(|line| {
             let (before, after) = line.split_once(" - ")?;
-            after.starts_with("cgroup").then(|| before.split(' ').nth(4).map(PathBuf::from))?
+            after
+                .starts_with("cgroup")
+                .then(|| before.split(' ').nth(4).map(PathBuf::from))?
         })
         .collect()
 }

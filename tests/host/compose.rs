@@ -19,12 +19,17 @@ impl Host {
                 fs::create_dir_all(root.join(directory)).expect("a directory of the image");
             }
             fs::copy(busybox_binary(), root.join("bin/busybox")).expect("busybox");
-            for applet in
-                ["sh", "cat", "date", "echo", "env", "id", "nc", "nslookup", "pwd", "sleep", "su", "true", "usleep", "wget"]
-            {
+            for applet in [
+                "sh", "cat", "date", "echo", "env", "id", "nc", "nslookup", "pwd", "sleep", "su", "true",
+                "usleep", "wget",
+            ] {
                 symlink("busybox", root.join("bin").join(applet)).expect("an applet");
             }
-            fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n").expect("users");
+            fs::write(
+                root.join("etc/passwd"),
+                "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n",
+            )
+            .expect("users");
             fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").expect("groups");
         }
         format!("rootfs:{}", root.display())

@@ -13,7 +13,9 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let mut reader = open(address, path)?;
     let head = head(&mut reader)?;
     let mut body = Vec::new();
-    reader.read_to_end(&mut body).map_err(|error| format!("reading the body: {error}"))?;
+    reader
+        .read_to_end(&mut body)
+        .map_err(|error| format!("reading the body: {error}"))?;
     let body = match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         true => unchunk(&body)?,
         false => body,
@@ -33,10 +35,16 @@ pub fn stream(address: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, S
 }
 
 fn open(address: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, String> {
-    let mut connection = TcpStream::connect_timeout(&address, LIMIT).map_err(|error| format!("connecting: {error}"))?;
-    connection.set_read_timeout(Some(LIMIT)).map_err(|error| error.to_string())?;
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-        .map_err(|error| format!("sending: {error}"))?;
+    let mut connection =
+        TcpStream::connect_timeout(&address, LIMIT).map_err(|error| format!("connecting: {error}"))?;
+    connection
+        .set_read_timeout(Some(LIMIT))
+        .map_err(|error| error.to_string())?;
+    write!(
+        connection,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .map_err(|error| format!("sending: {error}"))?;
     Ok(BufReader::new(connection))
 }
 
@@ -44,7 +52,9 @@ fn head(reader: &mut impl BufRead) -> Result<String, String> {
     let mut head = String::new();
     loop {
         let start = head.len();
-        let read = reader.read_line(&mut head).map_err(|error| format!("reading the head: {error}"))?;
+        let read = reader
+            .read_line(&mut head)
+            .map_err(|error| format!("reading the head: {error}"))?;
         if read == 0 {
             return Err(format!("closed after {start} bytes"));
         }
@@ -57,7 +67,10 @@ fn head(reader: &mut impl BufRead) -> Result<String, String> {
 fn unchunk(mut body: &[u8]) -> Result<Vec<u8>, String> {
     let mut whole = Vec::new();
     loop {
-        let end = body.windows(2).position(|two| two == b"\r\n").ok_or("a chunk without a size")?;
+        let end = body
+            .windows(2)
+            .position(|two| two == b"\r\n")
+            .ok_or("a chunk without a size")?;
         let size = std::str::from_utf8(&body[..end])
             .ok()
             .and_then(|text| usize::from_str_radix(text.trim(), 16).ok())

@@ -14,11 +14,27 @@ impl Host {
         for table in self.tool("nft", &["list", "tables"]).lines() {
             left.push(format!("nft {table}"));
         }
-        left.extend(cgroup::find(&self.mark).iter().map(|path| format!("cgroup {}", path.display())));
-        left.extend(mounts_below(&self.root).iter().map(|path| format!("mount {path}")));
-        left.extend(self.processes().iter().map(|&pid| format!("process {pid}: {}", process::arguments(pid))));
+        left.extend(
+            cgroup::find(&self.mark)
+                .iter()
+                .map(|path| format!("cgroup {}", path.display())),
+        );
+        left.extend(
+            mounts_below(&self.root)
+                .iter()
+                .map(|path| format!("mount {path}")),
+        );
+        left.extend(
+            self.processes()
+                .iter()
+                .map(|&pid| format!("process {pid}: {}", process::arguments(pid))),
+        );
         for directory in ["run/shims", "run/zones", "state/containers"] {
-            for entry in fs::read_dir(self.root.join(directory)).into_iter().flatten().flatten() {
+            for entry in fs::read_dir(self.root.join(directory))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 left.push(format!("file {}", entry.path().display()));
             }
         }

@@ -58,7 +58,9 @@ impl Load {
                 }));
             }
             let stream = Arc::clone(&tally);
-            threads.push(std::thread::spawn(move || stream_of(&stream, SocketAddr::new(address, port))));
+            threads.push(std::thread::spawn(move || {
+                stream_of(&stream, SocketAddr::new(address, port))
+            }));
             let lookups = Arc::clone(&tally);
             let path = format!("/call/{name}");
             threads.push(std::thread::spawn(move || {

@@ -11,7 +11,7 @@ mod views;
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -71,7 +71,8 @@ impl Host {
                 panic!("STEAD_REQUIRE_KERNEL is set, but {reason}")
             }
             Err(reason) => {
-                eprintln!("skipped: {reason}");
+                // Not `eprintln`, which is only shown when the test fails.
+                let _ = writeln!(std::io::stderr(), "skipped: {reason}");
                 return None;
             }
         };
@@ -114,7 +115,9 @@ impl Host {
 
     pub fn start_agent_from(&mut self, binary: &Path) {
         self.spawn_agent(binary);
-        self.wait("the agent answers", PATIENCE, || self.stead(&["status", "--json"]).done());
+        self.wait("the agent answers", PATIENCE, || {
+            self.stead(&["status", "--json"]).done()
+        });
     }
 
     /// Starts the agent and does not wait. Its output is added to `agent.log`.
@@ -129,7 +132,10 @@ impl Host {
         command
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
-        self.agent = Some(self.network.on_host(|| command.spawn().expect("the agent starts")));
+        self.agent = Some(
+            self.network
+                .on_host(|| command.spawn().expect("the agent starts")),
+        );
     }
 
     pub fn agent_pid(&self) -> u32 {
@@ -146,9 +152,13 @@ impl Host {
 
     /// SIGTERM; it must end well.
     pub fn stop_agent(&mut self) {
-        let Some(mut agent) = self.agent.take() else { return };
+        let Some(mut agent) = self.agent.take() else {
+            return;
+        };
         signal(agent.id(), Signal::SIGTERM);
-        let status = self.wait("the agent stops", PATIENCE, || agent.try_wait().expect("its state"));
+        let status = self.wait("the agent stops", PATIENCE, || {
+            agent.try_wait().expect("its state")
+        });
         assert!(status.success(), "the agent ended with {status}");
     }
 
@@ -195,7 +205,9 @@ impl Host {
     }
 
     fn run(&self, mut command: Command) -> Reply {
-        let output = self.network.on_host(|| command.output().expect("the command starts"));
+        let output = self
+            .network
+            .on_host(|| command.output().expect("the command starts"));
         Reply {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -253,8 +265,12 @@ impl Host {
         if self.agent.is_none() {
             self.start_agent();
         }
-        self.wait("every project is gone", PATIENCE, || self.ps().is_empty().then_some(()));
-        self.wait("no project is reported", PATIENCE, || self.status().is_empty().then_some(()));
+        self.wait("every project is gone", PATIENCE, || {
+            self.ps().is_empty().then_some(())
+        });
+        self.wait("no project is reported", PATIENCE, || {
+            self.status().is_empty().then_some(())
+        });
         self.stop_agent();
         let mut left = Vec::new();
         let clean = try_wait(Duration::from_secs(5), || {
@@ -271,14 +287,30 @@ impl Host {
             return;
         }
         if self.agent.is_some() {
-            for (file, arguments) in [("status.json", ["status", "--json"]), ("ps.json", ["ps", "--json"])] {
+            for (file, arguments) in [
+                ("status.json", ["status", "--json"]),
+                ("ps.json", ["ps", "--json"]),
+            ] {
                 let _ = fs::write(place.join(file), self.stead(&arguments).stdout);
             }
         }
-        let _ = fs::write(place.join("ruleset"), self.tool_reply("nft", &["list", "ruleset"]).stdout);
+        let _ = fs::write(
+            place.join("ruleset"),
+            self.tool_reply("nft", &["list", "ruleset"]).stdout,
+        );
         let _ = fs::write(place.join("links"), self.tool_reply("ip", &["address"]).stdout);
-        for kept in ["agent.log", "manifests", "state/records", "state/logs", "state/journal.jsonl"] {
-            let _ = Command::new("cp").arg("-r").arg(self.root.join(kept)).arg(&place).output();
+        for kept in [
+            "agent.log",
+            "manifests",
+            "state/records",
+            "state/logs",
+            "state/journal.jsonl",
+        ] {
+            let _ = Command::new("cp")
+                .arg("-r")
+                .arg(self.root.join(kept))
+                .arg(&place)
+                .output();
         }
         eprintln!("what {} left for reading: {}", self.name, place.display());
     }

@@ -36,7 +36,10 @@ pub fn all() -> Vec<u32> {
 /// Arguments, separated by blanks.
 pub fn arguments(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    String::from_utf8_lossy(&bytes)
+        .replace('\0', " ")
+        .trim()
+        .to_owned()
 }
 
 pub fn cgroups(pid: u32) -> String {
@@ -45,9 +48,9 @@ pub fn cgroups(pid: u32) -> String {
 
 /// Whether its program or its working directory is below `directory`.
 pub fn lives_below(pid: u32, directory: &Path) -> bool {
-    ["exe", "cwd"]
-        .iter()
-        .any(|link| fs::read_link(format!("/proc/{pid}/{link}")).is_ok_and(|target| target.starts_with(directory)))
+    ["exe", "cwd"].iter().any(|link| {
+        fs::read_link(format!("/proc/{pid}/{link}")).is_ok_and(|target| target.starts_with(directory))
+    })
 }
 
 /// Living processes whose arguments contain `marker`.

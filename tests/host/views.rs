@@ -56,13 +56,15 @@ impl Instance {
     /// The only address, or the first.
     pub fn address(&self) -> std::net::IpAddr {
         let text = self.addresses.values().flatten().next();
-        text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address: {self:?}"))
+        text.and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("no address: {self:?}"))
     }
 
     pub fn identity(&self) -> Identity {
         Identity {
             pid: self.pid(),
-            start_ticks: process::start_ticks(self.pid()).unwrap_or_else(|| panic!("no such process: {self:?}")),
+            start_ticks: process::start_ticks(self.pid())
+                .unwrap_or_else(|| panic!("no such process: {self:?}")),
             addresses: self.addresses.clone(),
             restarts: self.restarts,
         }
@@ -86,7 +88,8 @@ impl Host {
     /// Waits until the service is in `state`.
     pub fn in_state(&self, project: &str, service: &str, state: &str) -> Instance {
         self.wait(&format!("{project}/{service} is {state}"), PATIENCE, || {
-            self.instance(project, service).filter(|instance| instance.state == state)
+            self.instance(project, service)
+                .filter(|instance| instance.state == state)
         })
     }
 
@@ -113,7 +116,9 @@ impl Host {
     }
 
     pub fn project_status(&self, project: &str) -> Option<Value> {
-        self.status().into_iter().find(|status| status["project"] == project)
+        self.status()
+            .into_iter()
+            .find(|status| status["project"] == project)
     }
 
     /// Waits until there is nothing left to do for the project.
@@ -188,7 +193,9 @@ impl Host {
 
     /// Everything that `status` says about a project, as text.
     pub fn complaint(&self, project: &str) -> String {
-        self.project_status(project).map(|status| status.to_string()).unwrap_or_default()
+        self.project_status(project)
+            .map(|status| status.to_string())
+            .unwrap_or_default()
     }
 
     pub fn services(&self) -> BTreeSet<String> {
@@ -200,7 +207,9 @@ impl Host {
 }
 
 fn changes(reply: &Reply, plan: &Value) -> Vec<Done> {
-    let changes = plan["changes"].as_array().unwrap_or_else(|| panic!("no changes: {reply:?}"));
+    let changes = plan["changes"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no changes: {reply:?}"));
     changes
         .iter()
         .map(|change| done(&change["key"], &change["class"], &change["cause"]))
@@ -209,7 +218,10 @@ fn changes(reply: &Reply, plan: &Value) -> Vec<Done> {
 
 fn done(key: &Value, class: &Value, cause: &Value) -> Done {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let file = cause["file"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or("-");
+    let file = cause["file"]
+        .as_str()
+        .and_then(|path| path.rsplit('/').next())
+        .unwrap_or("-");
     let cause = format!(
         "{}: {} -> {} at {file}:{}",
         text(&cause["field"]),
