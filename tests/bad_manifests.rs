@@ -141,7 +141,8 @@ fn files_that_are_no_text_do_not_stop_the_others() {
         return;
     };
     host.start_agent();
-    let makers: [(&str, fn(&Path)); 3] = [
+    type Make = fn(&Path);
+    let makers: [(&str, Make); 3] = [
         ("10 MB of zeros", |path| {
             let file = fs::File::create(path).expect("a file");
             file.set_len(10 << 20).expect("zeros");

@@ -11,6 +11,7 @@ mod config;
 mod edit;
 mod examples;
 mod exec_logs;
+mod harness;
 mod leaks;
 mod lifecycle;
 mod names;

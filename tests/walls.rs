@@ -131,7 +131,7 @@ fn each_crate_keeps_out_what_is_not_its_business() {
 }
 
 #[test]
-fn only_backend_sys_is_unsafe() {
+fn unsafety_lives_in_backend_sys_alone() {
     // Put together here, so that this file does not contain the word it looks for.
     let word = ["un", "safe"].concat();
     for (path, text) in sources() {

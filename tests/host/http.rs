@@ -40,11 +40,11 @@ fn open(address: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, String>
     connection
         .set_read_timeout(Some(LIMIT))
         .map_err(|error| error.to_string())?;
-    write!(
-        connection,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .map_err(|error| format!("sending: {error}"))?;
+    // In one piece: a server may answer and close as soon as it has read the first line.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .map_err(|error| format!("sending: {error}"))?;
     Ok(BufReader::new(connection))
 }
 
