@@ -38,7 +38,6 @@ const BAD: &[(&str, &str, &[&str])] = &[
         "services:\n  web:\n    image: builtin:hello\n    ports: [\"18601:8080\"]\n",
         &["bad.yaml", "18601"],
     ),
-    ("no services", "volumes: { a: }\n", &["bad.yaml"]),
     ("a list", "- a\n- b\n", &["bad.yaml"]),
     ("an empty file", "", &["bad.yaml"]),
 ];
