@@ -112,3 +112,14 @@ fn wrong_usage_is_64() {
     assert!(version.status.success(), "{version:?}");
     assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn doctor_says_what_this_host_can_do() {
+    let output = Command::new(Host::binary())
+        .arg("doctor")
+        .output()
+        .expect("it starts");
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("kernel") && said.contains("cgroup"), "{said}");
+}

@@ -12,6 +12,7 @@ mod edit;
 mod examples;
 mod exec_logs;
 mod harness;
+mod images;
 mod leaks;
 mod lifecycle;
 mod names;

@@ -204,6 +204,20 @@ impl Host {
         self.run(command)
     }
 
+    /// What a program writes, where that is no text.
+    pub fn tool_bytes(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new(program)
+            .args(arguments)
+            .output()
+            .expect("the command starts");
+        assert!(
+            output.status.success(),
+            "{program} {}: {output:?}",
+            arguments.join(" ")
+        );
+        output.stdout
+    }
+
     fn run(&self, mut command: Command) -> Reply {
         let output = self
             .network
