@@ -191,6 +191,9 @@ impl Decoder<'_, '_> {
     }
 
     fn unknown(&mut self, at: At, full: &str, key: &str, section: &str) {
+        if self.report.full() {
+            return self.report.error(at, "", "");
+        }
         let hint = match support::nearest(key, support::below(section).map(|(name, _)| name)) {
             Some(name) => format!("did you mean `{name}`?"),
             None => {
