@@ -171,9 +171,9 @@ impl Decoder<'_, '_> {
             } else {
                 format!("{path}.{}", entry.key)
             };
-            match support::below(section).find(|(name, _)| *name == entry.key) {
+            match support::find(section, &entry.key) {
                 None => self.unknown(entry.at, &full, &entry.key, section),
-                Some((_, attribute)) => match attribute.support {
+                Some(attribute) => match attribute.support {
                     Support::Supported => supported.push(entry),
                     Support::Silent => {}
                     Support::Ignored => {
