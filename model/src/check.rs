@@ -27,7 +27,7 @@ fn networks(project: &Project, service: &Service, path: &str, declared: &Declare
         .filter(|key| !project.networks.contains_key(*key))
     {
         let at = report.at(&format!("{path}.networks.{key}"));
-        let hint = match nearest(key, declared.networks.keys().map(String::as_str)) {
+        let hint = match known(report, key, declared.networks.keys().map(String::as_str)) {
             Some(known) => format!("did you mean `{known}`?"),
             None => format!("declare it at the top level: `networks: {{ {key}: }}`"),
         };
@@ -36,6 +36,15 @@ fn networks(project: &Project, service: &Service, path: &str, declared: &Declare
             format!("`{path}.networks`: the network `{key}` is not declared"),
             hint,
         );
+    }
+}
+
+/// The declared name that was probably meant, while there is room to say so.
+fn known<'a>(report: &Report<'_>, wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if report.full() {
+        None
+    } else {
+        nearest(wrong, names)
     }
 }
 
@@ -48,7 +57,7 @@ fn mounts(project: &Project, service: &Service, path: &str, report: &mut Report<
         } = mount
             && !project.volumes.contains_key(key)
         {
-            let hint = match nearest(key, project.volumes.keys().map(String::as_str)) {
+            let hint = match known(report, key, project.volumes.keys().map(String::as_str)) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!(
                     "declare it at the top level: `volumes: {{ {key}: }}`; a directory starts with `./`"
@@ -83,7 +92,7 @@ fn dependencies(project: &Project, service: &Service, path: &str, report: &mut R
     for (name, dependency) in &service.depends_on {
         let at = report.at(&format!("{path}.depends_on.{name}"));
         let Some(other) = project.services.get(name) else {
-            let hint = match nearest(name, project.services.keys().map(String::as_str)) {
+            let hint = match known(report, name, project.services.keys().map(String::as_str)) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => "add the service, or remove the dependency".to_owned(),
             };

@@ -171,9 +171,9 @@ impl Decoder<'_, '_> {
             } else {
                 format!("{path}.{}", entry.key)
             };
-            match support::below(section).find(|(name, _)| *name == entry.key) {
+            match support::find(section, &entry.key) {
                 None => self.unknown(entry.at, &full, &entry.key, section),
-                Some((_, attribute)) => match attribute.support {
+                Some(attribute) => match attribute.support {
                     Support::Supported => supported.push(entry),
                     Support::Silent => {}
                     Support::Ignored => {
@@ -191,6 +191,9 @@ impl Decoder<'_, '_> {
     }
 
     fn unknown(&mut self, at: At, full: &str, key: &str, section: &str) {
+        if self.report.full() {
+            return self.report.error(at, "", "");
+        }
         let hint = match support::nearest(key, support::below(section).map(|(name, _)| name)) {
             Some(name) => format!("did you mean `{name}`?"),
             None => {

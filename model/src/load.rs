@@ -119,7 +119,7 @@ impl Loading<'_> {
                 Ok(values) => environment.extend(values),
                 Err(error) => {
                     let message = match std::error::Error::source(&error) {
-                        Some(source) => format!("{}: {source}", error.to_string()),
+                        Some(source) => format!("{error}: {source}"),
                         None => error.to_string(),
                     };
                     let mut report = Report::new(&file, &text);
@@ -258,6 +258,10 @@ impl Loading<'_> {
             None => (At::default(), self.options.fallback_name.clone()),
         };
         let name = project_name(&written);
+        if name.len() > 128 {
+            report.error(at, "`name` is longer than 128 characters", HINT);
+            return None;
+        }
         if name.is_empty() {
             report.error(
                 at,

@@ -71,6 +71,11 @@ impl<'a> Report<'a> {
             .unwrap_or_default()
     }
 
+    /// Whether further findings are only counted: then their texts need no effort.
+    pub fn full(&self) -> bool {
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
+    }
+
     pub fn failed(&self) -> bool {
         self.failed
     }
@@ -100,7 +105,7 @@ impl<'a> Report<'a> {
         if self.settled.contains(&at) {
             return;
         }
-        if self.diagnostics.len() >= MAX_DIAGNOSTICS {
+        if self.full() {
             self.left_out += 1;
             return;
         }

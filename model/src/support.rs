@@ -1,6 +1,8 @@
 //! Every attribute of the Compose Specification, and whether stead honours it. One table: it drives the
 //! messages of the loader and can be printed as documentation.
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
 /// What happens to an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
@@ -24,6 +26,22 @@ pub struct Attribute {
 
 /// What to do where the table has no better advice.
 const REMOVE: &str = "remove it, or keep this project on Docker Compose until stead supports it";
+
+/// One attribute of a section (`services.*`; empty: the top level).
+pub(crate) fn find(section: &str, name: &str) -> Option<&'static Attribute> {
+    static BY_PATH: LazyLock<BTreeMap<&str, &Attribute>> = LazyLock::new(|| {
+        ATTRIBUTES
+            .iter()
+            .map(|attribute| (attribute.path, attribute))
+            .collect()
+    });
+    // A dot would reach into the section below.
+    match (section, name) {
+        (_, name) if name.contains('.') => None,
+        ("", name) => BY_PATH.get(name).copied(),
+        _ => BY_PATH.get(format!("{section}.{name}").as_str()).copied(),
+    }
+}
 
 /// The attributes below a section (`services.*`; empty: the top level), by name.
 pub(crate) fn below(section: &str) -> impl Iterator<Item = (&'static str, &'static Attribute)> {
@@ -289,6 +307,8 @@ mod tests {
             "attributes of a service in the schema of compose-go"
         );
         assert_eq!(below("").count(), 9);
+        assert!(find("", "services").is_some() && find("services.*", "image").is_some());
+        assert!(find("services.*", "healthcheck.test").is_none() && find("", "image").is_none());
     }
 
     #[test]

@@ -14,10 +14,10 @@ const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
 impl Decoder<'_, '_> {
     pub(super) fn volumes(&mut self, node: &Node, path: &str, mounts: &mut Vec<Mount>) {
-        for item in self.list(node, path).unwrap_or_default() {
-            // The index in the canonical list, by which the mount is found again.
-            let path = format!("{path}.{}", mounts.len());
-            self.report.origin(path.clone(), item.at);
+        for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {
+            // By its place in the canonical list the mount is found again.
+            self.report.origin(format!("{path}.{}", mounts.len()), item.at);
+            let path = format!("{path}[{index}]");
             let mount = match &item.value {
                 Value::Text(text) => self.short_volume(item, text, &path),
                 Value::Map(_) => self.long_volume(item, &path),

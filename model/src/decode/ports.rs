@@ -11,8 +11,7 @@ impl Decoder<'_, '_> {
     pub(super) fn ports(&mut self, node: &Node, path: &str) -> Vec<PublishedPort> {
         let mut ports: Vec<PublishedPort> = Vec::new();
         for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {
-            let path = format!("{path}.{index}");
-            self.report.origin(path.clone(), item.at);
+            let path = format!("{path}[{index}]");
             let parsed = match &item.value {
                 Value::Int(number) => self.parsed(item, &path, port::parse(&number.to_string())),
                 Value::Text(text) => self.parsed(item, &path, port::parse(text)),

@@ -153,10 +153,10 @@ impl Decoder<'_, '_> {
     }
 
     fn stop_signal(&mut self, node: &Node, path: &str) -> Option<String> {
-        if let Value::Int(number @ 1..=64) = node.value {
-            return Some(number.to_string());
-        }
-        let text = self.not_empty(node, path)?;
+        let text = match node.value {
+            Value::Int(number) => number.to_string(),
+            _ => self.not_empty(node, path)?,
+        };
         if !is_signal(&text) {
             let message = format!("`{path}`: `{text}` is not a signal");
             self.report.error(

@@ -99,9 +99,9 @@ pub(crate) fn expand(
 /// `80` or `80-90`, from 1.
 pub(crate) fn range(text: &str) -> Result<PortRange, ParsePortError> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = PortRange {
-        first: number(first)?,
-        last: number(last)?,
+    let range = match (number(first), number(last)) {
+        (Some(first), Some(last)) => PortRange { first, last },
+        _ => return Err(ParsePortError::Number(text.to_owned())),
     };
     if range.first > range.last {
         return Err(ParsePortError::Backwards(text.to_owned()));
@@ -135,13 +135,10 @@ pub(crate) fn address(text: &str) -> Result<IpAddr, ParsePortError> {
     bare.parse().map_err(|_| ParsePortError::Address(text.to_owned()))
 }
 
-fn number(text: &str) -> Result<u16, ParsePortError> {
-    let wrong = || ParsePortError::Number(text.to_owned());
-    // Digits only: `parse` would take `+80`.
-    if !text.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    text.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)
+/// Digits only: `parse` alone would take `+80`.
+fn number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|c| c.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
 }
 
 #[cfg(test)]
