@@ -7,9 +7,9 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6},
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, SocketFlags, SocketType},
 };
 
 use super::{
@@ -239,24 +239,15 @@ impl Connection {
 
 /// Starts to connect; what fails later shows at the first write.
 fn connect(server: SocketAddr) -> io::Result<TcpStream> {
-    let open = |family| {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        socket::socket(family, SockType::Stream, flags, None)
+    let family = if server.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
     };
-    let (fd, connecting) = match server {
-        SocketAddr::V4(server) => {
-            let fd = open(AddressFamily::Inet)?;
-            let connecting = socket::connect(fd.as_raw_fd(), &SockaddrIn::from(server));
-            (fd, connecting)
-        }
-        SocketAddr::V6(server) => {
-            let fd = open(AddressFamily::Inet6)?;
-            let connecting = socket::connect(fd.as_raw_fd(), &SockaddrIn6::from(server));
-            (fd, connecting)
-        }
-    };
-    match connecting {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(fd)),
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match net::connect(&fd, &server) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(fd)),
         Err(errno) => Err(errno.into()),
     }
 }
