@@ -12,9 +12,11 @@ pub mod compare;
 pub mod converge;
 mod derive;
 pub mod desired;
+mod execute;
 pub mod gate;
 pub mod journal;
 pub mod key;
+mod look;
 pub mod memory;
 pub mod observed;
 pub mod plan;
@@ -22,4 +24,6 @@ pub mod port;
 pub mod restart;
 pub mod spec;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;

@@ -1,0 +1,1 @@
+//! Projects in a few lines, for tests: a small language instead of Compose files.
