@@ -1,0 +1,94 @@
+//! Finding again what an earlier agent left running: cgroup → pid → sealed record → connection.
+
+use std::{collections::BTreeSet, fs, os::fd::OwnedFd};
+
+use reconciler::key::{InstanceKey, Slot};
+
+use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
+use crate::{
+    cgroup,
+    shim::{client::Client, protocol::Request},
+};
+
+impl LinuxBackend {
+    /// Connects to every shim of this root that is not known yet. Returns the keys of all instances
+    /// there is anything of: a shim, or a cgroup without one.
+    pub(super) fn adopt(&self) -> Result<BTreeSet<InstanceKey>, ApplyError> {
+        let mut keys: BTreeSet<InstanceKey> = self.sandboxes.keys().into_iter().collect();
+        for (pid, record) in cgroup::find_shims(&self.layout.mark).map_err(|source| ApplyError::Path { path: self.cgroup.clone(), source })? {
+            keys.insert(record.key.clone());
+            if self.sandboxes.get(&record.key).is_none()
+                && let Err(error) = self.connect(pid, &record.key)
+            {
+                tracing::warn!(key = %record.key, pid, %error, "a supervisor cannot be adopted");
+            }
+        }
+        keys.extend(self.cgroups_of_instances()?);
+        Ok(keys)
+    }
+
+    fn connect(&self, pid: u32, key: &InstanceKey) -> Result<(), ApplyError> {
+        let socket = self.shim_socket(key);
+        let client_error = |source| ApplyError::Client { key: key.clone(), source };
+        let mut client = Client::connect(&socket).map_err(client_error)?;
+        let netns = client.netns().map_err(client_error)?;
+        self.upgrade(&mut client).map_err(client_error)?;
+        self.listen(key)?;
+        self.sandboxes.insert(key.clone(), Sandbox::new(pid, netns, client));
+        tracing::info!(key = %key, pid, "adopted");
+        Ok(())
+    }
+
+    /// Subscribes to a shim on a connection of its own.
+    pub(super) fn listen(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        let stream = Client::connect(&self.shim_socket(key))
+            .and_then(Client::subscribe)
+            .map_err(|source| ApplyError::Client { key: key.clone(), source })?;
+        self.watcher
+            .subscribe(key, stream)
+            .map_err(|source| ApplyError::Path { path: self.shim_socket(key), source })
+    }
+
+    /// Every directory two levels below our cgroup, but the idle ones, is an instance's.
+    fn cgroups_of_instances(&self) -> Result<Vec<InstanceKey>, ApplyError> {
+        let mut keys = Vec::new();
+        for project in directories(&self.cgroup)? {
+            if project == cgroup::IDLE {
+                continue;
+            }
+            for name in directories(&self.cgroup.join(&project))? {
+                keys.extend(parse_instance(&project, &name));
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {
+    let at = |source| ApplyError::Path { path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(at)?;
+        if entry.file_type().map_err(at)?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// `web-1a` of a project; the reverse of `layout::instance_name`.
+fn parse_instance(project: &str, name: &str) -> Option<InstanceKey> {
+    let (service, place) = name.rsplit_once('-')?;
+    let slot = match place.chars().next_back()? {
+        'a' => Slot::A,
+        'b' => Slot::B,
+        _ => return None,
+    };
+    let index = place[..place.len() - 1].parse().ok()?;
+    Some(InstanceKey { project: project.to_owned(), service: service.to_owned(), index, slot })
+}
