@@ -40,7 +40,7 @@ impl Diagnostic {
 }
 
 /// `file:line:column: error: message`, the source line with a caret, and the hint; no final newline.
-/// Control characters of the source are shown as `·`, so that a manifest cannot drive the terminal.
+/// Control characters are shown as `·`, so that a manifest cannot drive the terminal.
 pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let paint = |code: &str, text: &str| {
         if colour {
@@ -98,14 +98,12 @@ fn window(line: &str, column: usize) -> (String, usize) {
 
 fn printable(text: &str) -> String {
     text.chars()
-        .map(|c| {
-            if c == '\t' {
-                ' '
-            } else if c.is_control() {
-                '·'
-            } else {
-                c
-            }
+        .map(|c| match c {
+            '\t' => ' ',
+            // These turn the direction of the text around them.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '·',
+            c if c.is_control() => '·',
+            c => c,
         })
         .collect()
 }
@@ -145,8 +143,8 @@ mod tests {
     fn long_and_hostile_lines_stay_on_the_screen() {
         let text = render(&diagnostic(1, 5000, Some(&"x".repeat(10_000))), false);
         assert!(text.lines().all(|line| line.chars().count() < 120), "{text}");
-        let text = render(&diagnostic(1, 1, Some("\x1b[2J\tx")), false);
-        assert!(!text.contains('\x1b') && text.contains("·[2J x"), "{text}");
+        let text = render(&diagnostic(1, 1, Some("\x1b[2J\t\u{202e}x")), false);
+        assert!(!text.contains('\x1b') && text.contains("·[2J ·x"), "{text}");
         // A column behind the end of its line.
         render(&diagnostic(1, 300, Some("x")), false);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, FileType},
+    fs::{self, File, FileType, Metadata},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -34,19 +34,17 @@ impl Sources for BTreeMap<PathBuf, Vec<u8>> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
-/// `O_NONBLOCK` of Linux (asm-generic/fcntl.h): opening a FIFO must not wait for a writer.
-const O_NONBLOCK: i32 = 0o4000;
+/// `O_NONBLOCK` and `O_NOCTTY` of Linux (asm-generic/fcntl.h): should the file have been replaced since
+/// it was looked at, opening a FIFO must not wait for a writer, and a terminal must not become ours.
+const FLAGS: i32 = 0o4000 | 0o400;
 
 impl Sources for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
+        // Before it is opened, because opening alone has effects on some devices.
+        regular(&fs::metadata(path)?)?;
+        let file = File::options().read(true).custom_flags(FLAGS).open(path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other(format!(
-                "it is {}, not a regular file",
-                kind(metadata.file_type())
-            )));
-        }
+        regular(&metadata)?;
         if metadata.len() > MAX_FILE {
             return Err(too_large(metadata.len()));
         }
@@ -67,6 +65,14 @@ pub(crate) fn too_large(bytes: u64) -> io::Error {
         kind,
         format!("it has {bytes} bytes, more than the {MAX_FILE} allowed"),
     )
+}
+
+fn regular(metadata: &Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let kind = kind(metadata.file_type());
+    Err(io::Error::other(format!("it is {kind}, not a regular file")))
 }
 
 fn kind(kind: FileType) -> &'static str {
@@ -113,13 +119,13 @@ mod tests {
         );
         for (name, want) in [
             ("fifo", "a FIFO"),
+            ("socket", "a socket"),
             (".", "a directory"),
             ("large", "bytes, more than"),
         ] {
             let error = Disk.read(&path(name)).unwrap_err().to_string();
             assert!(error.contains(want), "{name}: {error}");
         }
-        assert!(Disk.read(&path("socket")).is_err());
         let error = Disk.read(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(error.contains("a device"), "{error}");
     }

@@ -156,6 +156,15 @@ fn a_long_chain_of_dependencies_is_followed_without_recursion() {
 }
 
 #[test]
+fn what_nests_as_deep_as_any_real_manifest_loads() {
+    let nested: String = (1..20)
+        .map(|level| format!("{}a:\n", "  ".repeat(level)))
+        .collect();
+    let loaded = load_bytes(format!("x-deep:\n{nested}services: {{}}\n"));
+    assert_eq!(loaded.diagnostics, []);
+}
+
+#[test]
 fn a_half_written_file_never_panics() {
     let whole = include_str!("corpus/valid/anchors-and-merge/compose.yaml");
     for end in 0..whole.len() {

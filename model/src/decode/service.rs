@@ -11,11 +11,7 @@ use crate::{
 impl Decoder<'_, '_> {
     pub(super) fn service(&mut self, node: &Node, path: &str) -> Service {
         let mut service = Service::default();
-        let before = self.report.failed();
         let entries = self.section(node, path, path, "services.*");
-        if entries.is_empty() && !before && self.report.failed() {
-            return service;
-        }
         for entry in &entries {
             let path = format!("{path}.{}", entry.key);
             let value = &entry.value;
@@ -65,7 +61,10 @@ impl Decoder<'_, '_> {
                 }
             }
         }
-        if !entries.iter().any(|entry| entry.key == "image") && matches!(node.value, Value::Map(_)) {
+        // `build` is reported where it stands; an image would be missing only because of it.
+        let has =
+            |key: &str| matches!(&node.value, Value::Map(entries) if entries.iter().any(|e| e.key == key));
+        if matches!(node.value, Value::Map(_)) && !has("image") && !has("build") {
             let at = self.report.at(path);
             self.report.error(
                 at,
