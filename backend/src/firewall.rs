@@ -443,7 +443,9 @@ impl Firewall {
     }
 
     fn forget(&self, stale: &Stale) -> Result<(), FirewallError> {
-        if stale.is_empty() {
+        // Looking through the table of connections takes 10 ms even when it is empty.
+        let flows = || self.get("netfilter/nf_conntrack_count".to_owned());
+        if stale.is_empty() || flows()?.as_deref() == Some("0") {
             return Ok(());
         }
         let local: BTreeSet<Ipv4Addr> = route::addresses(&self.route)
@@ -488,3 +490,6 @@ fn stale(before: &Elements, after: &Elements) -> Stale {
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -433,10 +433,26 @@ fn how_long_it_takes() {
             root.publish("0.0.0.0", 20000 + turn as u16, "web");
             root.sync();
         });
+        let tcp_only = median(|turn| {
+            let target = root
+                .spec
+                .ports
+                .iter()
+                .next()
+                .map(|(key, target)| (*key, *target))
+                .unwrap();
+            let key = reconciler::spec::PublishKey {
+                published: 30000 + turn as u16,
+                protocol: reconciler::spec::Protocol::Tcp,
+                ..target.0
+            };
+            root.spec.ports.insert(key, target.1);
+            root.sync();
+        });
         let nothing = median(|_| root.sync());
         let observe = median(|_| drop(root.firewall.observe().unwrap()));
         println!(
-            "median of 20: attach {attach} us, resolver {resolver} us, publish {change} us, sync without a change \
+            "median of 20: attach {attach} us, resolver {resolver} us, publish {change} us, TCP only {tcp_only} us, sync without a change \
              {nothing} us, observe {observe} us"
         );
     });

@@ -2,7 +2,7 @@
 //!
 //! Numbers are those of linux/netfilter/nf_tables.h and libnftnl's userdata.
 
-use crate::net::netlink::{APPEND, Batch, CREATE, u16_at};
+use crate::net::netlink::{APPEND, Batch, CREATE, EXCLUSIVE, u16_at};
 
 pub const NEWTABLE: u16 = 0;
 pub const GETTABLE: u16 = 1;
@@ -262,6 +262,11 @@ impl Transaction {
                 bytes.attribute(6, &comment(note));
             }
         });
+    }
+
+    /// Refused (`EEXIST`) when there is one.
+    pub fn add_new_table(&mut self, family: Family, name: &str) {
+        self.push(NEWTABLE, CREATE | EXCLUSIVE, family, |bytes| bytes.text(1, name));
     }
 
     pub fn delete_table(&mut self, family: Family, name: &str) {
