@@ -412,7 +412,7 @@ pub fn decode_elements(message: &[u8]) -> Vec<Element> {
             Some(Element {
                 key: value(one, 1)?,
                 key_end: value(one, 10),
-                starts: !find(one, 3).is_some_and(|flags| flags.last().is_some_and(|low| low & 1 == 1)),
+                starts: find(one, 3).and_then(<[u8]>::last).is_none_or(|low| low & 1 == 0),
                 data: value(one, 2),
                 comment: find(one, 6).and_then(comment_text).map(str::to_owned),
             })
