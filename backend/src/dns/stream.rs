@@ -162,12 +162,11 @@ impl Streams {
                 Verdict::Drop => open = false,
             }
         }
-        // Who has closed its side may still read what it asked for.
-        let owed = connection.relay.is_some() || !connection.client.output.is_empty();
         if !connection.client.output.is_empty() {
-            open &= connection.client.exchange() || !connection.client.output.is_empty();
+            open &= connection.client.exchange();
         }
-        if !open && !(owed && connection.relay.is_some()) {
+        // Who has closed its side may still read what it asked for.
+        if !open && connection.relay.is_none() {
             self.connections.swap_remove(at);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Numbers are those of linux/netfilter/nf_tables.h and libnftnl's userdata.
 
-use crate::net::netlink::{APPEND, Batch, CREATE, u16_at};
+use crate::net::netlink::{APPEND, Batch, CREATE, EXCLUSIVE, u16_at};
 
 pub const NEWTABLE: u16 = 0;
 pub const GETTABLE: u16 = 1;
@@ -205,8 +205,9 @@ pub struct Set {
 pub struct Element {
     pub key: Vec<u8>,
     pub key_end: Option<Vec<u8>>,
-    /// Marks the first address after an interval, in sets of one field.
-    pub closes: bool,
+    /// False for the first address after an interval, in interval sets of one field. An end sorts
+    /// before a start at the same address: the kernel refuses them the other way round.
+    pub starts: bool,
     pub data: Option<Vec<u8>>,
     pub comment: Option<String>,
 }
@@ -216,7 +217,7 @@ impl Element {
         Element {
             key,
             key_end: None,
-            closes: false,
+            starts: true,
             data: None,
             comment: None,
         }
@@ -261,6 +262,11 @@ impl Transaction {
                 bytes.attribute(6, &comment(note));
             }
         });
+    }
+
+    /// Refused (`EEXIST`) when there is one.
+    pub fn add_new_table(&mut self, family: Family, name: &str) {
+        self.push(NEWTABLE, CREATE | EXCLUSIVE, family, |bytes| bytes.text(1, name));
     }
 
     pub fn delete_table(&mut self, family: Family, name: &str) {
@@ -383,7 +389,7 @@ fn encode_element(bytes: &mut Vec<u8>, element: &Element) {
     if let Some(data) = &element.data {
         bytes.nest(2, |value| value.attribute(1, data));
     }
-    if element.closes {
+    if !element.starts {
         bytes.number(3, 1);
     }
     if let Some(note) = &element.comment {
@@ -406,7 +412,7 @@ pub fn decode_elements(message: &[u8]) -> Vec<Element> {
             Some(Element {
                 key: value(one, 1)?,
                 key_end: value(one, 10),
-                closes: find(one, 3).is_some_and(|flags| flags.last().is_some_and(|low| low & 1 == 1)),
+                starts: find(one, 3).and_then(<[u8]>::last).is_none_or(|low| low & 1 == 0),
                 data: value(one, 2),
                 comment: find(one, 6).and_then(comment_text).map(str::to_owned),
             })

@@ -10,8 +10,6 @@ use super::encode::Attributes;
 pub enum Field {
     InputName,
     OutputName,
-    /// The bridge a frame came in through (`bridge` tables only).
-    InputBridge,
     SourceAddress,
     DestinationAddress,
     TransportProtocol,
@@ -38,8 +36,9 @@ pub enum Part {
     /// 6 TCP, 17 UDP.
     Protocol(u8),
     Port(u16),
-    InputIsLo,
     InputIsNotLo,
+    /// The name of the link it came in by does not start so.
+    InputNotLike(String),
     OutputIsLo,
     /// The destination is an address of this host.
     ToThisHost,
@@ -83,7 +82,7 @@ impl Rule {
 impl Field {
     fn words(self) -> u32 {
         match self {
-            Field::InputName | Field::OutputName | Field::InputBridge => 4,
+            Field::InputName | Field::OutputName => 4,
             Field::SourceEther | Field::ArpSenderEther => 2,
             _ => 1,
         }
@@ -93,7 +92,6 @@ impl Field {
         match self {
             Field::InputName => meta(bytes, 6, register),
             Field::OutputName => meta(bytes, 7, register),
-            Field::InputBridge => meta(bytes, 17, register),
             Field::TransportProtocol => meta(bytes, 16, register),
             Field::SourceAddress => payload(bytes, NETWORK, 12, 4, register),
             Field::DestinationAddress => payload(bytes, NETWORK, 16, 4, register),
@@ -157,8 +155,11 @@ impl Part {
                 Field::DestinationPort.load(bytes, REGISTER);
                 compare(bytes, EQUAL, &port.to_be_bytes());
             }
-            Part::InputIsLo => name_is(bytes, Field::InputName, EQUAL),
             Part::InputIsNotLo => name_is(bytes, Field::InputName, NOT_EQUAL),
+            Part::InputNotLike(prefix) => {
+                Field::InputName.load(bytes, REGISTER);
+                compare(bytes, NOT_EQUAL, prefix.as_bytes());
+            }
             Part::OutputIsLo => name_is(bytes, Field::OutputName, EQUAL),
             Part::ToThisHost => {
                 expression(bytes, "fib", |fib| {
@@ -288,7 +289,6 @@ impl fmt::Display for Field {
         f.write_str(match self {
             Field::InputName => "iifname",
             Field::OutputName => "oifname",
-            Field::InputBridge => "meta ibrname",
             Field::SourceAddress => "ip saddr",
             Field::DestinationAddress => "ip daddr",
             Field::TransportProtocol => "meta l4proto",
@@ -322,8 +322,8 @@ impl fmt::Display for Part {
             Part::NotAddress(field, value) => write!(f, "{field} != {}", address(value)),
             Part::Protocol(number) => write!(f, "meta l4proto {number}"),
             Part::Port(port) => write!(f, "th dport {port}"),
-            Part::InputIsLo => f.write_str("iifname \"lo\""),
             Part::InputIsNotLo => f.write_str("iifname != \"lo\""),
+            Part::InputNotLike(prefix) => write!(f, "iifname != \"{prefix}*\""),
             Part::OutputIsLo => f.write_str("oifname \"lo\""),
             Part::ToThisHost => f.write_str("fib daddr type local"),
             Part::Established => f.write_str("ct state established,related"),

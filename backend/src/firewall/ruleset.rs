@@ -31,12 +31,9 @@ pub struct Table {
 /// By family and set.
 pub type Elements = BTreeMap<(Family, &'static str), BTreeSet<Element>>;
 
-const SAME_NETWORK: Part2 = (&[InputName, SourceAddress], &[OutputName, SourceAddress]);
-type Part2 = (&'static [super::rule::Field], &'static [super::rule::Field]);
-
 /// `strict`: stead turned forwarding on, so what is not to or from its bridges stays closed.
-pub fn skeleton(strict: bool) -> Vec<Table> {
-    vec![inet(strict), bridge()]
+pub fn skeleton(mark: &str, strict: bool) -> Vec<Table> {
+    vec![inet(strict), bridge(mark)]
 }
 
 fn inet(strict: bool) -> Table {
@@ -69,8 +66,8 @@ fn inet(strict: bool) -> Table {
             "inside one network",
             &[
                 Ipv4,
-                In(SAME_NETWORK.0, "networks"),
-                In(SAME_NETWORK.1, "networks"),
+                In(&[InputName, SourceAddress], "networks"),
+                In(&[OutputName, SourceAddress], "networks"),
                 Accept,
             ],
         ),
@@ -127,7 +124,7 @@ fn inet(strict: bool) -> Table {
             (
                 // Before connection tracking: with route_localnet on the bridges, nothing but this
                 // keeps a container from the services on the host's loopback.
-                chain("loopback", "filter", Hook::Prerouting, -300),
+                chain("guard", "filter", Hook::Prerouting, -300),
                 vec![
                     rule(
                         "loopback from outside",
@@ -136,6 +133,15 @@ fn inet(strict: bool) -> Table {
                     rule(
                         "loopback as a source",
                         &[Ipv4, InputIsNotLo, Loopback(SourceAddress), Drop],
+                    ),
+                    rule(
+                        "the address of another network",
+                        &[
+                            Ipv4,
+                            In(&[InputName], "bridges"),
+                            NotIn(&[InputName, SourceAddress], "networks"),
+                            Drop,
+                        ],
                     ),
                 ],
             ),
@@ -179,13 +185,10 @@ fn inet(strict: bool) -> Table {
 }
 
 /// Frames between ports: nobody speaks with another's address.
-fn bridge() -> Table {
+fn bridge(mark: &str) -> Table {
     Table {
         family: Family::Bridge,
-        sets: vec![
-            set("bridges", &[Type::Ifname], &[], false),
-            set("endpoints", &[Type::Ifname, Type::Ether, Type::Ipv4], &[], false),
-        ],
+        sets: vec![set("endpoints", &[Type::Ether, Type::Ipv4], &[], false)],
         chains: vec![(
             Chain {
                 name: "ports",
@@ -196,22 +199,18 @@ fn bridge() -> Table {
             vec![
                 Rule {
                     note: "not ours",
-                    parts: vec![NotIn(&[InputBridge], "bridges"), Accept],
+                    parts: vec![InputNotLike(names::veth_prefix(mark)), Accept],
                 },
                 Rule {
                     note: "own address",
-                    parts: vec![
-                        FrameIpv4,
-                        In(&[InputBridge, SourceEther, SourceAddress], "endpoints"),
-                        Accept,
-                    ],
+                    parts: vec![FrameIpv4, In(&[SourceEther, SourceAddress], "endpoints"), Accept],
                 },
                 Rule {
                     note: "own name in ARP",
                     parts: vec![
                         FrameArp,
-                        In(&[InputBridge, SourceEther, ArpSenderAddress], "endpoints"),
-                        In(&[InputBridge, ArpSenderEther, ArpSenderAddress], "endpoints"),
+                        In(&[SourceEther, ArpSenderAddress], "endpoints"),
+                        In(&[ArpSenderEther, ArpSenderAddress], "endpoints"),
                         Accept,
                     ],
                 },
@@ -235,7 +234,7 @@ fn set(name: &'static str, key: &'static [Type], data: &'static [Type], interval
 
 /// The elements of every set, also of the empty ones.
 pub fn elements(mark: &str, spec: &FirewallSpec) -> Elements {
-    let mut all: Elements = skeleton(false)
+    let mut all: Elements = skeleton(mark, false)
         .iter()
         .flat_map(|table| {
             table
@@ -255,11 +254,6 @@ pub fn elements(mark: &str, spec: &FirewallSpec) -> Elements {
             ..Element::key(name.clone())
         };
         add(Family::Inet, "bridges", with_note(key.project.clone()));
-        add(
-            Family::Bridge,
-            "bridges",
-            with_note(key.to_string().chars().take(60).collect()),
-        );
         if network.internal {
             add(Family::Inet, "internal", Element::key(name.clone()));
         }
@@ -278,7 +272,7 @@ pub fn elements(mark: &str, spec: &FirewallSpec) -> Elements {
                 Family::Inet,
                 "subnets",
                 Element {
-                    closes: true,
+                    starts: false,
                     ..Element::key(after.to_be_bytes().to_vec())
                 },
             );
@@ -287,7 +281,7 @@ pub fn elements(mark: &str, spec: &FirewallSpec) -> Elements {
             add(
                 Family::Bridge,
                 "endpoints",
-                Element::key([&name[..], mac, &[0, 0], &address.octets()].concat()),
+                Element::key([&mac[..], &[0, 0], &address.octets()].concat()),
             );
         }
     }
@@ -337,20 +331,20 @@ pub fn spec_from(mark: &str, elements: &Elements) -> FirewallSpec {
             if name_bytes(&names::bridge(mark, &key)) != name {
                 return None;
             }
+            let (first, last) = (Ipv4Addr::from(*first), Ipv4Addr::from(*last));
             let endpoints = of(Family::Bridge, "endpoints")
-                .filter(|endpoint| endpoint.key.starts_with(name))
                 .filter_map(|endpoint| {
-                    let rest = endpoint.key.get(16..)?;
-                    let mac = rest.first_chunk::<6>()?;
-                    Some((Ipv4Addr::from(*rest.last_chunk::<4>()?), *mac))
+                    let mac = endpoint.key.first_chunk::<6>()?;
+                    Some((Ipv4Addr::from(*endpoint.key.last_chunk::<4>()?), *mac))
                 })
+                .filter(|(address, _)| (first..=last).contains(address))
                 .collect();
-            let size = u32::from_be_bytes(*last).checked_sub(u32::from_be_bytes(*first))?;
+            let size = u32::from(last).checked_sub(u32::from(first))?;
             Some((
                 key,
                 FirewallNetwork {
                     subnet: Subnet {
-                        address: Ipv4Addr::from(*first),
+                        address: first,
                         prefix: size.leading_zeros() as u8,
                     },
                     gateway: gateway.parse().ok()?,

@@ -70,6 +70,8 @@ impl Net {
             }
         }
         self.route.request(&batch).map_err(failed("attach"))?;
+        // The host speaks with containers through the bridge alone.
+        self.quiet_ipv6(&host_end)?;
         let inner = match inner {
             Some(inner) => inner,
             None => route::link_by_name(&inside, &endpoint.interface)

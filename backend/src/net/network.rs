@@ -185,7 +185,7 @@ impl Net {
     }
 
     /// IPv6 off on a link of the host. A kernel without IPv6 is fine.
-    fn quiet_ipv6(&self, link: &str) -> Result<(), NetError> {
+    pub(super) fn quiet_ipv6(&self, link: &str) -> Result<(), NetError> {
         for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
             let setting = sysctl::of_link("ipv6", link, setting);
             let name = setting.clone();

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, os::fd::BorrowedFd};
 
-use nix::sys::socket::SockProtocol;
+use nix::{errno::Errno, sys::socket::SockProtocol};
 
 use super::{
     Net, NetError,
@@ -32,20 +32,24 @@ impl Net {
                 instance: "the sandbox".to_owned(),
                 source,
             })?
-            .and_then(|nft| nft.request(&ruleset(port)))
+            .and_then(|nft| match nft.request(&ruleset(port, false)) {
+                // Replacing costs the kernel a grace period of milliseconds; a new sandbox has nothing.
+                Err(error) if error.is(Errno::EEXIST) => nft.request(&ruleset(port, true)),
+                done => done,
+            })
             .map(drop)
             .map_err(NetError::Resolver)
     }
 }
 
-fn ruleset(port: u16) -> Batch {
+fn ruleset(port: u16, replace: bool) -> Batch {
     let family = Family::Ip;
     let address = RESOLVER.octets();
     let mut transaction = Transaction::default();
-    // Made if missing, so that it can be removed: whatever was there is replaced.
-    transaction.add_table(family, TABLE, 0, None);
-    transaction.delete_table(family, TABLE);
-    transaction.add_table(family, TABLE, 0, None);
+    if replace {
+        transaction.delete_table(family, TABLE);
+    }
+    transaction.add_new_table(family, TABLE);
     let raw = Chain {
         name: "raw",
         kind: "filter",

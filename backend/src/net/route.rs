@@ -12,8 +12,8 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressMessage},
         link::{
-            AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
-            InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+            BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+            InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
         },
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -212,7 +212,6 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mac: [u8; 6]) {
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Address(mac.to_vec()),
-        no_link_local(),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::StpState(
@@ -255,7 +254,6 @@ pub fn add_veth(batch: &mut Batch, name: &str, bridge: u32, endpoint: &Endpoint,
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Controller(bridge),
-        no_link_local(),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -346,13 +344,6 @@ fn by_name(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message
-}
-
-/// Host ends speak no IPv6 of their own.
-fn no_link_local() -> LinkAttribute {
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
-        In6AddrGenMode::None,
-    )])])
 }
 
 fn push(batch: &mut Batch, flags: u16, message: &RouteNetlinkMessage) {

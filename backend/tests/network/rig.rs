@@ -165,7 +165,7 @@ pub fn udp(address: &str) -> String {
 pub fn udp_from(socket: &UdpSocket, address: &str) -> String {
     socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
     let mut buffer = [0; 64];
-    let ask = || -> std::io::Result<usize> {
+    let mut ask = || -> std::io::Result<usize> {
         socket.send_to(b"?", address)?;
         socket.recv(&mut buffer)
     };
