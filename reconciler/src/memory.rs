@@ -1,11 +1,14 @@
 //! What happened before: failures, so that the next try waits, and changes that are half way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     backoff,
     key::{Key, ResourceKey},
-    plan::step::{Cause, Class},
+    plan::{
+        action::Action,
+        step::{Cause, Class, Plan, Step},
+    },
     port::Retry,
     spec::{FirewallSpec, Zone},
     time::Now,
@@ -67,6 +70,41 @@ impl Memory {
 
     pub fn succeed(&mut self, key: &Key) {
         self.failures.remove(key);
+    }
+
+    /// A step of `plan` is started: the change it serves is under way.
+    pub fn begin(&mut self, plan: &Plan, step: &Step) {
+        if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
+            let begun = (change.class, change.cause.clone());
+            self.begun.insert(step.key.clone(), begun);
+        }
+    }
+
+    /// Forgets what is under way but no longer asked for.
+    pub fn prune(&mut self, plan: &Plan) {
+        if self.begun.is_empty() {
+            return;
+        }
+        let asked: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
+        self.begun.retain(|key, _| asked.contains(key));
+    }
+
+    /// A step ended well.
+    pub fn done(&mut self, step: &Step) {
+        self.succeed(&step.key);
+        if step.completes.is_some() {
+            self.begun.remove(&step.key);
+        }
+        match &step.action {
+            Action::SyncFirewall(spec) => self.firewall = Some(spec.clone()),
+            Action::SyncNames { network, zone } => {
+                match zone {
+                    Some(zone) => self.zones.insert(network.clone(), zone.clone()),
+                    None => self.zones.remove(network),
+                };
+            }
+            _ => {}
+        }
     }
 
     /// What the host shows of `key` is not what it was.

@@ -1,4 +1,5 @@
-//! A host without a kernel, for tests of the loop and as the pattern the real one is held against.
+//! A host without a kernel, for tests of the plan and the loop.
 
+pub mod drive;
+pub mod manifest;
 pub mod sim_host;
-pub mod story;

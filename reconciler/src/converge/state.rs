@@ -298,22 +298,9 @@ impl Loop {
             }
             Ok(()) => {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
-                self.memory.succeed(&step.key);
-                if step.completes.is_some() {
-                    self.memory.begun.remove(&step.key);
-                }
+                self.memory.done(&step);
                 if step.completes.is_some() || supervision {
                     self.journal.record(entry);
-                }
-                match &step.action {
-                    Action::SyncFirewall(spec) => self.memory.firewall = Some(spec.clone()),
-                    Action::SyncNames { network, zone } => {
-                        match zone {
-                            Some(zone) => self.memory.zones.insert(network.clone(), zone.clone()),
-                            None => self.memory.zones.remove(network),
-                        };
-                    }
-                    _ => {}
                 }
                 self.echo(step, now);
             }
@@ -385,8 +372,7 @@ impl Loop {
         if self.asked == 0 {
             self.pass += 1;
         }
-        let changes: BTreeMap<&Key, _> = plan.changes.iter().map(|change| (&change.key, change)).collect();
-        self.memory.begun.retain(|key, _| changes.contains_key(key));
+        self.memory.prune(&plan);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
             let in_lane = self
@@ -397,10 +383,7 @@ impl Loop {
             if in_lane >= lane.width() || self.running.iter().any(|other| other.key == step.key) {
                 continue;
             }
-            if let Some(change) = changes.get(&step.key) {
-                let begun = (change.class, change.cause.clone());
-                self.memory.begun.insert(step.key.clone(), begun);
-            }
+            self.memory.begin(&plan, step);
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
