@@ -27,15 +27,18 @@ use crate::{
     image,
     layout::Layout,
     names,
-    net::{Net, Watch},
+    net::{Net, watch::Watch},
     records,
-    shim::spawn::Pool,
+    shim::{self, spawn::Pool},
     volume::Volumes,
 };
 use events::Watcher;
 use sandboxes::Sandboxes;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Shims kept ready: a small project starts without waiting for one.
+const READY: usize = 4;
 
 /// One root on this host.
 pub struct LinuxBackend {
@@ -84,10 +87,11 @@ impl LinuxBackend {
             Arc::clone(&sandboxes),
             watcher.sender(),
         )?;
+        shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
         Ok(LinuxBackend {
             boot_id: fs::read_to_string(BOOT_ID).map_err(OpenError::Events)?.trim().to_owned(),
             cgroup: cgroup::root().map_err(OpenError::Cgroup)?.join(names::cgroup(&layout.mark)),
-            pool: Pool::start(layout)?,
+            pool: Pool::new(&layout.mark, READY, None, Some(&layout.run.join("shims.log"))).map_err(OpenError::Spawn)?,
             layout: layout.clone(),
             net,
             firewall,

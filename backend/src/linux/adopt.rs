@@ -1,14 +1,25 @@
 //! Finding again what an earlier agent left running: cgroup → pid → sealed record → connection.
 
-use std::{collections::BTreeSet, fs, os::fd::OwnedFd};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
 
 use reconciler::key::{InstanceKey, Slot};
 
 use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
 use crate::{
     cgroup,
-    shim::{client::Client, protocol::Request},
+    shim::client::Client,
 };
+
+/// Where shims wait that nobody has assigned.
+const IDLE: &str = "idle";
 
 impl LinuxBackend {
     /// Connects to every shim of this root that is not known yet. Returns the keys of all instances
@@ -29,12 +40,14 @@ impl LinuxBackend {
 
     fn connect(&self, pid: u32, key: &InstanceKey) -> Result<(), ApplyError> {
         let socket = self.shim_socket(key);
-        let client_error = |source| ApplyError::Client { key: key.clone(), source };
-        let mut client = Client::connect(&socket).map_err(client_error)?;
-        let netns = client.netns().map_err(client_error)?;
-        self.upgrade(&mut client).map_err(client_error)?;
+        let failed = |source| ApplyError::Client { key: key.clone(), source };
+        let mut client = Client::connect(&socket).map_err(failed)?;
+        let netns = netns(pid).map_err(|source| ApplyError::Path { path: socket, source })?;
+        if let Some(binary) = newer_program(pid) {
+            client.upgrade(binary.as_fd()).map_err(failed)?;
+        }
         self.listen(key)?;
-        self.sandboxes.insert(key.clone(), Sandbox::new(pid, netns, client));
+        self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));
         tracing::info!(key = %key, pid, "adopted");
         Ok(())
     }
@@ -53,7 +66,7 @@ impl LinuxBackend {
     fn cgroups_of_instances(&self) -> Result<Vec<InstanceKey>, ApplyError> {
         let mut keys = Vec::new();
         for project in directories(&self.cgroup)? {
-            if project == cgroup::IDLE {
+            if project == IDLE {
                 continue;
             }
             for name in directories(&self.cgroup.join(&project))? {
@@ -62,6 +75,28 @@ impl LinuxBackend {
         }
         Ok(keys)
     }
+}
+
+/// The network namespace that a shim holds: the one among its descriptors that is not its own.
+fn netns(pid: u32) -> io::Result<OwnedFd> {
+    let own = fs::read_link(format!("/proc/{pid}/ns/net"))?;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        match fs::read_link(&path) {
+            Ok(link) if link != own && link.as_os_str().as_encoded_bytes().starts_with(b"net:[") => {
+                return Ok(File::open(path)?.into());
+            }
+            _ => {}
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "the supervisor holds no network namespace"))
+}
+
+/// Our own program, when the shim runs another one.
+fn newer_program(pid: u32) -> Option<File> {
+    let ours = File::open("/proc/self/exe").ok()?;
+    let (mine, theirs) = (ours.metadata().ok()?, fs::metadata(format!("/proc/{pid}/exe")).ok()?);
+    ((mine.dev(), mine.ino()) != (theirs.dev(), theirs.ino())).then_some(ours)
 }
 
 fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {

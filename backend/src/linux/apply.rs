@@ -14,16 +14,27 @@ use reconciler::{
     spec::{ContainerSpec, MountSpec, SandboxSpec, Zone},
 };
 
-use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
+use super::{
+    LinuxBackend,
+    error::ApplyError,
+    sandboxes::{self, MAX_INTERFACES, Sandbox},
+};
 use crate::{
     cgroup,
     dns::zone,
     layout::instance_name,
-    shim::protocol::{Assignment, Reason, Reply, Request, Resolver, Run, SandboxState, Start},
+    names,
+    net::OurLink,
+    shim::{
+        client::ClientError,
+        protocol::{Assignment, Reply, Request, Resolver, Run, SandboxState, Start},
+    },
 };
 
 /// How long the kernel may take to end killed processes before it is reported.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long links may outlive their namespace.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
 impl LinuxBackend {
     pub(super) fn apply_action(&self, action: &Action) -> Result<(), ApplyError> {
@@ -91,12 +102,15 @@ impl LinuxBackend {
             resolver: self.resolver(spec),
             boot_id: self.boot_id.clone(),
         };
-        let idle = self.pool.take()?;
-        let shim = idle.pid();
-        let (client, netns, resolver_port) = idle.assign(assignment).map_err(|source| refused(&spec.key, source))?;
+        let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
+        let request = Request::Assign(Box::new(assignment));
+        let answer = client.request(&request, &[]).map_err(|error| asked(&spec.key, error))?;
+        let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
+            return Err(asked(&spec.key, ClientError::Unexpected));
+        };
         self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
         self.listen(&spec.key)?;
-        Ok(self.sandboxes.insert(spec.key.clone(), Sandbox::new(shim, netns, client)))
+        Ok(self.sandboxes.insert(spec.key.clone(), Sandbox::new(netns, client)))
     }
 
     fn start(
@@ -166,7 +180,7 @@ impl LinuxBackend {
         if let Some(project) = directory.parent() {
             let _ = fs::remove_dir(project);
         }
-        Ok(self.net.wait_gone(key)?)
+        self.wait_links_gone(key)
     }
 
     /// A shim that has not moved yet lives in the idle leaf, where the kill of the cgroup misses it.
@@ -179,9 +193,33 @@ impl LinuxBackend {
         }
         let shims = cgroup::find_shims(&self.layout.mark).map_err(|source| at(&self.cgroup, source))?;
         for (pid, _) in shims.into_iter().filter(|(_, record)| record.key == *key) {
-            cgroup::kill_shim(pid, key).map_err(|source| at(&self.cgroup, source))?;
+            kill_shim(pid, key).map_err(|source| at(&self.cgroup, source.into()))?;
         }
         Ok(())
+    }
+
+    /// The kernel removes links of a namespace that has gone a little later; what is left then is
+    /// deleted one by one, so that the next sandbox of this key finds its names free.
+    fn wait_links_gone(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        let prefix = names::veth_prefix(&self.layout.mark);
+        let deadline = Instant::now() + LINK_PATIENCE;
+        loop {
+            let links = self.net.our_links()?;
+            let mine = |link: &&OurLink| {
+                link.name.starts_with(&prefix) && sandboxes::owns(&self.layout.mark, key, &link.name)
+            };
+            let left: Vec<&OurLink> = links.iter().filter(mine).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                for index in 0..MAX_INTERFACES {
+                    self.net.detach(key, &format!("eth{index}"))?;
+                }
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn wait_empty(&self, key: &InstanceKey, cgroup: &Path) -> Result<(), ApplyError> {
@@ -237,26 +275,35 @@ impl LinuxBackend {
     pub(super) fn state(&self, key: &InstanceKey) -> Result<SandboxState, ApplyError> {
         match self.ask(key, &Request::State)? {
             Reply::State(state) => Ok(*state),
-            other => Err(unexpected(&other)),
+            _ => Err(asked(key, ClientError::Unexpected)),
         }
     }
 
     /// One request to the shim of an instance; a refusal is an error with the shim's own words.
     pub(super) fn ask(&self, key: &InstanceKey, request: &Request) -> Result<Reply, ApplyError> {
         let sandbox = self.sandboxes.get(key).ok_or_else(|| ApplyError::NoSandbox { key: key.clone() })?;
-        let answer = sandbox.client().request(request);
-        match answer {
-            Ok((Reply::Failed { message, reason, .. }, _)) => Err(ApplyError::Refused { message, reason }),
-            Ok((reply, _)) => Ok(reply),
-            Err(source) => Err(ApplyError::Client { key: key.clone(), source }),
-        }
+        let answer = sandbox.client().request(request, &[]);
+        answer.map(|(reply, _)| reply).map_err(|error| asked(key, error))
     }
 }
 
-fn unexpected(reply: &Reply) -> ApplyError {
-    ApplyError::Refused {
-        message: format!("the supervisor answered something else ({reply:?}); it is asked again"),
-        reason: Reason::Request,
+fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {
+    match source {
+        ClientError::Refused { message, reason, .. } => ApplyError::Refused { message, reason },
+        source => ApplyError::Client { key: key.clone(), source },
+    }
+}
+
+/// The process is checked again under its pidfd, so that a number used anew is never hit.
+fn kill_shim(pid: u32, key: &InstanceKey) -> rustix::io::Result<()> {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(process) if cgroup::record_of(pid).is_some_and(|record| record.key == *key) => {
+            pidfd_send_signal(&process, Signal::KILL)
+        }
+        Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     image::ImageError,
     net::NetError,
     records,
-    shim::{client::ClientError, protocol::Reason, spawn::SpawnError},
+    shim::{client::ClientError, protocol::Reason},
     volume::VolumeError,
 };
 
@@ -40,7 +40,7 @@ pub enum OpenError {
     #[error("the cgroup tree of this host cannot be used; `stead doctor` says what is missing")]
     Cgroup(#[source] io::Error),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
-    Spawn(#[from] SpawnError),
+    Spawn(#[source] io::Error),
     #[error("no thread or descriptor is left for events")]
     Events(#[source] io::Error),
 }
@@ -60,8 +60,8 @@ pub(super) enum ApplyError {
     Record(#[from] records::WriteError),
     #[error(transparent)]
     Read(#[from] records::ReadError),
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    #[error("no supervisor can be started; `stead doctor` says what is missing")]
+    Spawn(#[source] ClientError),
     #[error("the supervisor of {key} does not answer; it is replaced at the next attempt")]
     Client {
         key: InstanceKey,

@@ -9,21 +9,25 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use reconciler::{key::InstanceKey, port::HostEvent, spec::NetworkSpec};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::sandboxes::Sandboxes;
 use crate::{
     names,
-    net::{Net, NetError, NetEvent, Watch},
+    net::{
+        Net, NetError,
+        watch::{NetEvent, Watch},
+    },
     records,
+    shim::client::Subscription,
 };
 
 /// Where hints are gathered.
@@ -35,7 +39,7 @@ pub struct Watcher {
 
 struct Subscriptions {
     epoll: Epoll,
-    streams: Mutex<BTreeMap<u64, (InstanceKey, UnixStream)>>,
+    streams: Mutex<BTreeMap<u64, (InstanceKey, Subscription)>>,
 }
 
 /// Turns what netlink tells about our links and rules into hints.
@@ -99,8 +103,8 @@ impl Watcher {
     ///
     /// # Errors
     /// The kernel has no room for another watch.
-    pub fn subscribe(&self, key: &InstanceKey, stream: UnixStream) -> std::io::Result<()> {
-        stream.set_nonblocking(true)?;
+    pub fn subscribe(&self, key: &InstanceKey, stream: Subscription) -> std::io::Result<()> {
+        rustix::io::ioctl_fionbio(&stream, true)?;
         let mut streams = self.subscriptions.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let token = streams.keys().next_back().map_or(0, |last| last + 1);
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
@@ -131,15 +135,14 @@ impl Subscriptions {
     /// Swallows what arrived: the content of an event is only a hint where to look.
     fn drain(&self, token: u64) -> Option<InstanceKey> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, stream) = streams.get_mut(&token)?;
+        let (key, stream) = streams.get(&token)?;
         let key = key.clone();
         let mut buffer = [0; 4096];
         loop {
-            match stream.read(&mut buffer) {
+            match rustix::io::read(stream, &mut buffer[..]) {
                 Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Some(key),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Some(key),
                 Err(_) => break,
             }
         }

@@ -10,20 +10,24 @@ use reconciler::key::InstanceKey;
 
 use crate::{names, shim::client::Client};
 
+/// Whether a link is the host end of an interface of this instance.
+pub fn owns(mark: &str, key: &InstanceKey, link: &str) -> bool {
+    (0..MAX_INTERFACES).any(|index| names::veth(mark, key, &format!("eth{index}")) == link)
+}
+
 /// How many interfaces of a sandbox are told apart in hints; more are still repaired by the slow look.
-const MAX_INTERFACES: u32 = 8;
+pub const MAX_INTERFACES: u32 = 8;
 
 /// One live sandbox. The agent holds the network namespace too, so that its links outlive the shim
 /// until they are taken down in order.
 pub struct Sandbox {
-    pub shim: u32,
     pub netns: OwnedFd,
     client: Mutex<Client>,
 }
 
 impl Sandbox {
-    pub fn new(shim: u32, netns: OwnedFd, client: Client) -> Self {
-        Sandbox { shim, netns, client: Mutex::new(client) }
+    pub fn new(netns: OwnedFd, client: Client) -> Self {
+        Sandbox { netns, client: Mutex::new(client) }
     }
 
     /// One conversation at a time.
@@ -52,11 +56,7 @@ impl Sandboxes {
 
     /// Whose link this is.
     pub fn owner(&self, mark: &str, link: &str) -> Option<InstanceKey> {
-        let sandboxes = self.lock();
-        let owns = |key: &&InstanceKey| {
-            (0..MAX_INTERFACES).any(|index| names::veth(mark, key, &format!("eth{index}")) == link)
-        };
-        sandboxes.keys().find(owns).cloned()
+        self.lock().keys().find(|key| owns(mark, key, link)).cloned()
     }
 
     pub fn keys(&self) -> Vec<InstanceKey> {
