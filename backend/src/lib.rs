@@ -3,6 +3,13 @@
 //! The reconciler sees [`LinuxBackend`] through its port and nothing else. Rooms do not reach into
 //! each other; `observe` and `apply` put them together.
 
+pub mod cgroup;
+pub mod health;
+pub mod init;
 pub mod layout;
+pub mod logs;
 pub mod names;
+pub mod rootfs;
+pub mod sandbox;
 pub mod shim;
+pub mod sys;
