@@ -62,3 +62,6 @@ pub fn text(name: &str, condition: Condition) -> String {
         Condition::CompletedSuccessfully => format!("after {name} has completed"),
     }
 }
+
+#[cfg(test)]
+mod tests;

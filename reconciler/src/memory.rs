@@ -80,13 +80,19 @@ impl Memory {
         }
     }
 
-    /// Forgets what is under way but no longer asked for.
-    pub fn prune(&mut self, plan: &Plan) {
-        if self.begun.is_empty() {
+    /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more.
+    pub fn prune(&mut self, plan: &Plan, now: Now) {
+        if self.begun.is_empty() && self.failures.is_empty() {
             return;
         }
-        let asked: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
-        self.begun.retain(|key, _| asked.contains(key));
+        let changes: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
+        self.begun.retain(|key, _| changes.contains(key));
+        let mut spoken_of = changes;
+        spoken_of.extend(plan.steps.iter().map(|step| &step.key));
+        spoken_of.extend(plan.waiting.iter().map(|waiting| &waiting.key));
+        self.failures.retain(|key, failed| {
+            spoken_of.contains(key) || matches!(failed.again, Again::At(until) if now.boot < until)
+        });
     }
 
     /// A step ended well.

@@ -141,6 +141,17 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 .collect::<Vec<_>>();
             return Ok(names.join("\n"));
         }
+        ["ports"] => {
+            let world = drive.host.world();
+            let ports = world.firewall.ports.iter();
+            let lines = ports.map(|(key, target)| {
+                format!(
+                    "{}:{} -> {}:{}",
+                    key.host_ip, key.published, target.address, target.port
+                )
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
+        }
         ["running"] => {
             let keys: Vec<String> = drive.pids().keys().map(ToString::to_string).collect();
             return Ok(keys.join("\n"));

@@ -372,7 +372,7 @@ impl Loop {
         if self.asked == 0 {
             self.pass += 1;
         }
-        self.memory.prune(&plan);
+        self.memory.prune(&plan, now);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
             let in_lane = self

@@ -98,9 +98,10 @@ pub fn mac(seed: &str) -> [u8; 6] {
 /// A free id range for `project`.
 pub fn id_base(project: &str, held: &BTreeMap<String, u32>) -> Option<u32> {
     let number = derive::number(&format!("ids {project}")) as u32 % RANGES;
+    let used: BTreeSet<u32> = held.values().copied().collect();
     (0..RANGES)
         .map(|step| FIRST_ID + ((number + step) % RANGES) * IDS)
-        .find(|base| !held.values().any(|other| other == base))
+        .find(|base| !used.contains(base))
 }
 
 /// A free host port for `seed` out of `first..=last`.
@@ -111,3 +112,6 @@ pub fn port(seed: &str, (first, last): (u16, u16), mut free: impl FnMut(u16) -> 
         .map(|step| first + ((number % count + step) % count) as u16)
         .find(|port| free(*port))
 }
+
+#[cfg(test)]
+mod tests;

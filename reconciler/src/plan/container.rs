@@ -249,3 +249,6 @@ fn real_time(from: i32, rest: &str) -> Option<i32> {
     let number = from.checked_add(offset)?;
     (34..=64).contains(&number).then_some(number)
 }
+
+#[cfg(test)]
+mod tests;
