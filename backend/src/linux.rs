@@ -66,9 +66,15 @@ impl LinuxBackend {
     /// Something this host must offer is missing, or the state of the root cannot be used.
     pub fn open(layout: &Layout) -> Result<Self, OpenError> {
         for path in [&layout.state, &layout.run, &layout.shims(), &layout.zones()] {
-            fs::create_dir_all(path).map_err(|source| OpenError::Directory { path: path.clone(), source })?;
+            fs::create_dir_all(path).map_err(|source| OpenError::Directory {
+                path: path.clone(),
+                source,
+            })?;
         }
-        let state = |source| OpenError::State { path: layout.state.clone(), source };
+        let state = |source| OpenError::State {
+            path: layout.state.clone(),
+            source,
+        };
         records::sweep(layout).map_err(state)?;
         let volumes = Volumes::new(layout);
         volumes.sweep().map_err(state)?;
@@ -89,9 +95,15 @@ impl LinuxBackend {
         )?;
         shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
         Ok(LinuxBackend {
-            boot_id: fs::read_to_string(BOOT_ID).map_err(OpenError::Events)?.trim().to_owned(),
-            cgroup: cgroup::root().map_err(OpenError::Cgroup)?.join(names::cgroup(&layout.mark)),
-            pool: Pool::new(&layout.mark, READY, None, Some(&layout.run.join("shims.log"))).map_err(OpenError::Spawn)?,
+            boot_id: fs::read_to_string(BOOT_ID)
+                .map_err(OpenError::Events)?
+                .trim()
+                .to_owned(),
+            cgroup: cgroup::root()
+                .map_err(OpenError::Cgroup)?
+                .join(names::cgroup(&layout.mark)),
+            pool: Pool::new(&layout.mark, READY, None, Some(&layout.run.join("shims.log")))
+                .map_err(OpenError::Spawn)?,
             layout: layout.clone(),
             net,
             firewall,
@@ -120,13 +132,17 @@ impl Backend for LinuxBackend {
     }
 
     fn now(&self) -> Now {
-        Now { boot: millis(ClockId::CLOCK_BOOTTIME), wall: millis(ClockId::CLOCK_REALTIME) }
+        Now {
+            boot: millis(ClockId::CLOCK_BOOTTIME),
+            wall: millis(ClockId::CLOCK_REALTIME),
+        }
     }
 }
 
 /// Milliseconds of a clock; both clocks used here always exist, so a failure reads as the epoch.
 fn millis(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| {
-        u64::try_from(time.tv_sec()).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1000
+            + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
     })
 }

@@ -7,7 +7,6 @@ pub mod client;
 mod clock;
 mod joined;
 mod launch;
-mod names;
 pub mod protocol;
 mod record;
 pub mod relay;

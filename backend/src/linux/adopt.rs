@@ -13,10 +13,7 @@ use std::{
 use reconciler::key::{InstanceKey, Slot};
 
 use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
-use crate::{
-    cgroup,
-    shim::client::Client,
-};
+use crate::{cgroup, shim::client::Client};
 
 /// Where shims wait that nobody has assigned.
 const IDLE: &str = "idle";
@@ -26,7 +23,10 @@ impl LinuxBackend {
     /// there is anything of: a shim, or a cgroup without one.
     pub(super) fn adopt(&self) -> Result<BTreeSet<InstanceKey>, ApplyError> {
         let mut keys: BTreeSet<InstanceKey> = self.sandboxes.keys().into_iter().collect();
-        for (pid, record) in cgroup::find_shims(&self.layout.mark).map_err(|source| ApplyError::Path { path: self.cgroup.clone(), source })? {
+        for (pid, record) in cgroup::find_shims(&self.layout.mark).map_err(|source| ApplyError::Path {
+            path: self.cgroup.clone(),
+            source,
+        })? {
             keys.insert(record.key.clone());
             if self.sandboxes.get(&record.key).is_none()
                 && let Err(error) = self.connect(pid, &record.key)
@@ -40,7 +40,10 @@ impl LinuxBackend {
 
     fn connect(&self, pid: u32, key: &InstanceKey) -> Result<(), ApplyError> {
         let socket = self.shim_socket(key);
-        let failed = |source| ApplyError::Client { key: key.clone(), source };
+        let failed = |source| ApplyError::Client {
+            key: key.clone(),
+            source,
+        };
         let mut client = Client::connect(&socket).map_err(failed)?;
         let netns = netns(pid).map_err(|source| ApplyError::Path { path: socket, source })?;
         if let Some(binary) = newer_program(pid) {
@@ -56,10 +59,16 @@ impl LinuxBackend {
     pub(super) fn listen(&self, key: &InstanceKey) -> Result<(), ApplyError> {
         let stream = Client::connect(&self.shim_socket(key))
             .and_then(Client::subscribe)
-            .map_err(|source| ApplyError::Client { key: key.clone(), source })?;
+            .map_err(|source| ApplyError::Client {
+                key: key.clone(),
+                source,
+            })?;
         self.watcher
             .subscribe(key, stream)
-            .map_err(|source| ApplyError::Path { path: self.shim_socket(key), source })
+            .map_err(|source| ApplyError::Path {
+                path: self.shim_socket(key),
+                source,
+            })
     }
 
     /// Every directory two levels below our cgroup, but the idle ones, is an instance's.
@@ -89,18 +98,27 @@ fn netns(pid: u32) -> io::Result<OwnedFd> {
             _ => {}
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "the supervisor holds no network namespace"))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "the supervisor holds no network namespace",
+    ))
 }
 
 /// Our own program, when the shim runs another one.
 fn newer_program(pid: u32) -> Option<File> {
     let ours = File::open("/proc/self/exe").ok()?;
-    let (mine, theirs) = (ours.metadata().ok()?, fs::metadata(format!("/proc/{pid}/exe")).ok()?);
+    let (mine, theirs) = (
+        ours.metadata().ok()?,
+        fs::metadata(format!("/proc/{pid}/exe")).ok()?,
+    );
     ((mine.dev(), mine.ino()) != (theirs.dev(), theirs.ino())).then_some(ours)
 }
 
 fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {
-    let at = |source| ApplyError::Path { path: path.to_owned(), source };
+    let at = |source| ApplyError::Path {
+        path: path.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -125,5 +143,10 @@ fn parse_instance(project: &str, name: &str) -> Option<InstanceKey> {
         _ => return None,
     };
     let index = place[..place.len() - 1].parse().ok()?;
-    Some(InstanceKey { project: project.to_owned(), service: service.to_owned(), index, slot })
+    Some(InstanceKey {
+        project: project.to_owned(),
+        service: service.to_owned(),
+        index,
+        slot,
+    })
 }

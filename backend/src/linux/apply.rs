@@ -52,13 +52,22 @@ impl LinuxBackend {
             Action::RemoveVolume(key) => Ok(self.volumes.remove(key)?),
             Action::EnsureSandbox(spec) => self.ensure_sandbox(spec),
             Action::RemoveSandbox(key) => self.remove_sandbox(key),
-            Action::StartContainer { key, spec, fresh, restarts, streak } => {
-                self.start(key, spec, *fresh, *restarts, *streak)
-            }
+            Action::StartContainer {
+                key,
+                spec,
+                fresh,
+                restarts,
+                streak,
+            } => self.start(key, spec, *fresh, *restarts, *streak),
             Action::StopContainer(key) => self.stop(key),
-            Action::UpdateContainer { key, spec } => {
-                self.ask(key, &Request::Amend { container: spec.clone() }).map(drop)
-            }
+            Action::UpdateContainer { key, spec } => self
+                .ask(
+                    key,
+                    &Request::Amend {
+                        container: spec.clone(),
+                    },
+                )
+                .map(drop),
             Action::SyncFirewall(spec) => Ok(self.firewall.sync(spec)?),
             Action::SyncNames { network, zone } => self.sync_names(network, zone.as_ref()),
         }
@@ -68,8 +77,10 @@ impl LinuxBackend {
         self.keep_id_base(&spec.key.project, spec.id_base)?;
         let sandbox = match self.sandboxes.get(&spec.key) {
             Some(sandbox) => {
-                let request =
-                    Request::Update { sandbox: Box::new(spec.clone()), resolver: self.resolver(spec) };
+                let request = Request::Update {
+                    sandbox: Box::new(spec.clone()),
+                    resolver: self.resolver(spec),
+                };
                 let old = self.state(&spec.key)?.record.assignment.sandbox;
                 self.ask(&spec.key, &request)?;
                 for endpoint in old.endpoints.iter().filter(|old| !spec.endpoints.contains(old)) {
@@ -79,9 +90,13 @@ impl LinuxBackend {
             }
             None => self.new_sandbox(spec)?,
         };
-        let way_out = spec.endpoints.iter().position(|endpoint| endpoint.gateway.is_some());
+        let way_out = spec
+            .endpoints
+            .iter()
+            .position(|endpoint| endpoint.gateway.is_some());
         for (index, endpoint) in spec.endpoints.iter().enumerate() {
-            self.net.attach(&spec.key, endpoint, way_out == Some(index), sandbox.netns.as_fd())?;
+            self.net
+                .attach(&spec.key, endpoint, way_out == Some(index), sandbox.netns.as_fd())?;
         }
         Ok(())
     }
@@ -104,13 +119,17 @@ impl LinuxBackend {
         };
         let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
         let request = Request::Assign(Box::new(assignment));
-        let answer = client.request(&request, &[]).map_err(|error| asked(&spec.key, error))?;
+        let answer = client
+            .request(&request, &[])
+            .map_err(|error| asked(&spec.key, error))?;
         let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
             return Err(asked(&spec.key, ClientError::Unexpected));
         };
         self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
         self.listen(&spec.key)?;
-        Ok(self.sandboxes.insert(spec.key.clone(), Sandbox::new(netns, client)))
+        Ok(self
+            .sandboxes
+            .insert(spec.key.clone(), Sandbox::new(netns, client)))
     }
 
     fn start(
@@ -145,7 +164,12 @@ impl LinuxBackend {
         }
         let state = self.state(key)?;
         if let (Run::Running { .. }, Some(container)) = (&state.run, &state.record.container) {
-            self.ask(key, &Request::Signal { signal: container.stop_signal })?;
+            self.ask(
+                key,
+                &Request::Signal {
+                    signal: container.stop_signal,
+                },
+            )?;
             let deadline = Instant::now() + Duration::from_millis(container.stop_grace);
             // The first process decides when the service has stopped; the rest is killed with it.
             while Instant::now() < deadline && matches!(self.state(key)?.run, Run::Running { .. }) {
@@ -255,7 +279,11 @@ impl LinuxBackend {
     /// Zones in the order of the endpoints; names of the outside only where there is a way out.
     fn resolver(&self, spec: &SandboxSpec) -> Resolver {
         Resolver {
-            zones: spec.endpoints.iter().map(|endpoint| self.zone_file(&endpoint.network)).collect(),
+            zones: spec
+                .endpoints
+                .iter()
+                .map(|endpoint| self.zone_file(&endpoint.network))
+                .collect(),
             forward: spec.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
         }
     }
@@ -265,11 +293,17 @@ impl LinuxBackend {
     }
 
     pub(super) fn shim_socket(&self, key: &InstanceKey) -> std::path::PathBuf {
-        self.layout.shims().join(format!("{}.sock", crate::names::short_hash(key.to_string().as_bytes())))
+        self.layout.shims().join(format!(
+            "{}.sock",
+            crate::names::short_hash(key.to_string().as_bytes())
+        ))
     }
 
     pub(super) fn zone_file(&self, network: &ResourceKey) -> std::path::PathBuf {
-        self.layout.zones().join(format!("{}.zone", crate::names::short_hash(network.to_string().as_bytes())))
+        self.layout.zones().join(format!(
+            "{}.zone",
+            crate::names::short_hash(network.to_string().as_bytes())
+        ))
     }
 
     pub(super) fn state(&self, key: &InstanceKey) -> Result<SandboxState, ApplyError> {
@@ -281,7 +315,10 @@ impl LinuxBackend {
 
     /// One request to the shim of an instance; a refusal is an error with the shim's own words.
     pub(super) fn ask(&self, key: &InstanceKey, request: &Request) -> Result<Reply, ApplyError> {
-        let sandbox = self.sandboxes.get(key).ok_or_else(|| ApplyError::NoSandbox { key: key.clone() })?;
+        let sandbox = self
+            .sandboxes
+            .get(key)
+            .ok_or_else(|| ApplyError::NoSandbox { key: key.clone() })?;
         let answer = sandbox.client().request(request, &[]);
         answer.map(|(reply, _)| reply).map_err(|error| asked(key, error))
     }
@@ -290,14 +327,19 @@ impl LinuxBackend {
 fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {
     match source {
         ClientError::Refused { message, reason, .. } => ApplyError::Refused { message, reason },
-        source => ApplyError::Client { key: key.clone(), source },
+        source => ApplyError::Client {
+            key: key.clone(),
+            source,
+        },
     }
 }
 
 /// The process is checked again under its pidfd, so that a number used anew is never hit.
 fn kill_shim(pid: u32, key: &InstanceKey) -> rustix::io::Result<()> {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Ok(());
+    };
     match pidfd_open(number, PidfdFlags::empty()) {
         Ok(process) if cgroup::record_of(pid).is_some_and(|record| record.key == *key) => {
             pidfd_send_signal(&process, Signal::KILL)
@@ -308,7 +350,10 @@ fn kill_shim(pid: u32, key: &InstanceKey) -> rustix::io::Result<()> {
 }
 
 fn at(path: &Path, source: io::Error) -> ApplyError {
-    ApplyError::Path { path: path.to_owned(), source }
+    ApplyError::Path {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn remove_file(path: &Path) -> Result<(), ApplyError> {

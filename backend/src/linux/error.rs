@@ -73,7 +73,11 @@ pub(super) enum ApplyError {
     #[error("{key} has no sandbox yet; stead makes one at the next attempt")]
     NoSandbox { key: InstanceKey },
     #[error("{key} still has processes {after} ms after they were killed; see `cat {}/cgroup.procs`", cgroup.display())]
-    StillAlive { key: InstanceKey, after: u64, cgroup: PathBuf },
+    StillAlive {
+        key: InstanceKey,
+        after: u64,
+        cgroup: PathBuf,
+    },
     #[error("cannot work on {}", path.display())]
     Path {
         path: PathBuf,
@@ -87,7 +91,9 @@ impl ApplyError {
         match self {
             ApplyError::Image(error) if !error.may_pass() => Retry::AfterChange,
             ApplyError::Volume(VolumeError::Lost { .. } | VolumeError::Foreign { .. }) => Retry::AfterChange,
-            ApplyError::Refused { reason: Reason::Spec, .. } => Retry::AfterChange,
+            ApplyError::Refused {
+                reason: Reason::Spec, ..
+            } => Retry::AfterChange,
             _ => Retry::Again,
         }
     }
@@ -95,6 +101,9 @@ impl ApplyError {
 
 impl From<ApplyError> for ActionError {
     fn from(error: ApplyError) -> Self {
-        ActionError { retry: error.retry(), source: Arc::new(error) }
+        ActionError {
+            retry: error.retry(),
+            source: Arc::new(error),
+        }
     }
 }

@@ -55,11 +55,22 @@ pub fn watch_network(
     hints: mpsc::UnboundedSender<HostEvent>,
 ) -> Result<Watch, NetError> {
     net.watch(ours, move |event| {
-        let known = || networks.list().unwrap_or_default().into_values().map(|spec| spec.key);
+        let known = || {
+            networks
+                .list()
+                .unwrap_or_default()
+                .into_values()
+                .map(|spec| spec.key)
+        };
         let heard: Vec<HostEvent> = match event {
             NetEvent::Link(name) => {
-                let bridge = known().find(|key| names::bridge(&mark, key) == name).map(HostEvent::Network);
-                bridge.or_else(|| sandboxes.owner(&mark, &name).map(HostEvent::Instance)).into_iter().collect()
+                let bridge = known()
+                    .find(|key| names::bridge(&mark, key) == name)
+                    .map(HostEvent::Network);
+                bridge
+                    .or_else(|| sandboxes.owner(&mark, &name).map(HostEvent::Instance))
+                    .into_iter()
+                    .collect()
             }
             NetEvent::Address => known().map(HostEvent::Network).collect(),
             // The bridge's own route goes with its address or link, which are heard of.
@@ -85,8 +96,14 @@ impl Watcher {
         });
         let waiting = Arc::clone(&subscriptions);
         let hints = sender.clone();
-        thread::Builder::new().name("shim-events".into()).spawn(move || waiting.run(&hints))?;
-        Ok(Watcher { sender, receiver: Mutex::new(Some(receiver)), subscriptions })
+        thread::Builder::new()
+            .name("shim-events".into())
+            .spawn(move || waiting.run(&hints))?;
+        Ok(Watcher {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            subscriptions,
+        })
     }
 
     pub fn sender(&self) -> mpsc::UnboundedSender<HostEvent> {
@@ -105,7 +122,11 @@ impl Watcher {
     /// The kernel has no room for another watch.
     pub fn subscribe(&self, key: &InstanceKey, stream: Subscription) -> std::io::Result<()> {
         rustix::io::ioctl_fionbio(&stream, true)?;
-        let mut streams = self.subscriptions.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self
+            .subscriptions
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let token = streams.keys().next_back().map_or(0, |last| last + 1);
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
         self.subscriptions.epoll.add(stream.as_fd(), event)?;
@@ -124,7 +145,9 @@ impl Subscriptions {
                 Err(_) => return,
             };
             for event in &events[..count] {
-                let Some(key) = self.drain(event.data()) else { continue };
+                let Some(key) = self.drain(event.data()) else {
+                    continue;
+                };
                 if hints.send(HostEvent::Instance(key)).is_err() {
                     return;
                 }

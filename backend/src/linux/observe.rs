@@ -88,7 +88,9 @@ impl LinuxBackend {
         };
         match self.state(key) {
             Ok(state) => {
-                let drift = self.net.endpoints_drift(&state.record.assignment.sandbox, sandbox.netns.as_fd());
+                let drift = self
+                    .net
+                    .endpoints_drift(&state.record.assignment.sandbox, sandbox.netns.as_fd());
                 let mut drift = drift.unwrap_or_else(|error| vec![chain(&error)]);
                 for port in &state.record.assignment.sandbox.ports {
                     if !state.ports.contains(port) {
@@ -108,7 +110,12 @@ impl LinuxBackend {
     /// What is left when the shim is gone: nothing is known of it but that it must go.
     fn lost(&self, key: &InstanceKey) -> Instance {
         Instance {
-            sandbox: SandboxSpec { key: key.clone(), id_base: 0, endpoints: Vec::new(), ports: Vec::new() },
+            sandbox: SandboxSpec {
+                key: key.clone(),
+                id_base: 0,
+                endpoints: Vec::new(),
+                ports: Vec::new(),
+            },
             container: None,
             state: State::Lost,
             drift: Vec::new(),

@@ -27,7 +27,10 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new(netns: OwnedFd, client: Client) -> Self {
-        Sandbox { netns, client: Mutex::new(client) }
+        Sandbox {
+            netns,
+            client: Mutex::new(client),
+        }
     }
 
     /// One conversation at a time.

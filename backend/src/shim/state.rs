@@ -16,7 +16,6 @@ use super::{
     clock,
     joined::{self, Joined, Purpose},
     launch,
-    names::Server,
     protocol::{
         Assignment, Event, Exec, HealthState, Reason, Record, Reply, Request, Run, SandboxState, Start,
         VERSION,
@@ -28,6 +27,7 @@ use super::{
 };
 use crate::{
     cgroup,
+    dns::server::Server,
     health::Health,
     init::seccomp,
     rootfs::{Step, StepError, fill, stage},
