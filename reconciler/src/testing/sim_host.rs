@@ -65,6 +65,8 @@ pub struct World {
     pub instances: BTreeMap<InstanceKey, Instance>,
     pub firewall: FirewallSpec,
     pub zones: BTreeMap<ResourceKey, Zone>,
+    /// Bridges that are newer than the settings the firewall keeps on bridges.
+    pub unset_bridges: BTreeSet<ResourceKey>,
     pub id_bases: BTreeMap<String, u32>,
     pub routes: BTreeSet<Subnet>,
     /// Host ports of programs that are not ours.
@@ -301,9 +303,13 @@ impl Backend for SimHost {
         let instances = world.read("instances", &world.instances);
         replace(&mut observed.instances, instances, &scope.instances, all);
         if all || scope.firewall {
+            let kept = world.firewall.networks.keys();
+            let unset = kept.filter(|key| world.unset_bridges.contains(*key));
             let firewall = Firewall {
                 spec: world.firewall.clone(),
-                drift: Vec::new(),
+                drift: unset
+                    .map(|key| format!("route_localnet is off on {key}"))
+                    .collect(),
             };
             observed.firewall = world.read("firewall", &firewall);
         }

@@ -100,7 +100,10 @@ impl World {
                     spec: spec.clone(),
                     drift: Vec::new(),
                 };
-                self.networks.insert(spec.key.clone(), network);
+                let before = self.networks.insert(spec.key.clone(), network);
+                if before.is_none_or(|before| !before.drift.is_empty()) {
+                    self.unset_bridges.insert(spec.key.clone());
+                }
             }
             Action::RemoveNetwork(key) => {
                 let used = self.instances.values().any(|instance| {
@@ -113,6 +116,7 @@ impl World {
                 self.need(!used, &Key::Network(key.clone()), "that nobody is on it")?;
                 self.phase()?;
                 self.networks.remove(key);
+                self.unset_bridges.remove(key);
             }
             Action::EnsureVolume(spec) => {
                 self.phase()?;
@@ -188,6 +192,7 @@ impl World {
             Action::SyncFirewall(spec) => {
                 self.phase()?;
                 self.firewall = spec.clone();
+                self.unset_bridges.retain(|key| !spec.networks.contains_key(key));
             }
             Action::SyncNames { network, zone } => {
                 self.phase()?;
