@@ -24,6 +24,8 @@ pub struct Memory {
     /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
     pub firewall: Option<FirewallSpec>,
     pub zones: BTreeMap<ResourceKey, Zone>,
+    /// A bridge was made or repaired since: what the firewall sets on bridges must follow.
+    pub firewall_due: bool,
 }
 
 /// Failed tries of one key, in a row.
@@ -102,7 +104,11 @@ impl Memory {
             self.begun.remove(&step.key);
         }
         match &step.action {
-            Action::SyncFirewall(spec) => self.firewall = Some(spec.clone()),
+            Action::EnsureNetwork(_) => self.firewall_due = true,
+            Action::SyncFirewall(spec) => {
+                self.firewall = Some(spec.clone());
+                self.firewall_due = false;
+            }
             Action::SyncNames { network, zone } => {
                 match zone {
                     Some(zone) => self.zones.insert(network.clone(), zone.clone()),

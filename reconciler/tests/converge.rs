@@ -208,6 +208,7 @@ async fn what_somebody_breaks_is_put_back_without_a_restart() {
         .until("whole", |_| {
             let world = host.world();
             world.firewall == rules
+                && world.unset_bridges.is_empty()
                 && world.networks[&network()].drift.is_empty()
                 && world.instances[&key("web")].drift.is_empty()
                 && world.zones.contains_key(&network())
@@ -379,4 +380,29 @@ async fn what_something_else_undoes_for_ever_does_not_keep_the_loop_busy() {
     let done = agent.host.world().done.len() - start;
     assert!(done < 20, "{done} repairs in two seconds");
     agent.converged("1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_dies_at_any_step_is_followed_by_one_that_adopts() {
+    let text = "web\n  port 8080:80\n  needs db\ndb\n  volume data:/data\n";
+    for dies_after in 0..24 {
+        let host = SimHost::with_runtime_clock();
+        host.image("app:1", "sha256:aaaa", false);
+        host.world().dies_after = Some(dies_after);
+        let agent = Agent::on(host, desired("1", text));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let Agent { host, handle, .. } = agent;
+        drop(handle.desired);
+        handle.task.await.unwrap();
+        let before = host.pids();
+        host.world().dies_after = None;
+        let mut next = Agent::on(host, desired("1", text));
+        next.converged("1").await;
+        let after = next.host.pids();
+        assert_eq!(after.len(), 2, "after {dies_after} phases");
+        for (key, pid) in before {
+            assert_eq!(after[&key], pid, "{key} after {dies_after} phases");
+        }
+        assert_eq!(next.host.world().violations, Vec::<String>::new());
+    }
 }

@@ -117,6 +117,13 @@ fn it_converges_the_printed_plan_is_what_is_done_and_a_second_plan_is_empty() {
                     drive.desired.projects.remove("shop");
                 }
                 1 => drive.host.flush_firewall(),
+                3 => {
+                    let networks: Vec<_> = drive.host.world().networks.keys().cloned().collect();
+                    networks
+                        .first()
+                        .into_iter()
+                        .for_each(|key| drive.host.delete_bridge(key));
+                }
                 2 => {
                     let keys: Vec<InstanceKey> = drive.pids().into_keys().collect();
                     if !keys.is_empty() {

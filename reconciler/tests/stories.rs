@@ -73,7 +73,7 @@ fn tell(text: &str) -> Result<String, String> {
 fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
-        ["image", reference, digest, rest @ ..] => drive.host.image(reference, digest, rest == &["unpacked"]),
+        ["image", reference, digest, rest @ ..] => drive.host.image(reference, digest, *rest == ["unpacked"]),
         ["noimage", reference] => {
             drive.host.world().images.remove(*reference);
         }
@@ -82,7 +82,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             drive.desired.projects.remove(*name);
         }
         ["down", name, rest @ ..] => {
-            let volumes = rest == &["volumes"];
+            let volumes = *rest == ["volumes"];
             let wish = Wish::Down { volumes };
             drive.desired.projects.insert((*name).to_owned(), wish);
         }

@@ -112,13 +112,17 @@ pub fn now(
         }
     };
     let nothing = FirewallSpec::default();
-    if seen.spec == *spec && (seen.drift.is_empty() || *spec == nothing) {
+    // A new bridge has none of the settings that the firewall keeps on bridges.
+    let making = networks.values().any(|ready| matches!(ready, Ready::After(_)));
+    let due = draft.memory.firewall_due || making;
+    let same = seen.spec == *spec;
+    if same && (*spec == nothing || (seen.drift.is_empty() && !due)) {
         return Ready::Now;
     }
     // Somebody else's doing: it is not what we left, or, where we do not know, nothing else explains it.
     let foreign = match &draft.memory.firewall {
-        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing),
-        None => explained.is_empty(),
+        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !due),
+        None => explained.is_empty() && !due,
     };
     let text = match seen.drift.is_empty() {
         true => "its rules differ from what runs".to_owned(),

@@ -56,13 +56,22 @@ fn a_route_moves_subnets_to_the_next_pool_but_a_default_route_does_not() {
 }
 
 #[test]
-fn all_1280_subnets_are_found_and_none_twice() {
-    let mut held = Vec::new();
-    while let Some(found) = subnet(&key(&format!("n{}", held.len())), &held, &BTreeSet::new()) {
-        assert!(held.iter().all(|other| !found.overlaps(*other)));
-        held.push(found);
-    }
+fn the_last_free_subnet_is_found() {
+    let blocks = |pool: Subnet| {
+        let first = u32::from(pool.address);
+        (0..1u32 << (PREFIX - pool.prefix)).map(move |number| Subnet {
+            address: Ipv4Addr::from(first + (number << (32 - PREFIX))),
+            prefix: PREFIX,
+        })
+    };
+    let mut held: Vec<Subnet> = POOLS.into_iter().flat_map(blocks).collect();
     assert_eq!(held.len(), 1280);
+    assert_eq!(subnet(&key("a"), &held, &BTreeSet::new()), None);
+    for index in [0, 700, 1023, 1024, 1279] {
+        let free = held.remove(index);
+        assert_eq!(subnet(&key("a"), &held, &BTreeSet::new()), Some(free));
+        held.insert(index, free);
+    }
 }
 
 #[test]
