@@ -3,6 +3,24 @@
 //! The reconciler sees [`LinuxBackend`] through its port and nothing else. Rooms do not reach into
 //! each other; `observe` and `apply` put them together.
 
+pub mod cgroup;
+pub mod dns;
+pub mod doctor;
+pub mod firewall;
+pub mod health;
+pub mod image;
+pub mod init;
 pub mod layout;
+pub mod linux;
+pub mod lock;
+pub mod logs;
 pub mod names;
+pub mod net;
+pub mod records;
+pub mod rootfs;
+pub mod sandbox;
 pub mod shim;
+pub mod sys;
+pub mod volume;
+
+pub use linux::{LinuxBackend, OpenError};

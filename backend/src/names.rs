@@ -29,6 +29,11 @@ pub fn veth(mark: &str, instance: &InstanceKey, interface: &str) -> String {
     )
 }
 
+/// What every [`veth`] of a root starts with.
+pub fn veth_prefix(mark: &str) -> String {
+    format!("stv{mark}")
+}
+
 /// Both the `inet` and the `bridge` table.
 pub fn table(mark: &str) -> String {
     format!("stead-{mark}")

@@ -1,3 +1,43 @@
-//! The supervisor of one sandbox.
+//! The supervisor of one sandbox: a small single-threaded process that outlives the agent.
+//!
+//! [`dispatch`] is the shim's `main`; [`spawn`] keeps ready ones for the agent; [`client`] speaks to
+//! them. In between: [`serve`] the loop, [`state`] the requests, [`run`] the container and its output.
 
+pub mod client;
+mod clock;
+mod joined;
+mod launch;
 pub mod protocol;
+mod record;
+pub mod relay;
+mod run;
+mod serve;
+pub mod spawn;
+mod state;
+mod upgrade;
+pub mod wire;
+
+/// What `argv[0]` reads when the program is to be a shim.
+pub const PROGRAM: &str = "stead-shim";
+
+/// To be called first in `main`, before any thread: runs the shim and ends the process when it was
+/// started as one, else does nothing.
+pub fn dispatch() {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_none_or(|name| name != PROGRAM) {
+        return;
+    }
+    let arguments: Vec<_> = arguments.collect();
+    let result = match arguments.as_slice() {
+        [verb, leaf] if verb == "idle" => serve::idle(leaf.as_ref()),
+        [verb, state] if verb == "resume" => upgrade::resume(&state.to_string_lossy()),
+        _ => Err(std::io::Error::other("a shim is started by the agent only")),
+    };
+    match result {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            eprintln!("shim: {error}");
+            std::process::exit(1)
+        }
+    }
+}

@@ -37,3 +37,57 @@ fn open(path: &str, value: Value, fields: &mut Fields) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Attachment, Mount, RestartPolicy};
+
+    #[test]
+    fn mappings_open_and_lists_and_scalars_are_one_field_each() {
+        let service = Service {
+            image: "builtin:hello".into(),
+            command: Some(vec!["a".into(), "b c".into()]),
+            environment: [("A", "1"), ("B.C", "")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            networks: [
+                ("default".to_owned(), Attachment::default()),
+                (
+                    "front".to_owned(),
+                    Attachment {
+                        aliases: vec!["www".into()],
+                    },
+                ),
+            ]
+            .into(),
+            volumes: vec![Mount::Tmpfs {
+                target: "/t".into(),
+                size: None,
+                mode: None,
+            }],
+            restart: RestartPolicy::OnFailure(Some(3)),
+            stop_grace_period: Some(crate::types::Duration(1_500_000_000)),
+            ..Service::default()
+        };
+        let fields: Vec<_> = fields(&service).into_iter().collect();
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(path, value)| (path.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                ("command", r#"["a","b c"]"#),
+                ("environment.A", "1"),
+                ("environment.B.C", ""),
+                ("image", "builtin:hello"),
+                ("networks.default", "{}"),
+                ("networks.front.aliases", r#"["www"]"#),
+                ("restart", "on-failure:3"),
+                ("stop_grace_period", "1.5s"),
+                ("volumes", r#"[{"type":"tmpfs","target":"/t"}]"#),
+            ]
+        );
+    }
+}

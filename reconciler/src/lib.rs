@@ -7,14 +7,23 @@
 //!                  └────────────── Backend::observe ◄───────────────────────┘
 //! ```
 
+pub mod backoff;
+pub mod compare;
 pub mod converge;
+mod derive;
 pub mod desired;
+mod execute;
+pub mod gate;
 pub mod journal;
 pub mod key;
+mod look;
 pub mod memory;
 pub mod observed;
 pub mod plan;
 pub mod port;
+pub mod restart;
 pub mod spec;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;

@@ -1,5 +1,140 @@
-//! What went wrong before, so that the next try waits.
+//! What happened before: failures, so that the next try waits, and changes that are half way.
 
-/// Failures by key. Lost with the agent: a new one tries at once.
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    backoff,
+    key::{Key, ResourceKey},
+    plan::{
+        action::Action,
+        step::{Cause, Class, Plan, Step},
+    },
+    port::Retry,
+    spec::{FirewallSpec, Zone},
+    time::Now,
+};
+
+/// Failures by key and changes under way. Lost with the agent: a new one tries at once.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {}
+pub struct Memory {
+    pub failures: BTreeMap<Key, Failed>,
+    /// Changes of which a step was started: what is half way keeps its class and cause, although a
+    /// removed sandbox looks like one that never was.
+    pub begun: BTreeMap<Key, (Class, Cause)>,
+    /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
+    pub firewall: Option<FirewallSpec>,
+    pub zones: BTreeMap<ResourceKey, Zone>,
+}
+
+/// Failed tries of one key, in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub message: String,
+    pub at: Now,
+    pub attempts: u32,
+    pub again: Again,
+}
+
+/// When the next try may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Boot-clock milliseconds.
+    At(u64),
+    /// Once the manifest or the host has changed.
+    AfterChange,
+    Never,
+}
+
+impl Memory {
+    /// Notes one more failure of `key`.
+    pub fn fail(&mut self, key: Key, message: String, retry: Retry, now: Now) {
+        let attempts = self.failures.get(&key).map_or(0, |failed| failed.attempts);
+        let again = match retry {
+            Retry::Again => Again::At(
+                now.boot
+                    .saturating_add(backoff::delay(&key.to_string(), attempts)),
+            ),
+            Retry::AfterChange => Again::AfterChange,
+            Retry::Never => Again::Never,
+        };
+        self.failures.insert(
+            key,
+            Failed {
+                message,
+                at: now,
+                attempts: attempts.saturating_add(1),
+                again,
+            },
+        );
+    }
+
+    pub fn succeed(&mut self, key: &Key) {
+        self.failures.remove(key);
+    }
+
+    /// A step of `plan` is started: the change it serves is under way.
+    pub fn begin(&mut self, plan: &Plan, step: &Step) {
+        if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
+            let begun = (change.class, change.cause.clone());
+            self.begun.insert(step.key.clone(), begun);
+        }
+    }
+
+    /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more.
+    pub fn prune(&mut self, plan: &Plan, now: Now) {
+        if self.begun.is_empty() && self.failures.is_empty() {
+            return;
+        }
+        let changes: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
+        self.begun.retain(|key, _| changes.contains(key));
+        let mut spoken_of = changes;
+        spoken_of.extend(plan.steps.iter().map(|step| &step.key));
+        spoken_of.extend(plan.waiting.iter().map(|waiting| &waiting.key));
+        self.failures.retain(|key, failed| {
+            spoken_of.contains(key) || matches!(failed.again, Again::At(until) if now.boot < until)
+        });
+    }
+
+    /// A step ended well.
+    pub fn done(&mut self, step: &Step) {
+        self.succeed(&step.key);
+        if step.completes.is_some() {
+            self.begun.remove(&step.key);
+        }
+        match &step.action {
+            Action::SyncFirewall(spec) => self.firewall = Some(spec.clone()),
+            Action::SyncNames { network, zone } => {
+                match zone {
+                    Some(zone) => self.zones.insert(network.clone(), zone.clone()),
+                    None => self.zones.remove(network),
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// What the host shows of `key` is not what it was.
+    pub fn changed(&mut self, key: &Key) {
+        if self
+            .failures
+            .get(key)
+            .is_some_and(|failed| failed.again == Again::AfterChange)
+        {
+            self.failures.remove(key);
+        }
+    }
+
+    /// The manifest of `project` changed, or somebody asked: everything of it may be tried at once.
+    pub fn forget(&mut self, project: &str) {
+        self.failures
+            .retain(|key, _| key.project().is_some_and(|other| other != project));
+    }
+
+    /// The failure that keeps `key` from being tried at `now`.
+    pub fn held(&self, key: &Key, now: Now) -> Option<&Failed> {
+        self.failures.get(key).filter(|failed| match failed.again {
+            Again::At(until) => now.boot < until,
+            Again::AfterChange | Again::Never => true,
+        })
+    }
+}

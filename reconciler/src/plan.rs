@@ -1,27 +1,189 @@
 //! From desired and observed to changes (the whole way) and steps (this pass).
 
 pub mod action;
+pub mod addresses;
+mod allocate;
+mod container;
+mod draft;
+mod firewall;
+mod images;
+mod instances;
+mod names;
+mod networks;
+mod orphans;
+mod presence;
+mod render;
 pub mod step;
+mod verdict;
+mod volumes;
+mod wanted;
 
-use crate::{desired::Desired, memory::Memory, observed::Observed, time::Now};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{desired::Desired, key::InstanceKey, memory::Memory, observed::Observed, time::Now};
+use draft::{Draft, Ready};
+use firewall::Stage;
+use instances::Ground;
 use step::{Plan, Step};
+use verdict::{Case, Verdict};
+use wanted::Wants;
+
+pub use render::{hash, json, render};
 
 /// Steps that were started and have not ended.
 pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
-pub fn plan(
-    _desired: &Desired,
-    _observed: &Observed,
-    _memory: &Memory,
-    _in_flight: &InFlight,
-    _now: Now,
-) -> Plan {
-    Plan::default()
+pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
+    let wants = Wants::new(desired);
+    let allocation = allocate::allocate(&wants, observed, in_flight);
+    let mut draft = Draft::new(observed, memory, in_flight, now);
+
+    let unpacked = images::images(&mut draft, &wants);
+    let networks = networks::networks(&mut draft, &wants, &allocation);
+    let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, now);
+    let volumes = volumes::volumes(&mut draft, &wants, instances::targets(&verdicts));
+    let orphans = orphans::stop(&mut draft, &wants);
+    let present = presence::present(&draft, &wants, &allocation, &verdicts);
+
+    // What follows from another change is no change of its own.
+    let explained: BTreeSet<String> = draft
+        .plan
+        .changes
+        .iter()
+        .filter_map(|change| change.key.project())
+        .chain(
+            verdicts
+                .iter()
+                .filter(|(_, verdict)| verdict.change.is_some())
+                .map(|(key, _)| key.project.as_str()),
+        )
+        .map(str::to_owned)
+        .collect();
+    let firewall_at = |draft: &Draft<'_>, stage: &Stage<'_>| {
+        let present = present.as_deref()?;
+        observed.networks.known()?;
+        Some(firewall::spec(draft, &wants, &allocation, present, stage))
+    };
+    let first = firewall_at(&draft, &Stage::default());
+    let names = names::now(&mut draft, &wants, present.as_deref(), &explained);
+    let isolation = firewall::now(&mut draft, first.as_ref(), &networks.ready, &explained);
+
+    // Who leaves: stopped above, then out of names and firewall, then removed.
+    let stopped = orphans.stopped();
+    let stops: Vec<Ready> = stopped
+        .iter()
+        .filter_map(|key| orphans.stops.get(*key))
+        .copied()
+        .collect();
+    let mut then_names = names::then(&mut draft, &names, &stops);
+    let without = Stage {
+        stopped: stopped.clone(),
+        settled: None,
+    };
+    let second = firewall_at(&draft, &without);
+    let mut firewall = isolation;
+    if let (Some(before), Some(after)) = (&first, &second) {
+        let mut needs = stops.clone();
+        needs.push(firewall);
+        if let Some(ready) = firewall::then(&mut draft, before, after, &needs) {
+            firewall = ready;
+        }
+    }
+    let mut sandboxes = orphans.remove(&mut draft, &wants, firewall, &then_names);
+
+    let isolated: BTreeSet<InstanceKey> = wants
+        .instances
+        .keys()
+        .filter(|key| firewall::isolates(&draft, &allocation, key))
+        .cloned()
+        .collect();
+    let ground = Ground {
+        wants: &wants,
+        allocation: &allocation,
+        verdicts: &verdicts,
+        unpacked: &unpacked,
+        networks: &networks.ready,
+        volumes: &volumes,
+        names: &names.ready,
+        firewall: isolation,
+        isolated: &isolated,
+        removed: &sandboxes,
+    };
+    let instances = instances::instances(&mut draft, &ground);
+
+    // Ports open once there is something behind them, and networks go once nobody is on them.
+    let starting: BTreeSet<&InstanceKey> = instances
+        .starts
+        .iter()
+        .filter(|(key, ready)| {
+            **ready != Ready::Blocked
+                && instances
+                    .sandboxes
+                    .get(*key)
+                    .is_some_and(|ready| *ready != Ready::Blocked)
+        })
+        .map(|(key, _)| key)
+        .collect();
+    let last = Stage {
+        stopped,
+        settled: Some(starting.clone()),
+    };
+    let third = firewall_at(&draft, &last);
+    if let (Some(before), Some(after)) = (&second, &third) {
+        let mut needs = vec![firewall];
+        needs.extend(starting.iter().filter_map(|key| instances.starts.get(*key)));
+        needs.extend(starting.iter().filter_map(|key| instances.sandboxes.get(*key)));
+        if let Some(ready) = firewall::then(&mut draft, before, after, &needs) {
+            firewall = ready;
+        }
+    }
+    sandboxes.extend(instances.sandboxes.clone());
+    then_names.retain(|key, _| !wants.networks.contains_key(key));
+    orphans::networks(&mut draft, &wants, &sandboxes, firewall, &then_names);
+    volumes::remove(&mut draft, &wants, &sandboxes);
+
+    let mut plan = draft.plan;
+    plan.changes
+        .sort_by(|a, b| (a.key.project(), &a.key).cmp(&(b.key.project(), &b.key)));
+    plan
 }
 
-/// What `plan HASH` prints: over the changes that manifests cause in `project` (`None`: all), never
-/// over supervision, times or pids.
-pub fn hash(_plan: &Plan, _project: Option<&str>) -> String {
-    String::new()
+fn verdicts(
+    wants: &Wants<'_>,
+    observed: &Observed,
+    memory: &Memory,
+    allocation: &allocate::Allocation,
+    networks: &networks::Networks,
+    now: Now,
+) -> BTreeMap<InstanceKey, Verdict> {
+    let Some(seen) = observed.instances.known() else {
+        return BTreeMap::new();
+    };
+    let unplanned = "no address was chosen".to_owned();
+    wants
+        .instances
+        .iter()
+        .map(|(key, wanted)| {
+            let sandbox = allocation
+                .sandboxes
+                .get(key)
+                .map_or(Err(&unplanned), |sandbox| sandbox.as_ref());
+            let network_cause = sandbox.ok().and_then(|sandbox| {
+                sandbox
+                    .endpoints
+                    .iter()
+                    .find_map(|endpoint| networks.causes.get(&endpoint.network).cloned())
+            });
+            let case = Case {
+                key,
+                wanted: *wanted,
+                seen: seen.get(key),
+                image: images::resolve(observed, &wanted.service.image),
+                sandbox,
+                network_cause,
+            };
+            (key.clone(), verdict::judge(case, memory, now))
+        })
+        .collect()
 }

@@ -10,10 +10,9 @@ use std::{
     path::PathBuf,
 };
 
-use model::{
-    fields::Fields,
-    types::{Protocol, RestartPolicy},
-};
+use model::fields::Fields;
+/// Part of the contract: the backend does not know `model`.
+pub use model::types::{Protocol, RestartPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};

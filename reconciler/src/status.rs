@@ -1,5 +1,7 @@
 //! What the outside may see of the loop.
 
+pub(crate) mod project;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A mount in long form. `target` is absolute and cleaned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+/// A mount in long form. `target` is absolute and cleaned. Serialised as `docker compose config` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mount {
     /// `source` is a key of `Project::volumes`, or `None` for an anonymous volume.
     Volume {
@@ -34,6 +33,193 @@ impl Mount {
     pub fn target(&self) -> &PathBuf {
         match self {
             Mount::Volume { target, .. } | Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+/// The long form of the Compose Specification.
+#[derive(Serialize, Deserialize)]
+struct Long {
+    r#type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    target: PathBuf,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bind: Option<Bind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume: Option<Volume>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tmpfs: Option<Tmpfs>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Bind {
+    create_host_path: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Volume {
+    nocopy: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Tmpfs {
+    /// Text, as in the reference: the number may be larger than what JSON readers keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
+}
+
+impl Serialize for Mount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let long = |kind: &str, target: &PathBuf| Long {
+            r#type: kind.to_owned(),
+            source: None,
+            target: target.clone(),
+            read_only: false,
+            bind: None,
+            volume: None,
+            tmpfs: None,
+        };
+        match self {
+            Mount::Volume {
+                source,
+                target,
+                read_only,
+                nocopy,
+            } => Long {
+                source: source.clone(),
+                read_only: *read_only,
+                volume: nocopy.then_some(Volume { nocopy: true }),
+                ..long("volume", target)
+            },
+            Mount::Bind {
+                source,
+                target,
+                read_only,
+                create_host_path,
+            } => Long {
+                source: Some(source.to_string_lossy().into_owned()),
+                read_only: *read_only,
+                bind: Some(Bind {
+                    create_host_path: *create_host_path,
+                }),
+                ..long("bind", target)
+            },
+            Mount::Tmpfs { target, size, mode } => Long {
+                tmpfs: (size.is_some() || mode.is_some()).then(|| Tmpfs {
+                    size: size.map(|size| size.to_string()),
+                    mode: *mode,
+                }),
+                ..long("tmpfs", target)
+            },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let long = Long::deserialize(deserializer)?;
+        let Long {
+            source,
+            target,
+            read_only,
+            ..
+        } = long;
+        match long.r#type.as_str() {
+            "volume" => {
+                let nocopy = long.volume.is_some_and(|volume| volume.nocopy);
+                Ok(Mount::Volume {
+                    source,
+                    target,
+                    read_only,
+                    nocopy,
+                })
+            }
+            "bind" => {
+                let source = source.ok_or_else(|| de::Error::missing_field("source"))?.into();
+                let create_host_path = long.bind.is_none_or(|bind| bind.create_host_path);
+                Ok(Mount::Bind {
+                    source,
+                    target,
+                    read_only,
+                    create_host_path,
+                })
+            }
+            "tmpfs" => {
+                let (size, mode) = long
+                    .tmpfs
+                    .map(|tmpfs| (tmpfs.size, tmpfs.mode))
+                    .unwrap_or_default();
+                let size = size
+                    .map(|size| size.parse().map_err(de::Error::custom))
+                    .transpose()?;
+                Ok(Mount::Tmpfs { target, size, mode })
+            }
+            other => Err(de::Error::unknown_variant(other, &["volume", "bind", "tmpfs"])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn mounts_serialise_in_the_long_form_and_read_back() {
+        for (mount, want) in [
+            (
+                Mount::Volume {
+                    source: Some("data".into()),
+                    target: "/data".into(),
+                    read_only: true,
+                    nocopy: true,
+                },
+                json!({"type": "volume", "source": "data", "target": "/data", "read_only": true, "volume": {"nocopy": true}}),
+            ),
+            (
+                Mount::Volume {
+                    source: None,
+                    target: "/data".into(),
+                    read_only: false,
+                    nocopy: false,
+                },
+                json!({"type": "volume", "target": "/data"}),
+            ),
+            (
+                Mount::Bind {
+                    source: "/a".into(),
+                    target: "/b".into(),
+                    read_only: false,
+                    create_host_path: false,
+                },
+                json!({"type": "bind", "source": "/a", "target": "/b", "bind": {"create_host_path": false}}),
+            ),
+            (
+                Mount::Tmpfs {
+                    target: "/t".into(),
+                    size: Some(u64::MAX),
+                    mode: Some(0o1777),
+                },
+                json!({"type": "tmpfs", "target": "/t", "tmpfs": {"size": "18446744073709551615", "mode": 1023}}),
+            ),
+            (
+                Mount::Tmpfs {
+                    target: "/t".into(),
+                    size: None,
+                    mode: None,
+                },
+                json!({"type": "tmpfs", "target": "/t"}),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&mount).unwrap(), want);
+            assert_eq!(serde_json::from_value::<Mount>(want).unwrap(), mount);
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::syntax::port;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -12,14 +14,13 @@ pub enum Protocol {
 }
 
 /// One port of the container and where the host offers it. Ranges are already expanded pairwise.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// Serialised as `docker compose config` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublishedPort {
     pub target: u16,
     /// `None`: an ephemeral port chosen by the plan.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<PortRange>,
     /// `None`: every address of the host.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
     pub protocol: Protocol,
 }
@@ -29,4 +30,91 @@ pub struct PublishedPort {
 pub struct PortRange {
     pub first: u16,
     pub last: u16,
+}
+
+/// The long form of the Compose Specification.
+#[derive(Serialize, Deserialize)]
+struct Long {
+    /// Means nothing on one host; the reference always prints it.
+    #[serde(default)]
+    mode: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_ip: Option<IpAddr>,
+    target: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    published: Option<String>,
+    protocol: Protocol,
+}
+
+impl Serialize for PublishedPort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let published = self.published.map(|PortRange { first, last }| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        });
+        let Self {
+            host_ip,
+            target,
+            protocol,
+            ..
+        } = *self;
+        Long {
+            mode: "ingress".to_owned(),
+            host_ip,
+            target,
+            published,
+            protocol,
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublishedPort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Long {
+            host_ip,
+            target,
+            published,
+            protocol,
+            ..
+        } = Long::deserialize(deserializer)?;
+        let published = published
+            .map(|text| port::range(&text).map_err(de::Error::custom))
+            .transpose()?;
+        Ok(PublishedPort {
+            target,
+            published,
+            host_ip,
+            protocol,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ports_serialise_in_the_long_form_and_read_back() {
+        for (text, want) in [
+            ("80", json!({"mode": "ingress", "target": 80, "protocol": "tcp"})),
+            (
+                "8000-9000:80/udp",
+                json!({"mode": "ingress", "target": 80, "published": "8000-9000", "protocol": "udp"}),
+            ),
+            (
+                "127.0.0.1:8080:80",
+                json!({"mode": "ingress", "host_ip": "127.0.0.1", "target": 80, "published": "8080", "protocol": "tcp"}),
+            ),
+        ] {
+            let port = port::parse(text).unwrap().remove(0);
+            assert_eq!(serde_json::to_value(&port).unwrap(), want);
+            assert_eq!(serde_json::from_value::<PublishedPort>(want).unwrap(), port);
+        }
+    }
 }

@@ -1,0 +1,127 @@
+//! Images: what a reference stands for, and its layers unpacked once, content-addressed.
+//!
+//! ```text
+//!   state/images/blobs/sha256/<hex>   manifests and configurations of unpacked images
+//!   state/images/layers/<hex>/        one unpacked layer, by the digest of its tar stream (diff id)
+//!   state/images/rootfs/<hex>         the path of a plain directory, by its digest
+//!   state/records/image/<ref>.json    what a reference stood for when it was unpacked
+//! ```
+//!
+//! Nothing is believed before its digest is: manifest, configuration, compressed layer, diff id.
+
+pub mod config;
+mod hello;
+mod layer;
+mod load;
+mod pax;
+pub mod reference;
+mod source;
+mod store;
+mod tar;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod tree;
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+pub use hello::DIGEST as HELLO_DIGEST;
+pub use layer::LayerError;
+pub use reference::{Reference, ReferenceError};
+pub use store::Store;
+pub use tar::TarError;
+pub use tree::TreeError;
+
+use crate::records;
+
+/// Where reading stops. An image beyond a limit is refused, and nothing of it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an index or a manifest.
+    pub manifest: u64,
+    /// Bytes of a configuration.
+    pub config: u64,
+    pub layers: usize,
+    /// Headers in one layer.
+    pub entries: u64,
+    /// Bytes of one layer's tar stream.
+    pub unpacked: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            manifest: 4 << 20,
+            config: 8 << 20,
+            // Overlay takes 500 lower directories, Docker 127.
+            layers: 128,
+            entries: 2_000_000,
+            unpacked: 16 << 30,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ImageError {
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("image {reference}: cannot read {path}; check that it exists and is readable", path = path.display())]
+    Read {
+        reference: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Not an image of this transport, or one that cannot run here.
+    #[error("image {reference}: {why}. Save the image again with a current tool, or name another one")]
+    Format { reference: String, why: String },
+    #[error(
+        "image {reference}: {what} should have the digest {expected} but has {found}. The image is damaged; save it again"
+    )]
+    Digest {
+        reference: String,
+        what: String,
+        expected: String,
+        found: String,
+    },
+    /// It was decided on another digest.
+    #[error(
+        "image {reference}: it stands for {found} now, not for {expected}. The next plan takes the new one"
+    )]
+    Changed {
+        reference: String,
+        expected: String,
+        found: String,
+    },
+    #[error("image {reference}: layer {layer} cannot be unpacked. Save the image again, or name another one")]
+    Layer {
+        reference: String,
+        layer: String,
+        #[source]
+        source: LayerError,
+    },
+    #[error("image {digest} is not in the store. Apply the project again to unpack it")]
+    Missing { digest: String },
+    #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
+    Store {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    RecordRead(#[from] records::ReadError),
+    #[error(transparent)]
+    RecordWrite(#[from] records::WriteError),
+}
+
+impl ImageError {
+    /// Whether trying again without any change of image or host may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ImageError::Store { .. } | ImageError::RecordWrite(_) | ImageError::Changed { .. } => true,
+            ImageError::Layer { source, .. } => matches!(source, LayerError::Store { .. }),
+            _ => false,
+        }
+    }
+}

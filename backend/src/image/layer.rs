@@ -1,0 +1,245 @@
+//! One layer from its compressed bytes to a directory, both digests checked on the way.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, BufRead, BufReader, Read},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::{
+    Limits,
+    config::Digest,
+    source::Section,
+    tar::{Archive, Input, TarError},
+    tree::{Tree, TreeError},
+};
+use crate::records;
+
+pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What `zstd -19 --long` of sane tools needs; the format allows terabytes.
+const MAX_WINDOW: u64 = 128 << 20;
+/// Directories that are being unpacked: `.new-<pid>-<number>`.
+pub(super) const NEW: &str = ".new-";
+
+#[derive(Debug, Error)]
+pub enum LayerError {
+    #[error("{what} should have the digest {expected} but has {found}")]
+    Digest {
+        what: &'static str,
+        expected: String,
+        found: String,
+    },
+    #[error("its compressed size should be {expected} bytes but is {found}")]
+    Size { expected: u64, found: u64 },
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error("cannot write {path}; check free space and permissions", path = path.display())]
+    Store {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where a layer comes from and what it must be.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub section: Section,
+    /// Digest and size of the bytes as stored; a `docker save` archive names none.
+    pub blob: Option<(Digest, u64)>,
+    /// Digest of the tar stream.
+    pub diff_id: Digest,
+}
+
+/// Unpacks into a private directory beside `target`, and renames it there once all is verified.
+/// Whatever fails, nothing is left.
+pub(super) fn unpack(layer: Layer, target: &Path, limits: &Limits) -> Result<(), LayerError> {
+    let store = |source| LayerError::Store {
+        path: target.to_owned(),
+        source,
+    };
+    publish(target, |new| {
+        let directory = File::open(new).map_err(store)?;
+        fill(layer, &directory, limits)
+    })
+}
+
+/// Makes a directory whole or not at all. Somebody else having made it meanwhile is success.
+pub(super) fn publish(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let store = |source| LayerError::Store {
+        path: target.to_owned(),
+        source,
+    };
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    records::make_private(parent).map_err(store)?;
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let new = parent.join(format!("{NEW}{}-{number}", std::process::id()));
+    // Left by an agent that had our pid and was killed.
+    let _ = fs::remove_dir_all(&new);
+    DirBuilder::new().mode(0o700).create(&new).map_err(store)?;
+    let done = fill(&new).and_then(|()| {
+        // The whole file system at once: one fsync per file would take minutes for a distribution.
+        let sync = || rustix::fs::syncfs(File::open(&new)?).map_err(io::Error::from);
+        sync().map_err(store)?;
+        match fs::rename(&new, target) {
+            Err(_) if target.is_dir() => {
+                let _ = fs::remove_dir_all(&new);
+                Ok(())
+            }
+            renamed => renamed
+                .and_then(|()| records::sync_directory(parent))
+                .map_err(store),
+        }
+    });
+    if done.is_err() {
+        let _ = fs::remove_dir_all(&new);
+    }
+    done
+}
+
+fn fill(layer: Layer, directory: &File, limits: &Limits) -> Result<(), LayerError> {
+    if let Some((_, expected)) = layer.blob
+        && layer.section.size() != expected
+    {
+        return Err(LayerError::Size {
+            expected,
+            found: layer.section.size(),
+        });
+    }
+    if let Some((digest, _)) = &layer.blob {
+        // A pass of its own: only bytes that are what they should be reach a decoder.
+        let mut bytes = Hashing::new(layer.section.clone(), u64::MAX);
+        io::copy(&mut bytes, &mut io::sink()).map_err(TarError::from)?;
+        verify("its compressed file", digest, &bytes.finish())?;
+    }
+    let input = BufReader::with_capacity(1 << 16, layer.section);
+    let mut stream = Hashing::new(decompress(input).map_err(TarError::from)?, limits.unpacked);
+    Tree::new(directory)?.write(&mut Archive::new(&mut stream, limits.entries))?;
+    verify("its content", &layer.diff_id, &stream.finish())
+}
+
+fn verify(what: &'static str, expected: &Digest, found: &Digest) -> Result<(), LayerError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(LayerError::Digest {
+        what,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    })
+}
+
+/// By its first bytes: media types lie.
+fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
+    let start = input.fill_buf()?;
+    Ok(if start.starts_with(&[0x1f, 0x8b]) {
+        Box::new(MultiGzDecoder::new(input))
+    } else if start.starts_with(&ZSTD_MAGIC) || is_skippable(start) {
+        Box::new(Zstd::new(input))
+    } else {
+        Box::new(input)
+    })
+}
+
+fn is_skippable(start: &[u8]) -> bool {
+    start.len() >= 4 && start[1..4] == [0x2a, 0x4d, 0x18] && start[0] & 0xf0 == 0x50
+}
+
+/// A hash of everything that is read, up to a limit.
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+    left: u64,
+}
+
+impl<R> Hashing<R> {
+    fn new(inner: R, limit: u64) -> Self {
+        Hashing {
+            inner,
+            hash: Sha256::new(),
+            left: limit,
+        }
+    }
+
+    fn finish(self) -> Digest {
+        Digest::from_hash(&self.hash.finalize())
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = (self.left.checked_sub(read as u64))
+            .ok_or_else(|| io::Error::other("it unpacks to more bytes than a layer may have"))?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl<R: Read> Input for &mut Hashing<R> {}
+
+/// All frames of a zstd stream, skippable ones passed over (RFC 8878, 3.1).
+struct Zstd<R> {
+    input: R,
+    frame: FrameDecoder,
+}
+
+impl<R: BufRead> Zstd<R> {
+    fn new(input: R) -> Self {
+        let mut frame = FrameDecoder::new();
+        frame.set_max_window_size(MAX_WINDOW);
+        Zstd { input, frame }
+    }
+
+    /// Opens the next frame with content; false at the end of the stream.
+    fn next_frame(&mut self) -> io::Result<bool> {
+        loop {
+            if self.input.fill_buf()?.is_empty() {
+                return Ok(false);
+            }
+            let mut magic = [0; 4];
+            self.input.read_exact(&mut magic)?;
+            if !is_skippable(&magic) {
+                let source = magic.as_slice().chain(&mut self.input);
+                self.frame.init(source).map_err(io::Error::other)?;
+                return Ok(true);
+            }
+            let mut length = [0; 4];
+            self.input.read_exact(&mut length)?;
+            let length = u64::from(u32::from_le_bytes(length));
+            if io::copy(&mut self.input.by_ref().take(length), &mut io::sink())? != length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.frame.can_collect() == 0 {
+            if self.frame.is_finished() {
+                if !self.next_frame()? {
+                    return Ok(0);
+                }
+            } else {
+                self.frame
+                    .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(io::Error::other)?;
+            }
+        }
+        self.frame.read(buffer)
+    }
+}

@@ -1,0 +1,241 @@
+//! The last steps in the child before the container's program: ids, capabilities, filter, exec.
+//!
+//! The same for the first process, for `exec` and for probes, so that none is less confined.
+
+pub mod seccomp;
+pub mod user;
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        stat::{Mode, umask},
+    },
+    unistd::{Gid, Uid},
+};
+use rustix::fs::OFlags;
+
+use crate::{
+    rootfs::{Step, StepError, tree},
+    shim::protocol::Reason,
+    sys::process,
+};
+
+/// Docker's default set.
+pub const CAPABILITIES: [Capability; 14] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FSETID,
+    Capability::CAP_FOWNER,
+    Capability::CAP_MKNOD,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_KILL,
+    Capability::CAP_AUDIT_WRITE,
+];
+
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is to run.
+pub struct Program<'a> {
+    pub argv: &'a [String],
+    pub environment: BTreeMap<String, String>,
+    pub user: &'a str,
+    pub working_dir: &'a Path,
+    pub hostname: &'a str,
+}
+
+/// Standard input, output and error.
+pub struct Stdio {
+    pub descriptors: [OwnedFd; 3],
+    /// `descriptors[0]` becomes the controlling terminal.
+    pub terminal: bool,
+}
+
+/// Becomes root of the user namespace it has just entered, and stays closed to ptrace and /proc.
+///
+/// # Errors
+/// As setresuid(2).
+pub fn become_namespace_root() -> Result<(), StepError> {
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setgroups(&[]).step("drop", "supplementary groups")?;
+    nix::unistd::setresgid(group, group, group).step("become", "gid 0 of the container")?;
+    nix::unistd::setresuid(user, user, user).step("become", "uid 0 of the container")?;
+    // A change of ids sets the flag to what fs.suid_dumpable says.
+    prctl::set_dumpable(false).step("set", "PR_SET_DUMPABLE")
+}
+
+/// Does not come back when it succeeds. Called as root of the container, inside its tree.
+///
+/// # Errors
+/// The first step that failed.
+pub fn run(
+    program: Program<'_>,
+    stdio: Stdio,
+    filter: &[libc::sock_filter],
+) -> Result<Infallible, StepError> {
+    let root =
+        rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).step("open", "/")?;
+    let account = user::look_up(root.as_fd(), program.user)?;
+    umask(Mode::from_bits_truncate(0o022));
+    enter_working_dir(root.as_fd(), program.working_dir, &account)?;
+    let mut environment = program.environment;
+    environment
+        .entry("PATH".into())
+        .or_insert_with(|| SEARCH_PATH.into());
+    environment
+        .entry("HOSTNAME".into())
+        .or_insert_with(|| program.hostname.into());
+    environment
+        .entry("HOME".into())
+        .or_insert_with(|| account.home.clone());
+
+    process::default_signals();
+    nix::unistd::setsid().step("start", "a session")?;
+    for descriptor in &stdio.descriptors {
+        // So that a program may open /dev/stdout; a descriptor from elsewhere stays as it is.
+        let _ = nix::unistd::fchown(
+            descriptor,
+            Some(Uid::from_raw(account.uid)),
+            Some(Gid::from_raw(account.gid)),
+        );
+    }
+    for (number, descriptor) in stdio.descriptors.iter().enumerate() {
+        process::place(descriptor.as_fd(), number as i32).step("set up", "standard input and output")?;
+    }
+    if stdio.terminal {
+        process::control_terminal().step("take", "the terminal")?;
+    }
+    process::close_on_exec_from(3).step("close", "descriptors")?;
+
+    let argv: Vec<CString> = program
+        .argv
+        .iter()
+        .map(|text| c_string(text))
+        .collect::<Result<_, _>>()?;
+    let envp: Vec<CString> = environment
+        .iter()
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect::<Result<_, _>>()?;
+    let Some(name) = program.argv.first() else {
+        return Err(StepError::spec(
+            "there is no command; set `command` or use an image that has one",
+        ));
+    };
+    let candidates = candidates(name, &environment["PATH"]);
+
+    confine(&account, filter)?;
+    let mut refusal = Errno::ENOENT;
+    for path in &candidates {
+        let Err(error) = nix::unistd::execve(path, &argv, &envp);
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => refusal = error,
+            other => {
+                refusal = other;
+                break;
+            }
+        }
+    }
+    Err(exec_error(name, refusal))
+}
+
+fn exec_error(name: &str, errno: Errno) -> StepError {
+    let (advice, reason) = match errno {
+        Errno::ENOENT => (
+            "is not in the image (or its interpreter is not); correct `command`",
+            Reason::Spec,
+        ),
+        Errno::EACCES => (
+            "may not be executed; make it executable in the image or correct `command`",
+            Reason::Spec,
+        ),
+        Errno::ENOEXEC => (
+            "is no program for this machine; use an image of this architecture",
+            Reason::Spec,
+        ),
+        _ => ("could not be executed; look at the error number", Reason::System),
+    };
+    StepError {
+        message: format!("the command `{name}` {advice} ({})", errno.desc()),
+        errno: Some(errno as i32),
+        reason,
+    }
+}
+
+fn candidates(name: &str, search: &str) -> Vec<CString> {
+    if name.contains('/') {
+        return CString::new(name).into_iter().collect();
+    }
+    search
+        .split(':')
+        .map(|directory| if directory.is_empty() { "." } else { directory })
+        .filter_map(|directory| CString::new(format!("{directory}/{name}")).ok())
+        .collect()
+}
+
+fn c_string(text: &str) -> Result<CString, StepError> {
+    CString::new(text).map_err(|_| {
+        StepError::spec(format!(
+            "{text:?} has a NUL byte; remove it from the command or environment"
+        ))
+    })
+}
+
+fn enter_working_dir(root: BorrowedFd<'_>, path: &Path, account: &user::Account) -> Result<(), StepError> {
+    let refused = |why: String| {
+        StepError::spec(format!(
+            "working_dir {} cannot be entered: {why}; choose a directory of the image",
+            path.display()
+        ))
+    };
+    let directory = tree::make_owned(
+        root,
+        path,
+        tree::Kind::Directory,
+        Some((account.uid, account.gid)),
+    )
+    .map_err(|error| refused(error.message))?;
+    nix::unistd::fchdir(&directory).map_err(|error| refused(error.desc().to_owned()))
+}
+
+/// Filter first (it needs CAP_SYS_ADMIN while no_new_privs is off), then the sets, then the ids.
+fn confine(account: &user::Account, filter: &[libc::sock_filter]) -> Result<(), StepError> {
+    let keep: CapsHashSet = CAPABILITIES.into_iter().collect();
+    process::load_filter(filter).step("load", "the seccomp filter")?;
+    let failed = |error: caps::errors::CapsError| StepError {
+        message: format!("cannot set the capabilities: {error}"),
+        errno: None,
+        reason: Reason::System,
+    };
+    for capability in caps::runtime::thread_all_supported() {
+        if !keep.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient).map_err(failed)?;
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &keep).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &keep).map_err(failed)?;
+    let groups: Vec<Gid> = account.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    let (user, group) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    nix::unistd::setgroups(&groups).step("set", "supplementary groups")?;
+    nix::unistd::setresgid(group, group, group).step("become", format!("gid {group}"))?;
+    nix::unistd::setresuid(user, user, user).step("become", format!("uid {user}"))?;
+    // A shortcut only: programs that change their ids clear it.
+    prctl::set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL)).step("set", "PR_SET_PDEATHSIG")
+}

@@ -1,0 +1,245 @@
+//! Docker's default seccomp profile for the native architecture, as classic BPF (seccomp(2), bpf(4)).
+//!
+//! Calls through a foreign entry (i386, x32) get ENOSYS: allowing them would let a program around the
+//! rules for `socket`. The set is that of moby/profiles `default.json` (June 2026) with the fourteen
+//! default capabilities; what it does not name gets EPERM, `clone3` gets ENOSYS so that a C library
+//! falls back to `clone`, whose flags can be looked at.
+
+use libc::sock_filter;
+
+/// Allowed whatever the arguments: ranges of system call numbers, both ends included.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED: &[(u32, u32)] = &[
+    (0, 40),
+    (42, 55),
+    (57, 102),
+    (104, 133),
+    (137, 138),
+    (140, 152),
+    (154, 154),
+    (157, 162),
+    (186, 211),
+    (213, 226),
+    (228, 235),
+    (240, 245),
+    (247, 247),
+    (251, 255),
+    (257, 271),
+    (273, 278),
+    (280, 297),
+    (299, 299),
+    (301, 303),
+    (305, 307),
+    (309, 311),
+    (314, 319),
+    (322, 322),
+    (324, 335),
+    (424, 424),
+    (434, 434),
+    (436, 437),
+    (439, 439),
+    (441, 441),
+    (444, 449),
+    (451, 458),
+    (462, 466),
+];
+#[cfg(target_arch = "aarch64")]
+const ALLOWED: &[(u32, u32)] = &[
+    (0, 17),
+    (19, 38),
+    (43, 57),
+    (59, 59),
+    (61, 88),
+    (90, 91),
+    (93, 96),
+    (98, 103),
+    (107, 111),
+    (113, 115),
+    (117, 141),
+    (143, 160),
+    (163, 169),
+    (171, 197),
+    (199, 216),
+    (221, 223),
+    (226, 234),
+    (240, 240),
+    (242, 243),
+    (260, 261),
+    (263, 263),
+    (266, 267),
+    (269, 271),
+    (274, 279),
+    (281, 281),
+    (283, 293),
+    (424, 424),
+    (434, 434),
+    (436, 437),
+    (439, 439),
+    (441, 441),
+    (444, 449),
+    (451, 458),
+    (462, 466),
+];
+
+/// AUDIT_ARCH_… of linux/audit.h.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Numbers from here on are the x32 entry.
+const X32: u32 = 0x4000_0000;
+
+/// CLONE_NEW…: cgroup, uts, ipc, user, pid, net, mount.
+const NAMESPACES: u32 = 0x7e02_0000;
+
+/// Address families `socket` may have: those of moby's list; AF_ALG (38) and AF_VSOCK (40) are not.
+const FAMILIES: &[(u32, u32)] = &[
+    (0, 11),
+    (13, 18),
+    (21, 22),
+    (24, 24),
+    (26, 33),
+    (35, 36),
+    (39, 39),
+    (41, 45),
+];
+
+/// Linux, UNAME26, ADDR_NO_RANDOMIZE-less variants, and "ask".
+const PERSONALITIES: &[(u32, u32)] = &[
+    (0, 0),
+    (8, 8),
+    (0x2_0000, 0x2_0000),
+    (0x2_0008, 0x2_0008),
+    (u32::MAX, u32::MAX),
+];
+
+const ALLOW: sock_filter = give(libc::SECCOMP_RET_ALLOW);
+const REFUSE: sock_filter = give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+const UNKNOWN: sock_filter = give(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+
+/// Offsets in struct seccomp_data.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+const fn give(value: u32) -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, value)
+}
+
+const fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        code: (libc::BPF_JMP | code | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    }
+}
+
+const fn load(offset: u32) -> sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+/// A range of numbers and what to do with it.
+#[derive(Debug, Clone)]
+struct Rule {
+    low: u32,
+    high: u32,
+    program: Vec<sock_filter>,
+}
+
+/// The whole filter.
+pub fn default_filter() -> Vec<sock_filter> {
+    let mut rules: Vec<Rule> = ALLOWED
+        .iter()
+        .map(|&(low, high)| Rule {
+            low,
+            high,
+            program: vec![ALLOW],
+        })
+        .collect();
+    let single = |number: i64, program: Vec<sock_filter>| Rule {
+        low: number as u32,
+        high: number as u32,
+        program,
+    };
+    rules.push(single(libc::SYS_socket, first_argument_in(FAMILIES)));
+    rules.push(single(libc::SYS_personality, first_argument_in(PERSONALITIES)));
+    rules.push(single(
+        libc::SYS_clone,
+        vec![
+            load(FIRST_ARGUMENT),
+            jump(libc::BPF_JSET, NAMESPACES, 1, 0),
+            ALLOW,
+            REFUSE,
+        ],
+    ));
+    rules.push(single(libc::SYS_clone3, vec![UNKNOWN]));
+    rules.sort_by_key(|rule| rule.low);
+    let mut filter = vec![
+        load(ARCH),
+        jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
+        UNKNOWN,
+        load(NUMBER),
+        jump(libc::BPF_JGE, X32, 0, 1),
+        UNKNOWN,
+    ];
+    filter.extend(search(&rules));
+    filter
+}
+
+/// `ranges` of the low half of the first argument are allowed; the kernel, too, takes it as an int.
+fn first_argument_in(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
+    let rules: Vec<Rule> = ranges
+        .iter()
+        .map(|&(low, high)| Rule {
+            low,
+            high,
+            program: vec![ALLOW],
+        })
+        .collect();
+    let mut program = vec![load(FIRST_ARGUMENT)];
+    program.extend(search(&rules));
+    program
+}
+
+/// A binary search over sorted, disjoint rules for the number in the accumulator.
+fn search(rules: &[Rule]) -> Vec<sock_filter> {
+    match rules {
+        [] => vec![REFUSE],
+        [rule] => {
+            let mut program = vec![
+                jump(libc::BPF_JGE, rule.low, 1, 0),
+                REFUSE,
+                jump(libc::BPF_JGT, rule.high, 0, 1),
+                REFUSE,
+            ];
+            program.extend(&rule.program);
+            program
+        }
+        _ => {
+            let (left, right) = rules.split_at(rules.len() / 2);
+            let below = search(left);
+            // Conditional jumps reach 255 instructions, the plain one any distance.
+            let mut program = vec![
+                jump(libc::BPF_JGE, right[0].low, 0, 1),
+                statement(libc::BPF_JMP | libc::BPF_JA, below.len() as u32),
+            ];
+            program.extend(below);
+            program.extend(search(right));
+            program
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The filter, run by a small interpreter of classic BPF.
+
+use super::*;
+
+fn verdict(arch: u32, number: u32, argument: u32) -> u32 {
+    let filter = default_filter();
+    let (mut at, mut accumulator) = (0, 0);
+    loop {
+        let step = filter[at];
+        let code = u32::from(step.code);
+        at += 1;
+        match code & 7 {
+            libc::BPF_LD => {
+                accumulator = match step.k {
+                    NUMBER => number,
+                    ARCH => arch,
+                    _ => argument,
+                }
+            }
+            libc::BPF_RET => return step.k,
+            libc::BPF_JMP => {
+                let taken = match code & 0xf0 {
+                    libc::BPF_JA => {
+                        at += step.k as usize;
+                        continue;
+                    }
+                    libc::BPF_JEQ => accumulator == step.k,
+                    libc::BPF_JGT => accumulator > step.k,
+                    libc::BPF_JGE => accumulator >= step.k,
+                    _ => accumulator & step.k != 0,
+                };
+                at += usize::from(if taken { step.jt } else { step.jf });
+            }
+            other => panic!("instruction class {other}"),
+        }
+    }
+}
+
+#[test]
+fn every_call_gets_the_verdict_of_the_profile() {
+    for number in 0..600 {
+        let expected = if ALLOWED.iter().any(|&(low, high)| (low..=high).contains(&number)) {
+            ALLOW.k
+        } else if i64::from(number) == libc::SYS_clone3 {
+            UNKNOWN.k
+        } else if [libc::SYS_socket, libc::SYS_personality, libc::SYS_clone].contains(&i64::from(number)) {
+            continue;
+        } else {
+            REFUSE.k
+        };
+        assert_eq!(verdict(ARCHITECTURE, number, 0), expected, "call {number}");
+    }
+}
+
+#[test]
+fn arguments_and_entries_are_looked_at() {
+    let socket = libc::SYS_socket as u32;
+    let clone = libc::SYS_clone as u32;
+    let personality = libc::SYS_personality as u32;
+    let cases = [
+        ("AF_INET", ARCHITECTURE, socket, 2, ALLOW.k),
+        ("AF_UNIX", ARCHITECTURE, socket, 1, ALLOW.k),
+        ("AF_ALG", ARCHITECTURE, socket, 38, REFUSE.k),
+        ("AF_VSOCK", ARCHITECTURE, socket, 40, REFUSE.k),
+        ("a family above all", ARCHITECTURE, socket, 99, REFUSE.k),
+        ("a thread", ARCHITECTURE, clone, 0x3d_0f00, ALLOW.k),
+        ("a user namespace", ARCHITECTURE, clone, 0x1000_0000, REFUSE.k),
+        (
+            "asking the personality",
+            ARCHITECTURE,
+            personality,
+            u32::MAX,
+            ALLOW.k,
+        ),
+        (
+            "READ_IMPLIES_EXEC",
+            ARCHITECTURE,
+            personality,
+            0x40_0000,
+            REFUSE.k,
+        ),
+        ("the i386 entry", 0x4000_0003, 102, 0, UNKNOWN.k),
+        ("the x32 entry", ARCHITECTURE, X32 + 1, 0, UNKNOWN.k),
+        ("mount", ARCHITECTURE, libc::SYS_mount as u32, 0, REFUSE.k),
+        (
+            "io_uring_setup",
+            ARCHITECTURE,
+            libc::SYS_io_uring_setup as u32,
+            0,
+            REFUSE.k,
+        ),
+    ];
+    for (what, arch, number, argument, expected) in cases {
+        assert_eq!(verdict(arch, number, argument), expected, "{what}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The Linux host as the reconciler sees it: the rooms of this crate put together.
+
+mod adopt;
+mod apply;
+mod error;
+mod events;
+mod observe;
+mod sandboxes;
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use nix::time::{ClockId, clock_gettime};
+use reconciler::{
+    observed::Observed,
+    plan::action::Action,
+    port::{ActionError, Backend, HostEvent, Scope},
+    spec::NetworkSpec,
+    time::Now,
+};
+use tokio::sync::mpsc;
+
+pub use error::OpenError;
+
+use crate::{
+    cgroup,
+    firewall::Firewall,
+    image,
+    layout::Layout,
+    names,
+    net::{Net, watch::Watch},
+    records,
+    shim::{self, spawn::Pool},
+    volume::Volumes,
+};
+use events::Watcher;
+use sandboxes::Sandboxes;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Shims kept ready: a small project starts without waiting for one.
+const READY: usize = 4;
+
+/// One root on this host.
+pub struct LinuxBackend {
+    layout: Layout,
+    boot_id: String,
+    /// This root's directory in the v2 tree.
+    cgroup: PathBuf,
+    net: Net,
+    firewall: Firewall,
+    images: image::Store,
+    volumes: Volumes,
+    networks: records::Store<NetworkSpec>,
+    id_bases: records::Store<u32>,
+    pool: Pool,
+    sandboxes: Arc<Sandboxes>,
+    watcher: Watcher,
+    /// Ends its thread when dropped.
+    _netlink: Watch,
+}
+
+impl LinuxBackend {
+    /// For the network namespace of the caller, by the holder of the root's lock only.
+    ///
+    /// # Errors
+    /// Something this host must offer is missing, or the state of the root cannot be used.
+    pub fn open(layout: &Layout) -> Result<Self, OpenError> {
+        for path in [&layout.state, &layout.run, &layout.shims(), &layout.zones()] {
+            fs::create_dir_all(path).map_err(|source| OpenError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let state = |source| OpenError::State {
+            path: layout.state.clone(),
+            source,
+        };
+        records::sweep(layout).map_err(state)?;
+        let volumes = Volumes::new(layout);
+        volumes.sweep().map_err(state)?;
+        let images = image::Store::open(layout);
+        images.sweep().map_err(OpenError::Images)?;
+        let net = Net::new(&layout.mark)?;
+        let firewall = Firewall::new(&layout.mark, &layout.run.join("forwarding"))?;
+        let watcher = Watcher::new().map_err(OpenError::Events)?;
+        let networks = records::Store::new(layout, records::kind::NETWORK);
+        let sandboxes = Arc::new(Sandboxes::default());
+        let netlink = events::watch_network(
+            &net,
+            firewall.port(),
+            layout.mark.clone(),
+            records::Store::new(layout, records::kind::NETWORK),
+            Arc::clone(&sandboxes),
+            watcher.sender(),
+        )?;
+        shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
+        Ok(LinuxBackend {
+            boot_id: fs::read_to_string(BOOT_ID)
+                .map_err(OpenError::Events)?
+                .trim()
+                .to_owned(),
+            cgroup: cgroup::root()
+                .map_err(OpenError::Cgroup)?
+                .join(names::cgroup(&layout.mark)),
+            pool: Pool::new(&layout.mark, READY, None, Some(&layout.run.join("shims.log")))
+                .map_err(OpenError::Spawn)?,
+            layout: layout.clone(),
+            net,
+            firewall,
+            images,
+            volumes,
+            networks,
+            id_bases: records::Store::new(layout, records::kind::ID_BASE),
+            sandboxes,
+            watcher,
+            _netlink: netlink,
+        })
+    }
+}
+
+impl Backend for LinuxBackend {
+    fn observe(&self, scope: &Scope, observed: &mut Observed) {
+        self.observe_scope(scope, observed);
+    }
+
+    fn apply(&self, action: &Action) -> Result<(), ActionError> {
+        self.apply_action(action).map_err(Into::into)
+    }
+
+    fn events(&self) -> mpsc::UnboundedReceiver<HostEvent> {
+        self.watcher.receiver()
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            boot: millis(ClockId::CLOCK_BOOTTIME),
+            wall: millis(ClockId::CLOCK_REALTIME),
+        }
+    }
+}
+
+/// Milliseconds of a clock; both clocks used here always exist, so a failure reads as the epoch.
+fn millis(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |time| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1000
+            + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
+    })
+}

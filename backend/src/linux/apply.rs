@@ -1,0 +1,371 @@
+//! From an action to the rooms that carry it out. Every action may be done twice.
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use reconciler::{
+    key::{InstanceKey, ResourceKey},
+    plan::action::Action,
+    spec::{ContainerSpec, MountSpec, SandboxSpec, Zone},
+};
+
+use super::{
+    LinuxBackend,
+    error::ApplyError,
+    sandboxes::{self, MAX_INTERFACES, Sandbox},
+};
+use crate::{
+    cgroup,
+    dns::zone,
+    layout::instance_name,
+    names,
+    net::OurLink,
+    shim::{
+        client::ClientError,
+        protocol::{Assignment, Reply, Request, Resolver, Run, SandboxState, Start},
+    },
+};
+
+/// How long the kernel may take to end killed processes before it is reported.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long links may outlive their namespace.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
+
+impl LinuxBackend {
+    pub(super) fn apply_action(&self, action: &Action) -> Result<(), ApplyError> {
+        match action {
+            Action::UnpackImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
+            Action::EnsureNetwork(spec) => {
+                self.networks.put(&spec.key.to_string(), spec)?;
+                Ok(self.net.ensure_network(spec)?)
+            }
+            Action::RemoveNetwork(key) => {
+                self.net.remove_network(key)?;
+                Ok(self.networks.remove(&key.to_string())?)
+            }
+            Action::EnsureVolume(spec) => self.volumes.ensure(spec).map(drop).map_err(Into::into),
+            Action::RemoveVolume(key) => Ok(self.volumes.remove(key)?),
+            Action::EnsureSandbox(spec) => self.ensure_sandbox(spec),
+            Action::RemoveSandbox(key) => self.remove_sandbox(key),
+            Action::StartContainer {
+                key,
+                spec,
+                fresh,
+                restarts,
+                streak,
+            } => self.start(key, spec, *fresh, *restarts, *streak),
+            Action::StopContainer(key) => self.stop(key),
+            Action::UpdateContainer { key, spec } => self
+                .ask(
+                    key,
+                    &Request::Amend {
+                        container: spec.clone(),
+                    },
+                )
+                .map(drop),
+            Action::SyncFirewall(spec) => Ok(self.firewall.sync(spec)?),
+            Action::SyncNames { network, zone } => self.sync_names(network, zone.as_ref()),
+        }
+    }
+
+    fn ensure_sandbox(&self, spec: &SandboxSpec) -> Result<(), ApplyError> {
+        self.keep_id_base(&spec.key.project, spec.id_base)?;
+        let sandbox = match self.sandboxes.get(&spec.key) {
+            Some(sandbox) => {
+                let request = Request::Update {
+                    sandbox: Box::new(spec.clone()),
+                    resolver: self.resolver(spec),
+                };
+                let old = self.state(&spec.key)?.record.assignment.sandbox;
+                self.ask(&spec.key, &request)?;
+                for endpoint in old.endpoints.iter().filter(|old| !spec.endpoints.contains(old)) {
+                    self.net.detach(&spec.key, &endpoint.interface)?;
+                }
+                sandbox
+            }
+            None => self.new_sandbox(spec)?,
+        };
+        let way_out = spec
+            .endpoints
+            .iter()
+            .position(|endpoint| endpoint.gateway.is_some());
+        for (index, endpoint) in spec.endpoints.iter().enumerate() {
+            self.net
+                .attach(&spec.key, endpoint, way_out == Some(index), sandbox.netns.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn new_sandbox(&self, spec: &SandboxSpec) -> Result<std::sync::Arc<Sandbox>, ApplyError> {
+        let directory = self.layout.container(&spec.key);
+        let logs = self.layout.logs(&spec.key);
+        for path in [&directory, &logs] {
+            fs::create_dir_all(path).map_err(|source| at(path, source))?;
+        }
+        let assignment = Assignment {
+            sandbox: spec.clone(),
+            mark: self.layout.mark.clone(),
+            cgroup: self.instance_cgroup(&spec.key),
+            socket: self.shim_socket(&spec.key),
+            directory,
+            logs,
+            resolver: self.resolver(spec),
+            boot_id: self.boot_id.clone(),
+        };
+        let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
+        let request = Request::Assign(Box::new(assignment));
+        let answer = client
+            .request(&request, &[])
+            .map_err(|error| asked(&spec.key, error))?;
+        let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
+            return Err(asked(&spec.key, ClientError::Unexpected));
+        };
+        self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
+        self.listen(&spec.key)?;
+        Ok(self
+            .sandboxes
+            .insert(spec.key.clone(), Sandbox::new(netns, client)))
+    }
+
+    fn start(
+        &self,
+        key: &InstanceKey,
+        spec: &ContainerSpec,
+        fresh: bool,
+        restarts: u32,
+        streak: u32,
+    ) -> Result<(), ApplyError> {
+        let volumes = spec.mounts.iter().filter_map(|mount| match mount {
+            MountSpec::Volume { volume, .. } => Some((volume.name.clone(), self.volumes.data(volume))),
+            MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+        });
+        let start = Start {
+            container: spec.clone(),
+            layers: self.images.layers(&spec.image_digest)?,
+            volumes: volumes.collect(),
+            fresh,
+            restarts,
+            streak,
+        };
+        self.ask(key, &Request::Start(Box::new(start))).map(drop)
+    }
+
+    /// Signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
+    fn stop(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        if self.sandboxes.get(key).is_none() {
+            let cgroup = self.instance_cgroup(key);
+            cgroup::kill(&cgroup).map_err(|source| at(&cgroup, source))?;
+            return self.wait_empty(key, &cgroup);
+        }
+        let state = self.state(key)?;
+        if let (Run::Running { .. }, Some(container)) = (&state.run, &state.record.container) {
+            self.ask(
+                key,
+                &Request::Signal {
+                    signal: container.stop_signal,
+                },
+            )?;
+            let deadline = Instant::now() + Duration::from_millis(container.stop_grace);
+            // The first process decides when the service has stopped; the rest is killed with it.
+            while Instant::now() < deadline && matches!(self.state(key)?.run, Run::Running { .. }) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.ask(key, &Request::Kill)?;
+        let payload = self.instance_cgroup(key).join("payload");
+        self.wait_empty(key, &payload)?;
+        let deadline = Instant::now() + KILL_PATIENCE;
+        while matches!(self.state(key)?.run, Run::Running { .. }) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn remove_sandbox(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        self.end_shim(key)?;
+        let cgroup = self.instance_cgroup(key);
+        cgroup::kill(&cgroup).map_err(|source| at(&cgroup, source))?;
+        self.wait_empty(key, &cgroup)?;
+        // The namespace goes with its last descriptor, and its links with it: cheaper than one by one.
+        drop(self.sandboxes.remove(key));
+        cgroup::remove(&cgroup).map_err(|source| at(&cgroup, source))?;
+        // The directory of the project goes with its last instance; one that is not empty stays.
+        if let Some(project) = cgroup.parent() {
+            let _ = fs::remove_dir(project);
+        }
+        remove_file(&self.shim_socket(key))?;
+        let directory = self.layout.container(key);
+        remove_tree(&directory)?;
+        if let Some(project) = directory.parent() {
+            let _ = fs::remove_dir(project);
+        }
+        self.wait_links_gone(key)
+    }
+
+    /// A shim that has not moved yet lives in the idle leaf, where the kill of the cgroup misses it.
+    fn end_shim(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        if self.sandboxes.get(key).is_some()
+            && self.ask(key, &Request::Kill).is_ok()
+            && self.ask(key, &Request::Leave).is_ok()
+        {
+            return Ok(());
+        }
+        let shims = cgroup::find_shims(&self.layout.mark).map_err(|source| at(&self.cgroup, source))?;
+        for (pid, _) in shims.into_iter().filter(|(_, record)| record.key == *key) {
+            kill_shim(pid, key).map_err(|source| at(&self.cgroup, source.into()))?;
+        }
+        Ok(())
+    }
+
+    /// The kernel removes links of a namespace that has gone a little later; what is left then is
+    /// deleted one by one, so that the next sandbox of this key finds its names free.
+    fn wait_links_gone(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        let prefix = names::veth_prefix(&self.layout.mark);
+        let deadline = Instant::now() + LINK_PATIENCE;
+        loop {
+            let links = self.net.our_links()?;
+            let mine = |link: &&OurLink| {
+                link.name.starts_with(&prefix) && sandboxes::owns(&self.layout.mark, key, &link.name)
+            };
+            let left: Vec<&OurLink> = links.iter().filter(mine).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                for index in 0..MAX_INTERFACES {
+                    self.net.detach(key, &format!("eth{index}"))?;
+                }
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn wait_empty(&self, key: &InstanceKey, cgroup: &Path) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        while cgroup::populated(cgroup).map_err(|source| at(cgroup, source))? {
+            if started.elapsed() > KILL_PATIENCE {
+                return Err(ApplyError::StillAlive {
+                    key: key.clone(),
+                    after: KILL_PATIENCE.as_secs() * 1000,
+                    cgroup: cgroup.to_owned(),
+                });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self, network: &ResourceKey, zone: Option<&Zone>) -> Result<(), ApplyError> {
+        let path = self.zone_file(network);
+        match zone {
+            Some(zone) => zone::write(&path, zone).map_err(|source| at(&path, source)),
+            None => remove_file(&path),
+        }
+    }
+
+    fn keep_id_base(&self, project: &str, base: u32) -> Result<(), ApplyError> {
+        if self.id_bases.get(project)?.is_none() {
+            self.id_bases.put(project, &base)?;
+        }
+        Ok(())
+    }
+
+    /// Zones in the order of the endpoints; names of the outside only where there is a way out.
+    fn resolver(&self, spec: &SandboxSpec) -> Resolver {
+        Resolver {
+            zones: spec
+                .endpoints
+                .iter()
+                .map(|endpoint| self.zone_file(&endpoint.network))
+                .collect(),
+            forward: spec.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+        }
+    }
+
+    pub(super) fn instance_cgroup(&self, key: &InstanceKey) -> std::path::PathBuf {
+        self.cgroup.join(&key.project).join(instance_name(key))
+    }
+
+    pub(super) fn shim_socket(&self, key: &InstanceKey) -> std::path::PathBuf {
+        self.layout.shims().join(format!(
+            "{}.sock",
+            crate::names::short_hash(key.to_string().as_bytes())
+        ))
+    }
+
+    pub(super) fn zone_file(&self, network: &ResourceKey) -> std::path::PathBuf {
+        self.layout.zones().join(format!(
+            "{}.zone",
+            crate::names::short_hash(network.to_string().as_bytes())
+        ))
+    }
+
+    pub(super) fn state(&self, key: &InstanceKey) -> Result<SandboxState, ApplyError> {
+        match self.ask(key, &Request::State)? {
+            Reply::State(state) => Ok(*state),
+            _ => Err(asked(key, ClientError::Unexpected)),
+        }
+    }
+
+    /// One request to the shim of an instance; a refusal is an error with the shim's own words.
+    pub(super) fn ask(&self, key: &InstanceKey, request: &Request) -> Result<Reply, ApplyError> {
+        let sandbox = self
+            .sandboxes
+            .get(key)
+            .ok_or_else(|| ApplyError::NoSandbox { key: key.clone() })?;
+        let answer = sandbox.client().request(request, &[]);
+        answer.map(|(reply, _)| reply).map_err(|error| asked(key, error))
+    }
+}
+
+fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {
+    match source {
+        ClientError::Refused { message, reason, .. } => ApplyError::Refused { message, reason },
+        source => ApplyError::Client {
+            key: key.clone(),
+            source,
+        },
+    }
+}
+
+/// The process is checked again under its pidfd, so that a number used anew is never hit.
+fn kill_shim(pid: u32, key: &InstanceKey) -> rustix::io::Result<()> {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Ok(());
+    };
+    match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(process) if cgroup::record_of(pid).is_some_and(|record| record.key == *key) => {
+            pidfd_send_signal(&process, Signal::KILL)
+        }
+        Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> ApplyError {
+    ApplyError::Path {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), ApplyError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<(), ApplyError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, error)),
+        _ => Ok(()),
+    }
+}

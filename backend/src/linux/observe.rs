@@ -1,0 +1,182 @@
+//! From the rooms to what the plan compares. What cannot be read is Unknown.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+};
+
+use reconciler::{
+    key::{InstanceKey, ResourceKey},
+    observed::{Fact, Health, Instance, Network, Observed, State},
+    port::Scope,
+    spec::{NetworkSpec, SandboxSpec},
+};
+
+use super::LinuxBackend;
+use crate::{
+    dns::zone,
+    shim::protocol::{HealthState, Run, SandboxState},
+};
+
+impl LinuxBackend {
+    pub(super) fn observe_scope(&self, scope: &Scope, observed: &mut Observed) {
+        observed.boot_id.clone_from(&self.boot_id);
+        for reference in &scope.images {
+            let image = self.images.resolve(reference).map_or_else(unknown, Fact::Known);
+            observed.images.insert(reference.clone(), image);
+        }
+        if scope.all || !scope.networks.is_empty() {
+            observed.networks = self.observe_networks();
+            observed.routes = self.net.routes().map_or_else(unknown, Fact::Known);
+        }
+        if scope.all || !scope.volumes.is_empty() {
+            observed.volumes = self.volumes.observe().map_or_else(unknown, Fact::Known);
+        }
+        if scope.all {
+            observed.instances = self.observe_all_instances();
+            observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
+        } else if let Fact::Known(instances) = &mut observed.instances {
+            for key in &scope.instances {
+                match self.observe_instance(key) {
+                    Some(instance) => drop(instances.insert(key.clone(), instance)),
+                    None => drop(instances.remove(key)),
+                }
+            }
+            if !scope.instances.is_empty() {
+                observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
+            }
+        }
+        if scope.all || scope.firewall {
+            observed.firewall = self.firewall.observe().map_or_else(unknown, Fact::Known);
+        }
+        if scope.all || scope.zones {
+            observed.zones = self.observe_zones();
+        }
+    }
+
+    fn observe_networks(&self) -> Fact<BTreeMap<ResourceKey, Network>> {
+        let records = match self.networks.list() {
+            Ok(records) => records,
+            Err(error) => return unknown(error),
+        };
+        let specs: Vec<NetworkSpec> = records.into_values().collect();
+        let mut drift = match self.net.observe_networks(&specs) {
+            Ok(drift) => drift,
+            Err(error) => return unknown(error),
+        };
+        let network = |spec: NetworkSpec| {
+            let drift = drift.remove(&spec.key).unwrap_or_default();
+            (spec.key.clone(), Network { spec, drift })
+        };
+        Fact::Known(specs.into_iter().map(network).collect())
+    }
+
+    fn observe_all_instances(&self) -> Fact<BTreeMap<InstanceKey, Instance>> {
+        let keys = match self.adopt() {
+            Ok(keys) => keys,
+            Err(error) => return unknown(error),
+        };
+        let observe = |key: InstanceKey| self.observe_instance(&key).map(|instance| (key, instance));
+        Fact::Known(keys.into_iter().filter_map(observe).collect())
+    }
+
+    /// `None`: there is neither a shim nor anything left of it.
+    fn observe_instance(&self, key: &InstanceKey) -> Option<Instance> {
+        let cgroup = self.instance_cgroup(key);
+        let Some(sandbox) = self.sandboxes.get(key) else {
+            return cgroup.exists().then(|| self.lost(key));
+        };
+        match self.state(key) {
+            Ok(state) => {
+                let drift = self
+                    .net
+                    .endpoints_drift(&state.record.assignment.sandbox, sandbox.netns.as_fd());
+                let mut drift = drift.unwrap_or_else(|error| vec![chain(&error)]);
+                for port in &state.record.assignment.sandbox.ports {
+                    if !state.ports.contains(port) {
+                        drift.push(format!("port {} is not reserved", port.published));
+                    }
+                }
+                Some(instance(state, drift))
+            }
+            Err(error) => {
+                tracing::warn!(key = %key, error = chain(&error), "a supervisor does not answer");
+                self.sandboxes.remove(key);
+                Some(self.lost(key))
+            }
+        }
+    }
+
+    /// What is left when the shim is gone: nothing is known of it but that it must go.
+    fn lost(&self, key: &InstanceKey) -> Instance {
+        Instance {
+            sandbox: SandboxSpec {
+                key: key.clone(),
+                id_base: 0,
+                endpoints: Vec::new(),
+                ports: Vec::new(),
+            },
+            container: None,
+            state: State::Lost,
+            drift: Vec::new(),
+            restarts: 0,
+            streak: 0,
+            started_at: None,
+            started_wall: None,
+            health: Health::None,
+        }
+    }
+
+    /// A zone file that is missing or cannot be read shows as a network without names.
+    fn observe_zones(&self) -> Fact<BTreeMap<ResourceKey, reconciler::spec::Zone>> {
+        let networks: BTreeSet<ResourceKey> = match self.networks.list() {
+            Ok(records) => records.into_values().map(|spec| spec.key).collect(),
+            Err(error) => return unknown(error),
+        };
+        let zone = |key: ResourceKey| {
+            let zone = zone::read(&self.zone_file(&key)).ok()?;
+            Some((key, zone))
+        };
+        Fact::Known(networks.into_iter().filter_map(zone).collect())
+    }
+}
+
+fn instance(state: SandboxState, drift: Vec<String>) -> Instance {
+    let record = state.record;
+    Instance {
+        sandbox: record.assignment.sandbox,
+        container: record.container,
+        state: match state.run {
+            Run::Created => State::Created,
+            Run::Running { pid } => State::Running { pid },
+            Run::Exited { code, at } => State::Exited { code, at },
+        },
+        drift,
+        restarts: record.restarts,
+        streak: record.streak,
+        started_at: record.started_boot,
+        started_wall: record.started_wall,
+        health: match state.health {
+            HealthState::None => Health::None,
+            HealthState::Starting => Health::Starting,
+            HealthState::Healthy => Health::Healthy,
+            HealthState::Unhealthy => Health::Unhealthy,
+        },
+    }
+}
+
+fn unknown<T>(error: impl std::error::Error) -> Fact<T> {
+    Fact::Unknown(chain(&error))
+}
+
+/// The error and everything behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

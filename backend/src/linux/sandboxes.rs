@@ -1,0 +1,72 @@
+//! The sandboxes this agent knows: a connection to each shim and a descriptor of each network namespace.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use reconciler::key::InstanceKey;
+
+use crate::{names, shim::client::Client};
+
+/// Whether a link is the host end of an interface of this instance.
+pub fn owns(mark: &str, key: &InstanceKey, link: &str) -> bool {
+    (0..MAX_INTERFACES).any(|index| names::veth(mark, key, &format!("eth{index}")) == link)
+}
+
+/// How many interfaces of a sandbox are told apart in hints; more are still repaired by the slow look.
+pub const MAX_INTERFACES: u32 = 8;
+
+/// One live sandbox. The agent holds the network namespace too, so that its links outlive the shim
+/// until they are taken down in order.
+pub struct Sandbox {
+    pub netns: OwnedFd,
+    client: Mutex<Client>,
+}
+
+impl Sandbox {
+    pub fn new(netns: OwnedFd, client: Client) -> Self {
+        Sandbox {
+            netns,
+            client: Mutex::new(client),
+        }
+    }
+
+    /// One conversation at a time.
+    pub fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+pub struct Sandboxes(Mutex<BTreeMap<InstanceKey, Arc<Sandbox>>>);
+
+impl Sandboxes {
+    pub fn get(&self, key: &InstanceKey) -> Option<Arc<Sandbox>> {
+        self.lock().get(key).cloned()
+    }
+
+    pub fn insert(&self, key: InstanceKey, sandbox: Sandbox) -> Arc<Sandbox> {
+        let sandbox = Arc::new(sandbox);
+        self.lock().insert(key, Arc::clone(&sandbox));
+        sandbox
+    }
+
+    pub fn remove(&self, key: &InstanceKey) -> Option<Arc<Sandbox>> {
+        self.lock().remove(key)
+    }
+
+    /// Whose link this is.
+    pub fn owner(&self, mark: &str, link: &str) -> Option<InstanceKey> {
+        self.lock().keys().find(|key| owns(mark, key, link)).cloned()
+    }
+
+    pub fn keys(&self) -> Vec<InstanceKey> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceKey, Arc<Sandbox>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,214 @@
+//! Reads and follows the log files of one instance across rotation.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{CURRENT, FILES};
+
+/// One line as it was printed; split ones are joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// RFC 3339, nanoseconds.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    pub text: Vec<u8>,
+}
+
+/// Oldest line first. As an iterator it ends where the files end; [`Reader::follow`] waits for more.
+#[derive(Debug)]
+pub struct Reader {
+    directory: PathBuf,
+    /// Still to be read, oldest first.
+    files: VecDeque<File>,
+    /// Inode of the newest file that was opened.
+    newest: u64,
+    buffer: Vec<u8>,
+    partial: Option<Line>,
+}
+
+impl Reader {
+    /// An instance that never ran has no lines.
+    ///
+    /// # Errors
+    /// As open(2), except that a missing file is empty.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let mut reader = Reader {
+            directory: directory.to_owned(),
+            files: VecDeque::new(),
+            newest: 0,
+            buffer: Vec::new(),
+            partial: None,
+        };
+        for number in (0..FILES).rev() {
+            reader.add(number)?;
+        }
+        Ok(reader)
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.directory.join(CURRENT),
+            number => self.directory.join(format!("{CURRENT}.{number}")),
+        }
+    }
+
+    fn add(&mut self, number: usize) -> io::Result<()> {
+        match File::open(self.path(number)) {
+            Ok(file) => {
+                let inode = file.metadata()?.ino();
+                if inode != self.newest {
+                    self.newest = inode;
+                    self.files.push_back(file);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next line that is there now.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let raw: Vec<u8> = self.buffer.drain(..=end).collect();
+                if let Some(line) = self.join(&raw[..end]) {
+                    return Ok(Some(line));
+                }
+            }
+            let Some(file) = self.files.front_mut() else {
+                if !self.look_for_more()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let mut chunk = vec![0; 64 << 10];
+            let count = file.read(&mut chunk)?;
+            self.buffer.extend_from_slice(&chunk[..count]);
+            if count == 0 {
+                // The newest stays open to be followed until another has taken its place.
+                if self.files.len() > 1 {
+                    self.files.pop_front();
+                } else if !self.look_for_more()? {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Files younger than the newest that is open; more than one when rotation was fast.
+    fn look_for_more(&mut self) -> io::Result<bool> {
+        let known = self.newest;
+        let mut younger = Vec::new();
+        for number in 0..FILES {
+            match std::fs::metadata(self.path(number)) {
+                Ok(found) if found.ino() == known => break,
+                Ok(_) => younger.push(number),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for number in younger.into_iter().rev() {
+            self.add(number)?;
+        }
+        Ok(self.newest != known)
+    }
+
+    fn join(&mut self, raw: &[u8]) -> Option<Line> {
+        let mut fields = raw.splitn(4, |byte| *byte == b' ');
+        let time = String::from_utf8_lossy(fields.next()?).into_owned();
+        let stream = String::from_utf8_lossy(fields.next()?).into_owned();
+        let tag = fields.next()?;
+        let text = fields.next()?;
+        let mut line = match self.partial.take() {
+            Some(begun) if begun.stream == stream => begun,
+            _ => Line {
+                time,
+                stream,
+                text: Vec::new(),
+            },
+        };
+        line.text.extend_from_slice(text);
+        if tag == b"P" {
+            self.partial = Some(line);
+            return None;
+        }
+        Some(line)
+    }
+
+    /// The next line, waiting for it until `stop` says so (asked every 100 ms).
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn follow(&mut self, stop: &mut dyn FnMut() -> bool) -> io::Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.next_line()? {
+                return Ok(Some(line));
+            }
+            if stop() {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Iterator for Reader {
+    type Item = io::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_line().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{
+        super::writer::{Lines, Writer},
+        *,
+    };
+
+    #[test]
+    fn lines_survive_splitting_rotation_and_a_missing_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(directory.path());
+        let mut lines = Lines::default();
+        let now = Timestamp::from_nanosecond(1_793_000_000_123_456_789).unwrap();
+        let mut reader = Reader::open(directory.path()).unwrap();
+        let long = vec![b'x'; 40_000];
+        let mut sent = Vec::new();
+        for number in 0..900 {
+            let mut text = format!("{number} ").into_bytes();
+            text.extend_from_slice(&long[..(number * 41) % 40_000]);
+            sent.push(text.clone());
+            text.push(b'\n');
+            for piece in text.chunks(5000) {
+                lines.take("stdout", piece, &mut writer, now);
+            }
+            if number % 50 == 0 {
+                while let Some(line) = reader.next_line().unwrap() {
+                    assert_eq!(line.text, sent.remove(0));
+                    assert_eq!(line.time, "2026-10-26T02:13:20.123456789Z");
+                }
+            }
+        }
+        lines.take("stderr", b"no end", &mut writer, now);
+        lines.finish("stderr", &mut writer, now);
+        sent.push(b"no end".to_vec());
+        let rest: Vec<_> = reader.map(|line| line.unwrap().text).collect();
+        assert!(rest == sent);
+        assert!(directory.path().join("current.log.1").exists());
+    }
+}

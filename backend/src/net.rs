@@ -1,0 +1,163 @@
+//! Bridges, sandbox interfaces and addresses of one root, on the host the agent runs on.
+
+pub mod endpoint;
+pub mod netlink;
+mod network;
+pub mod resolver;
+pub(crate) mod route;
+pub(crate) mod sysctl;
+pub mod watch;
+pub(crate) mod worker;
+
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
+
+use nix::sys::socket::SockProtocol;
+use reconciler::spec::Subnet;
+
+use self::{
+    netlink::{Netlink, NetlinkError},
+    worker::Worker,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error("cannot open a route socket; stead needs root")]
+    Open(#[source] NetlinkError),
+    #[error("cannot start the thread for network namespaces")]
+    Worker(#[source] io::Error),
+    #[error("cannot read the host's links, addresses or routes")]
+    Read(#[source] NetlinkError),
+    /// `route` is not ours.
+    #[error(
+        "subnet {}/{} overlaps the host's route to {}/{}: choose another subnet for the network, or remove \
+         the route",
+        subnet.address, subnet.prefix, route.address, route.prefix
+    )]
+    SubnetOverlap { subnet: Subnet, route: Subnet },
+    #[error("link {0} exists and is not a bridge: remove it with `ip link delete {0}`")]
+    NotABridge(String),
+    #[error("cannot {what} {link}")]
+    Link {
+        /// `make bridge`, `attach`, …
+        what: &'static str,
+        link: String,
+        #[source]
+        source: NetlinkError,
+    },
+    #[error("bridge {0} is missing; stead makes it again in its next pass")]
+    BridgeMissing(String),
+    #[error("cannot set {setting} below /proc/sys/net; is /proc/sys writable?")]
+    Sysctl {
+        setting: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot enter the network namespace of {instance}")]
+    Enter {
+        instance: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot lead names to the resolver of the sandbox")]
+    Resolver(#[source] NetlinkError),
+    #[error("interface {interface} of {instance} is held by something else: recreate the container")]
+    InterfaceTaken { instance: String, interface: String },
+}
+
+/// A link that carries the root's mark.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OurLink {
+    pub name: String,
+    /// `stead <mark> <key>`; empty when somebody removed it.
+    pub alias: String,
+    pub bridge: bool,
+}
+
+/// The network of one root. All calls block shortly.
+#[derive(Debug)]
+pub struct Net {
+    mark: String,
+    worker: Worker,
+    route: Netlink,
+}
+
+impl Net {
+    /// For the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Not root, or no more descriptors or threads.
+    pub fn new(mark: &str) -> Result<Self, NetError> {
+        Ok(Net {
+            mark: mark.to_owned(),
+            worker: Worker::start().map_err(NetError::Worker)?,
+            route: Netlink::open(SockProtocol::NetlinkRoute).map_err(NetError::Open)?,
+        })
+    }
+
+    /// The links that carry this root's mark: for adoption, leaks and orphans.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn our_links(&self) -> Result<Vec<OurLink>, NetError> {
+        let mut ours: Vec<_> = self
+            .links()?
+            .into_iter()
+            .filter(|link| self.is_ours(&link.name))
+            .map(|link| OurLink {
+                name: link.name,
+                alias: link.alias,
+                bridge: link.is_bridge,
+            })
+            .collect();
+        ours.sort();
+        Ok(ours)
+    }
+
+    /// IPv4 routes of the host that do not lead to our links: new subnets keep clear of them. No
+    /// default route and nothing of 127.0.0.0/8 or multicast.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn routes(&self) -> Result<BTreeSet<Subnet>, NetError> {
+        let ours: BTreeSet<u32> = self
+            .links()?
+            .into_iter()
+            .filter(|link| self.is_ours(&link.name))
+            .map(|link| link.index)
+            .collect();
+        Ok(route::routes(&self.route)
+            .map_err(NetError::Read)?
+            .into_iter()
+            .filter(|route| !route.link.is_some_and(|link| ours.contains(&link)))
+            .map(|route| route.destination)
+            .filter(|destination| {
+                destination.prefix != 0
+                    && !destination.address.is_loopback()
+                    && !destination.address.is_multicast()
+                    && destination.address != Ipv4Addr::BROADCAST
+            })
+            .collect())
+    }
+
+    fn links(&self) -> Result<Vec<route::Link>, NetError> {
+        route::links(&self.route).map_err(NetError::Read)
+    }
+
+    fn is_ours(&self, link: &str) -> bool {
+        ["stb", "stv"].iter().any(|prefix| {
+            link.strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with(&self.mark))
+        })
+    }
+}
+
+/// One contains the other.
+fn overlap(one: Subnet, other: Subnet) -> bool {
+    let shorter = u32::from(one.prefix.min(other.prefix));
+    let shift = 32 - shorter.min(32);
+    let cut = |address: Ipv4Addr| u32::from(address).checked_shr(shift).unwrap_or(0);
+    cut(one.address) == cut(other.address)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Stage 0: every source of the container's tree as a detached mount, made by the host's root.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt, chown},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::mount::{MsFlags, mount};
+use reconciler::spec::MountSpec;
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
+};
+
+use super::{Step, StepError};
+use crate::{
+    shim::protocol::{Assignment, Reason, Start},
+    sys::mount::{Attributes, set_attributes},
+};
+
+/// The six nodes of a container's /dev; bind mounts of the host's own.
+pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// What init attaches.
+pub struct Staged {
+    pub root: OwnedFd,
+    /// In the order of `container.mounts`; `None` for a tmpfs, which init makes itself.
+    pub mounts: Vec<Option<Source>>,
+    /// In the order of [`NODES`].
+    pub nodes: Vec<OwnedFd>,
+    /// `etc/hosts` and the like, with their sources.
+    pub generated: Vec<(&'static str, OwnedFd)>,
+    /// Where init attaches the root before it pivots; a directory of this mount namespace.
+    pub scratch: PathBuf,
+}
+
+/// A bind or a volume.
+pub struct Source {
+    pub mount: OwnedFd,
+    pub directory: bool,
+    /// To be filled from the image; the name to report when it is done.
+    pub fill: Option<String>,
+}
+
+/// Empties the upper directory when asked to and makes what a start needs on disk.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> {
+    let base = assignment.sandbox.id_base;
+    let directory = &assignment.directory;
+    for name in ["upper", "work"] {
+        let path = directory.join(name);
+        if start.fresh && path.exists() {
+            fs::remove_dir_all(&path).step("empty", path.display())?;
+        }
+    }
+    for name in ["upper", "work", "mnt"] {
+        let path = directory.join(name);
+        fs::create_dir_all(&path).step("make", path.display())?;
+    }
+    let upper = directory.join("upper");
+    chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
+    fs::set_permissions(&upper, PermissionsExt::from_mode(0o755))
+        .step("change the mode of", upper.display())?;
+    let container = &start.container;
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for endpoint in &assignment.sandbox.endpoints {
+        hosts.push_str(&format!("{}\t{}\n", endpoint.address, container.hostname));
+    }
+    let generated = [
+        ("hosts", hosts),
+        ("hostname", format!("{}\n", container.hostname)),
+        (
+            "resolv.conf",
+            "nameserver 127.0.0.11\noptions ndots:0\n".to_owned(),
+        ),
+    ];
+    for (name, text) in generated {
+        let path = directory.join(name);
+        let mut file = File::create(&path).step("write", path.display())?;
+        file.write_all(text.as_bytes()).step("write", path.display())?;
+        file.set_permissions(PermissionsExt::from_mode(0o644))
+            .step("change the mode of", path.display())?;
+    }
+    Ok(())
+}
+
+/// Enters a mount namespace of its own and makes everything [`Staged`] holds.
+///
+/// # Errors
+/// A source is missing or its file system refuses id-mapped mounts.
+pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Result<Staged, StepError> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
+    let scratch = assignment.directory.join("mnt");
+    let data = Some("mode=700");
+    mount(Some("tmpfs"), &scratch, Some("tmpfs"), MsFlags::empty(), data)
+        .step("mount a tmpfs on", scratch.display())?;
+    // Short relative names: the option string of a mount is one page.
+    std::env::set_current_dir(&scratch).step("enter", scratch.display())?;
+    let mut lowers = Vec::new();
+    for (number, layer) in start.layers.iter().enumerate() {
+        let name = number.to_string();
+        let clone = idmapped(layer, user, false, true)?;
+        attach_at(&clone, &name).step("attach layer", layer.display())?;
+        lowers.push(name);
+    }
+    let own = clone_tree(&assignment.directory, false).step("clone", assignment.directory.display())?;
+    attach_at(&own, "own").step("attach", assignment.directory.display())?;
+    fs::create_dir("root").step("make", "root")?;
+    let options = format!(
+        "lowerdir={},upperdir=own/upper,workdir=own/work",
+        lowers.join(":")
+    );
+    mount(
+        Some("overlay"),
+        "root",
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .step(
+        "mount an overlay of the image's layers over",
+        assignment.directory.join("upper").display(),
+    )?;
+    let root = clone_tree(Path::new("root"), false).step("clone", "the overlay")?;
+
+    let mut mounts = Vec::new();
+    for spec in &start.container.mounts {
+        mounts.push(source(spec, start, user)?);
+    }
+    let nodes = NODES
+        .iter()
+        .map(|name| {
+            let path = Path::new("/dev").join(name);
+            clone_tree(&path, false).step("clone", path.display())
+        })
+        .collect::<Result<_, _>>()?;
+    let generated = ["hosts", "hostname", "resolv.conf"]
+        .into_iter()
+        .map(|name| {
+            Ok((
+                name,
+                idmapped(&assignment.directory.join(name), user, false, false)?,
+            ))
+        })
+        .collect::<Result<_, StepError>>()?;
+    Ok(Staged {
+        root,
+        mounts,
+        nodes,
+        generated,
+        scratch,
+    })
+}
+
+fn source(spec: &MountSpec, start: &Start, user: BorrowedFd<'_>) -> Result<Option<Source>, StepError> {
+    match spec {
+        MountSpec::Tmpfs { .. } => Ok(None),
+        MountSpec::Bind {
+            source,
+            read_only,
+            create_host_path,
+            ..
+        } => {
+            if !source.exists() {
+                if !create_host_path {
+                    return Err(StepError::spec(format!(
+                        "the bind source {} does not exist; create it, or set bind.create_host_path",
+                        source.display()
+                    )));
+                }
+                fs::create_dir_all(source).step("make", source.display())?;
+            }
+            let directory = fs::metadata(source).step("look at", source.display())?.is_dir();
+            Ok(Some(Source {
+                mount: idmapped(source, user, true, *read_only)?,
+                directory,
+                fill: None,
+            }))
+        }
+        MountSpec::Volume {
+            volume,
+            read_only,
+            nocopy,
+            ..
+        } => {
+            let data = start.volumes.get(&volume.name).ok_or_else(|| StepError {
+                message: format!(
+                    "the volume {} has no directory; apply the project again",
+                    volume.name
+                ),
+                errno: None,
+                reason: Reason::Request,
+            })?;
+            let fill = super::fill::wanted(data, *nocopy)?.then(|| volume.name.clone());
+            // A volume to be filled becomes read-only when it is attached.
+            Ok(Some(Source {
+                mount: idmapped(data, user, false, *read_only && fill.is_none())?,
+                directory: true,
+                fill,
+            }))
+        }
+    }
+}
+
+fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
+}
+
+fn attach_at(mount: &OwnedFd, name: &str) -> std::io::Result<()> {
+    fs::create_dir(name)?;
+    move_mount(mount, "", CWD, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(())
+}
+
+/// A clone of `path` whose ids are the sandbox's.
+fn idmapped(
+    path: &Path,
+    user: BorrowedFd<'_>,
+    recursive: bool,
+    read_only: bool,
+) -> Result<OwnedFd, StepError> {
+    let clone = clone_tree(path, recursive).step("clone", path.display())?;
+    let set = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let attributes = Attributes {
+        set,
+        idmap: Some(user),
+        recursive,
+    };
+    set_attributes(clone.as_fd(), attributes).map_err(|error| StepError {
+        message: format!(
+            "the file system of {} does not take id-mapped mounts ({error}); use a directory on ext4, xfs, \
+             btrfs or tmpfs, or `userns_mode: host`",
+            path.display()
+        ),
+        errno: error.raw_os_error(),
+        reason: if error.raw_os_error() == Some(libc::EINVAL) {
+            Reason::Spec
+        } else {
+            Reason::System
+        },
+    })?;
+    Ok(clone)
+}

@@ -1,0 +1,256 @@
+//! Speaks to one shim: blocking, with a time limit per answer.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use super::{
+    protocol::{Event, Exec, Reason, Reply, Request, VERSION},
+    wire::{self, Inbox},
+};
+
+/// A start may fill volumes; nothing else takes long.
+const PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no answer from the shim; it is looked for again at the next observation")]
+    Io(#[from] io::Error),
+    #[error("{message}")]
+    Refused {
+        message: String,
+        errno: Option<i32>,
+        reason: Reason,
+    },
+    #[error("the shim speaks version {0} of the protocol, this stead {VERSION}; use the newer stead")]
+    Version(u32),
+    #[error("the shim answered what was not asked; upgrade it")]
+    Unexpected,
+}
+
+/// A connection whose ends have said their version.
+#[derive(Debug)]
+pub struct Client {
+    socket: UnixStream,
+    inbox: Inbox,
+    /// Process id of the shim.
+    pub pid: u32,
+    /// Its build, as `CARGO_PKG_VERSION`.
+    pub build: String,
+}
+
+impl Client {
+    /// To the control socket of an assigned shim.
+    ///
+    /// # Errors
+    /// Nobody listens (the shim is gone), or it does not answer.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        // Through /proc/self/fd: a socket's address has 108 bytes at most.
+        let name = path
+            .file_name()
+            .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let parent = std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?;
+        let short = Path::new("/proc/self/fd")
+            .join(parent.as_raw_fd().to_string())
+            .join(name);
+        Self::new(UnixStream::connect(short)?)
+    }
+
+    /// On a socket that is connected already.
+    ///
+    /// # Errors
+    /// No answer, or another version.
+    pub fn new(socket: UnixStream) -> Result<Self, ClientError> {
+        let mut client = Client {
+            socket,
+            inbox: Inbox::default(),
+            pid: 0,
+            build: String::new(),
+        };
+        match client.request(&Request::Hello { version: VERSION }, &[])? {
+            (
+                Reply::Welcome {
+                    version: VERSION,
+                    build,
+                    pid,
+                },
+                _,
+            ) => {
+                client.pid = pid;
+                client.build = build;
+                Ok(client)
+            }
+            (Reply::Welcome { version, .. }, _) => Err(ClientError::Version(version)),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// One question, one answer. Events that come in between are dropped: subscribe on a connection of
+    /// its own.
+    ///
+    /// # Errors
+    /// `Refused` carries what the shim said.
+    pub fn request(
+        &mut self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
+        let patience = if matches!(request, Request::Start(_)) {
+            START_PATIENCE
+        } else {
+            PATIENCE
+        };
+        self.socket.set_read_timeout(Some(patience))?;
+        self.socket.set_write_timeout(Some(PATIENCE))?;
+        wire::send(self.socket.as_fd(), request, descriptors)?;
+        loop {
+            match self.receive()? {
+                (Reply::Event(_), _) => {}
+                (
+                    Reply::Failed {
+                        message,
+                        errno,
+                        reason,
+                    },
+                    _,
+                ) => {
+                    return Err(ClientError::Refused {
+                        message,
+                        errno,
+                        reason,
+                    });
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// For requests that are answered by `Done`.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn order(&mut self, request: &Request) -> Result<(), ClientError> {
+        match self.request(request, &[])? {
+            (Reply::Done, _) => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Replaces the shim's program by the one open as `binary`.
+    ///
+    /// # Errors
+    /// The shim goes on as it was.
+    pub fn upgrade(&mut self, binary: BorrowedFd<'_>) -> Result<(), ClientError> {
+        match self.request(&Request::Upgrade, &[binary])? {
+            (Reply::Done, _) => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
+        loop {
+            if let Some(answer) = self.inbox.next()? {
+                return Ok(answer);
+            }
+            match self.inbox.fill(self.socket.as_fd()) {
+                Ok(true) => {}
+                Ok(false) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The connection becomes a source of events.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn subscribe(mut self) -> Result<Subscription, ClientError> {
+        self.order(&Request::Subscribe)?;
+        self.socket.set_read_timeout(None)?;
+        Ok(Subscription { client: self })
+    }
+
+    /// Starts a process in the container. With a terminal the master comes back. The end is told by
+    /// [`Client::wait`].
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn exec(
+        &mut self,
+        exec: Exec,
+        stdio: &[BorrowedFd<'_>],
+    ) -> Result<(u32, Option<OwnedFd>), ClientError> {
+        let given = if exec.terminal { &[] } else { stdio };
+        match self.request(&Request::Exec(Box::new(exec)), given)? {
+            (Reply::ExecStarted { pid }, mut along) => Ok((pid, along.pop())),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Waits for the end of what [`Client::exec`] started: its exit status, or 128 + signal.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn wait(&mut self) -> Result<i32, ClientError> {
+        self.socket.set_read_timeout(None)?;
+        loop {
+            if let (Reply::ExecExited { code }, _) = self.receive()? {
+                return Ok(code);
+            }
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Events as they come; [`AsFd`] to wait for more than one.
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+}
+
+impl Subscription {
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn next_event(&mut self) -> Result<Event, ClientError> {
+        loop {
+            if let (Reply::Event(event), _) = self.client.receive()? {
+                return Ok(event);
+            }
+        }
+    }
+}
+
+impl AsFd for Subscription {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
+    }
+}
+
+/// `stead exec`: starts the process, relays the terminal if there is one, answers its exit status.
+///
+/// # Errors
+/// As [`Client::request`].
+pub fn exec(socket: &Path, exec: Exec, stdio: [BorrowedFd<'_>; 3]) -> Result<i32, ClientError> {
+    let mut client = Client::connect(socket)?;
+    let (_, master) = client.exec(exec, &stdio)?;
+    if let Some(master) = master {
+        let _raw = super::relay::Raw::enter(stdio[0]);
+        super::relay::relay(stdio[0], stdio[1], &master)?;
+    }
+    client.wait()
+}

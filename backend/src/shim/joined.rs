@@ -1,0 +1,170 @@
+//! Further processes in the container: `exec` and health probes.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
+    unistd::Pid,
+};
+use reconciler::spec::ContainerSpec;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    launch::{self, Input},
+    protocol::{Exec, Reason},
+};
+use crate::{
+    init::{Program, Stdio},
+    rootfs::{Step, StepError},
+};
+
+/// Why a process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// For the connection with this number.
+    Exec { connection: u64 },
+    /// Killed at the boot-clock time `deadline`.
+    Probe { deadline: u64 },
+}
+
+/// One that runs.
+#[derive(Debug)]
+pub struct Joined {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub purpose: Purpose,
+}
+
+impl Joined {
+    /// SIGKILL to it and what shares its process group.
+    pub fn kill(&self) {
+        let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+}
+
+/// Descriptor of a child that is not reaped yet.
+///
+/// # Errors
+/// As pidfd_open(2).
+pub fn pidfd(pid: i32) -> Result<OwnedFd, StepError> {
+    let known = rustix::process::Pid::from_raw(pid).ok_or_else(|| StepError::spec("no pid"))?;
+    rustix::process::pidfd_open(known, rustix::process::PidfdFlags::empty())
+        .step("open a descriptor of process", pid)
+}
+
+/// Starts a probe.
+///
+/// # Errors
+/// The step that failed.
+pub fn probe(
+    container: &ContainerSpec,
+    argv: &[String],
+    first: &OwnedFd,
+    payload: &OwnedFd,
+    filter: &[libc::sock_filter],
+) -> Result<i32, StepError> {
+    let open = || {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map(OwnedFd::from)
+    };
+    let null = || open().step("open", "/dev/null");
+    let stdio = Stdio {
+        descriptors: [null()?, null()?, null()?],
+        terminal: false,
+    };
+    let program = program(container, argv, BTreeMap::new(), "", None);
+    let launched = launch::joined(
+        first.as_fd(),
+        payload.as_fd(),
+        program,
+        Input::Given(stdio),
+        filter,
+    )?;
+    Ok(launched.pid)
+}
+
+/// Starts what `exec` asks for. The second value is the terminal's master.
+///
+/// # Errors
+/// The step that failed.
+pub fn exec(
+    container: &ContainerSpec,
+    wish: &Exec,
+    mut descriptors: Vec<OwnedFd>,
+    first: &OwnedFd,
+    payload: &OwnedFd,
+    filter: &[libc::sock_filter],
+) -> Result<(i32, Option<OwnedFd>), StepError> {
+    let program = program(
+        container,
+        &wish.argv,
+        wish.environment.clone(),
+        &wish.user,
+        wish.working_dir.as_ref(),
+    );
+    if wish.terminal {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::Stream,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .step("make", "a socket pair")?;
+        let input = Input::Terminal(theirs);
+        let launched = launch::joined(first.as_fd(), payload.as_fd(), program, input, filter)?;
+        let mut master = Vec::new();
+        crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
+        return Ok((launched.pid, master.pop()));
+    }
+    if descriptors.len() == 2 {
+        descriptors.push(descriptors[1].try_clone().step("copy", "standard output")?);
+    }
+    let descriptors = <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| StepError {
+        message: "exec needs two or three descriptors; update the program that asks".into(),
+        errno: None,
+        reason: Reason::Request,
+    })?;
+    let stdio = Stdio {
+        descriptors,
+        terminal: false,
+    };
+    let launched = launch::joined(
+        first.as_fd(),
+        payload.as_fd(),
+        program,
+        Input::Given(stdio),
+        filter,
+    )?;
+    Ok((launched.pid, None))
+}
+
+fn program<'a>(
+    container: &'a ContainerSpec,
+    argv: &'a [String],
+    more: BTreeMap<String, String>,
+    user: &'a str,
+    working_dir: Option<&'a PathBuf>,
+) -> Program<'a> {
+    let mut environment = container.environment.clone();
+    environment.extend(more);
+    Program {
+        argv,
+        environment,
+        user: if user.is_empty() { &container.user } else { user },
+        working_dir: working_dir.unwrap_or(&container.working_dir),
+        hostname: &container.hostname,
+    }
+}

@@ -1,0 +1,236 @@
+//! Two forks from the shim to a program in the container, and the words they send back.
+//!
+//! The first is born in the payload cgroup and prepares as the host's root; the second is born in the
+//! container's namespaces, as a child of the shim, and becomes the program. Each speaks on a pipe that
+//! exec closes: a line of JSON per [`Word`], the end of the stream for success.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    fcntl::OFlag,
+    sched::{CloneFlags, setns},
+    sys::{
+        prctl,
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::{Pid, pipe2},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    init::{self, Program, Stdio},
+    rootfs::{Step, StepError, attach, stage},
+    sandbox::Namespaces,
+    shim::protocol::{Assignment, Reason, Start},
+    sys::process::{self, Side},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    /// The second child, as the host counts.
+    Born(i32),
+    /// A volume was filled from the image, and is on disk.
+    Filled(String),
+    Failed(StepError),
+}
+
+struct Pipe(OwnedFd);
+
+impl Pipe {
+    fn say(&self, word: &Word) {
+        if let Ok(mut line) = serde_json::to_vec(word) {
+            line.push(b'\n');
+            let _ = nix::unistd::write(&self.0, &line);
+        }
+    }
+}
+
+/// A program that was exec'ed.
+#[derive(Debug)]
+pub struct Launched {
+    pub pid: i32,
+    /// Volumes that were filled, by full name.
+    pub filled: Vec<String>,
+}
+
+/// Starts the first process of a container.
+///
+/// # Errors
+/// The step that failed; nothing of the attempt is left but what it wrote to disk.
+pub fn container(
+    assignment: &Assignment,
+    start: &Start,
+    namespaces: &Namespaces,
+    payload: BorrowedFd<'_>,
+    stdio: Stdio,
+    filter: &[libc::sock_filter],
+) -> Result<Launched, StepError> {
+    fork_twice(payload, stdio, |pipe, stdio| {
+        let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
+        setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
+        setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
+        init::become_namespace_root()?;
+        let flags = libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWCGROUP;
+        second(pipe, flags, |pipe| {
+            let spec = &start.container;
+            nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
+            attach::attach(&staged, spec, &mut |name| {
+                pipe.say(&Word::Filled(name.to_owned()))
+            })?;
+            let program = Program {
+                argv: &spec.argv,
+                environment: spec.environment.clone(),
+                user: &spec.user,
+                working_dir: &spec.working_dir,
+                hostname: &spec.hostname,
+            };
+            init::run(program, stdio, filter)
+        })
+    })
+}
+
+/// Starts a further process in a container that runs, as confined as its first. With `terminal` the
+/// three descriptors come from a new terminal of the container, whose master is sent on the socket.
+///
+/// # Errors
+/// The step that failed.
+pub fn joined(
+    first: BorrowedFd<'_>,
+    payload: BorrowedFd<'_>,
+    program: Program<'_>,
+    input: Input,
+    filter: &[libc::sock_filter],
+) -> Result<Launched, StepError> {
+    fork_twice(payload, input, |pipe, input| {
+        let flags = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWCGROUP;
+        setns(first, flags).step("enter", "the container; it may have just ended")?;
+        init::become_namespace_root()?;
+        second(pipe, 0, |_| {
+            let stdio = match input {
+                Input::Given(stdio) => stdio,
+                Input::Terminal(socket) => terminal(&socket)?,
+            };
+            init::run(program, stdio, filter)
+        })
+    })
+}
+
+/// Where the three descriptors of a joined process come from.
+pub enum Input {
+    Given(Stdio),
+    /// A stream socket that takes the master.
+    Terminal(OwnedFd),
+}
+
+/// A new terminal of the container's own devpts. /dev is the container's to change: what is opened
+/// there is looked at before it is trusted.
+fn terminal(socket: &OwnedFd) -> Result<Stdio, StepError> {
+    use rustix::fs::{Mode, OFlags, fstat, major, minor, open};
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let master = open("/dev/pts/ptmx", flags, Mode::empty()).step("open", "/dev/pts/ptmx")?;
+    let device = fstat(&master).step("look at", "/dev/pts/ptmx")?.st_rdev;
+    if (major(device), minor(device)) != (5, 2) {
+        return Err(StepError::spec(
+            "/dev/pts/ptmx of the container is no terminal; run without one (-T)",
+        ));
+    }
+    rustix::fs::fcntl_setfl(&master, OFlags::RDWR).step("set up", "the terminal")?;
+    let peer = process::terminal_peer(master.as_fd()).step("open", "the terminal")?;
+    crate::sys::message::send(socket.as_fd(), b"t", &[master.as_fd()]).step("hand out", "the terminal")?;
+    let copy = || peer.try_clone().step("copy", "the terminal");
+    Ok(Stdio {
+        descriptors: [copy()?, copy()?, copy()?],
+        terminal: true,
+    })
+}
+
+/// `first` runs in the first child and is to end in [`second`].
+fn fork_twice<S>(
+    payload: BorrowedFd<'_>,
+    stdio: S,
+    first: impl FnOnce(&Pipe, S) -> Result<Infallible, StepError>,
+) -> Result<Launched, StepError> {
+    let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
+    let child = match process::clone(0, Some(payload)).step("fork into", "the payload cgroup")? {
+        Side::Parent(pid) => pid,
+        Side::Child => {
+            drop(ear);
+            let _ = prctl::set_dumpable(false);
+            let pipe = Pipe(mouth);
+            let Err(error) = first(&pipe, stdio);
+            pipe.say(&Word::Failed(error));
+            process::exit(127);
+        }
+    };
+    drop(mouth);
+    drop(stdio);
+    let mut text = String::new();
+    let heard = File::from(ear).read_to_string(&mut text);
+    let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
+    heard.step("hear from", "the child")?;
+
+    let mut launched = Launched {
+        pid: 0,
+        filled: Vec::new(),
+    };
+    let mut failed = None;
+    for line in text.lines() {
+        match serde_json::from_str(line) {
+            Ok(Word::Born(pid)) => launched.pid = pid,
+            Ok(Word::Filled(name)) => launched.filled.push(name),
+            Ok(Word::Failed(error)) => failed = failed.or(Some(error)),
+            Err(_) => {}
+        }
+    }
+    if launched.pid == 0 && failed.is_none() {
+        failed = Some(StepError {
+            message: "the start ended without a word (killed?); it is tried again".into(),
+            errno: None,
+            reason: Reason::System,
+        });
+    }
+    match failed {
+        None => Ok(launched),
+        Some(error) => {
+            if launched.pid > 0 {
+                let _ = waitpid(Pid::from_raw(launched.pid), Some(WaitPidFlag::__WALL));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The second child. The first ends here.
+fn second(
+    pipe: &Pipe,
+    flags: i32,
+    last: impl FnOnce(&Pipe) -> Result<Infallible, StepError>,
+) -> Result<Infallible, StepError> {
+    match process::clone(libc::CLONE_PARENT | flags, None).step("fork into", "the container's namespaces")? {
+        Side::Parent(pid) => {
+            pipe.say(&Word::Born(pid));
+            process::exit(0);
+        }
+        Side::Child => {
+            let Err(error) = last(pipe);
+            pipe.say(&Word::Failed(error));
+            process::exit(127);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The loop: one poll(2), then whatever is ready.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+};
+
+use super::{
+    clock,
+    protocol::{Reason, Reply, Request},
+    state::{Phase, Supervisor},
+    wire::{self, Inbox},
+};
+use crate::{cgroup, sandbox::Holder, sys::process};
+
+/// One who asks.
+#[derive(Debug)]
+pub struct Connection {
+    /// Counts up; what runs for a connection names it.
+    pub number: u64,
+    pub socket: UnixStream,
+    pub inbox: Inbox,
+    pub subscribed: bool,
+}
+
+impl Connection {
+    /// A connection that cannot take its answer is closed by the next read.
+    pub fn send(&self, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+        if wire::send(self.socket.as_fd(), reply, descriptors).is_err() {
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Listener,
+    Connection(u64),
+    Output,
+    First,
+    Joined(i32),
+    Names,
+}
+
+/// A shim without a sandbox: makes its namespaces, then waits.
+///
+/// # Errors
+/// The host lacks something; said on standard error.
+pub fn idle(leaf: &Path) -> io::Result<()> {
+    // The socket to the agent arrives as standard input, the one place a new process is given things.
+    let socket = UnixStream::from(process::inherited(0)?.try_clone()?);
+    process::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
+    process::close_on_exec_from(3)?;
+    prepare()?;
+    nix::unistd::setsid()?;
+    cgroup::create(leaf)?;
+    cgroup::enter(leaf, 0)?;
+    let holder = Holder::new().map_err(io::Error::other)?;
+    let mut supervisor = Supervisor::new(Phase::Idle {
+        holder,
+        leaf: leaf.to_owned(),
+    });
+    supervisor.connect(socket)?;
+    serve(&mut supervisor)
+}
+
+/// What holds for a fresh shim and for one that was replaced.
+pub fn prepare() -> io::Result<()> {
+    process::default_signals();
+    process::ignore_sigpipe();
+    let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    nix::sys::prctl::set_dumpable(false)?;
+    nix::sys::prctl::set_name(c"stead-shim")?;
+    std::env::set_current_dir("/")
+}
+
+/// Until there is nothing left to supervise.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn serve(supervisor: &mut Supervisor) -> io::Result<()> {
+    while !supervisor.finished() {
+        let (wanted, tokens) = wanted(supervisor);
+        let now = clock::boot();
+        let timeout = supervisor
+            .deadline()
+            .map_or(-1, |at| at.saturating_sub(now).min(3_600_000) as i32);
+        let events = process::poll(&wanted, timeout)?;
+        for ((&(fd, _), &token), &event) in wanted.iter().zip(&tokens).zip(&events) {
+            if event != 0 {
+                ready(supervisor, token, fd, event);
+            }
+        }
+        supervisor.tick(clock::boot());
+    }
+    Ok(())
+}
+
+fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
+    let mut wanted = Vec::new();
+    let mut tokens = Vec::new();
+    for connection in &supervisor.connections {
+        wanted.push((connection.socket.as_raw_fd(), libc::POLLIN));
+        tokens.push(Token::Connection(connection.number));
+    }
+    if let Phase::Assigned(sandbox) = &supervisor.phase {
+        wanted.push((sandbox.listener.as_raw_fd(), libc::POLLIN));
+        tokens.push(Token::Listener);
+        // Output before the end of its process: lines first.
+        for fd in sandbox.output.iter().flat_map(super::run::Output::poll_fds) {
+            wanted.push((fd, libc::POLLIN));
+            tokens.push(Token::Output);
+        }
+        if let Some((_, pidfd)) = &sandbox.first {
+            wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
+            tokens.push(Token::First);
+        }
+        for joined in &sandbox.joined {
+            wanted.push((joined.pidfd.as_raw_fd(), libc::POLLIN));
+            tokens.push(Token::Joined(joined.pid));
+        }
+        sandbox.names.poll_fds(&mut wanted);
+        tokens.resize(wanted.len(), Token::Names);
+    }
+    (wanted, tokens)
+}
+
+fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
+    match token {
+        Token::Connection(number) => listen(supervisor, number),
+        Token::First => supervisor.first_ended(),
+        Token::Joined(pid) => supervisor.joined_ended(pid),
+        Token::Listener | Token::Output | Token::Names => {
+            let Phase::Assigned(sandbox) = &mut supervisor.phase else {
+                return;
+            };
+            match token {
+                Token::Output => {
+                    if let Some(output) = &mut sandbox.output {
+                        output.drain(false);
+                    }
+                }
+                Token::Names => sandbox.names.ready(fd, event),
+                _ => {
+                    if let Ok((socket, _)) = sandbox.listener.accept() {
+                        let _ = supervisor.connect(socket);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads from one connection and answers every whole request.
+fn listen(supervisor: &mut Supervisor, number: u64) {
+    let Some(connection) = supervisor.connection(number) else {
+        return;
+    };
+    let open = match connection.inbox.fill(connection.socket.as_fd()) {
+        Ok(open) => open,
+        Err(error) => matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+        ),
+    };
+    loop {
+        let Some(connection) = supervisor.connection(number) else {
+            return;
+        };
+        match connection.inbox.next::<Request>() {
+            Ok(Some((request, descriptors))) => answer(supervisor, number, request, descriptors),
+            Ok(None) => break,
+            Err(error) => {
+                connection.send(
+                    &Reply::Failed {
+                        message: format!(
+                            "the request was not understood ({error}); use a stead of this version"
+                        ),
+                        errno: None,
+                        reason: Reason::Request,
+                    },
+                    &[],
+                );
+                if error.kind() == io::ErrorKind::InvalidData {
+                    return supervisor.disconnect(number);
+                }
+            }
+        }
+    }
+    if !open {
+        supervisor.disconnect(number);
+    }
+}
+
+fn answer(supervisor: &mut Supervisor, number: u64, request: Request, descriptors: Vec<OwnedFd>) {
+    match supervisor.answer(number, request, descriptors) {
+        Ok(Some((reply, along))) => {
+            let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
+            if let Some(connection) = supervisor.connection(number) {
+                connection.send(&reply, &along);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let reply = Reply::Failed {
+                message: error.message,
+                errno: error.errno,
+                reason: error.reason,
+            };
+            if let Some(connection) = supervisor.connection(number) {
+                connection.send(&reply, &[]);
+            }
+        }
+    }
+    supervisor.settle();
+}

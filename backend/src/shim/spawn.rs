@@ -1,0 +1,185 @@
+//! The agent's side of shims that are ready: a few are kept, and go with the agent.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io,
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use super::{
+    PROGRAM,
+    client::{Client, ClientError},
+};
+use crate::{cgroup, names};
+
+/// Keeps `ready` idle shims, refilled by a thread of its own.
+pub struct Pool {
+    shared: Arc<Shared>,
+    refill: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    program: PathBuf,
+    idle: PathBuf,
+    errors: Option<PathBuf>,
+    wanted: usize,
+    counter: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Client>,
+    /// To be reaped when they end.
+    children: Vec<Child>,
+    stop: bool,
+}
+
+impl Pool {
+    /// `program`: what to execute, by default this very program. `errors`: where shims write what goes
+    /// wrong before they can speak.
+    ///
+    /// # Errors
+    /// There is no v2 tree.
+    pub fn new(mark: &str, wanted: usize, program: Option<&Path>, errors: Option<&Path>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            program: program.unwrap_or(Path::new("/proc/self/exe")).to_owned(),
+            idle: cgroup::root()?.join(names::cgroup(mark)).join("idle"),
+            errors: errors.map(Path::to_owned),
+            wanted,
+            counter: AtomicU64::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let background = Arc::clone(&shared);
+        let refill = std::thread::Builder::new()
+            .name("shim-pool".into())
+            .spawn(move || background.refill())?;
+        Ok(Pool {
+            shared,
+            refill: Some(refill),
+        })
+    }
+
+    /// A ready shim, or a new one when none is.
+    ///
+    /// # Errors
+    /// A new one cannot be started.
+    pub fn take(&self) -> Result<Client, ClientError> {
+        let ready = self.shared.lock().ready.pop_front();
+        self.shared.changed.notify_all();
+        match ready {
+            Some(client) => Ok(client),
+            None => self.shared.start(),
+        }
+    }
+}
+
+impl Drop for Pool {
+    /// Idle shims end with their sockets; those that are assigned go on.
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.stop = true;
+            state.ready.clear();
+        }
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.refill.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refill(&self) {
+        let mut state = self.lock();
+        while !state.stop {
+            state
+                .children
+                .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            if state.ready.len() < self.wanted {
+                drop(state);
+                let started = self.start();
+                state = self.lock();
+                match started {
+                    Ok(client) if !state.stop => {
+                        state.ready.push_back(client);
+                        continue;
+                    }
+                    Ok(_) => break,
+                    Err(error) => tracing::warn!(%error, "no shim could be made ready"),
+                }
+            }
+            // Woken by a take; children that ended are reaped now and then.
+            state = self
+                .changed
+                .wait_timeout(state, Duration::from_secs(1))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn start(&self) -> Result<Client, ClientError> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let leaf = self.idle.join(format!("{}-{number}", std::process::id()));
+        let (ours, theirs) = UnixStream::pair()?;
+        let errors = match &self.errors {
+            Some(path) => Stdio::from(File::options().create(true).append(true).open(path)?),
+            None => Stdio::null(),
+        };
+        let child = spawn(&self.program, &leaf, theirs, errors)?;
+        self.lock().children.push(child);
+        let client = Client::new(ours)?;
+        Ok(client)
+    }
+}
+
+/// One idle shim whose descriptor 3 is `socket`: standard input carries it, since nothing but the three
+/// standard descriptors passes a [`Command`].
+fn spawn(program: &Path, leaf: &Path, socket: UnixStream, errors: Stdio) -> io::Result<Child> {
+    Command::new(program)
+        .arg0(PROGRAM)
+        .arg("idle")
+        .arg(leaf)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()
+}
+
+/// Removes the idle leaves nobody lives in, left by shims that were killed.
+///
+/// # Errors
+/// As rmdir(2), except that a leaf in use is left.
+pub fn sweep(mark: &str) -> io::Result<()> {
+    let idle = cgroup::root()?.join(names::cgroup(mark)).join("idle");
+    let Ok(entries) = fs::read_dir(&idle) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            match fs::remove_dir(entry.path()) {
+                Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! A shim becomes another build of itself: its state goes to a memfd, its descriptors stay open.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::{self, Read, Seek, Write},
+    net::{TcpListener, UdpSocket},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+};
+
+use reconciler::spec::PortBinding;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    joined::{self, Joined, Purpose},
+    protocol::{Record, Reply, Run},
+    record,
+    run::Output,
+    serve::{self, Connection},
+    state::{Phase, Sandbox, Supervisor, serve_names},
+    wire::Inbox,
+};
+use crate::{
+    health::Health,
+    sandbox::{Namespaces, ResolverSockets},
+    sys::process,
+};
+
+/// Descriptors by number. Fields are only ever added, with a default.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    record: Record,
+    run: Run,
+    health: Health,
+    user: i32,
+    net: i32,
+    udp: i32,
+    tcp: i32,
+    resolver_port: u16,
+    ports: Vec<(PortBinding, i32)>,
+    listener: i32,
+    payload: i32,
+    first: Option<i32>,
+    streams: [Option<i32>; 2],
+    pending: [Vec<u8>; 2],
+    joined: Vec<(i32, Purpose)>,
+    idle_leaf: Option<PathBuf>,
+    connections: Vec<SavedConnection>,
+    next_number: u64,
+    /// Who asked for the upgrade and is owed an answer.
+    asker: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedConnection {
+    number: u64,
+    socket: i32,
+    bytes: Vec<u8>,
+    subscribed: bool,
+}
+
+/// Does not come back when it succeeds; the new program answers `Done`.
+///
+/// # Errors
+/// The state cannot be written, or the program cannot be executed: this one goes on.
+pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io::Result<()> {
+    let Phase::Assigned(sandbox) = &supervisor.phase else {
+        return Err(io::Error::other("an idle shim is replaced by a new one"));
+    };
+    let (streams, pending) = match &sandbox.output {
+        Some(output) => (
+            output
+                .streams
+                .each_ref()
+                .map(|stream| stream.as_ref().map(AsRawFd::as_raw_fd)),
+            output.lines.each_ref().map(|lines| lines.pending.clone()),
+        ),
+        None => ([None, None], [Vec::new(), Vec::new()]),
+    };
+    let saved = Saved {
+        record: sandbox.record.clone(),
+        run: sandbox.run.clone(),
+        health: sandbox.health.clone(),
+        user: sandbox.namespaces.user.as_raw_fd(),
+        net: sandbox.namespaces.net.as_raw_fd(),
+        udp: sandbox.sockets.udp.as_raw_fd(),
+        tcp: sandbox.sockets.tcp.as_raw_fd(),
+        resolver_port: sandbox.sockets.port,
+        ports: sandbox
+            .ports
+            .iter()
+            .map(|(port, fd)| (port.clone(), fd.as_raw_fd()))
+            .collect(),
+        listener: sandbox.listener.as_raw_fd(),
+        payload: sandbox.payload.as_raw_fd(),
+        first: sandbox.first.as_ref().map(|(pid, _)| *pid),
+        streams,
+        pending,
+        joined: sandbox
+            .joined
+            .iter()
+            .map(|one| (one.pid, one.purpose.clone()))
+            .collect(),
+        idle_leaf: sandbox.idle_leaf.clone(),
+        connections: supervisor
+            .connections
+            .iter()
+            .map(|one| SavedConnection {
+                number: one.number,
+                socket: one.socket.as_raw_fd(),
+                bytes: one.inbox.bytes.clone(),
+                subscribed: one.subscribed,
+            })
+            .collect(),
+        next_number: supervisor.next_number,
+        asker,
+    };
+    let mut state = File::from(memfd_create("stead-state", MemfdFlags::CLOEXEC)?);
+    state.write_all(&serde_json::to_vec(&saved).map_err(io::Error::other)?)?;
+    let mut kept = vec![
+        saved.user,
+        saved.net,
+        saved.udp,
+        saved.tcp,
+        saved.listener,
+        saved.payload,
+    ];
+    kept.push(state.as_raw_fd());
+    // The record stays findable all the while.
+    kept.push(sandbox.memfd.as_raw_fd());
+    kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
+    kept.extend(saved.streams.iter().flatten());
+    kept.extend(saved.connections.iter().map(|one| one.socket));
+    for fd in &kept {
+        process::keep_over_exec(*fd, true)?;
+    }
+    let memfd = sandbox.memfd.as_raw_fd();
+    let argument = format!("{},{memfd}", state.as_raw_fd());
+    let argv: Vec<CString> = [super::PROGRAM, "resume", &argument]
+        .into_iter()
+        .filter_map(|text| CString::new(text).ok())
+        .collect();
+    let environment: [CString; 0] = [];
+    let Err(errno) = nix::unistd::execveat(
+        binary.as_fd(),
+        c"",
+        &argv,
+        &environment,
+        nix::fcntl::AtFlags::AT_EMPTY_PATH,
+    );
+    for fd in &kept {
+        let _ = process::keep_over_exec(*fd, false);
+    }
+    Err(errno.into())
+}
+
+/// The other side of [`replace`]. `argument`: the numbers of the state and of the record's memfd.
+///
+/// # Errors
+/// The state cannot be read. The agent finds the sandbox by its cgroup then.
+pub fn resume(argument: &str) -> io::Result<()> {
+    let wrong = || io::Error::other("the saved state has no such descriptor");
+    let (state, memfd) = argument.split_once(',').ok_or_else(wrong)?;
+    let mut state = File::from(process::inherited(state.parse().map_err(|_| wrong())?)?);
+    let old = process::inherited(memfd.parse().map_err(|_| wrong())?)?;
+    let mut bytes = Vec::new();
+    state.rewind()?;
+    state.read_to_end(&mut bytes)?;
+    let saved: Saved = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+    serve::prepare()?;
+
+    let sockets = ResolverSockets {
+        udp: UdpSocket::from(process::inherited(saved.udp)?),
+        tcp: TcpListener::from(process::inherited(saved.tcp)?),
+        port: saved.resolver_port,
+    };
+    let names = serve_names(&sockets, &saved.record).map_err(io::Error::other)?;
+    let mut ports = Vec::new();
+    for (port, fd) in saved.ports {
+        ports.push((port, process::inherited(fd)?));
+    }
+    let first = match saved.first {
+        Some(pid) => Some((pid, joined::pidfd(pid).map_err(io::Error::other)?)),
+        None => None,
+    };
+    let mut streams = [None, None];
+    for (place, fd) in streams.iter_mut().zip(saved.streams) {
+        *place = fd.map(process::inherited).transpose()?;
+    }
+    let output = first
+        .is_some()
+        .then(|| Output::resume(streams, saved.pending, &saved.record.assignment.logs));
+    let mut running = Vec::new();
+    for (pid, purpose) in saved.joined {
+        running.push(Joined {
+            pid,
+            pidfd: joined::pidfd(pid).map_err(io::Error::other)?,
+            purpose,
+        });
+    }
+    let sandbox = Sandbox {
+        namespaces: Namespaces {
+            user: process::inherited(saved.user)?,
+            net: process::inherited(saved.net)?,
+        },
+        sockets,
+        names,
+        ports,
+        listener: UnixListener::from(process::inherited(saved.listener)?),
+        memfd: record::seal(&saved.record)?,
+        record: saved.record,
+        payload: process::inherited(saved.payload)?,
+        run: saved.run,
+        first,
+        output,
+        joined: running,
+        health: saved.health,
+        idle_leaf: saved.idle_leaf,
+    };
+    drop(old);
+    let mut supervisor = Supervisor::new(Phase::Assigned(Box::new(sandbox)));
+    supervisor.next_number = saved.next_number;
+    for one in saved.connections {
+        let connection = Connection {
+            number: one.number,
+            socket: UnixStream::from(process::inherited(one.socket)?),
+            inbox: Inbox {
+                bytes: one.bytes,
+                descriptors: Vec::new(),
+            },
+            subscribed: one.subscribed,
+        };
+        if one.number == saved.asker {
+            connection.send(&Reply::Done, &[]);
+        }
+        supervisor.connections.push(connection);
+    }
+    drop(state);
+    serve::serve(&mut supervisor)
+}

@@ -1,0 +1,5 @@
+//! The system calls nix and rustix do not offer safely: the only place with `unsafe`.
+
+pub mod message;
+pub mod mount;
+pub mod process;

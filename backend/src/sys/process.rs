@@ -1,0 +1,267 @@
+//! clone3, session, seccomp and terminal calls of a single-threaded process.
+
+use std::{
+    ffi::c_int,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// clone_args of clone3(2), as far as kernel 5.7 knows it.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of a clone this is.
+pub enum Side {
+    /// The pid as the caller's pid namespace sees it.
+    Parent(i32),
+    Child,
+}
+
+/// clone3(2) as fork(2) is: memory is copied. `flags` are CLONE_NEW… and CLONE_PARENT; `cgroup` is a
+/// directory of the v2 tree the child is born in. The caller must be single-threaded, so that the
+/// child may allocate; the shim is.
+///
+/// # Errors
+/// As clone3(2).
+pub fn clone(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
+    let mut args = CloneArgs {
+        flags: flags as u32 as u64,
+        // With CLONE_PARENT the exit signal is the caller's own and must be zero here.
+        exit_signal: if flags & libc::CLONE_PARENT != 0 {
+            0
+        } else {
+            libc::SIGCHLD as u64
+        },
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: no CLONE_VM and no stack, so this is a fork; `args` outlives the call and has its size.
+    match unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(pid as i32)),
+    }
+}
+
+/// _exit(2): runs no handlers of the parent's copy.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: ends the process; nothing is touched after it.
+    unsafe { libc::_exit(code) }
+}
+
+/// Every signal to its default, none blocked: what an exec'ed program expects to inherit.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is a valid disposition; numbers that cannot be set are refused with EINVAL.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set is a valid mask and outlives the call.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// A broken pipe is an error to handle, not an end.
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGPIPE.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// close_range(2) with CLOEXEC: from `first` on, nothing passes the next exec.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: only sets a flag on descriptors, closes none.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes `fd` the descriptor `target` (dup2(2)), not close-on-exec.
+///
+/// # Errors
+/// As dup2(2).
+pub fn place(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
+    // SAFETY: `fd` is open; the caller gives up what was open as `target`.
+    let result = unsafe {
+        if fd.as_raw_fd() == target {
+            libc::fcntl(target, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd.as_raw_fd(), target)
+        }
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes over descriptors this process was started with, known by number.
+///
+/// # Errors
+/// EBADF where nothing is open under that number.
+pub fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD touches the flag only.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: open (checked above); the start-up code asks for each inherited number once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether `fd` passes an exec.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn keep_over_exec(fd: i32, keep: bool) -> io::Result<()> {
+    let flags = if keep { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: F_SETFD touches the flag only.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// seccomp(2) SECCOMP_SET_MODE_FILTER. Needs CAP_SYS_ADMIN in the own user namespace, because
+/// no_new_privs is left off.
+///
+/// # Errors
+/// As seccomp(2).
+pub fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies `len` instructions from `filter`, which outlive the call.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The other end of a pseudo terminal, without a path (TIOCGPTPEER, ioctl_tty(2)).
+///
+/// # Errors
+/// ENOTTY where `master` is none.
+pub fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlock: c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one int; TIOCGPTPEER takes open flags and returns a new descriptor.
+    unsafe {
+        if libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &unlock) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCGPTPEER,
+            libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+        ) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Standard input becomes the controlling terminal (TIOCSCTTY).
+///
+/// # Errors
+/// As ioctl_tty(2).
+pub fn control_terminal() -> io::Result<()> {
+    // SAFETY: takes an int argument, no memory.
+    if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Copies the window size of the terminal `from` to the terminal `to`.
+///
+/// # Errors
+/// ENOTTY where one is none.
+pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both requests take a `winsize`, which lives on this stack.
+    unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        if libc::ioctl(from.as_raw_fd(), libc::TIOCGWINSZ, &mut size) < 0
+            || libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ, &size) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Raises the loopback interface of the current network namespace (netdevice(7)).
+///
+/// # Errors
+/// As ioctl(2).
+pub fn raise_loopback(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is valid; the name fits and stays NUL-terminated.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as _;
+        request.ifr_name[1] = b'o' as _;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as _;
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// poll(2): the events of each descriptor, in order. An interruption is "nothing yet".
+///
+/// # Errors
+/// As poll(2).
+pub fn poll(wanted: &[(i32, i16)], timeout_ms: i32) -> io::Result<Vec<i16>> {
+    let mut set: Vec<libc::pollfd> = wanted
+        .iter()
+        .map(|&(fd, events)| libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: the array has the length that is passed and outlives the call.
+    if unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+        set.iter_mut().for_each(|one| one.revents = 0);
+    }
+    Ok(set.iter().map(|one| one.revents).collect())
+}
+
+/// clock_gettime(2) in milliseconds; zero for a clock the kernel does not have.
+pub fn clock_milliseconds(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the structure, which lives on this stack.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}

@@ -1,0 +1,197 @@
+//! Image references: a registry reference, or one with a transport.
+
+use std::path::{Path, PathBuf};
+
+use super::absolute;
+
+/// Why a text names no image that can be run today.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error("the image reference is empty")]
+    Empty,
+    #[error("`{0}` names no path after its transport")]
+    NoPath(String),
+    #[error("there is no built-in image `{0}`")]
+    NoBuiltin(String),
+    #[error("the image transport of `{0}` is not supported yet")]
+    Transport(String),
+    #[error("`{0}` is not an image reference")]
+    Malformed(String),
+    #[error("the image `{0}` would have to be pulled from a registry, which is not supported yet")]
+    Registry(String),
+    #[error("`{0}` starts with `~`, and there is no home directory for it here")]
+    NoHome(String),
+}
+
+impl ImageError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        const TRANSPORTS: &str = "`oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`, `rootfs:DIR` and `builtin:hello`";
+        match self {
+            ImageError::Empty | ImageError::Transport(_) => format!("write one of {TRANSPORTS}"),
+            ImageError::NoPath(_) => {
+                "write the path of the image, absolute or relative to the project directory".into()
+            }
+            ImageError::NoBuiltin(_) => "the one built-in image is `builtin:hello`".into(),
+            ImageError::Malformed(_) => {
+                "write it as `[HOST[:PORT]/]name[:tag][@sha256:…]`, the name in lower case".into()
+            }
+            ImageError::Registry(reference) => {
+                format!(
+                    "use {TRANSPORTS}; `skopeo copy docker://{reference} oci:./image` makes an OCI directory"
+                )
+            }
+            ImageError::NoHome(_) => "write the path out".into(),
+        }
+    }
+}
+
+/// The reference with its path made absolute.
+pub(crate) fn resolve(text: &str, directory: &Path, home: Option<&Path>) -> Result<String, ImageError> {
+    if text.trim().is_empty() {
+        return Err(ImageError::Empty);
+    }
+    let path = |path: &str| -> Result<PathBuf, ImageError> {
+        if path.is_empty() {
+            return Err(ImageError::NoPath(text.to_owned()));
+        }
+        absolute(path, directory, home).ok_or_else(|| ImageError::NoHome(text.to_owned()))
+    };
+    match text.split_once(':') {
+        Some(("builtin", "hello")) => Ok(text.to_owned()),
+        Some(("builtin", name)) => Err(ImageError::NoBuiltin(name.to_owned())),
+        Some(("rootfs", rest)) => Ok(format!("rootfs:{}", path(rest)?.display())),
+        Some((transport @ ("oci" | "oci-archive" | "docker-archive"), rest)) => {
+            // The tag begins at the first colon, as in containers/image: such paths hold no colon.
+            Ok(match rest.split_once(':') {
+                Some((file, tag)) => format!("{transport}:{}:{tag}", path(file)?.display()),
+                None => format!("{transport}:{}", path(rest)?.display()),
+            })
+        }
+        Some((
+            "dir" | "docker" | "docker-daemon" | "containers-storage" | "ostree" | "sif" | "tarball"
+            | "atomic",
+            _,
+        )) => Err(ImageError::Transport(text.to_owned())),
+        _ if is_registry_reference(text) => Err(ImageError::Registry(text.to_owned())),
+        _ => Err(ImageError::Malformed(text.to_owned())),
+    }
+}
+
+/// The grammar of distribution/reference: `[host[:port]/]path[:tag][@digest]`.
+fn is_registry_reference(text: &str) -> bool {
+    let (text, digest) = match text.split_once('@') {
+        Some((text, digest)) => (text, Some(digest)),
+        None => (text, None),
+    };
+    if let Some(digest) = digest {
+        let Some((algorithm, hex)) = digest.split_once(':') else {
+            return false;
+        };
+        let named = !algorithm.is_empty()
+            && algorithm
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"+._-".contains(&c));
+        if !named || hex.len() < 32 || !hex.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return false;
+        }
+    }
+    let (name, tag) = match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (text, None),
+    };
+    if let Some(tag) = tag {
+        let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        let valid = tag.len() <= 128
+            && tag.bytes().next().is_some_and(word)
+            && tag.bytes().all(|c| word(c) || matches!(c, b'.' | b'-'));
+        if !valid {
+            return false;
+        }
+    }
+    let mut parts: Vec<&str> = name.split('/').collect();
+    if parts.len() > 1 && (parts[0].contains(['.', ':']) || parts[0] == "localhost") {
+        let (host, port) = parts[0].split_once(':').unwrap_or((parts[0], "1"));
+        if host.is_empty() || !port.bytes().all(|c| c.is_ascii_digit()) || port.is_empty() {
+            return false;
+        }
+        parts.remove(0);
+    }
+    parts.iter().all(|part| {
+        let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        edge(part.bytes().next())
+            && edge(part.bytes().last())
+            && part
+                .bytes()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str) -> Result<String, ImageError> {
+        super::resolve(text, Path::new("/p"), Some(Path::new("/home/u")))
+    }
+
+    #[test]
+    fn transports_are_kept_and_their_paths_made_absolute() {
+        for (text, want) in [
+            ("builtin:hello", "builtin:hello"),
+            ("rootfs:./root", "rootfs:/p/root"),
+            ("rootfs:/", "rootfs:/"),
+            ("rootfs:~/root", "rootfs:/home/u/root"),
+            ("oci:./image", "oci:/p/image"),
+            ("oci:../image:1.2", "oci:/image:1.2"),
+            ("oci-archive:/a/i.tar:latest", "oci-archive:/a/i.tar:latest"),
+            (
+                "docker-archive:i.tar:docker.io/library/x:1",
+                "docker-archive:/p/i.tar:docker.io/library/x:1",
+            ),
+        ] {
+            assert_eq!(resolve(text), Ok(want.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn registry_references_are_understood_and_refused_with_the_way_out() {
+        let digest = format!("nginx@sha256:{}", "0".repeat(64));
+        for text in [
+            "nginx",
+            "nginx:1.27",
+            "docker.io/library/nginx:1",
+            "localhost:5000/a/b",
+            "my_app-x.y/z",
+            &digest,
+        ] {
+            let error = resolve(text).unwrap_err();
+            assert_eq!(error, ImageError::Registry(text.to_owned()));
+            assert!(
+                error.hint().contains("oci:DIR") && error.hint().contains("skopeo"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_with_its_reason() {
+        for (text, want) in [
+            ("", "empty"),
+            ("rootfs:", "no path"),
+            ("oci::tag", "no path"),
+            ("builtin:other", "no built-in image `other`"),
+            ("dir:/x", "transport"),
+            ("docker://nginx", "transport"),
+            ("Nginx", "not an image reference"),
+            ("nginx:", "not an image reference"),
+            ("a b", "not an image reference"),
+            ("nginx@sha256:12", "not an image reference"),
+            ("/nginx", "not an image reference"),
+        ] {
+            let error = resolve(text).unwrap_err();
+            assert!(error.to_string().contains(want), "{text}: {error}");
+            assert!(!error.hint().is_empty());
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What `load` makes of files, environments and options around a manifest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+};
+
+use model::{
+    load::{Loaded, Options, load},
+    revision,
+    source::{Disk, Sources},
+    types::Project,
+};
+
+const WEB: &str = "services:\n  web:\n    image: builtin:hello\n";
+
+struct Case {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    options: Options,
+}
+
+impl Case {
+    fn new(compose: &str) -> Case {
+        let options = Options {
+            directory: "/p".into(),
+            fallback_name: "My Shop".into(),
+            ..Options::default()
+        };
+        Case {
+            files: BTreeMap::new(),
+            options,
+        }
+        .with("compose.yaml", compose)
+    }
+
+    fn with(mut self, name: &str, text: &str) -> Case {
+        self.files
+            .insert(Path::new("/p").join(name), text.as_bytes().to_vec());
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Case {
+        self.options.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn env_file(mut self, name: &str) -> Case {
+        self.options.env_files.push(Path::new("/p").join(name));
+        self
+    }
+
+    fn load(&self) -> Loaded {
+        load(&self.files, &["/p/compose.yaml".into()], &self.options)
+    }
+
+    fn project(&self) -> Project {
+        let loaded = self.load();
+        loaded
+            .project
+            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+    }
+}
+
+fn errors(loaded: &Loaded) -> Vec<String> {
+    let place =
+        |span: &model::diagnostic::Span| format!("{}:{}:{}", span.file.display(), span.line, span.column);
+    loaded
+        .diagnostics
+        .iter()
+        .map(|found| format!("{}: {}", place(&found.span), found.message))
+        .collect()
+}
+
+#[test]
+fn the_environment_given_wins_over_env_files_and_later_files_over_earlier() {
+    let text = format!("{WEB}    environment: [A, B, C]\n");
+    let environment = |case: Case| {
+        let web = case.project().services.remove("web");
+        web.map(|web| {
+            web.environment
+                .into_iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .unwrap()
+    };
+    assert_eq!(environment(Case::new(&text)), "");
+    assert_eq!(
+        environment(
+            Case::new(&text)
+                .with(".env", "A=dotenv\nB=dotenv\n")
+                .variable("A", "given")
+        ),
+        "A=given B=dotenv"
+    );
+    let files = Case::new(&text)
+        .with(".env", "A=dotenv\n")
+        .with("one.env", "B=one\nC=one\n")
+        .with("two.env", "C=two-$B\n")
+        .env_file("one.env")
+        .env_file("two.env");
+    assert_eq!(
+        environment(files),
+        "B=one C=two-one",
+        "`.env` is not read beside env files"
+    );
+}
+
+#[test]
+fn the_name_comes_from_the_environment_the_file_or_the_caller() {
+    assert_eq!(Case::new(WEB).project().name, "myshop");
+    let named = || Case::new(&format!("name: From.File\n{WEB}"));
+    assert_eq!(named().project().name, "fromfile");
+    assert_eq!(
+        named().variable("COMPOSE_PROJECT_NAME", "chosen").project().name,
+        "chosen"
+    );
+}
+
+#[test]
+fn every_file_looked_at_is_an_input_also_when_it_is_missing() {
+    let inputs = |case: &Case| -> BTreeSet<String> {
+        case.load()
+            .inputs
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect()
+    };
+    let set = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| format!("/p/{name}"))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(inputs(&Case::new(WEB)), set(&[".env", "compose.yaml"]));
+    assert_eq!(inputs(&Case::new("[")), set(&[".env", "compose.yaml"]));
+    let missing = Case::new(WEB).env_file("no.env");
+    assert_eq!(inputs(&missing), set(&["compose.yaml", "no.env"]));
+    assert_eq!(
+        errors(&missing.load()),
+        ["/p/no.env:0:0: the file does not exist"]
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_errors_of_their_own() {
+    struct Refusing;
+    impl Sources for Refusing {
+        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+            Err(io::Error::other("it is a FIFO, not a regular file"))
+        }
+    }
+    let loaded = load(&Refusing, &["/p/compose.yaml".into()], &Case::new("").options);
+    assert!(loaded.project.is_none());
+    assert_eq!(
+        errors(&loaded),
+        [
+            "/p/.env:0:0: the file cannot be read: it is a FIFO, not a regular file",
+            "/p/compose.yaml:0:0: the file cannot be read: it is a FIFO, not a regular file",
+        ]
+    );
+
+    let options = Case::new("").options;
+    let none = load(&BTreeMap::new(), &[], &options);
+    assert_eq!(errors(&none), ["/p:0:0: there is no Compose file to load"]);
+    let missing = load(&BTreeMap::new(), &["/p/compose.yaml".into()], &options);
+    assert_eq!(errors(&missing), ["/p/compose.yaml:0:0: the file does not exist"]);
+    let two = load(
+        &BTreeMap::new(),
+        &["/p/compose.yaml".into(), "/p/compose.override.yaml".into()],
+        &options,
+    );
+    assert_eq!(
+        errors(&two),
+        ["/p/compose.override.yaml:0:0: merging several Compose files is not supported yet"]
+    );
+}
+
+#[test]
+fn a_project_on_disk_loads_as_one_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("compose.yaml");
+    std::fs::write(&file, format!("{WEB}    volumes: [\"./data:/data\"]\n")).unwrap();
+    let options = Options {
+        directory: directory.path().into(),
+        fallback_name: "disk".into(),
+        ..Options::default()
+    };
+    let project = load(&Disk, &[file], &options).project.unwrap();
+    assert_eq!(project.directory, directory.path());
+    assert!(
+        format!("{:?}", project.services["web"].volumes)
+            .contains(&format!("{}/data", directory.path().display()))
+    );
+}
+
+#[test]
+fn origins_name_the_line_that_was_written() {
+    let project = Case::new(concat!(
+        "x-env: &env\n  A: \"1\"\n",
+        "services:\n  web:\n    image: builtin:hello\n    environment:\n      <<: *env\n      B: \"2\"\n",
+        "    ports:\n      - \"80:80\"\n    depends_on: [db]\n    volumes: [/a, data:/b]\n    networks:\n      front:\n        aliases: [www]\n",
+        "  db:\n    image: builtin:hello\n    healthcheck:\n      interval: 1s\n",
+        "networks:\n  front:\n    internal: true\nvolumes:\n  data:\n",
+    ))
+    .project();
+    for (path, line, column) in [
+        ("services.web", 4, 3),
+        ("services.web.image", 5, 5),
+        ("services.web.environment.A", 2, 3),
+        ("services.web.environment.B", 8, 7),
+        ("services.web.environment.GONE", 6, 5),
+        ("services.web.ports", 9, 5),
+        ("services.web.depends_on.db", 11, 18),
+        ("services.web.depends_on.db.condition", 11, 18),
+        ("services.web.volumes", 12, 5),
+        ("services.web.volumes.1", 12, 19),
+        ("services.web.networks.front.aliases", 15, 9),
+        ("services.web.restart", 4, 3),
+        ("services.db.healthcheck.interval", 19, 7),
+        ("services.db.networks.default", 16, 3),
+        ("networks.front", 21, 3),
+        ("networks.front.internal", 22, 5),
+        ("volumes.data", 24, 3),
+    ] {
+        let span = project
+            .origin(path)
+            .unwrap_or_else(|| panic!("{path} has no origin"));
+        assert_eq!((span.line, span.column), (line, column), "{path}");
+        assert_eq!(span.file, Path::new("/p/compose.yaml"));
+    }
+}
+
+#[test]
+fn a_revision_changes_with_what_is_asked_for_and_with_nothing_else() {
+    let of = |text: &str| revision(&Case::new(text).project());
+    let base = of(&format!(
+        "{WEB}    ports: [\"80:80\"]\n    environment: [A=1, B=2]\n"
+    ));
+    assert_eq!(base.len(), 12);
+    assert!(base.bytes().all(|c| c.is_ascii_hexdigit()));
+    for same in [
+        "# comment\n\nservices:\n  web:\n    environment: {B: 2, A: 1}\n    image: 'builtin:hello'\n    ports: [{target: 80, published: 80}]\n",
+        "x-note: hi\nservices: {web: {image: 'builtin:hello', restart: no, ports: ['80:80/tcp'], environment: [B=2, A=1]}}\n",
+    ] {
+        assert_eq!(of(same), base, "{same}");
+    }
+    for other in [
+        format!("{WEB}    ports: [\"81:80\"]\n    environment: [A=1, B=2]\n"),
+        format!("{WEB}    ports: [\"80:80\"]\n    environment: [A=1, B=3]\n"),
+        format!("name: x\n{WEB}    ports: [\"80:80\"]\n    environment: [A=1, B=2]\n"),
+        format!("{WEB}    ports: [\"80:80\"]\n    environment: [A=1, B=2]\nvolumes: {{data: }}\n"),
+    ] {
+        assert_ne!(of(&other), base, "{other}");
+    }
+}
+
+#[test]
+fn a_serialised_project_reads_back() {
+    let project = Case::new(concat!(
+        "services:\n  web:\n    image: builtin:hello\n    command: [a]\n    restart: on-failure:3\n    ports: [\"127.0.0.1:80-81:80-81\"]\n",
+        "    volumes: [data:/d:ro, ./x:/x]\n    tmpfs: /t:size=1m\n    stop_grace_period: 90s\n    depends_on: [db]\n",
+        "  db: {image: \"builtin:hello\"}\nvolumes: {data: }\n",
+    ))
+    .project();
+    let json = serde_json::to_string(&project).unwrap();
+    let again: Project = serde_json::from_str(&json).unwrap();
+    assert_eq!(again.services, project.services);
+    assert_eq!(
+        (again.networks, again.volumes),
+        (project.networks, project.volumes)
+    );
+}

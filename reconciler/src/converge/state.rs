@@ -1,0 +1,476 @@
+//! What the loop knows, and what it does with each thing that comes in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    backoff,
+    desired::{Desired, Wish},
+    execute::{self, Lane, Report},
+    journal::{Entry, Journal},
+    key::Key,
+    memory::{Again, Failed, Memory},
+    observed::{Fact, Observed},
+    plan::{
+        self,
+        action::Action,
+        step::{Plan, Step},
+    },
+    port::{ActionError, Backend, HostEvent, Retry, Scope},
+    status::{self, ProjectState, Status},
+    time::Now,
+};
+
+/// Milliseconds between two looks at everything, in case an event was missed.
+const RESYNC: u64 = 60_000;
+/// The same action done so often within [`ECHO_WINDOW`] ms has no lasting effect: wait before the next.
+const ECHOES: u32 = 5;
+const ECHO_WINDOW: u64 = 10_000;
+
+pub struct Loop {
+    backend: Arc<dyn Backend>,
+    journal: Arc<dyn Journal>,
+    reports: mpsc::UnboundedSender<Report>,
+    status: watch::Sender<Arc<Status>>,
+    desired: Arc<Desired>,
+    observed: Arc<Observed>,
+    memory: Memory,
+    plan: Arc<Plan>,
+    /// Started and not ended, at most one a key.
+    running: Vec<Step>,
+    /// To be looked at as soon as possible.
+    dirty: Scope,
+    /// A look is under way; keys that an action touched since it began.
+    looking: Option<BTreeSet<Key>>,
+    /// Somebody asked for a look at everything, and it has not ended yet: 2 not begun, 1 under way.
+    asked: u8,
+    /// Looks at everything that found something unreadable, in a row.
+    blind: u32,
+    /// Boot-clock milliseconds of the next look at everything.
+    resync: u64,
+    /// What was done last for each key, how often in a row, and when first.
+    echoes: BTreeMap<Key, (Action, u32, u64)>,
+    applied: BTreeMap<String, String>,
+    pass: u64,
+}
+
+impl Loop {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        journal: Arc<dyn Journal>,
+        desired: Arc<Desired>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> (Self, watch::Receiver<Arc<Status>>) {
+        let observed = Arc::new(Observed::nothing_known());
+        let plan = Arc::new(Plan::default());
+        let (status, end) = watch::channel(Arc::new(Status {
+            projects: BTreeMap::new(),
+            observed: observed.clone(),
+            plan: plan.clone(),
+            pass: 0,
+            at: backend.now(),
+        }));
+        let state = Loop {
+            backend,
+            journal,
+            reports,
+            status,
+            dirty: Scope {
+                images: references(&desired),
+                ..Scope::default()
+            },
+            desired,
+            observed,
+            memory: Memory::default(),
+            plan,
+            running: Vec::new(),
+            looking: None,
+            asked: 0,
+            blind: 0,
+            resync: 0,
+            echoes: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            pass: 0,
+        };
+        (state, end)
+    }
+
+    pub fn look(&mut self, scope: Scope) {
+        self.dirty.add(scope);
+    }
+
+    /// Takes over what is wanted now; a changed project starts with a clean slate.
+    pub fn desire(&mut self, desired: Arc<Desired>) {
+        for (name, wish) in &desired.projects {
+            let before = self.desired.projects.get(name);
+            let same = match (before, wish) {
+                (Some(Wish::Run { revision: old, .. }), Wish::Run { revision: new, .. }) => old == new,
+                (Some(Wish::Hold { .. }), Wish::Hold { .. }) => true,
+                _ => false,
+            };
+            if !same {
+                self.memory.forget(name);
+                if let Wish::Run { project, .. } = wish {
+                    let images = project.services.values().map(|service| service.image.clone());
+                    self.dirty.images.extend(images);
+                }
+            }
+        }
+        let gone: Vec<&String> = self
+            .desired
+            .projects
+            .keys()
+            .filter(|name| !desired.projects.contains_key(*name))
+            .collect();
+        for name in gone {
+            self.memory.forget(name);
+            self.applied.remove(name);
+        }
+        self.desired = desired;
+        let wanted = references(&self.desired);
+        Arc::make_mut(&mut self.observed)
+            .images
+            .retain(|reference, _| wanted.contains(reference));
+    }
+
+    pub fn event(&mut self, event: HostEvent) {
+        let key = match event {
+            HostEvent::Instance(key) => Key::Instance(key),
+            HostEvent::Network(key) => Key::Network(key),
+            HostEvent::Firewall => Key::Firewall,
+            HostEvent::Lost => return self.look(Scope::all()),
+        };
+        // A bridge takes its interfaces along.
+        if let Key::Network(network) = &key {
+            let on_it = self.observed.instances.known().into_iter().flatten();
+            let on_it = on_it.filter(|(_, instance)| {
+                instance
+                    .sandbox
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| endpoint.network == *network)
+            });
+            self.dirty.instances.extend(on_it.map(|(key, _)| key.clone()));
+        }
+        self.look(Scope::key(&key));
+    }
+
+    /// Somebody wants to know how it is now: look at everything, and try at once what has failed.
+    pub fn asked(&mut self) {
+        self.memory.failures.clear();
+        self.dirty.images.extend(references(&self.desired));
+        self.look(Scope::all());
+        self.asked = 2;
+    }
+
+    pub fn timeout(&mut self) {
+        let now = self.backend.now();
+        if now.boot >= self.resync && self.looking.is_none() {
+            self.look(Scope::all());
+        }
+        for reference in references(&self.desired) {
+            let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
+            let due = |key: &Key| self.memory.held(key, now).is_none();
+            if unknown && self.image_keys(&reference).iter().all(due) {
+                self.dirty.images.insert(reference);
+            }
+        }
+    }
+
+    pub fn report(&mut self, report: Report) {
+        match report {
+            Report::Look { scope, seen } => {
+                let touched = self.looking.take().unwrap_or_default();
+                self.asked &= 2;
+                self.put(*seen, &scope, &touched);
+                if scope.all {
+                    let unknown = self.observed.has_unknown();
+                    self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
+                    let delay = match self.blind {
+                        0 => RESYNC,
+                        tries => backoff::delay("look", tries),
+                    };
+                    self.resync = self.backend.now().boot.saturating_add(delay);
+                }
+                // What an action touched meanwhile was not taken over.
+                let mut missed = scope;
+                let everything = missed.all;
+                for key in touched {
+                    if everything {
+                        self.look(Scope::key(&key));
+                    } else {
+                        let again = missed.without(&BTreeSet::from([key]));
+                        self.look(again);
+                    }
+                }
+            }
+            Report::Step {
+                key,
+                result,
+                scope,
+                seen,
+            } => {
+                let Some(index) = self.running.iter().position(|step| step.key == key) else {
+                    return;
+                };
+                let step = self.running.remove(index);
+                if let Some(touched) = &mut self.looking {
+                    touched.insert(key);
+                }
+                if scope.is_empty() {
+                    self.look(Scope::all());
+                }
+                self.put(*seen, &scope, &BTreeSet::new());
+                self.ended(step, result);
+            }
+        }
+    }
+
+    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>) {
+        let now = self.backend.now();
+        let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+        for key in &changed {
+            match key {
+                Key::Image { reference, .. } => {
+                    for key in self.image_keys(reference) {
+                        self.memory.succeed(&key);
+                    }
+                }
+                key => self.memory.changed(key),
+            }
+        }
+        if self.observed.has_unknown() && self.blind == 0 {
+            self.resync = self.resync.min(now.boot.saturating_add(backoff::FIRST));
+        }
+        for reference in &scope.images {
+            if let Some(Fact::Unknown(why)) = self.observed.images.get(reference) {
+                let why = why.clone();
+                for key in self.image_keys(reference) {
+                    self.memory.fail(key, why.clone(), Retry::Again, now);
+                }
+            }
+        }
+    }
+
+    /// The keys under which projects want `reference`.
+    fn image_keys(&self, reference: &str) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (name, wish) in &self.desired.projects {
+            if let Wish::Run { project, .. } = wish
+                && project
+                    .services
+                    .values()
+                    .any(|service| service.image == reference)
+            {
+                keys.push(Key::Image {
+                    project: name.clone(),
+                    reference: reference.to_owned(),
+                });
+            }
+        }
+        keys
+    }
+
+    fn ended(&mut self, step: Step, result: Result<(), ActionError>) {
+        let now = self.backend.now();
+        let supervision =
+            step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
+        let mut entry = Entry {
+            at: now,
+            project: step.key.project().map(str::to_owned),
+            key: step.key.to_string(),
+            change: step.completes,
+            cause: step.cause.clone(),
+            error: None,
+        };
+        match result {
+            Err(error) => {
+                let message = chain(&error);
+                tracing::warn!(key = %step.key, error = message, "a step failed");
+                entry.error = Some(message.clone());
+                self.journal.record(entry);
+                self.memory.fail(step.key, message, error.retry, now);
+            }
+            Ok(()) => {
+                tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
+                self.memory.done(&step);
+                if step.completes.is_some() || supervision {
+                    self.journal.record(entry);
+                }
+                self.echo(step, now);
+            }
+        }
+    }
+
+    /// An action that is done and wanted again at once must not keep the loop busy for ever.
+    fn echo(&mut self, step: Step, now: Now) {
+        let (count, since) = match self.echoes.get(&step.key) {
+            Some((action, count, since))
+                if *action == step.action && now.boot.saturating_sub(*since) < ECHO_WINDOW =>
+            {
+                (count + 1, *since)
+            }
+            _ => (1, now.boot),
+        };
+        if count > ECHOES {
+            let message = format!(
+                "{} was put right {count} times and does not stay so: something else on this host undoes it",
+                step.key
+            );
+            let delay = backoff::delay(&step.key.to_string(), count);
+            let failed = Failed {
+                message,
+                at: now,
+                attempts: count,
+                again: Again::At(now.boot.saturating_add(delay)),
+            };
+            self.memory.failures.insert(step.key.clone(), failed);
+        }
+        self.echoes.insert(step.key, (step.action, count, since));
+    }
+
+    /// Looks where something may have changed, plans, starts what can start, publishes.
+    pub fn go_round(&mut self) {
+        self.start_look();
+        // Before the first look nothing is known, and a plan would say nothing else.
+        if self.resync > 0 || self.looking.is_none() {
+            self.replan();
+        }
+        self.publish();
+    }
+
+    fn start_look(&mut self) {
+        if self.looking.is_some() || self.dirty.is_empty() {
+            return;
+        }
+        let busy: BTreeSet<Key> = self.running.iter().map(|step| step.key.clone()).collect();
+        let mut scope = std::mem::take(&mut self.dirty);
+        scope.all |= self.observed.needs_all(&scope);
+        if !scope.all {
+            // An action is at it: the look comes after.
+            self.dirty = scope.without(&busy);
+            if scope.is_empty() {
+                return;
+            }
+        }
+        if self.asked > 0 && scope.all {
+            self.asked = 1;
+        }
+        let before = self.observed.cut(&scope);
+        self.looking = Some(busy);
+        execute::look(&self.backend, &self.reports, scope, before);
+    }
+
+    fn replan(&mut self) {
+        let now = self.backend.now();
+        let plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        if self.asked == 0 {
+            self.pass += 1;
+        }
+        self.memory.prune(&plan, now);
+        for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
+            let lane = Lane::of(&step.action);
+            let in_lane = self
+                .running
+                .iter()
+                .filter(|step| Lane::of(&step.action) == lane)
+                .count();
+            if in_lane >= lane.width() || self.running.iter().any(|other| other.key == step.key) {
+                continue;
+            }
+            self.memory.begin(&plan, step);
+            if let Some(touched) = &mut self.looking {
+                touched.insert(step.key.clone());
+            }
+            let mut scope = Scope::key(&step.key);
+            if self.observed.needs_all(&scope) {
+                scope = Scope::default();
+            }
+            let before = self.observed.cut(&scope);
+            execute::step(&self.backend, &self.reports, step, scope, before);
+            self.running.push(step.clone());
+        }
+        self.plan = Arc::new(plan);
+    }
+
+    fn publish(&mut self) {
+        let now = self.backend.now();
+        let facts = status::project::Facts {
+            desired: &self.desired,
+            observed: &self.observed,
+            memory: &self.memory,
+            plan: &self.plan,
+            running: &self.running,
+            looking: self.looking.is_some() && (self.pass == 0 || self.asked > 0),
+            applied: &self.applied,
+            now,
+        };
+        let mut projects = status::project::projects(&facts);
+        for (name, status) in &mut projects {
+            if status.state == ProjectState::Converged
+                && let Some(revision) = &status.tried
+            {
+                self.applied.insert(name.clone(), revision.clone());
+                status.applied = Some(revision.clone());
+            }
+        }
+        self.status.send_replace(Arc::new(Status {
+            projects,
+            observed: self.observed.clone(),
+            plan: self.plan.clone(),
+            pass: self.pass,
+            at: now,
+        }));
+    }
+
+    /// How long nothing happens by itself.
+    pub fn timer(&self) -> Duration {
+        let now = self.backend.now().boot;
+        let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
+        let failed = self
+            .memory
+            .failures
+            .values()
+            .filter_map(|failed| match failed.again {
+                Again::At(until) => Some(until),
+                Again::AfterChange | Again::Never => None,
+            });
+        let next = waiting
+            .chain(failed)
+            .filter(|until| *until > now)
+            .chain(self.looking.is_none().then(|| self.resync.max(now + 1)))
+            .min()
+            .unwrap_or(now + RESYNC);
+        Duration::from_millis(next - now)
+    }
+}
+
+/// Every image that some project wants.
+fn references(desired: &Desired) -> BTreeSet<String> {
+    desired
+        .projects
+        .values()
+        .filter_map(|wish| match wish {
+            Wish::Run { project, .. } => Some(project),
+            Wish::Hold { .. } | Wish::Down { .. } => None,
+        })
+        .flat_map(|project| project.services.values().map(|service| service.image.clone()))
+        .collect()
+}
+
+/// The error and all that it comes from.
+fn chain(error: &ActionError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

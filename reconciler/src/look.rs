@@ -1,0 +1,252 @@
+//! Parts of an observation: cut out to be looked at again elsewhere, and put back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    key::Key,
+    observed::{Fact, Observed},
+    port::Scope,
+};
+
+impl Scope {
+    pub fn is_empty(&self) -> bool {
+        *self == Scope::default()
+    }
+
+    /// Looks at what both look at.
+    pub fn add(&mut self, other: Scope) {
+        self.all |= other.all;
+        self.firewall |= other.firewall;
+        self.zones |= other.zones;
+        self.images.extend(other.images);
+        self.networks.extend(other.networks);
+        self.volumes.extend(other.volumes);
+        self.instances.extend(other.instances);
+    }
+
+    /// What `key` stands for.
+    pub fn key(key: &Key) -> Scope {
+        let mut scope = Scope::default();
+        match key {
+            Key::Image { reference, .. } => {
+                scope.images.insert(reference.clone());
+            }
+            Key::Network(key) => {
+                scope.networks.insert(key.clone());
+            }
+            Key::Volume(key) => {
+                scope.volumes.insert(key.clone());
+            }
+            Key::Instance(key) => {
+                scope.instances.insert(key.clone());
+            }
+            Key::Names(_) => scope.zones = true,
+            Key::Firewall => scope.firewall = true,
+        }
+        scope
+    }
+
+    /// Takes out what is about `keys`, and returns it: it cannot be looked at now.
+    pub fn without(&mut self, keys: &BTreeSet<Key>) -> Scope {
+        let mut taken = Scope::default();
+        for key in keys {
+            match key {
+                Key::Network(key) if self.networks.remove(key) => {
+                    taken.networks.insert(key.clone());
+                }
+                Key::Volume(key) if self.volumes.remove(key) => {
+                    taken.volumes.insert(key.clone());
+                }
+                Key::Instance(key) if self.instances.remove(key) => {
+                    taken.instances.insert(key.clone());
+                }
+                Key::Image { reference, .. } if self.images.remove(reference) => {
+                    taken.images.insert(reference.clone());
+                }
+                Key::Names(_) if self.zones => {
+                    self.zones = false;
+                    taken.zones = true;
+                }
+                Key::Firewall if self.firewall => {
+                    self.firewall = false;
+                    taken.firewall = true;
+                }
+                _ => {}
+            }
+        }
+        taken
+    }
+}
+
+impl Observed {
+    /// Whether a part of `scope` has to be looked at as a whole, because it is unknown so far.
+    pub fn needs_all(&self, scope: &Scope) -> bool {
+        (!scope.networks.is_empty() && self.networks.known().is_none())
+            || (!scope.volumes.is_empty() && self.volumes.known().is_none())
+            || (!scope.instances.is_empty() && self.instances.known().is_none())
+    }
+
+    /// Whether some part could not be read.
+    pub fn has_unknown(&self) -> bool {
+        self.networks.known().is_none()
+            || self.volumes.known().is_none()
+            || self.instances.known().is_none()
+            || self.firewall.known().is_none()
+            || self.zones.known().is_none()
+            || self.routes.known().is_none()
+            || self.id_bases.known().is_none()
+    }
+
+    /// The entries of `scope`, as a starting point for a new look. Cheap where the scope is small.
+    pub fn cut(&self, scope: &Scope) -> Observed {
+        if scope.all {
+            return self.clone();
+        }
+        Observed {
+            boot_id: self.boot_id.clone(),
+            images: entries(&self.images, &scope.images),
+            networks: part(&self.networks, &scope.networks),
+            volumes: part(&self.volumes, &scope.volumes),
+            instances: part(&self.instances, &scope.instances),
+            firewall: self.firewall.clone(),
+            zones: self.zones.clone(),
+            routes: self.routes.clone(),
+            id_bases: self.id_bases.clone(),
+        }
+    }
+
+    /// Puts what was seen back, except for `busy` keys, which an action touched meanwhile. Returns the
+    /// keys that differ from before.
+    pub fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>) -> BTreeSet<Key> {
+        let mut changed = BTreeSet::new();
+        for reference in &scope.images {
+            let new = seen.images.get(reference);
+            if self.images.get(reference) != new {
+                changed.insert(Key::Image {
+                    project: String::new(),
+                    reference: reference.clone(),
+                });
+            }
+            match new {
+                Some(image) => self.images.insert(reference.clone(), image.clone()),
+                None => self.images.remove(reference),
+            };
+        }
+        let all = scope.all;
+        let mut skip = |key: Key| busy.contains(&key);
+        let mut note = |key: Key| {
+            changed.insert(key);
+        };
+        put(
+            &mut self.networks,
+            seen.networks,
+            &scope.networks,
+            all,
+            Key::Network,
+            &mut skip,
+            &mut note,
+        );
+        put(
+            &mut self.volumes,
+            seen.volumes,
+            &scope.volumes,
+            all,
+            Key::Volume,
+            &mut skip,
+            &mut note,
+        );
+        put(
+            &mut self.instances,
+            seen.instances,
+            &scope.instances,
+            all,
+            Key::Instance,
+            &mut skip,
+            &mut note,
+        );
+        if (all || scope.firewall) && !skip(Key::Firewall) {
+            if self.firewall != seen.firewall {
+                note(Key::Firewall);
+            }
+            self.firewall = seen.firewall;
+        }
+        if all || scope.zones {
+            let every = BTreeSet::new();
+            put(
+                &mut self.zones,
+                seen.zones,
+                &every,
+                true,
+                Key::Names,
+                &mut skip,
+                &mut note,
+            );
+        }
+        if all {
+            self.boot_id = seen.boot_id;
+            self.routes = seen.routes;
+            self.id_bases = seen.id_bases;
+        }
+        changed
+    }
+}
+
+fn entries<K: Ord + Clone, V: Clone>(map: &BTreeMap<K, V>, keys: &BTreeSet<K>) -> BTreeMap<K, V> {
+    keys.iter()
+        .filter_map(|key| Some((key.clone(), map.get(key)?.clone())))
+        .collect()
+}
+
+fn part<K: Ord + Clone, V: Clone>(fact: &Fact<BTreeMap<K, V>>, keys: &BTreeSet<K>) -> Fact<BTreeMap<K, V>> {
+    match fact {
+        Fact::Known(map) => Fact::Known(entries(map, keys)),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    }
+}
+
+fn put<K: Ord + Clone, V: PartialEq>(
+    have: &mut Fact<BTreeMap<K, V>>,
+    seen: Fact<BTreeMap<K, V>>,
+    keys: &BTreeSet<K>,
+    all: bool,
+    key: impl Fn(K) -> Key,
+    skip: &mut impl FnMut(Key) -> bool,
+    note: &mut impl FnMut(Key),
+) {
+    if !all && keys.is_empty() {
+        return;
+    }
+    let mut seen = match seen {
+        Fact::Known(seen) => seen,
+        Fact::Unknown(why) => {
+            *have = Fact::Unknown(why);
+            return;
+        }
+    };
+    let Fact::Known(map) = have else {
+        // Entries of an unknown part say nothing about the others.
+        if all {
+            seen.keys().cloned().for_each(|one| note(key(one)));
+            *have = Fact::Known(seen);
+        }
+        return;
+    };
+    let keys: BTreeSet<K> = if all {
+        map.keys().chain(seen.keys()).cloned().collect()
+    } else {
+        keys.clone()
+    };
+    for one in keys {
+        if skip(key(one.clone())) {
+            continue;
+        }
+        let new = seen.remove(&one);
+        if map.get(&one) != new.as_ref() {
+            note(key(one.clone()));
+        }
+        match new {
+            Some(new) => map.insert(one, new),
+            None => map.remove(&one),
+        };
+    }
+}

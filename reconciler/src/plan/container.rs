@@ -1,0 +1,254 @@
+//! From a service and its image to the process that runs: argv, environment, mounts, probe, signals,
+//! with the defaults of Docker.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use model::{
+    fields::{self, Fields},
+    types::{Mount, Project, Service},
+};
+
+use super::wanted;
+use crate::{
+    derive,
+    key::{InstanceKey, ResourceKey},
+    observed::{Image, ImageConfig},
+    spec::{ContainerSpec, HealthSpec, MountSpec},
+};
+
+/// What Docker gives a process whose image says nothing.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SIGTERM: i32 = 15;
+const GRACE: u64 = 10_000;
+const INTERVAL: u64 = 30_000;
+const RETRIES: u32 = 3;
+
+/// The fields that are compared, without `image.digest`. `depends_on` is recorded for the order of
+/// stops after the manifest is gone; it is never compared.
+pub fn compared(project: &Project, service: &Service) -> Fields {
+    let mut fields = fields::fields(service);
+    for mount in &service.volumes {
+        if let Mount::Volume {
+            source: Some(key), ..
+        } = mount
+        {
+            let full = wanted::volume(project, key).name;
+            if full != format!("{}_{key}", project.name) {
+                fields.insert(format!("volumes.{key}.name"), full);
+            }
+        }
+    }
+    fields
+}
+
+/// The services that a recorded one depended on.
+pub fn dependencies(fields: &Fields) -> impl Iterator<Item = &str> {
+    fields
+        .keys()
+        .filter_map(|field| field.strip_prefix("depends_on.")?.strip_suffix(".condition"))
+}
+
+/// The container of `service` from `image`. The error says what to change in the manifest.
+pub fn container(
+    project: &Project,
+    key: &InstanceKey,
+    service: &Service,
+    mut fields: Fields,
+    image: &Image,
+) -> Result<ContainerSpec, String> {
+    let config = &image.config;
+    fields.insert("image.digest".to_owned(), image.digest.clone());
+    let hostname = service.hostname.clone().unwrap_or_else(|| key.service.clone());
+    let signal = service
+        .stop_signal
+        .as_deref()
+        .or(config.stop_signal.as_deref())
+        .filter(|text| !text.is_empty());
+    let stop_signal = match signal {
+        Some(text) => signal_number(text).ok_or_else(|| {
+            format!("there is no signal {text}; write `stop_signal` like SIGINT, USR1, RTMIN+3 or a number")
+        })?,
+        None => SIGTERM,
+    };
+    let argv = argv(service, config);
+    if argv.is_empty() {
+        return Err("neither the service nor its image says what to run; set `command`".to_owned());
+    }
+    Ok(ContainerSpec {
+        image_digest: image.digest.clone(),
+        argv,
+        environment: environment(service, config, &hostname),
+        user: service.user.clone().unwrap_or_else(|| config.user.clone()),
+        working_dir: working_dir(service, config),
+        mounts: mounts(project, key, service, config),
+        health: health(service, config),
+        restart: service.restart,
+        stop_signal,
+        stop_grace: service.stop_grace_period.map_or(GRACE, |grace| grace.as_millis()),
+        hostname,
+        fields,
+    })
+}
+
+fn argv(service: &Service, config: &ImageConfig) -> Vec<String> {
+    let (entrypoint, image_command) = match &service.entrypoint {
+        Some(entrypoint) => (entrypoint, &[][..]),
+        None => (&config.entrypoint, &config.command[..]),
+    };
+    let command = service.command.as_deref().unwrap_or(image_command);
+    entrypoint.iter().chain(command).cloned().collect()
+}
+
+fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::from([
+        ("PATH".to_owned(), PATH.to_owned()),
+        ("HOSTNAME".to_owned(), hostname.to_owned()),
+    ]);
+    environment.extend(config.environment.clone());
+    environment.extend(service.environment.clone());
+    environment
+}
+
+fn working_dir(service: &Service, config: &ImageConfig) -> PathBuf {
+    let text = service.working_dir.as_deref().unwrap_or(&config.working_dir);
+    Path::new("/").join(text)
+}
+
+fn mounts(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {
+    let anonymous = |target: &Path| ResourceKey {
+        project: project.name.clone(),
+        name: format!(
+            "{}_{}-{}-{}",
+            project.name,
+            key.service,
+            key.index,
+            derive::short(&target.to_string_lossy(), 8)
+        ),
+    };
+    let mut mounts: Vec<MountSpec> = service
+        .volumes
+        .iter()
+        .cloned()
+        .map(|mount| match mount {
+            Mount::Volume {
+                source,
+                target,
+                read_only,
+                nocopy,
+            } => MountSpec::Volume {
+                volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
+                target,
+                read_only,
+                nocopy,
+            },
+            Mount::Bind {
+                source,
+                target,
+                read_only,
+                create_host_path,
+            } => MountSpec::Bind {
+                source,
+                target,
+                read_only,
+                create_host_path,
+            },
+            Mount::Tmpfs { target, size, mode } => MountSpec::Tmpfs { target, size, mode },
+        })
+        .collect();
+    let covered: BTreeSet<&PathBuf> = service.volumes.iter().map(Mount::target).collect();
+    for target in config.volumes.iter().map(PathBuf::from) {
+        if !covered.contains(&target) {
+            mounts.push(MountSpec::Volume {
+                volume: anonymous(&target),
+                target,
+                read_only: false,
+                nocopy: false,
+            });
+        }
+    }
+    mounts
+}
+
+/// Values left open are the image's one by one, then the engine's.
+fn health(service: &Service, config: &ImageConfig) -> Option<HealthSpec> {
+    let (own, image) = (service.healthcheck.as_ref(), config.healthcheck.as_ref());
+    let test = own
+        .and_then(|own| own.test.as_ref())
+        .or(image.map(|image| &image.test))?;
+    let argv = match test.first()?.as_str() {
+        "CMD" => test[1..].to_vec(),
+        "CMD-SHELL" => {
+            let mut argv = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+            argv.extend_from_slice(&test[1..]);
+            argv
+        }
+        _ => return None,
+    };
+    let pick = |own: Option<u64>, image: Option<u64>| {
+        own.filter(|time| *time > 0)
+            .or(image.filter(|time| *time > 0))
+            .unwrap_or(INTERVAL)
+    };
+    (!argv.is_empty()).then(|| HealthSpec {
+        argv,
+        interval: pick(
+            own.and_then(|own| own.interval).map(|time| time.as_millis()),
+            image.map(|image| image.interval),
+        ),
+        timeout: pick(
+            own.and_then(|own| own.timeout).map(|time| time.as_millis()),
+            image.map(|image| image.timeout),
+        ),
+        retries: own
+            .and_then(|own| own.retries)
+            .filter(|retries| *retries > 0)
+            .or(image.map(|image| image.retries).filter(|retries| *retries > 0))
+            .unwrap_or(RETRIES),
+    })
+}
+
+/// `SIGINT`, `int`, `2`, `RTMIN+3`, `SIGRTMAX-1`. Numbers as on Linux x86-64 and aarch64, signal(7);
+/// the real-time signals as the C libraries hand them out, 34 to 64.
+pub fn signal_number(text: &str) -> Option<i32> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let valid = |number: i32| (1..=64).contains(&number).then_some(number);
+    if let Ok(number) = text.parse::<i32>() {
+        return valid(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        return real_time(34, rest);
+    }
+    if let Some(rest) = name.strip_prefix("RTMAX") {
+        return real_time(64, rest);
+    }
+    let name = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        name => name,
+    };
+    let index = NAMES.iter().position(|known| *known == name)?;
+    i32::try_from(index + 1).ok()
+}
+
+fn real_time(from: i32, rest: &str) -> Option<i32> {
+    let offset = if rest.is_empty() {
+        0
+    } else {
+        rest.parse::<i32>().ok()?
+    };
+    let number = from.checked_add(offset)?;
+    (34..=64).contains(&number).then_some(number)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The plan while it is made: steps that wait for each other, and those that nothing can start now.
+
+use std::collections::BTreeSet;
+
+use super::{
+    InFlight,
+    action::Action,
+    step::{Cause, Change, Class, Plan, Step, Waiting},
+};
+use crate::{
+    key::Key,
+    memory::{Again, Memory},
+    observed::Observed,
+    time::Now,
+};
+
+/// Whether something that others need is there, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Now,
+    /// When this step of the pass is done.
+    After(u32),
+    /// Not in this pass.
+    Blocked,
+}
+
+pub struct Draft<'a> {
+    pub observed: &'a Observed,
+    pub memory: &'a Memory,
+    pub now: Now,
+    pub plan: Plan,
+    in_flight: BTreeSet<&'a Key>,
+    waiting: BTreeSet<Key>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(observed: &'a Observed, memory: &'a Memory, in_flight: &'a InFlight, now: Now) -> Self {
+        Draft {
+            observed,
+            memory,
+            now,
+            plan: Plan::default(),
+            in_flight: in_flight.iter().map(|step| &step.key).collect(),
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    pub fn change(&mut self, key: Key, class: Class, cause: &Cause, gate: Option<String>) {
+        self.plan.changes.push(Change {
+            key,
+            class,
+            cause: cause.clone(),
+            gate,
+        });
+    }
+
+    /// One entry a key: the first reason that was found.
+    pub fn wait(&mut self, key: Key, why: impl Into<String>, until: Option<u64>) -> Ready {
+        if self.waiting.insert(key.clone()) {
+            let why = why.into();
+            self.plan.waiting.push(Waiting { key, why, until });
+        }
+        Ready::Blocked
+    }
+
+    /// Whether an action on `key` is under way.
+    pub fn busy(&self, key: &Key) -> bool {
+        self.in_flight.contains(key)
+    }
+
+    /// Orders `action` after `needs`, unless `key` is in flight, has failed too recently, or needs
+    /// something that is not to be had in this pass.
+    pub fn step(
+        &mut self,
+        key: &Key,
+        action: Action,
+        cause: &Cause,
+        completes: Option<Class>,
+        needs: &[Ready],
+    ) -> Ready {
+        if self.busy(key) {
+            return Ready::Blocked;
+        }
+        if let Some(failed) = self.memory.held(key, self.now) {
+            let until = match failed.again {
+                Again::At(until) => Some(until),
+                Again::AfterChange | Again::Never => None,
+            };
+            let why = failed.message.clone();
+            return self.wait(key.clone(), why, until);
+        }
+        if needs.contains(&Ready::Blocked) {
+            return Ready::Blocked;
+        }
+        let mut after: Vec<u32> = needs
+            .iter()
+            .filter_map(|need| match need {
+                Ready::After(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        after.sort_unstable();
+        after.dedup();
+        let id = self.plan.steps.len() as u32 + 1;
+        self.plan.steps.push(Step {
+            id,
+            key: key.clone(),
+            action,
+            cause: cause.clone(),
+            completes,
+            after,
+        });
+        Ready::After(id)
+    }
+}

@@ -1,0 +1,174 @@
+//! The firewall of the whole root, from who is there. Isolation comes before reachability: networks and
+//! endpoints first, ports once something was started behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    action::Action,
+    allocate::Allocation,
+    draft::{Draft, Ready},
+    presence::Present,
+    step::Class,
+    wanted::{self, Wants},
+};
+use crate::{
+    key::{InstanceKey, Key, ResourceKey},
+    observed::Fact,
+    spec::{FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget},
+};
+
+/// Which moment of the pass the firewall is for.
+#[derive(Default)]
+pub struct Stage<'a> {
+    /// Those who leave and have been stopped by then.
+    pub stopped: BTreeSet<&'a InstanceKey>,
+    /// Sandboxes are what they shall be, and these have been started.
+    pub settled: Option<BTreeSet<&'a InstanceKey>>,
+}
+
+/// What the firewall shall be at `stage`.
+pub fn spec(
+    draft: &Draft<'_>,
+    wants: &Wants<'_>,
+    allocation: &Allocation,
+    present: &[Present<'_>],
+    stage: &Stage<'_>,
+) -> FirewallSpec {
+    let none = BTreeSet::new();
+    let mut spec = FirewallSpec::default();
+    let observed = draft.observed.networks.known();
+    let network = |key: &ResourceKey| -> Option<&NetworkSpec> {
+        match allocation.networks.get(key) {
+            Some(Ok(spec)) => Some(spec),
+            _ => observed?.get(key).map(|network| &network.spec),
+        }
+    };
+    for key in wants.networks.keys() {
+        if let Some(network) = network(key) {
+            spec.networks.insert(key.clone(), empty(network));
+        }
+    }
+    let left_alone = observed.into_iter().flatten();
+    for (key, network) in left_alone.filter(|(key, _)| wants.left_alone(&key.project)) {
+        spec.networks.insert(key.clone(), empty(&network.spec));
+    }
+    for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
+        for endpoint in one.endpoints(stage.settled.is_some()) {
+            let Some(network) = network(&endpoint.network) else {
+                continue;
+            };
+            spec.networks
+                .entry(endpoint.network.clone())
+                .or_insert_with(|| empty(network))
+                .endpoints
+                .insert((endpoint.address, endpoint.mac));
+        }
+        let endpoints = one.endpoints(true);
+        let target = endpoints
+            .iter()
+            .find(|endpoint| endpoint.gateway.is_some())
+            .or(endpoints.first());
+        let Some(target) = target else { continue };
+        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none)) {
+            let key = PublishKey {
+                host_ip: binding.host_ip,
+                published: binding.published,
+                protocol: binding.protocol,
+            };
+            let target = PublishTarget {
+                address: target.address,
+                port: binding.target,
+            };
+            spec.ports.insert(key, target);
+        }
+    }
+    spec
+}
+
+fn empty(network: &NetworkSpec) -> FirewallNetwork {
+    FirewallNetwork {
+        subnet: network.subnet,
+        gateway: network.gateway,
+        internal: network.internal,
+        endpoints: BTreeSet::new(),
+    }
+}
+
+/// The first step: what the firewall shall be right now.
+pub fn now(
+    draft: &mut Draft<'_>,
+    spec: Option<&FirewallSpec>,
+    networks: &BTreeMap<ResourceKey, Ready>,
+    explained: &BTreeSet<String>,
+) -> Ready {
+    let Some(spec) = spec else {
+        return Ready::Blocked;
+    };
+    let seen = match &draft.observed.firewall {
+        Fact::Known(seen) => seen,
+        Fact::Unknown(why) => {
+            let why = format!("the firewall could not be read: {why}");
+            return draft.wait(Key::Firewall, why, None);
+        }
+    };
+    let nothing = FirewallSpec::default();
+    if seen.spec == *spec && (seen.drift.is_empty() || *spec == nothing) {
+        return Ready::Now;
+    }
+    // Somebody else's doing: it is not what we left, or, where we do not know, nothing else explains it.
+    let foreign = match &draft.memory.firewall {
+        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing),
+        None => explained.is_empty(),
+    };
+    let text = match seen.drift.is_empty() {
+        true => "its rules differ from what runs".to_owned(),
+        false => seen.drift.join(", "),
+    };
+    let cause = wanted::noun("firewall", Some(text));
+    let completes = foreign.then_some(Class::Live);
+    if let Some(class) = completes {
+        draft.change(Key::Firewall, class, &cause, None);
+    }
+    // A network that cannot be made now must not keep the others from being isolated.
+    let needs: Vec<Ready> = networks
+        .values()
+        .filter(|ready| **ready != Ready::Blocked)
+        .copied()
+        .collect();
+    draft.step(
+        &Key::Firewall,
+        Action::SyncFirewall(spec.clone()),
+        &cause,
+        completes,
+        &needs,
+    )
+}
+
+/// A later step of the pass, where the firewall is not yet what it will have to be.
+pub fn then(
+    draft: &mut Draft<'_>,
+    before: &FirewallSpec,
+    spec: &FirewallSpec,
+    needs: &[Ready],
+) -> Option<Ready> {
+    (before != spec).then(|| {
+        let cause = wanted::noun("firewall", Some("follows what runs".to_owned()));
+        let action = Action::SyncFirewall(spec.clone());
+        draft.step(&Key::Firewall, action, &cause, None, needs)
+    })
+}
+
+/// Whether what is there already keeps these networks and addresses apart from the others.
+pub fn isolates(draft: &Draft<'_>, allocation: &Allocation, key: &InstanceKey) -> bool {
+    let (Some(seen), Some(Ok(sandbox))) = (draft.observed.firewall.known(), allocation.sandboxes.get(key))
+    else {
+        return false;
+    };
+    seen.drift.is_empty()
+        && sandbox.endpoints.iter().all(|endpoint| {
+            seen.spec.networks.get(&endpoint.network).is_some_and(|network| {
+                network.endpoints.contains(&(endpoint.address, endpoint.mac))
+                    && matches!(allocation.networks.get(&endpoint.network), Some(Ok(spec)) if spec.internal == network.internal)
+            })
+        })
+}

@@ -1,0 +1,69 @@
+//! Images that must be unpacked before something can start.
+
+use std::collections::BTreeMap;
+
+use super::{
+    action::Action,
+    draft::{Draft, Ready},
+    step::Class,
+    wanted::{self, Wants},
+};
+use crate::{
+    key::Key,
+    memory::Again,
+    observed::{Fact, Image, Observed},
+};
+
+/// What `reference` stands for, or why that is not known.
+pub fn resolve<'a>(observed: &'a Observed, reference: &str) -> Result<&'a Image, String> {
+    match observed.images.get(reference) {
+        Some(Fact::Known(image)) => Ok(image),
+        Some(Fact::Unknown(why)) => Err(why.clone()),
+        None => Err("it was not looked at yet".to_owned()),
+    }
+}
+
+/// By digest: whether its layers are there.
+pub type Unpacked = BTreeMap<String, Ready>;
+
+/// One unpack a digest, in the first project that wants it.
+pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
+    let mut unpacked = Unpacked::new();
+    for (key, wanted) in &wants.instances {
+        let reference = &wanted.service.image;
+        let image_key = Key::Image {
+            project: key.project.clone(),
+            reference: reference.clone(),
+        };
+        let field = format!("services.{}.image", key.service);
+        match resolve(draft.observed, reference) {
+            Err(why) => {
+                let cause = wanted::cause(wanted.project, field, None, None);
+                let place = cause
+                    .span
+                    .map(|span| format!(" ({}:{})", span.file.display(), span.line))
+                    .unwrap_or_default();
+                let until = match draft.memory.failures.get(&image_key).map(|failed| failed.again) {
+                    Some(Again::At(until)) => Some(until),
+                    _ => None,
+                };
+                draft.wait(image_key, format!("image {reference}{place}: {why}"), until);
+            }
+            Ok(image) if image.unpacked => {
+                unpacked.insert(image.digest.clone(), Ready::Now);
+            }
+            Ok(image) if !unpacked.contains_key(&image.digest) => {
+                let cause = wanted::cause(wanted.project, field, None, Some(image.digest.clone()));
+                draft.change(image_key.clone(), Class::Create, &cause, None);
+                let action = Action::UnpackImage {
+                    reference: reference.clone(),
+                    digest: image.digest.clone(),
+                };
+                let ready = draft.step(&image_key, action, &cause, Some(Class::Create), &[]);
+                unpacked.insert(image.digest.clone(), ready);
+            }
+            Ok(_) => {}
+        }
+    }
+    unpacked
+}

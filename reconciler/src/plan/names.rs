@@ -1,0 +1,168 @@
+//! Names inside each network: services, containers and aliases of every sandbox that is there or about
+//! to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    action::Action,
+    draft::{Draft, Ready},
+    presence::Present,
+    step::Class,
+    wanted::{self, Wants},
+};
+use crate::{
+    key::{InstanceKey, Key, ResourceKey},
+    observed::Fact,
+    spec::Zone,
+};
+
+/// The wanted zone of every network that shall have one.
+pub fn zones(wants: &Wants<'_>, present: &[Present<'_>]) -> BTreeMap<ResourceKey, Zone> {
+    let mut zones: BTreeMap<ResourceKey, Zone> = wants
+        .networks
+        .keys()
+        .map(|key| (key.clone(), Zone::new()))
+        .collect();
+    for one in present {
+        let Some(wanted) = wants.instances.get(one.key) else {
+            continue;
+        };
+        for endpoint in one.endpoints(true) {
+            let Some(zone) = zones.get_mut(&endpoint.network) else {
+                continue;
+            };
+            let aliases = wanted
+                .service
+                .networks
+                .iter()
+                .filter(|(name, _)| {
+                    wanted::network(wanted.project, name).is_some_and(|(key, _)| key == endpoint.network)
+                })
+                .flat_map(|(_, attachment)| attachment.aliases.iter().cloned());
+            let InstanceKey {
+                project,
+                service,
+                index,
+                ..
+            } = one.key;
+            let own = [service.clone(), format!("{project}-{service}-{index}")];
+            for name in own.into_iter().chain(aliases) {
+                zone.entry(name.to_ascii_lowercase())
+                    .or_default()
+                    .insert(endpoint.address);
+            }
+        }
+    }
+    zones
+}
+
+/// What became of the names of each network that needs some.
+#[derive(Default)]
+pub struct Names {
+    pub ready: BTreeMap<ResourceKey, Ready>,
+    /// What the first step leaves behind, where that is not yet what is wanted.
+    later: BTreeMap<ResourceKey, Option<Zone>>,
+}
+
+/// The first step of each network: wanted names, and those of who leaves but still runs.
+pub fn now(
+    draft: &mut Draft<'_>,
+    wants: &Wants<'_>,
+    present: Option<&[Present<'_>]>,
+    explained: &BTreeSet<String>,
+) -> Names {
+    let mut names = Names::default();
+    let Some(present) = present else {
+        return names;
+    };
+    let seen = match &draft.observed.zones {
+        Fact::Known(seen) => seen,
+        Fact::Unknown(why) => {
+            for key in wants.networks.keys() {
+                let why = format!("the names could not be read: {why}");
+                draft.wait(Key::Names(key.clone()), why, None);
+            }
+            return names;
+        }
+    };
+    let networks_known = draft.observed.networks.known().is_some();
+    let wanted = zones(wants, present);
+    let stale = seen
+        .keys()
+        .filter(|key| networks_known && !wanted.contains_key(*key) && !wants.left_alone(&key.project));
+    for key in wanted.keys().chain(stale) {
+        let lingering: BTreeSet<_> = present
+            .iter()
+            .filter(|one| one.lingering)
+            .flat_map(|one| one.endpoints(true))
+            .filter(|endpoint| endpoint.network == *key)
+            .map(|endpoint| endpoint.address)
+            .collect();
+        let goal = wanted.get(key);
+        let mut first = goal.cloned().unwrap_or_default();
+        for (name, addresses) in seen.get(key).into_iter().flatten() {
+            let kept: BTreeSet<_> = addresses.intersection(&lingering).copied().collect();
+            if !kept.is_empty() {
+                first.entry(name.clone()).or_default().extend(kept);
+            }
+        }
+        let first = (goal.is_some() || !lingering.is_empty()).then_some(first);
+        if first.as_ref() != goal {
+            names.later.insert(key.clone(), goal.cloned());
+        }
+        let ready = if first.as_ref() == seen.get(key) {
+            Ready::Now
+        } else {
+            one(
+                draft,
+                key,
+                seen.get(key),
+                first,
+                wants.runs(&key.project) && !explained.contains(&key.project),
+            )
+        };
+        names.ready.insert(key.clone(), ready);
+    }
+    names
+}
+
+fn one(
+    draft: &mut Draft<'_>,
+    key: &ResourceKey,
+    seen: Option<&Zone>,
+    zone: Option<Zone>,
+    unexplained: bool,
+) -> Ready {
+    let object = Key::Names(key.clone());
+    let foreign = match draft.memory.zones.get(key) {
+        Some(left) => seen != Some(left),
+        None => zone.is_some() && unexplained,
+    };
+    let cause = wanted::noun("names", Some("differ from what runs".to_owned()));
+    let completes = foreign.then_some(Class::Live);
+    if let Some(class) = completes {
+        draft.change(object.clone(), class, &cause, None);
+    }
+    let action = Action::SyncNames {
+        network: key.clone(),
+        zone,
+    };
+    draft.step(&object, action, &cause, completes, &[])
+}
+
+/// The second step of networks that somebody leaves in this pass.
+pub fn then(draft: &mut Draft<'_>, names: &Names, stops: &[Ready]) -> BTreeMap<ResourceKey, Ready> {
+    let mut ready = names.ready.clone();
+    for (key, zone) in &names.later {
+        let mut needs = stops.to_vec();
+        needs.extend(names.ready.get(key));
+        let cause = wanted::noun("names", Some("follow what runs".to_owned()));
+        let action = Action::SyncNames {
+            network: key.clone(),
+            zone: zone.clone(),
+        };
+        let step = draft.step(&Key::Names(key.clone()), action, &cause, None, &needs);
+        ready.insert(key.clone(), step);
+    }
+    ready
+}

@@ -1,0 +1,73 @@
+//! Bridges that must be made or repaired.
+
+use std::collections::BTreeMap;
+
+use super::{
+    action::Action,
+    allocate::Allocation,
+    draft::{Draft, Ready},
+    step::{Cause, Class},
+    wanted::{self, Wants},
+};
+use crate::{
+    key::{Key, ResourceKey},
+    observed::Fact,
+};
+
+/// What became of the wanted networks.
+#[derive(Default)]
+pub struct Networks {
+    pub ready: BTreeMap<ResourceKey, Ready>,
+    /// Why a network that exists changes: its instances follow.
+    pub causes: BTreeMap<ResourceKey, Cause>,
+}
+
+pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocation) -> Networks {
+    let mut networks = Networks::default();
+    for (key, wanted) in &wants.networks {
+        let object = Key::Network(key.clone());
+        let seen = match &draft.observed.networks {
+            Fact::Known(seen) => seen.get(key),
+            Fact::Unknown(why) => {
+                let why = format!("the networks could not be read: {why}");
+                let blocked = draft.wait(object, why, None);
+                networks.ready.insert(key.clone(), blocked);
+                continue;
+            }
+        };
+        let field = format!("networks.{}", wanted.name);
+        let change = match seen {
+            None => Some((Class::Create, wanted::cause(wanted.project, field, None, None))),
+            Some(seen) if seen.spec.internal != wanted.internal => {
+                let cause = wanted::cause(
+                    wanted.project,
+                    format!("{field}.internal"),
+                    Some(seen.spec.internal.to_string()),
+                    Some(wanted.internal.to_string()),
+                );
+                networks.causes.insert(key.clone(), cause.clone());
+                Some((Class::Live, cause))
+            }
+            Some(seen) if !seen.drift.is_empty() => {
+                Some((Class::Live, wanted::noun("bridge", Some(seen.drift.join(", ")))))
+            }
+            Some(_) => None,
+        };
+        let ready = match change {
+            None => Ready::Now,
+            Some((class, cause)) => {
+                draft.change(object.clone(), class, &cause, None);
+                match allocation.networks.get(key) {
+                    Some(Ok(spec)) => {
+                        let action = Action::EnsureNetwork(spec.clone());
+                        draft.step(&object, action, &cause, Some(class), &[])
+                    }
+                    Some(Err(why)) => draft.wait(object, why.clone(), None),
+                    None => Ready::Blocked,
+                }
+            }
+        };
+        networks.ready.insert(key.clone(), ready);
+    }
+    networks
+}

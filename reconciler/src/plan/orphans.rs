@@ -1,0 +1,166 @@
+//! What nobody asks for any more: stopped in reverse order, taken out of names and firewall, removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    action::Action,
+    container,
+    draft::{Draft, Ready},
+    step::{Cause, Class},
+    wanted::{self, Wants},
+};
+use crate::{
+    key::{InstanceKey, Key, ResourceKey},
+    observed::{Instance, State},
+};
+
+/// The instances that go.
+#[derive(Default)]
+pub struct Orphans<'a> {
+    gone: BTreeMap<&'a InstanceKey, &'a Instance>,
+    /// Each one's stop; `Now` where nothing runs.
+    pub stops: BTreeMap<&'a InstanceKey, Ready>,
+}
+
+fn cause(wants: &Wants<'_>, project: &str, field: String) -> Cause {
+    if wants.runs(project) {
+        wanted::noun(&field, None)
+    } else {
+        wanted::noun(wants.farewell(project), None)
+    }
+}
+
+/// Stops what goes: a dependency after its dependants.
+pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
+    let mut orphans = Orphans::default();
+    let Some(seen) = draft.observed.instances.known() else {
+        return orphans;
+    };
+    orphans.gone = seen
+        .iter()
+        .filter(|(key, _)| !wants.instances.contains_key(*key) && !wants.left_alone(&key.project))
+        .collect();
+    let mut left: BTreeSet<&InstanceKey> = orphans.gone.keys().copied().collect();
+    while let Some(next) = next(&left, &orphans.gone) {
+        left.remove(next);
+        let instance = orphans.gone[next];
+        let cause = cause(wants, &next.project, format!("services.{}", next.service));
+        let object = Key::Instance(next.clone());
+        draft.change(object.clone(), Class::Remove, &cause, None);
+        let ready = if matches!(instance.state, State::Running { .. }) {
+            let needs: Vec<Ready> = dependants(next, &orphans.gone)
+                .filter_map(|dependant| orphans.stops.get(dependant))
+                .copied()
+                .collect();
+            draft.step(&object, Action::StopContainer(next.clone()), &cause, None, &needs)
+        } else {
+            Ready::Now
+        };
+        orphans.stops.insert(next, ready);
+    }
+    orphans
+}
+
+/// One on which nobody who is left depends; in a cycle, the first.
+fn next<'a>(
+    left: &BTreeSet<&'a InstanceKey>,
+    gone: &BTreeMap<&'a InstanceKey, &'a Instance>,
+) -> Option<&'a InstanceKey> {
+    left.iter()
+        .find(|key| !dependants(key, gone).any(|dependant| left.contains(dependant)))
+        .or(left.first())
+        .copied()
+}
+
+fn dependants<'g, 'a>(
+    key: &'g InstanceKey,
+    gone: &'g BTreeMap<&'a InstanceKey, &'a Instance>,
+) -> impl Iterator<Item = &'a InstanceKey> {
+    gone.iter()
+        .filter(move |(other, instance)| {
+            **other != key
+                && other.project == key.project
+                && instance
+                    .container
+                    .as_ref()
+                    .is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
+        })
+        .map(|(other, _)| *other)
+}
+
+impl Orphans<'_> {
+    /// Stops that this pass carries out, or has no need of.
+    pub fn stopped(&self) -> BTreeSet<&InstanceKey> {
+        let stopped = self.stops.iter().filter(|(_, ready)| **ready != Ready::Blocked);
+        stopped.map(|(key, _)| *key).collect()
+    }
+
+    /// Removes the sandboxes, after names and firewall are without them.
+    pub fn remove(
+        &self,
+        draft: &mut Draft<'_>,
+        wants: &Wants<'_>,
+        firewall: Ready,
+        names: &BTreeMap<ResourceKey, Ready>,
+    ) -> BTreeMap<InstanceKey, Ready> {
+        let mut removed = BTreeMap::new();
+        for (key, instance) in &self.gone {
+            let mut needs = vec![firewall];
+            needs.extend(self.stops.get(key));
+            needs.extend(
+                instance
+                    .sandbox
+                    .endpoints
+                    .iter()
+                    .filter_map(|endpoint| names.get(&endpoint.network)),
+            );
+            let cause = cause(wants, &key.project, format!("services.{}", key.service));
+            let action = Action::RemoveSandbox((*key).clone());
+            let object = Key::Instance((*key).clone());
+            let ready = draft.step(&object, action, &cause, Some(Class::Remove), &needs);
+            removed.insert((*key).clone(), ready);
+        }
+        removed
+    }
+}
+
+/// Removes networks that nobody wants, once no sandbox is on them. `ready`: sandboxes that are removed
+/// or changed in this pass.
+pub fn networks(
+    draft: &mut Draft<'_>,
+    wants: &Wants<'_>,
+    sandboxes: &BTreeMap<InstanceKey, Ready>,
+    firewall: Ready,
+    names: &BTreeMap<ResourceKey, Ready>,
+) {
+    let (Some(seen), instances) = (draft.observed.networks.known(), draft.observed.instances.known()) else {
+        return;
+    };
+    for key in seen.keys() {
+        if wants.networks.contains_key(key) || wants.left_alone(&key.project) {
+            continue;
+        }
+        let object = Key::Network(key.clone());
+        let cause = cause(wants, &key.project, format!("networks.{}", key.name));
+        draft.change(object.clone(), Class::Remove, &cause, None);
+        let Some(instances) = instances else {
+            let why = "the containers could not be read; nothing is removed before they are".to_owned();
+            draft.wait(object, why, None);
+            continue;
+        };
+        let mut needs = vec![firewall];
+        needs.extend(names.get(key));
+        for (instance, seen) in instances {
+            if seen
+                .sandbox
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.network == *key)
+            {
+                needs.push(sandboxes.get(instance).copied().unwrap_or(Ready::Blocked));
+            }
+        }
+        let action = Action::RemoveNetwork(key.clone());
+        draft.step(&object, action, &cause, Some(Class::Remove), &needs);
+    }
+}

@@ -1,0 +1,91 @@
+//! Who is on which network, and who is about to leave: what names and firewall are made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{allocate::Allocation, draft::Draft, verdict::Verdict, wanted::Wants};
+use crate::{
+    key::{InstanceKey, Key},
+    observed::{Instance, State},
+    spec::{Endpoint, PortBinding, SandboxSpec},
+};
+
+/// One sandbox that is there or about to be.
+pub struct Present<'a> {
+    pub key: &'a InstanceKey,
+    pub seen: Option<&'a Instance>,
+    /// What it shall be; `None`: it leaves, is left alone, or cannot be decided now.
+    pub spec: Option<&'a SandboxSpec>,
+    /// Not wanted any more, and still running.
+    pub lingering: bool,
+}
+
+/// Everything that has an address. `None`: the instances could not be read.
+pub fn present<'a>(
+    draft: &Draft<'a>,
+    wants: &Wants<'_>,
+    allocation: &'a Allocation,
+    verdicts: &'a BTreeMap<InstanceKey, Verdict>,
+) -> Option<Vec<Present<'a>>> {
+    let seen = draft.observed.instances.known()?;
+    let mut present = Vec::new();
+    for (key, instance) in seen {
+        if wants.instances.contains_key(key) {
+            continue;
+        }
+        let alone = wants.left_alone(&key.project);
+        let lingering = !alone && matches!(instance.state, State::Running { .. });
+        if alone || lingering {
+            present.push(Present {
+                key,
+                seen: Some(instance),
+                spec: None,
+                lingering,
+            });
+        }
+    }
+    for (key, verdict) in verdicts {
+        let instance = seen.get(key);
+        let spec = allocation.sandboxes.get(key).and_then(|spec| spec.as_ref().ok());
+        // One that cannot be made now takes no part yet.
+        let coming = verdict.target.is_ok()
+            && draft
+                .memory
+                .held(&Key::Instance(key.clone()), draft.now)
+                .is_none();
+        if instance.is_some() || (coming && spec.is_some()) {
+            present.push(Present {
+                key,
+                seen: instance,
+                spec,
+                lingering: false,
+            });
+        }
+    }
+    Some(present)
+}
+
+impl<'a> Present<'a> {
+    /// With what it still has; without, once it is what it shall be.
+    pub fn endpoints(&self, settled: bool) -> Vec<&'a Endpoint> {
+        let seen = self.seen.into_iter().flat_map(|seen| &seen.sandbox.endpoints);
+        match self.spec {
+            None => seen.collect(),
+            Some(spec) if settled => spec.endpoints.iter().collect(),
+            Some(spec) => seen.chain(&spec.endpoints).collect(),
+        }
+    }
+
+    /// Host ports that lead to it: only once something was started in it, and never one that its
+    /// sandbox has not reserved, unless this pass does both (`starting`).
+    pub fn ports(&self, starting: &BTreeSet<&InstanceKey>) -> Vec<&'a PortBinding> {
+        let started = self.seen.filter(|seen| seen.container.is_some());
+        match self.spec {
+            Some(spec) if starting.contains(self.key) => spec.ports.iter().collect(),
+            spec => started
+                .into_iter()
+                .flat_map(|seen| &seen.sandbox.ports)
+                .filter(|binding| spec.is_none_or(|spec| spec.ports.contains(binding)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Volumes that must be made, those that are lost, and those an operator agreed to remove.
+
+use std::collections::BTreeMap;
+
+use super::{
+    action::Action,
+    draft::{Draft, Ready},
+    step::{Cause, Class},
+    wanted::{self, Wants},
+};
+use crate::{
+    key::{InstanceKey, Key, ResourceKey},
+    observed::Fact,
+    spec::{ContainerSpec, MountSpec},
+};
+
+/// The volumes that `spec` mounts.
+pub fn mounted(spec: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
+    spec.mounts.iter().filter_map(|mount| match mount {
+        MountSpec::Volume { volume, .. } => Some(volume),
+        MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+    })
+}
+
+/// Every volume that a wanted container mounts; `targets`: what those containers are.
+pub fn volumes<'s>(
+    draft: &mut Draft<'_>,
+    wants: &Wants<'_>,
+    targets: impl Iterator<Item = (&'s InstanceKey, &'s ContainerSpec)>,
+) -> BTreeMap<ResourceKey, Ready> {
+    let mut causes: BTreeMap<ResourceKey, Cause> = BTreeMap::new();
+    for (key, wanted) in &wants.volumes {
+        let field = format!("volumes.{}", wanted.name);
+        causes.insert(key.clone(), wanted::cause(wanted.project, field, None, None));
+    }
+    for (instance, target) in targets {
+        let Some(wanted) = wants.instances.get(instance) else {
+            continue;
+        };
+        for volume in mounted(target) {
+            causes.entry(volume.clone()).or_insert_with(|| {
+                let field = format!("services.{}.volumes", instance.service);
+                wanted::cause(wanted.project, field, None, None)
+            });
+        }
+    }
+    let mut ready = BTreeMap::new();
+    for (key, cause) in causes {
+        let object = Key::Volume(key.clone());
+        let one = match &draft.observed.volumes {
+            Fact::Unknown(why) => {
+                let why = format!("the volumes could not be read: {why}");
+                draft.wait(object, why, None)
+            }
+            Fact::Known(seen) => match seen.get(&key).map(|volume| &volume.lost) {
+                Some(None) => Ready::Now,
+                Some(Some(why)) => {
+                    let why = format!("volume {}: {why}; nothing starts on it", key.name);
+                    draft.wait(object, why, None)
+                }
+                None => {
+                    draft.change(object.clone(), Class::Create, &cause, None);
+                    let action = Action::EnsureVolume(crate::spec::VolumeSpec { key: key.clone() });
+                    draft.step(&object, action, &cause, Some(Class::Create), &[])
+                }
+            },
+        };
+        ready.insert(key, one);
+    }
+    ready
+}
+
+/// Removes the volumes of projects that were taken down with consent, once nothing is left on them.
+pub fn remove(draft: &mut Draft<'_>, wants: &Wants<'_>, sandboxes: &BTreeMap<InstanceKey, Ready>) {
+    let consent = wants.consent();
+    let Some(seen) = draft.observed.volumes.known() else {
+        return;
+    };
+    let unknown = draft.observed.instances.known().is_none();
+    for key in seen.keys().filter(|key| consent.contains(key.project.as_str())) {
+        let object = Key::Volume(key.clone());
+        let cause = wanted::noun("down", Some("--volumes".to_owned()));
+        draft.change(object.clone(), Class::Remove, &cause, None);
+        let mut needs: Vec<Ready> = sandboxes
+            .iter()
+            .filter(|(instance, _)| instance.project == key.project)
+            .map(|(_, ready)| *ready)
+            .collect();
+        if unknown {
+            needs.push(Ready::Blocked);
+        }
+        let action = Action::RemoveVolume(key.clone());
+        draft.step(&object, action, &cause, Some(Class::Remove), &needs);
+    }
+}

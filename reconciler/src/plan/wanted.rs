@@ -1,0 +1,165 @@
+//! What the manifests ask for, expanded to networks, volumes and instances.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::types::{Mount, Project, Service};
+
+use super::step::Cause;
+use crate::{
+    desired::{Desired, Wish},
+    key::{InstanceKey, ResourceKey, Slot},
+};
+
+/// One service of a project that shall run.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub project: &'a Project,
+    pub service: &'a Service,
+}
+
+/// A network or volume that some service uses.
+#[derive(Clone, Copy)]
+pub struct Resource<'a> {
+    pub project: &'a Project,
+    /// Its key in the file.
+    pub name: &'a str,
+    pub internal: bool,
+}
+
+#[derive(Default)]
+pub struct Wants<'a> {
+    pub instances: BTreeMap<InstanceKey, Wanted<'a>>,
+    pub networks: BTreeMap<ResourceKey, Resource<'a>>,
+    pub volumes: BTreeMap<ResourceKey, Resource<'a>>,
+    /// Projects that are wanted, held or taken down.
+    named: BTreeMap<&'a str, &'a Wish>,
+    /// What `named` does not have may be removed.
+    whole: bool,
+}
+
+impl<'a> Wants<'a> {
+    pub fn new(desired: &'a Desired) -> Self {
+        let mut wants = Wants {
+            whole: desired.incomplete.is_none(),
+            ..Wants::default()
+        };
+        for (name, wish) in &desired.projects {
+            wants.named.insert(name, wish);
+            if let Wish::Run { project, .. } = wish {
+                wants.expand(project);
+            }
+        }
+        wants
+    }
+
+    fn expand(&mut self, project: &'a Project) {
+        for (name, service) in &project.services {
+            self.instances
+                .insert(instance(project, name), Wanted { project, service });
+            for key in service.networks.keys() {
+                if let Some((full, internal)) = network(project, key) {
+                    let resource = Resource {
+                        project,
+                        name: key,
+                        internal,
+                    };
+                    self.networks.insert(full, resource);
+                }
+            }
+            for mount in &service.volumes {
+                if let Mount::Volume {
+                    source: Some(key), ..
+                } = mount
+                {
+                    let resource = Resource {
+                        project,
+                        name: key,
+                        internal: false,
+                    };
+                    self.volumes.insert(volume(project, key), resource);
+                }
+            }
+        }
+    }
+
+    /// Nothing of this project is to be touched: it is held, or the list of projects is not whole.
+    pub fn left_alone(&self, project: &str) -> bool {
+        match self.named.get(project) {
+            Some(Wish::Hold { .. }) => true,
+            Some(_) => false,
+            None => !self.whole,
+        }
+    }
+
+    /// Why what is not wanted of `project` goes.
+    pub fn farewell(&self, project: &str) -> &'static str {
+        match self.named.get(project) {
+            Some(Wish::Down { .. }) => "down",
+            _ => "manifest",
+        }
+    }
+
+    pub fn runs(&self, project: &str) -> bool {
+        matches!(self.named.get(project), Some(Wish::Run { .. }))
+    }
+
+    /// Projects whose volumes an operator agreed to remove.
+    pub fn consent(&self) -> BTreeSet<&'a str> {
+        self.named
+            .iter()
+            .filter(|(_, wish)| matches!(wish, Wish::Down { volumes: true }))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+/// The one instance of a service.
+pub fn instance(project: &Project, service: &str) -> InstanceKey {
+    InstanceKey {
+        project: project.name.clone(),
+        service: service.to_owned(),
+        index: 1,
+        slot: Slot::A,
+    }
+}
+
+/// The full key of a network by its key in the file, and whether it is internal.
+pub fn network(project: &Project, key: &str) -> Option<(ResourceKey, bool)> {
+    let network = project.networks.get(key)?;
+    let full = ResourceKey {
+        project: project.name.clone(),
+        name: network.name.clone(),
+    };
+    Some((full, network.internal))
+}
+
+/// The full key of a volume by its key in the file.
+pub fn volume(project: &Project, key: &str) -> ResourceKey {
+    ResourceKey {
+        project: project.name.clone(),
+        name: project
+            .volumes
+            .get(key)
+            .map_or_else(|| format!("{}_{key}", project.name), |volume| volume.name.clone()),
+    }
+}
+
+/// A cause that stands in a manifest.
+pub fn cause(project: &Project, field: String, old: Option<String>, new: Option<String>) -> Cause {
+    Cause {
+        span: project.origin(&field).cloned(),
+        field,
+        old,
+        new,
+    }
+}
+
+/// A cause that stands in no manifest.
+pub fn noun(field: &str, new: Option<String>) -> Cause {
+    Cause {
+        field: field.to_owned(),
+        old: None,
+        new,
+        span: None,
+    }
+}

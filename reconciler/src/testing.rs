@@ -1,0 +1,5 @@
+//! A host without a kernel, for tests of the plan and the loop.
+
+pub mod drive;
+pub mod manifest;
+pub mod sim_host;

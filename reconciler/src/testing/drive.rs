@@ -1,0 +1,149 @@
+//! The loop without a runtime: one pass after the other on a simulated host, whole passes in any order
+//! that their `after` edges allow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::sim_host::{Random, SimHost};
+use crate::{
+    desired::{Desired, Wish},
+    key::{InstanceKey, Key},
+    memory::Memory,
+    plan::{
+        self,
+        step::{Cause, Class, Plan, Step},
+    },
+    port::Backend,
+};
+
+/// A host, what is wanted of it, and what was done.
+pub struct Drive {
+    pub host: SimHost,
+    pub desired: Desired,
+    pub memory: Memory,
+    /// Completed changes, in order.
+    pub executed: Vec<(Key, Class, Cause)>,
+    /// The order among steps that could all go.
+    pub random: Random,
+}
+
+impl Drive {
+    pub fn new(seed: u64) -> Self {
+        Drive {
+            host: SimHost::new(),
+            desired: Desired::default(),
+            memory: Memory::default(),
+            executed: Vec::new(),
+            random: Random(seed),
+        }
+    }
+
+    /// The manifest of `name` is now `text`.
+    pub fn file(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let project = Arc::new(super::manifest::project(name, text)?);
+        self.memory.forget(name);
+        let revision = format!("{:x}", crate::derive::number(text));
+        let wish = Wish::Run { project, revision };
+        self.desired.projects.insert(name.to_owned(), wish);
+        Ok(())
+    }
+
+    /// What is to be done from here.
+    pub fn plan(&self) -> Plan {
+        let observed = self.host.observe_all(&references(&self.desired));
+        plan::plan(
+            &self.desired,
+            &observed,
+            &self.memory,
+            &Vec::new(),
+            self.host.now(),
+        )
+    }
+
+    /// One pass: every step whose `after` are done, until none is left. False: nothing was to be done.
+    pub fn pass(&mut self) -> bool {
+        let plan = self.plan();
+        let mut left: Vec<&Step> = plan.steps.iter().collect();
+        let mut done = BTreeSet::new();
+        loop {
+            let ready: Vec<usize> = (0..left.len())
+                .filter(|index| left[*index].after.iter().all(|id| done.contains(id)))
+                .collect();
+            if ready.is_empty() {
+                break;
+            }
+            let pick = ready[self.random.below(ready.len() as u64) as usize];
+            let step = left.remove(pick);
+            if self.carry_out(&plan, step) {
+                done.insert(step.id);
+            }
+        }
+        !plan.steps.is_empty()
+    }
+
+    /// One step, and then a new plan. False: nothing could be done.
+    pub fn single(&mut self) -> bool {
+        let plan = self.plan();
+        let ready: Vec<&Step> = plan.steps.iter().filter(|step| step.after.is_empty()).collect();
+        if ready.is_empty() {
+            return false;
+        }
+        let pick = self.random.below(ready.len() as u64) as usize;
+        self.carry_out(&plan, ready[pick]);
+        true
+    }
+
+    fn carry_out(&mut self, plan: &Plan, step: &Step) -> bool {
+        self.memory.begin(plan, step);
+        match self.host.apply(&step.action) {
+            Ok(()) => {
+                self.memory.done(step);
+                if let Some(class) = step.completes {
+                    self.executed.push((step.key.clone(), class, step.cause.clone()));
+                }
+                true
+            }
+            Err(error) => {
+                let now = self.host.now();
+                self.memory
+                    .fail(step.key.clone(), error.to_string(), error.retry, now);
+                false
+            }
+        }
+    }
+
+    /// Passes until there is nothing to do. The error is the plan that does not end.
+    pub fn settle(&mut self) -> Result<(), Plan> {
+        for _ in 0..50 {
+            if !self.pass() {
+                return Ok(());
+            }
+        }
+        Err(self.plan())
+    }
+
+    /// Another agent takes over: it remembers nothing.
+    pub fn new_agent(&mut self) {
+        self.memory = Memory::default();
+        self.host.world().dies_after = None;
+    }
+
+    pub fn pids(&self) -> BTreeMap<InstanceKey, u32> {
+        self.host.pids()
+    }
+}
+
+/// Every image that some project wants.
+pub fn references(desired: &Desired) -> BTreeSet<String> {
+    desired
+        .projects
+        .values()
+        .filter_map(|wish| match wish {
+            Wish::Run { project, .. } => Some(project),
+            _ => None,
+        })
+        .flat_map(|project| project.services.values().map(|service| service.image.clone()))
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! Plan stories: what is on the host and in the files, and the plan text that follows. With
+//! `UPDATE_STORIES=1` the expected text is written anew, for a reviewer to read.
+//!
+//! A story is a list of commands; lines that start with `|` are what the command before them prints.
+
+use std::{fmt::Write, fs, path::Path};
+
+use reconciler::{
+    desired::Wish,
+    key::{InstanceKey, ResourceKey, Slot},
+    observed::Health,
+    plan,
+    port::Retry,
+    testing::drive::Drive,
+};
+
+#[test]
+fn every_story_ends_as_written() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories");
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 20, "only {} stories", paths.len());
+    let update = std::env::var_os("UPDATE_STORIES").is_some();
+    let mut wrong = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap();
+        let told = tell(&text).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        if update {
+            fs::write(&path, &told).unwrap();
+        } else if told != text {
+            wrong.push(format!(
+                "{}\n--- expected\n{text}\n--- got\n{told}",
+                path.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The story with what its commands print.
+fn tell(text: &str) -> Result<String, String> {
+    let mut drive = Drive::new(1);
+    let mut told = String::new();
+    let mut lines = text.lines().filter(|line| !line.starts_with('|')).peekable();
+    while let Some(line) = lines.next() {
+        told.push_str(line);
+        told.push('\n');
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut block = String::new();
+        while let Some(inner) = lines.next_if(|line| line.starts_with("  ")) {
+            told.push_str(inner);
+            told.push('\n');
+            block.push_str(&inner[2..]);
+            block.push('\n');
+        }
+        let printed = command(&mut drive, line, &block).map_err(|why| format!("{line}: {why}"))?;
+        for line in printed.lines() {
+            let _ = writeln!(told, "{}", format!("| {line}").trim_end());
+        }
+        let violations = drive.host.world().violations.clone();
+        if !violations.is_empty() {
+            return Err(format!("{line}: {violations:?}"));
+        }
+    }
+    Ok(told)
+}
+
+fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["image", reference, digest, rest @ ..] => drive.host.image(reference, digest, rest == &["unpacked"]),
+        ["noimage", reference] => {
+            drive.host.world().images.remove(*reference);
+        }
+        ["file", name] => drive.file(name, block)?,
+        ["gone", name] => {
+            drive.desired.projects.remove(*name);
+        }
+        ["down", name, rest @ ..] => {
+            let volumes = rest == &["volumes"];
+            let wish = Wish::Down { volumes };
+            drive.desired.projects.insert((*name).to_owned(), wish);
+        }
+        ["hold", name] => {
+            let why = "its manifest was never good".to_owned();
+            drive
+                .desired
+                .projects
+                .insert((*name).to_owned(), Wish::Hold { why });
+        }
+        ["incomplete"] => drive.desired.incomplete = Some("the directory cannot be read".to_owned()),
+        ["unreadable", part] => {
+            let part = ["networks", "volumes", "instances", "firewall", "zones"]
+                .into_iter()
+                .find(|known| known == part)
+                .ok_or("no such part")?;
+            drive.host.world().unreadable.insert(part);
+        }
+        ["fail", key, times] => {
+            let times = times.parse().map_err(|_| "not a number")?;
+            let key = key.replace('~', " ");
+            drive.host.world().failing.insert(key, (times, Retry::Again));
+        }
+        ["exit", key, code] => {
+            let code = code.parse().map_err(|_| "not a number")?;
+            drive.host.exit(&instance(key)?, code);
+        }
+        ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
+        ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
+        ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
+        ["delete-bridge", key] => drive.host.delete_bridge(&resource(key)?),
+        ["flush"] => drive.host.flush_firewall(),
+        ["reboot"] => drive.host.reboot(),
+        ["new-agent"] => drive.new_agent(),
+        ["advance", milliseconds] => {
+            drive
+                .host
+                .advance(milliseconds.parse().map_err(|_| "not a number")?);
+        }
+        ["pass"] => {
+            drive.pass();
+        }
+        ["single"] => {
+            drive.single();
+        }
+        ["settle"] => drive.settle().map_err(|plan| plan::render(&plan))?,
+        ["plan"] => return Ok(plan::render(&drive.plan())),
+        ["steps"] => return Ok(steps(&drive.plan())),
+        ["volumes"] => {
+            let names = drive
+                .host
+                .world()
+                .volumes
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>();
+            return Ok(names.join("\n"));
+        }
+        ["ports"] => {
+            let world = drive.host.world();
+            let ports = world.firewall.ports.iter();
+            let lines = ports.map(|(key, target)| {
+                format!(
+                    "{}:{} -> {}:{}",
+                    key.host_ip, key.published, target.address, target.port
+                )
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
+        }
+        ["running"] => {
+            let keys: Vec<String> = drive.pids().keys().map(ToString::to_string).collect();
+            return Ok(keys.join("\n"));
+        }
+        _ => return Err("not understood".to_owned()),
+    }
+    Ok(String::new())
+}
+
+/// `3 container shop/web/1a ensure_sandbox after 1 2`
+fn steps(plan: &plan::step::Plan) -> String {
+    let mut text = String::new();
+    for step in &plan.steps {
+        let action = serde_json::to_value(&step.action).unwrap();
+        let verb = action["do"].as_str().unwrap_or_default().to_owned();
+        let _ = write!(text, "{} {} {verb}", step.id, step.key);
+        if !step.after.is_empty() {
+            let after: Vec<String> = step.after.iter().map(ToString::to_string).collect();
+            let _ = write!(text, " after {}", after.join(" "));
+        }
+        if let Some(class) = step.completes {
+            let _ = write!(text, " = {class:?}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn instance(text: &str) -> Result<InstanceKey, String> {
+    let (project, service) = text.split_once('/').ok_or("PROJECT/SERVICE")?;
+    Ok(InstanceKey {
+        project: project.to_owned(),
+        service: service.to_owned(),
+        index: 1,
+        slot: Slot::A,
+    })
+}
+
+fn resource(text: &str) -> Result<ResourceKey, String> {
+    let (project, name) = text.split_once('/').ok_or("PROJECT/NAME")?;
+    Ok(ResourceKey {
+        project: project.to_owned(),
+        name: name.to_owned(),
+    })
+}

@@ -1,0 +1,215 @@
+//! The speeds that matter, measured on this machine and printed: `cargo bench -p stead --bench speed`.
+//!
+//! The services run this very program: its first act in a container is to write the time into a
+//! directory of the host. Columns for docker and podman appear where they are installed and answer.
+
+mod engines;
+#[path = "../host/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest of it")]
+mod host;
+mod memory;
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use host::Host;
+
+const ROUNDS: usize = 20;
+/// The first restart waits so long, ± 10 % (reconciler::backoff).
+const FIRST_DELAY: f64 = 100.0;
+
+fn main() {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name.as_encoded_bytes().ends_with(b"/stamp"))
+    {
+        stamp();
+        return;
+    }
+    let Some(mut host) = Host::new("bench") else {
+        return;
+    };
+    let bench = Bench::new(&host);
+    host.start_agent();
+
+    println!("{:<44} {:>22} {:>12}", "what", "stead, ms p50 (p95)", "aim");
+    let mut solo = None;
+    for (count, aim) in [(1, "30"), (10, "200")] {
+        // The first round warms caches and is not counted.
+        let times = (0..=ROUNDS)
+            .map(|_| bench.cold_start(&host, count))
+            .skip(1)
+            .collect();
+        let line = Spread::of(times);
+        row(
+            &format!("file in place -> exec'd, {count} service(s)"),
+            &line,
+            aim,
+        );
+        if count == 1 {
+            solo = Some(line);
+        }
+    }
+    let times: Vec<f64> = (0..ROUNDS).map(|_| bench.restart(&host)).collect();
+    row("SIGKILL -> exec'd again", &Spread::of(times.clone()), "110");
+    let beyond = times.iter().map(|time| time - FIRST_DELAY).collect();
+    row(
+        "  beyond the 100 ms drawn (± 10 of jitter)",
+        &Spread::of(beyond),
+        "10",
+    );
+    memory::print(&host, &bench, 10);
+    host.finish();
+
+    engines::print(&bench.image, &bench.out, solo.as_ref());
+    let _ = fs::remove_dir_all(&bench.place);
+    println!("\nThe floor of this kernel, one process in new namespaces on an overlay, is about 4 ms.");
+    println!(
+        "`plan` of 1,000 unchanged services: cargo test -p stead-reconciler --release plan_of_a_thousand -- --nocapture"
+    );
+}
+
+/// What runs inside: time first, then wait for the end.
+fn stamp() {
+    let now = milliseconds();
+    let name = std::env::var("NAME").unwrap_or_else(|_| "stamp".to_owned());
+    if let Ok(mut file) = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(format!("/out/{name}"))
+    {
+        let _ = writeln!(file, "{now}");
+    }
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    // Process 1 of a namespace gets no signal it does not ask for.
+    let _ = signals.thread_block();
+    let _ = signals.wait();
+}
+
+fn milliseconds() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+        * 1000.0
+}
+
+pub struct Bench {
+    /// Outlives the host of the test: the engines use it too.
+    place: PathBuf,
+    image: PathBuf,
+    out: PathBuf,
+}
+
+impl Bench {
+    fn new(_host: &Host) -> Bench {
+        let place = std::env::temp_dir().join(format!("stead-bench-{}", std::process::id()));
+        let (image, out) = (place.join("image"), place.join("out"));
+        for directory in [&image.join("out"), &image.join("proc"), &out] {
+            fs::create_dir_all(directory).expect("a directory");
+        }
+        let own = std::env::current_exe().expect("this program");
+        fs::copy(own, image.join("stamp")).expect("a copy of this program");
+        Bench { place, image, out }
+    }
+
+    pub fn manifest(&self, count: usize) -> String {
+        let mut text = String::from("services:\n");
+        for number in 0..count {
+            text.push_str(&format!(
+                "  s{number}: {{ image: \"rootfs:{}\", command: [/stamp], restart: always, environment: {{ NAME: s{number} }}, volumes: [\"{}:/out\"] }}\n",
+                self.image.display(),
+                self.out.display()
+            ));
+        }
+        text
+    }
+
+    /// Milliseconds from the rename to the last of `count` first acts.
+    fn cold_start(&self, host: &Host, count: usize) -> f64 {
+        self.forget();
+        let text = self.manifest(count);
+        let temporary = host.root.join("bench.new");
+        fs::write(&temporary, text).expect("a manifest");
+        let start = milliseconds();
+        fs::rename(&temporary, host.manifest("bench")).expect("in place");
+        let stamps = wait_for_stamps(&self.out, count);
+        host.remove_manifest("bench");
+        host.gone("bench");
+        stamps.into_iter().fold(0.0, f64::max) - start
+    }
+
+    /// Milliseconds from SIGKILL to the first act of the next process, of a service that just started.
+    fn restart(&self, host: &Host) -> f64 {
+        self.forget();
+        host.write_manifest("bench", &self.manifest(1));
+        wait_for_stamps(&self.out, 1);
+        let pid = host.running("bench", "s0").pid();
+        self.forget();
+        let start = milliseconds();
+        host::signal(pid, Signal::SIGKILL);
+        let stamps = wait_for_stamps(&self.out, 1);
+        host.remove_manifest("bench");
+        host.gone("bench");
+        stamps[0] - start
+    }
+
+    pub fn forget(&self) {
+        for entry in fs::read_dir(&self.out).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The first stamp of each of `count` processes.
+pub fn wait_for_stamps(out: &Path, count: usize) -> Vec<f64> {
+    host::wait(
+        &format!("{count} processes have run"),
+        Duration::from_secs(60),
+        || {
+            let mut stamps = Vec::new();
+            for entry in fs::read_dir(out).ok()?.flatten() {
+                let text = fs::read_to_string(entry.path()).ok()?;
+                stamps.push(text.lines().next()?.parse().ok()?);
+            }
+            (stamps.len() >= count).then_some(stamps)
+        },
+    )
+}
+
+/// Median and 95th percentile.
+#[derive(Debug)]
+pub struct Spread {
+    pub p50: f64,
+    pub p95: f64,
+}
+
+impl Spread {
+    pub fn of(mut times: Vec<f64>) -> Spread {
+        times.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            times
+                .get((times.len() - 1) * percent / 100)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        Spread {
+            p50: at(50),
+            p95: at(95),
+        }
+    }
+}
+
+fn row(what: &str, spread: &Spread, aim: &str) {
+    println!(
+        "{what:<44} {:>22} {aim:>12}",
+        format!("{:.1} ({:.1})", spread.p50, spread.p95)
+    );
+}

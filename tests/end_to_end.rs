@@ -1,0 +1,22 @@
+//! The end-to-end tests: the real binary on the real kernel, each test with a host of its own.
+//!
+//! One program, so that everything is linked once. Without root, or where the kernel refuses what is
+//! needed, each test says `skipped: reason`; with `STEAD_REQUIRE_KERNEL=1` that is a failure.
+
+mod host;
+
+mod agent_death;
+mod bad_manifests;
+mod config;
+mod edit;
+mod examples;
+mod exec_logs;
+mod harness;
+mod images;
+mod leaks;
+mod lifecycle;
+mod names;
+mod plan;
+mod repair;
+mod restart;
+mod single_agent;

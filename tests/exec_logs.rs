@@ -1,0 +1,114 @@
+//! `exec` and `logs` of a running service.
+
+use std::{io::Write, process::Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::host::{Host, PATIENCE, drain, signal};
+
+fn prepared(name: &str, script: &str) -> Option<Host> {
+    let mut host = Host::new(name)?;
+    host.start_agent();
+    let text = format!(
+        "services:\n  box:\n    image: {}\n    hostname: boxed\n    user: app\n    working_dir: /tmp\n    environment: {{ A: b }}\n    command: [sh, -c, '{script}']\n",
+        host.busybox()
+    );
+    host.write_manifest("case", &text);
+    host.running("case", "box");
+    Some(host)
+}
+
+#[test]
+fn exec_runs_as_the_service_does_and_its_status_is_the_commands() {
+    let Some(host) = prepared("exec", "exec sleep 1000000") else {
+        return;
+    };
+    let run = |options: &[&str], command: &[&str]| {
+        let mut arguments = vec!["exec"];
+        arguments.extend(options);
+        arguments.extend(["case/box", "--"]);
+        arguments.extend(command);
+        host.stead(&arguments)
+    };
+    let cases: &[(&[&str], &[&str], &str)] = &[
+        (&[], &["id", "-u"], "1000"),
+        (&[], &["pwd"], "/tmp"),
+        (&[], &["sh", "-c", "echo $A"], "b"),
+        (&[], &["cat", "/proc/sys/kernel/hostname"], "boxed"),
+        (&["-u", "root"], &["id", "-u"], "0"),
+        (&["-u", "0:1000"], &["id", "-g"], "1000"),
+        (&["-w", "/etc"], &["pwd"], "/etc"),
+        (&["-e", "A=c"], &["sh", "-c", "echo $A"], "c"),
+    ];
+    for (options, command, expected) in cases {
+        let reply = run(options, command);
+        assert_eq!(
+            (reply.code, reply.stdout.trim()),
+            (0, *expected),
+            "{options:?} {command:?}: {reply:?}"
+        );
+    }
+    assert_eq!(run(&[], &["sh", "-c", "exit 42"]).code, 42);
+    let apart = run(&[], &["sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((apart.stdout.as_str(), apart.stderr.as_str()), ("out\n", "err\n"));
+    let missing = run(&[], &["no-such-command"]);
+    assert!(
+        missing.code == 127 && missing.stderr.contains("no-such-command"),
+        "{missing:?}"
+    );
+    host.finish();
+}
+
+#[test]
+fn exec_passes_standard_input() {
+    let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else {
+        return;
+    };
+    let mut command = host.command(&["exec", "-i", "box", "--", "cat"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = host.network.on_host(|| command.spawn().expect("exec starts"));
+    let text = "x".repeat(1 << 20);
+    let mut input = child.stdin.take().expect("its input");
+    let mut output = child.stdout.take().expect("its output");
+    let writer = std::thread::spawn({
+        let text = text.clone();
+        move || input.write_all(text.as_bytes()).expect("it reads")
+    });
+    assert!(drain(&mut output) == text, "what comes out is what went in");
+    writer.join().expect("no panic");
+    assert!(child.wait().expect("its end").success());
+    host.finish();
+}
+
+#[test]
+fn logs_show_follow_and_cut() {
+    let Some(host) = prepared(
+        "logs",
+        "i=0; while :; do echo line $$i; i=$$((i+1)); usleep 50000; done",
+    ) else {
+        return;
+    };
+    host.wait("ten lines", PATIENCE, || {
+        host.stead_ok(&["logs", "case"]).contains("line 10").then_some(())
+    });
+    let tail = host.stead_ok(&["logs", "--tail", "3", "case", "box"]);
+    assert_eq!(tail.lines().count(), 3, "{tail}");
+    let stamped = host.stead_ok(&["logs", "-t", "--tail", "1", "case"]);
+    assert!(
+        stamped.contains('T') && stamped.contains('Z'),
+        "a time stamp: {stamped}"
+    );
+
+    let mut follow = host.command(&["logs", "-f", "--tail", "0", "case"]);
+    follow.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut follow = host.network.on_host(|| follow.spawn().expect("logs starts"));
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().expect("its output")));
+    for _ in 0..5 {
+        let line = lines.next().expect("another line").expect("text");
+        assert!(line.contains("line "), "{line}");
+    }
+    signal(follow.id(), Signal::SIGINT);
+    follow.wait().expect("its end");
+    host.finish();
+}

@@ -1,0 +1,66 @@
+//! The cgroups of a root, in whatever hierarchies are mounted.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Every directory named `stead-<mark>` in a cgroup hierarchy.
+pub fn find(mark: &str) -> Vec<PathBuf> {
+    let name = format!("stead-{mark}");
+    let mut found = Vec::new();
+    for mount in mounts() {
+        walk(&mount, 6, &mut |directory| {
+            if directory.file_name().is_some_and(|last| last == name.as_str()) {
+                found.push(directory.to_owned());
+            }
+        });
+    }
+    found
+}
+
+/// Kills whatever lives in them and removes them: what a failed test needs.
+pub fn clear(mark: &str) {
+    for cgroup in find(mark) {
+        let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        super::try_wait(Duration::from_secs(5), || {
+            remove(&cgroup);
+            (!cgroup.exists()).then_some(())
+        });
+    }
+}
+
+fn mounts() -> Vec<PathBuf> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            after
+                .starts_with("cgroup")
+                .then(|| before.split(' ').nth(4).map(PathBuf::from))?
+        })
+        .collect()
+}
+
+fn walk(directory: &Path, depth: u32, visit: &mut impl FnMut(&Path)) {
+    visit(directory);
+    if depth == 0 {
+        return;
+    }
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), depth - 1, visit);
+        }
+    }
+}
+
+fn remove(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
+}

@@ -1,0 +1,147 @@
+//! Images from files run as their configuration says, and a wrong digest is refused.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::host::{Host, PATIENCE};
+
+fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{hex}")
+}
+
+/// The layer (an uncompressed tar) and the configuration of an image that says where it comes from.
+fn image(host: &Host) -> (Vec<u8>, Vec<u8>) {
+    host.busybox();
+    let layer = host.tool_bytes(
+        "tar",
+        &["-C", &host.root.join("busybox").display().to_string(), "-c", "."],
+    );
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
+    let config = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {
+            "Env": ["PATH=/bin", "WORD=from-the-image"],
+            "User": "app",
+            "WorkingDir": "/etc",
+            "Entrypoint": ["sh", "-c"],
+            "Cmd": ["echo $WORD $(id -u) $(pwd); exec sleep 1000000"],
+        },
+        "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
+    });
+    (layer, config.to_string().into_bytes())
+}
+
+/// image-spec, image-layout.md
+fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
+    let (layer, config) = image(host);
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("a directory");
+    let blob = |bytes: &[u8], kind: &str| {
+        let digest = digest(bytes);
+        fs::write(blobs.join(&digest["sha256:".len()..]), bytes).expect("a blob");
+        json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": bytes.len() })
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob(&config, "config.v1+json"),
+        "layers": [blob(&layer, "layer.v1.tar")],
+    });
+    let mut manifest = blob(manifest.to_string().as_bytes(), "manifest.v1+json");
+    manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": "one" });
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+    fs::write(directory.join("index.json"), index.to_string()).expect("the index");
+    fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("the layout");
+    blobs.join(&digest(&layer)["sha256:".len()..])
+}
+
+/// What `docker save` writes.
+fn docker_archive(host: &Host, archive: &Path) {
+    let (layer, config) = image(host);
+    let directory = host.directory("docker");
+    let manifest = json!([{ "Config": "config.json", "RepoTags": ["box:1"], "Layers": ["layer.tar"] }]);
+    fs::write(directory.join("layer.tar"), layer).expect("the layer");
+    fs::write(directory.join("config.json"), config).expect("the configuration");
+    fs::write(directory.join("manifest.json"), manifest.to_string()).expect("the manifest");
+    pack(host, &directory, archive);
+}
+
+fn pack(host: &Host, directory: &Path, archive: &Path) {
+    let (directory, archive) = (directory.display().to_string(), archive.display().to_string());
+    host.tool("tar", &["-C", &directory, "-cf", &archive, "."]);
+}
+
+#[test]
+fn images_from_files_run_as_they_say() {
+    let Some(mut host) = Host::new("images") else {
+        return;
+    };
+    let layout = host.directory("layout");
+    oci_layout(&host, &layout);
+    let (oci, docker) = (host.root.join("oci.tar"), host.root.join("docker.tar"));
+    pack(&host, &layout, &oci);
+    docker_archive(&host, &docker);
+    host.start_agent();
+    let references = [
+        ("layout", format!("oci:{}:one", layout.display())),
+        ("archive", format!("oci-archive:{}", oci.display())),
+        ("docker", format!("docker-archive:{}:box:1", docker.display())),
+    ];
+    let mut text = String::from("services:\n");
+    for (service, reference) in &references {
+        text.push_str(&format!("  {service}: {{ image: \"{reference}\" }}\n"));
+    }
+    host.change("case", &text);
+    for (service, _) in &references {
+        host.wait(&format!("{service} says what its image says"), PATIENCE, || {
+            let logs = host.stead_ok(&["logs", "case", service]);
+            logs.contains("from-the-image 1000 /etc").then_some(())
+        });
+    }
+    host.finish();
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_digest_says_is_refused() {
+    let Some(mut host) = Host::new("images-digest") else {
+        return;
+    };
+    let layout = host.directory("layout");
+    let layer = oci_layout(&host, &layout);
+    let mut bytes = fs::read(&layer).expect("the layer");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&layer, bytes).expect("the layer");
+    host.start_agent();
+    host.write_manifest(
+        "case",
+        &format!("services: {{ box: {{ image: \"oci:{}\" }} }}\n", layout.display()),
+    );
+    let name = layer
+        .file_name()
+        .expect("its name")
+        .to_string_lossy()
+        .into_owned();
+    host.wait("the digest is named", PATIENCE, || {
+        host.complaint("case").contains(&name[..12]).then_some(())
+    });
+    assert!(
+        host.instance("case", "box")
+            .is_none_or(|instance| instance.state != "running")
+    );
+    host.finish();
+}
