@@ -1,3 +1,29 @@
-//! The program `stead`.
+//! The program `stead`: who is being called, before anything else exists.
 
-fn main() {}
+mod api;
+mod cli;
+mod client;
+mod daemon;
+mod environment;
+mod exit;
+mod hello;
+mod host;
+mod intake;
+mod journal;
+mod logging;
+mod logs;
+mod planning;
+mod render;
+mod source;
+mod text;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Both before any thread: a shim forks, and hello is all there is inside a container.
+    host::dispatch_shim();
+    if hello::is_called() {
+        hello::main();
+    }
+    cli::main()
+}

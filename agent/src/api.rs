@@ -1,0 +1,6 @@
+//! HTTP on a unix socket: what the command line asks of a running agent.
+
+pub mod routes;
+pub mod server;
+pub mod views;
+pub mod wire;

@@ -1,0 +1,238 @@
+//! What can be asked.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use backend::layout::Layout;
+use model::diagnostic::Diagnostic;
+use reconciler::{observed::State as Running, port::Backend, status::Status};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{views, wire};
+use crate::{
+    daemon::commands::{Command, Look},
+    intake::Report,
+    journal::{FileJournal, Numbered},
+    planning, text,
+};
+
+const MAX_BODY: usize = 1024 * 1024;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub struct Context {
+    pub layout: Arc<Layout>,
+    pub backend: Arc<dyn Backend>,
+    pub journal: Arc<FileJournal>,
+    pub status: watch::Receiver<Arc<Status>>,
+    pub report: watch::Receiver<Arc<Report>>,
+    pub commands: mpsc::Sender<Command>,
+}
+
+pub fn router(context: Context) -> Router {
+    Router::new()
+        .route("/v1/ps", get(ps))
+        .route("/v1/status", get(status))
+        .route("/v1/plan", get(plan_of_projects).post(plan))
+        .route("/v1/apply", post(apply))
+        .route("/v1/look", post(looked))
+        .route("/v1/down", post(down))
+        .route("/v1/end", post(end))
+        .route("/v1/present", get(present))
+        .route("/v1/journal", get(journal))
+        .route("/v1/instances", get(instances))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(context)
+}
+
+#[derive(Deserialize)]
+struct Of {
+    project: Option<String>,
+    #[serde(default)]
+    volumes: bool,
+    #[serde(default)]
+    after: u64,
+}
+
+/// 422: what was asked cannot be done; the text says why and what to do.
+struct Refused(wire::Problem);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(self.0)).into_response()
+    }
+}
+
+impl From<anyhow::Error> for Refused {
+    fn from(error: anyhow::Error) -> Self {
+        Refused(wire::Problem {
+            error: format!("{error:#}"),
+            diagnostics: Vec::new(),
+        })
+    }
+}
+
+async fn ps(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Instance>> {
+    let mut rows = views::instances(&context.status.borrow(), &context.report.borrow());
+    rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
+    Json(rows)
+}
+
+async fn status(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Project>> {
+    let mut rows = views::projects(&context.status.borrow(), &context.report.borrow());
+    rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
+    Json(rows)
+}
+
+async fn journal(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<Numbered>> {
+    let mut entries = context.journal.since(of.after);
+    entries.retain(|entry| of.project.is_none() || entry.entry.project.is_none() || entry.entry.project == of.project);
+    Json(entries)
+}
+
+async fn present(State(context): State<Context>, Query(of): Query<Of>) -> Json<wire::Present> {
+    let status = context.status.borrow();
+    Json(wire::Present {
+        objects: views::objects(&status.observed, &of.project.unwrap_or_default(), of.volumes),
+    })
+}
+
+async fn instances(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Place>> {
+    let status = context.status.borrow();
+    let known = status.observed.instances.known().into_iter().flatten();
+    let wanted = known.filter(|(key, _)| of.project.as_ref().is_none_or(|project| *project == key.project));
+    Json(
+        wanted
+            .map(|(key, instance)| wire::Place {
+                project: key.project.clone(),
+                service: key.service.clone(),
+                index: key.index,
+                running: matches!(instance.state, Running::Running { .. }),
+                socket: crate::host::shim_socket(&context.layout, key),
+                logs: context.layout.logs(key),
+            })
+            .collect(),
+    )
+}
+
+async fn plan_of_projects(
+    State(context): State<Context>,
+    Query(of): Query<Of>,
+) -> Result<Json<wire::PlanReply>, Refused> {
+    let projects = of.project.into_iter().collect();
+    let request = wire::PlanRequest {
+        paths: Vec::new(),
+        projects,
+    };
+    plan(State(context), Json(request)).await
+}
+
+async fn plan(
+    State(context): State<Context>,
+    Json(request): Json<wire::PlanRequest>,
+) -> Result<Json<wire::PlanReply>, Refused> {
+    let look = look(&context, request.paths).await?;
+    let mut projects: BTreeSet<String> = request.projects.into_iter().collect();
+    projects.extend(look.looked.iter().map(|looked| looked.name.clone()));
+    let diagnostics = look.looked.iter().flat_map(|looked| &looked.diagnostics);
+    let diagnostics = diagnostics.map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
+    let failed = look.looked.iter().any(|looked| looked.good.is_none());
+    Ok(Json(planned(&context, look, projects).await?.reply(diagnostics, failed)))
+}
+
+async fn planned(
+    context: &Context,
+    look: Look,
+    projects: BTreeSet<String>,
+) -> anyhow::Result<planning::Planned> {
+    let backend = Arc::clone(&context.backend);
+    let plan = move || planning::plan(&*backend, &look.desired, &projects);
+    Ok(tokio::task::spawn_blocking(plan).await?)
+}
+
+async fn apply(
+    State(context): State<Context>,
+    Json(request): Json<wire::ApplyRequest>,
+) -> Result<Json<wire::ApplyReply>, Refused> {
+    let look = look(&context, request.paths.clone()).await?;
+    let all: Vec<Diagnostic> = look.looked.iter().flat_map(|looked| looked.diagnostics.clone()).collect();
+    let diagnostics: Vec<String> = all.iter().map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
+    if look.looked.iter().any(|looked| looked.good.is_none()) {
+        return Err(Refused(wire::Problem {
+            error: "nothing was applied: correct the errors and try again".into(),
+            diagnostics,
+        }));
+    }
+    if let Some(wanted) = request.plan {
+        let projects = look.looked.iter().map(|looked| looked.name.clone()).collect();
+        let hash = planned(&context, look, projects).await?.hash;
+        if hash != wanted {
+            let error = format!("nothing was applied: the plan is now {hash}, not {wanted}; look at it with `stead plan`");
+            return Err(anyhow::anyhow!(error).into());
+        }
+    }
+    let applied = ask(&context, |reply| Command::Apply {
+        paths: request.paths,
+        reply,
+    })
+    .await?;
+    Ok(Json(wire::ApplyReply { applied, diagnostics }))
+}
+
+/// What is at these paths: projects and revisions; those with errors only as diagnostics.
+async fn looked(
+    State(context): State<Context>,
+    Json(request): Json<wire::PlanRequest>,
+) -> Result<Json<wire::ApplyReply>, Refused> {
+    let looked = look(&context, request.paths).await?.looked;
+    let diagnostics = looked.iter().flat_map(|looked| &looked.diagnostics);
+    let diagnostics = diagnostics.map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
+    let good = looked.into_iter().filter_map(|looked| Some((looked.name, looked.good?.1)));
+    Ok(Json(wire::ApplyReply {
+        applied: good.collect(),
+        diagnostics,
+    }))
+}
+
+async fn end(State(context): State<Context>, Json(request): Json<wire::EndRequest>) -> Result<Json<()>, Refused> {
+    let projects = request.projects;
+    ask(&context, |reply| Command::End { projects, reply }).await?;
+    Ok(Json(()))
+}
+
+async fn down(
+    State(context): State<Context>,
+    Json(request): Json<wire::DownRequest>,
+) -> Result<Json<wire::DownReply>, Refused> {
+    let notes = ask(&context, |reply| Command::Down {
+        projects: request.projects,
+        volumes: request.volumes,
+        reply,
+    })
+    .await?;
+    Ok(Json(wire::DownReply { notes }))
+}
+
+async fn look(context: &Context, paths: Vec<PathBuf>) -> anyhow::Result<Look> {
+    ask(context, |reply| Command::Look { paths, reply }).await
+}
+
+async fn ask<T>(
+    context: &Context,
+    command: impl FnOnce(oneshot::Sender<anyhow::Result<T>>) -> Command,
+) -> anyhow::Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let ended = "the agent is ending; try again when it is back";
+    context.commands.send(command(sender)).await.map_err(|_| anyhow::anyhow!(ended))?;
+    receiver.await.map_err(|_| anyhow::anyhow!(ended))?
+}
+
+#[cfg(test)]
+mod tests;

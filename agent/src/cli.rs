@@ -1,0 +1,187 @@
+//! The command line: what can be typed, and which file does it.
+
+mod agent;
+mod apply;
+mod config;
+mod doctor;
+mod down;
+mod exec;
+mod logs;
+mod plan;
+mod progress;
+mod ps;
+mod status;
+mod up;
+mod version;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use backend::layout::Layout;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use crate::{client::Client, exit, logging};
+
+/// Keeps a Linux host in the state a directory of Compose files describes.
+#[derive(Debug, Parser)]
+#[command(name = "stead", version, subcommand_required = true, arg_required_else_help = false)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb may be given.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// A wholly separate instance: DIR/manifests, DIR/state, DIR/run.
+    #[arg(long, global = true, env = "STEAD_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// One JSON document on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on standard error; twice: still more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Keep PATH converged: progress, then logs; Ctrl-C stops what it started.
+    Up(up::Up),
+    /// The daemon, in the foreground.
+    Agent(agent::Agent),
+    /// Add projects and wait until they are converged.
+    Apply(apply::Apply),
+    /// Remove projects and wait until they are gone; volumes stay.
+    Down(down::Down),
+    /// What would change and why; changes nothing. Status 2: there is something to do.
+    Plan(plan::Plan),
+    /// The checked, canonical project; no agent and no root needed.
+    Config(config::Config),
+    /// Instances: state, health, restarts, ports, addresses.
+    Ps(ps::Ps),
+    /// Per project: converged, working, waiting or degraded, and on what.
+    Status(status::Status),
+    /// What the services of a project printed.
+    Logs(logs::Logs),
+    /// Run a command in a running instance; its exit status is the command's.
+    Exec(exec::Exec),
+    /// What this host can and cannot do, each with its remedy.
+    Doctor,
+    /// The version and the build.
+    Version,
+}
+
+impl Global {
+    fn layout(&self) -> anyhow::Result<Layout> {
+        Layout::new(self.root.as_deref()).map_err(|error| exit::usage(format!("--root cannot be made absolute: {error}")))
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.layout()?))
+    }
+}
+
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    logging::start(arguments.global.verbose, matches!(arguments.verb, Verb::Agent(_)));
+    match run(arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("stead: {error:#}");
+            ExitCode::from(exit::status(&error))
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    let global = arguments.global;
+    match arguments.verb {
+        Verb::Config(verb) => return verb.run(&global),
+        Verb::Doctor => return doctor::run(&global),
+        Verb::Version => return version::run(&global),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let status = runtime.block_on(async {
+        match arguments.verb {
+            Verb::Up(verb) => verb.run(&global).await,
+            Verb::Agent(verb) => verb.run(&global).await,
+            Verb::Apply(verb) => verb.run(&global).await,
+            Verb::Down(verb) => verb.run(&global).await,
+            Verb::Plan(verb) => verb.run(&global).await,
+            Verb::Ps(verb) => verb.run(&global).await,
+            Verb::Status(verb) => verb.run(&global).await,
+            Verb::Logs(verb) => verb.run(&global).await,
+            Verb::Exec(verb) => verb.run(&global).await,
+            Verb::Config(_) | Verb::Doctor | Verb::Version => Ok(0),
+        }
+    });
+    // A blocking read of the terminal must not hold up the end.
+    runtime.shutdown_background();
+    status
+}
+
+/// Prints one JSON document.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Prints; a reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// `5m`, `1m30s`, `90` (seconds), `250ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write it as 90s, 5m or 1h30m");
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let milliseconds = match &rest[..unit] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        total += Duration::from_millis(number.checked_mul(milliseconds).ok_or_else(wrong)?);
+        rest = &rest[unit..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+/// The paths as the agent must see them: it has another working directory.
+fn absolute(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    paths
+        .iter()
+        .map(|path| {
+            std::fs::canonicalize(path)
+                .map_err(|error| anyhow::anyhow!("there is no project at {}: {error}", path.display()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

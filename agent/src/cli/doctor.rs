@@ -1,0 +1,88 @@
+//! `stead doctor`: what this host can and cannot do.
+
+use serde_json::json;
+
+use super::{Global, print, print_json};
+use crate::{
+    exit,
+    host::{self, Finding, Verdict},
+    render::{self, Tone},
+};
+
+pub fn run(global: &Global) -> anyhow::Result<u8> {
+    let findings = host::check(&global.layout()?);
+    if global.json {
+        let lines: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                json!({
+                    "name": finding.name,
+                    "verdict": word(finding.ok),
+                    "detail": finding.detail,
+                    "remedy": finding.remedy,
+                })
+            })
+            .collect();
+        print_json(&lines)?;
+    } else {
+        print(&text(&findings, render::colour_out()))?;
+    }
+    let failed = findings.iter().any(|finding| finding.ok == Verdict::Fail);
+    Ok(if failed { exit::SOMETHING } else { 0 })
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    }
+}
+
+fn text(findings: &[Finding], colour: bool) -> String {
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings {
+        let tone = match finding.ok {
+            Verdict::Ok => Tone::Good,
+            Verdict::Warn => Tone::Doubtful,
+            Verdict::Fail => Tone::Bad,
+        };
+        let verdict = render::paint(&format!("{:4}", word(finding.ok)), tone, colour);
+        text.push_str(&format!("{verdict}  {:width$}  {}\n", finding.name, finding.detail));
+        if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.ok != Verdict::Ok) {
+            text.push_str(&format!("      {:width$}  remedy: {remedy}\n", ""));
+        }
+    }
+    text
+}
+
+/// The first thing that makes running containers impossible here, in one sentence with its remedy.
+pub fn obstacle(findings: &[Finding]) -> Option<String> {
+    let failed = findings.iter().find(|finding| finding.ok == Verdict::Fail)?;
+    let remedy = failed.remedy.as_deref().unwrap_or("see `stead doctor`");
+    Some(format!("stead cannot run containers here: {}: {}; {remedy}", failed.name, failed.detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_not_ok_has_its_remedy() {
+        let finding = |name: &str, ok, remedy: &str| Finding {
+            name: name.into(),
+            ok,
+            detail: "6.18".into(),
+            remedy: Some(remedy.into()).filter(|remedy: &String| !remedy.is_empty()),
+        };
+        let findings = [finding("kernel", Verdict::Ok, ""), finding("user namespaces", Verdict::Fail, "allow them")];
+        assert_eq!(
+            text(&findings, false),
+            "ok    kernel           6.18\nfail  user namespaces  6.18\n                       remedy: allow them\n"
+        );
+        let want = "stead cannot run containers here: user namespaces: 6.18; allow them";
+        assert_eq!(obstacle(&findings).as_deref(), Some(want));
+        assert_eq!(obstacle(&findings[..1]), None);
+    }
+}

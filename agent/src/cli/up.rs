@@ -1,0 +1,270 @@
+//! `stead up`: keep a path converged in the foreground, or hand it to the agent that runs.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use backend::layout::Layout;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use super::{
+    Global, absolute, doctor,
+    logs::{Follower, Show},
+    progress::Progress,
+};
+use crate::{
+    api::wire::{ApplyReply, ApplyRequest, EndRequest, PlanRequest, Project},
+    client::Client,
+    daemon, exit, host, render,
+};
+
+/// How long an agent may take until it answers.
+const START: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// A Compose file, a project directory or a directory of manifests.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Leave an agent behind.
+    #[arg(short, long)]
+    detach: bool,
+}
+
+impl Up {
+    pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
+        daemon::demand_root(&with_sudo())?;
+        let path = absolute(std::slice::from_ref(&self.path))?;
+        let layout = global.layout()?;
+        let client = Client::new(&layout);
+        let running = client.answers().await;
+        if !running && let Some(obstacle) = doctor::obstacle(&host::check(&layout)) {
+            bail!(obstacle);
+        }
+        if !running && !self.detach {
+            return foreground(layout, path).await;
+        }
+        if !running {
+            leave_agent_behind(&layout, global, &client).await?;
+        }
+        let mut progress = Progress::start(&client).await?;
+        let request = ApplyRequest { paths: path, plan: None };
+        let reply: ApplyReply = client.post("/v1/apply", &request).await?;
+        reply.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        progress.converged(&reply.applied, None).await?;
+        if !self.detach {
+            let projects: Vec<String> = reply.applied.into_keys().collect();
+            let mut interrupt = Interrupt::new()?;
+            follow(&layout, &projects, &mut progress, &mut interrupt).await?;
+        }
+        Ok(0)
+    }
+}
+
+/// An agent of our own for as long as this command runs.
+async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
+    let client = Client::new(&layout);
+    let mut interrupt = Interrupt::new()?;
+    let (ready, is_ready) = oneshot::channel();
+    let options = daemon::Options {
+        layout: layout.clone(),
+        manifests: Vec::new(),
+        foreground: paths.clone(),
+        signals: false,
+    };
+    let mut agent = tokio::spawn(daemon::run(options, ready));
+    if is_ready.await.is_err() {
+        // It ended before it was ready, so it has an error to tell.
+        return (&mut agent).await?.map(|()| exit::FAILED);
+    }
+    let ours = ours(&client, &paths).await?;
+    let watching = async {
+        let mut progress = Progress::start_at_the_beginning(&client);
+        tokio::select! {
+            done = progress.converged(&ours, None) => {
+                if let Err(error) = done {
+                    // Kept at it all the same: an edit may correct it.
+                    eprintln!("stead: {error:#}");
+                }
+            }
+            () = interrupt.recv() => return Ok(()),
+        }
+        let projects: Vec<String> = ours.keys().cloned().collect();
+        follow(&layout, &projects, &mut progress, &mut interrupt).await
+    };
+    tokio::select! {
+        watched = watching => watched?,
+        ended = &mut agent => {
+            ended??;
+            bail!("the agent ended; start it again");
+        }
+    }
+    eprintln!("stopping {} (Ctrl-C again leaves at once)", ours.keys().cloned().collect::<Vec<_>>().join(", "));
+    tokio::select! {
+        gone = end(&client, ours.into_keys().collect()) => gone.map(|()| 0),
+        () = interrupt.recv() => Ok(exit::INTERRUPTED),
+    }
+}
+
+/// The projects that came from the command line. Their errors are shown, and keep them from starting.
+async fn ours(client: &Client, paths: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
+    let request = PlanRequest {
+        paths: paths.to_vec(),
+        projects: Vec::new(),
+    };
+    let looked: ApplyReply = client.post("/v1/look", &request).await?;
+    looked.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    if looked.applied.is_empty() {
+        bail!("there is nothing to run; correct what is said above");
+    }
+    Ok(looked.applied)
+}
+
+async fn end(client: &Client, projects: Vec<String>) -> anyhow::Result<()> {
+    let mut progress = Progress::start(client).await?;
+    let request = EndRequest {
+        projects: projects.clone(),
+    };
+    let _: serde_json::Value = client.post("/v1/end", &request).await?;
+    progress.gone(&projects, false, None).await
+}
+
+/// Logs on standard output and progress on standard error, until interrupted.
+async fn follow(
+    layout: &Layout,
+    projects: &[String],
+    progress: &mut Progress<'_>,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<()> {
+    let mut follower = Follower::new(layout.state.join("logs"), projects, Vec::new());
+    let show = Show {
+        json: false,
+        timestamps: false,
+        colour: render::colour_out(),
+    };
+    let mut said = Vec::new();
+    loop {
+        show.print(&follower.read())?;
+        progress.show().await?;
+        complain(progress.client(), projects, &mut said).await?;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Errors of an edit, each time they change.
+async fn complain(client: &Client, projects: &[String], said: &mut Vec<String>) -> anyhow::Result<()> {
+    let all: Vec<Project> = client.get("/v1/status").await?;
+    let now: Vec<String> = all
+        .iter()
+        .filter(|project| projects.contains(&project.project))
+        .flat_map(|project| project.diagnostics.iter().map(super::status::line))
+        .collect();
+    if now != *said {
+        now.iter().for_each(|line| eprintln!("{line}"));
+        *said = now;
+    }
+    Ok(())
+}
+
+/// Ctrl-C, or being told to end.
+struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupt {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Interrupt {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// `stead agent` in a session of its own, its output in `state/agent.log`.
+async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -> anyhow::Result<()> {
+    fs::create_dir_all(&layout.state)
+        .with_context(|| format!("cannot make {}; choose another --root", layout.state.display()))?;
+    let path = layout.state.join("agent.log");
+    let log = File::options().create(true).append(true).open(&path)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(root) = &global.root {
+        command.arg("--root").arg(root);
+    }
+    command.args(["agent", "--detached"]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut agent = command.spawn().context("cannot start the agent")?;
+    let start = Instant::now();
+    while !client.answers().await {
+        if let Some(status) = agent.try_wait()? {
+            bail!("the agent ended at once ({status}); see {}", path.display());
+        }
+        if start.elapsed() > START {
+            bail!("the agent does not answer; see {}", path.display());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+/// The line to type instead of this one: the same, as root.
+pub fn with_sudo() -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let program = std::env::current_exe().unwrap_or_else(|_| "stead".into());
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    sudo_line(&here, &program, &arguments)
+}
+
+fn sudo_line(here: &Path, program: &Path, arguments: &[String]) -> String {
+    let program = program.strip_prefix(here).unwrap_or(program).display().to_string();
+    let words = std::iter::once(&program).chain(arguments).map(|word| quote(word));
+    format!("sudo {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// As the shell must see it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_type_instead() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let program = Path::new("/home/me/stead/target/x86_64-unknown-linux-gnu/release/stead");
+        assert_eq!(
+            sudo_line(Path::new("/home/me/stead"), program, &words(&["up", "examples/hello"])),
+            "sudo target/x86_64-unknown-linux-gnu/release/stead up examples/hello"
+        );
+        assert_eq!(
+            sudo_line(Path::new("/tmp"), Path::new("/usr/bin/stead"), &words(&["up", "my shop's"])),
+            r"sudo /usr/bin/stead up 'my shop'\''s'"
+        );
+    }
+}

@@ -1,0 +1,373 @@
+//! The running agent: what is started in which order, and the loop that reads the manifests.
+
+pub mod commands;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use backend::layout::Layout;
+use reconciler::{converge, desired::Desired, status::Status};
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    api::{
+        routes::{self, Context},
+        server, views,
+    },
+    environment, host,
+    intake::{Intake, Report},
+    journal::FileJournal,
+    source::{
+        Snapshot,
+        debounce::Debounce,
+        directory::{self, Directory},
+        watch::{Hint, Watcher},
+    },
+};
+use commands::Command;
+
+/// How often the directories are asked whether they are still the same ones.
+const TICK: Duration = Duration::from_secs(1);
+/// Everything is read again without any event: what inotify did not see.
+const RESCAN: Duration = Duration::from_secs(60);
+/// The same where inotify cannot be had.
+const POLL: Duration = Duration::from_secs(5);
+
+pub struct Options {
+    pub layout: Layout,
+    /// Directories of manifests beside the root's own.
+    pub manifests: Vec<PathBuf>,
+    /// `up PATH`: there for this run alone.
+    pub foreground: Vec<PathBuf>,
+    /// SIGINT and SIGTERM end the agent; `up` has its own way.
+    pub signals: bool,
+}
+
+/// Runs until it is told to end. Nothing on the host is stopped by its end. `ready` is told once the
+/// API answers.
+pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> anyhow::Result<()> {
+    let layout = Arc::new(options.layout);
+    make_directories(&layout)?;
+    let _lock = host::lock(&layout)?;
+    let opened = Arc::clone(&layout);
+    let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
+    let journal = Arc::new(FileJournal::open(layout.state.join("journal.jsonl"))?);
+
+    let (hints, hint) = mpsc::unbounded_channel();
+    let mut reader = Reader::open(Arc::clone(&layout), options.manifests, options.foreground, hints)?;
+    let (first, report) = reader.read();
+    let converging = converge::start(backend.clone(), journal.clone(), first.clone());
+    reader.after_reading(&report);
+
+    let (report_sender, report) = watch::channel(Arc::new(report));
+    let (commands, command) = mpsc::channel(16);
+    let listener = server::bind(&layout.agent_socket())?;
+    let router = routes::router(Context {
+        layout: Arc::clone(&layout),
+        backend,
+        journal,
+        status: converging.status.clone(),
+        report,
+        commands,
+    });
+    let api = tokio::spawn(server::serve(listener, router));
+    // Not started by systemd: nothing listens.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let _ = ready.send(());
+    tracing::info!(root = %layout.state.display(), "the agent is ready");
+
+    let wiring = Wiring {
+        desired: Arc::new(first),
+        converging,
+        report: report_sender,
+        signals: options.signals,
+    };
+    let ended = turn(reader, wiring, hint, command).await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    api.abort();
+    // Whoever connects from now on is told at once that nobody is there.
+    let _ = fs::remove_file(layout.agent_socket());
+    ended
+}
+
+/// `/etc/stead/manifests`, `/var/lib/stead` and `/run/stead`, or those of the root.
+fn make_directories(layout: &Layout) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    for (path, mode) in [(&layout.manifests, 0o755), (&layout.state, 0o711), (&layout.run, 0o711)] {
+        let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        made.with_context(|| format!("cannot make {}; run as root, or choose another --root", path.display()))?;
+    }
+    Ok(())
+}
+
+struct Wiring {
+    desired: Arc<Desired>,
+    converging: converge::Handle,
+    report: watch::Sender<Arc<Report>>,
+    signals: bool,
+}
+
+/// Everything that makes the agent look at the manifests again, until a signal ends it.
+async fn turn(
+    mut reader: Reader,
+    mut wiring: Wiring,
+    mut hints: mpsc::UnboundedReceiver<Hint>,
+    mut commands: mpsc::Receiver<Command>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let due = reader.due();
+        let looking = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv(), if wiring.signals => return Ok(()),
+            _ = interrupt.recv(), if wiring.signals => return Ok(()),
+            _ = hangup.recv() => {
+                reader.accept();
+                wiring.publish(&mut reader);
+                let _ = wiring.converging.wake.send("SIGHUP".into());
+            }
+            ended = &mut wiring.converging.task => {
+                return Err(anyhow::anyhow!("the converge loop ended ({ended:?}); start the agent again, and report this"));
+            }
+            hint = hints.recv() => {
+                reader.hint(hint);
+                while let Ok(hint) = hints.try_recv() {
+                    reader.hint(Some(hint));
+                }
+            }
+            () = looking => wiring.publish(&mut reader),
+            _ = tick.tick() => {
+                if sd_notify::watchdog_enabled().is_some() {
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+                let status = wiring.converging.status.borrow().clone();
+                reader.forget_what_is_down(&status);
+                if reader.is_stale() {
+                    wiring.publish(&mut reader);
+                }
+            }
+            Some(command) = commands.recv() => wiring.obey(&mut reader, command),
+        }
+    }
+}
+
+impl Wiring {
+    /// Reads everything again and hands over what is wanted.
+    fn publish(&mut self, reader: &mut Reader) {
+        let (desired, report) = tokio::task::block_in_place(|| reader.read());
+        self.desired = Arc::new(desired);
+        self.converging.desired.send_replace(Arc::clone(&self.desired));
+        // After the decision is on its way: disk writes wait for nobody, and nobody for them.
+        tokio::task::block_in_place(|| reader.after_reading(&report));
+        self.report.send_replace(Arc::new(report));
+    }
+
+    /// A reply that nobody waits for any more is no loss.
+    fn obey(&mut self, reader: &mut Reader, command: Command) {
+        let report = self.report.borrow().clone();
+        match command {
+            Command::Look { paths, reply } => {
+                let looked = tokio::task::block_in_place(|| commands::look(&reader.intake, &self.desired, &paths));
+                let _ = reply.send(looked);
+            }
+            Command::Apply { paths, reply } => {
+                let applied = commands::apply(&mut reader.intake, &reader.layout, &report, &paths);
+                self.publish(reader);
+                let _ = reply.send(applied);
+            }
+            Command::Down { projects, volumes, reply } => {
+                let done = commands::down(&mut reader.intake, &reader.layout, &report, &projects, volumes);
+                self.publish(reader);
+                let _ = reply.send(done);
+            }
+            Command::End { projects, reply } => {
+                projects.iter().for_each(|project| reader.intake.end(project));
+                self.publish(reader);
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+}
+
+/// Sources and intake together: what is read, when, and what became of it.
+struct Reader {
+    layout: Arc<Layout>,
+    directories: Vec<Directory>,
+    foreground: Vec<PathBuf>,
+    intake: Intake,
+    watcher: Watcher,
+    /// Open for writing somewhere, not to be read yet.
+    writing: BTreeSet<PathBuf>,
+    debounce: Debounce,
+    start: Instant,
+    read_at: Instant,
+}
+
+impl Reader {
+    fn open(
+        layout: Arc<Layout>,
+        manifests: Vec<PathBuf>,
+        foreground: Vec<PathBuf>,
+        hints: mpsc::UnboundedSender<Hint>,
+    ) -> anyhow::Result<Self> {
+        let mut process = std::collections::BTreeMap::new();
+        if !foreground.is_empty() {
+            process = environment::of_process();
+        }
+        let intake = Intake::open(&layout, environment::of(&layout)?, process)?;
+        let mut directories: BTreeSet<PathBuf> = [layout.manifests.clone()].into();
+        for path in manifests {
+            directories.insert(std::path::absolute(path)?);
+        }
+        Ok(Reader {
+            layout,
+            directories: directories.into_iter().map(Directory::new).collect(),
+            foreground,
+            intake,
+            watcher: Watcher::start(hints),
+            writing: BTreeSet::new(),
+            debounce: Debounce::default(),
+            start: Instant::now(),
+            read_at: Instant::now(),
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn hint(&mut self, hint: Option<Hint>) {
+        let now = self.now();
+        match hint {
+            Some(Hint::Complete(path)) => {
+                self.writing.remove(&path);
+                self.debounce.event(true, now);
+            }
+            Some(Hint::Writing(path)) => {
+                self.writing.insert(path);
+                self.debounce.event(false, now);
+            }
+            Some(Hint::Other) | None => self.debounce.event(false, now),
+        }
+    }
+
+    /// When to read again.
+    fn due(&self) -> Option<Instant> {
+        let event = self.debounce.due().map(|at| self.start + Duration::from_millis(at));
+        // A file that stays open is read when it was the same twice.
+        let written = (!self.writing.is_empty()).then(|| self.read_at + TICK);
+        event.into_iter().chain(written).min()
+    }
+
+    /// Reading is due without any event.
+    fn is_stale(&self) -> bool {
+        let every = if self.watcher.broken().is_some() { POLL } else { RESCAN };
+        self.read_at.elapsed() >= every || self.directories.iter().any(|directory| !directory.is_the_same())
+    }
+
+    /// SIGHUP: what is there now is right, also where it replaced something.
+    fn accept(&mut self) {
+        self.directories.iter_mut().for_each(Directory::accept);
+        match environment::of(&self.layout) {
+            Ok(environment) => self.intake.set_environment(environment),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the environment stays as it was"),
+        }
+    }
+
+    fn read(&mut self) -> (Desired, Report) {
+        let now = self.now();
+        self.debounce.looked(now);
+        self.read_at = Instant::now();
+        let mut snapshot = Snapshot::default();
+        for directory in &mut self.directories {
+            directory.scan(&mut snapshot);
+        }
+        for path in &self.foreground {
+            self.add_foreground(path, &mut snapshot);
+        }
+        self.intake.take(&snapshot, &mut self.writing)
+    }
+
+    /// What `up` was given; where a directory has it already, that one counts.
+    fn add_foreground(&self, path: &PathBuf, snapshot: &mut Snapshot) {
+        let candidates = match directory::at(path) {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                snapshot.unknown.insert(path.clone(), format!("{} cannot be read: {error}", path.display()));
+                return;
+            }
+        };
+        for mut candidate in candidates {
+            candidate.foreground = true;
+            // Kept under one origin, so that a path that cannot be read keeps what came from it.
+            candidate.origin.clone_from(path);
+            let known = |other: &&mut crate::source::Candidate| other.files.first() == candidate.files.first();
+            match snapshot.candidates.iter_mut().find(known) {
+                Some(other) => other.foreground = true,
+                None => snapshot.candidates.push(candidate),
+            }
+        }
+    }
+
+    fn after_reading(&mut self, report: &Report) {
+        self.intake.save();
+        let directories = self.directories.iter().map(|directory| directory.path.clone()).collect();
+        self.watcher.follow(directories, report.inputs.clone());
+        if let Some(why) = self.watcher.broken() {
+            tracing::warn!(
+                why,
+                "inotify does not see everything, so the manifests are polled every 5 s; raise fs.inotify.max_user_watches or max_user_instances"
+            );
+        }
+        if let Some(why) = &report.incomplete {
+            tracing::error!(why, "nothing is removed until this directory is back, or accepted with SIGHUP");
+        }
+        tracing::debug!(reading = report.reading, projects = report.projects.len(), "read the manifests");
+    }
+
+    /// A `down` whose manifest is gone has served its purpose once nothing of it is left.
+    fn forget_what_is_down(&mut self, status: &Status) {
+        let done: Vec<String> = self
+            .intake
+            .down()
+            .iter()
+            .filter(|(project, _)| !self.intake.has_manifest(project))
+            .filter(|(project, volumes)| {
+                views::objects(&status.observed, project, **volumes).is_some_and(|left| left.is_empty())
+            })
+            .map(|(project, _)| project.clone())
+            .collect();
+        for project in done {
+            if let Err(error) = self.intake.set_down(&project, None) {
+                tracing::error!(project, error = format!("{error:#}"), "cannot clear the recorded `down`");
+            }
+        }
+    }
+}
+
+/// Whether this process may run containers at all; otherwise what to type instead.
+pub fn demand_root(again: &str) -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("stead needs root to run containers; run it as `{again}`"))
+}

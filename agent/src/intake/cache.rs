@@ -1,0 +1,169 @@
+//! One manifest as it was last read, and whether it must be read again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use model::{
+    diagnostic::Diagnostic,
+    load::{Options, load},
+    types::Project,
+};
+
+use crate::{
+    environment, source,
+    source::Candidate,
+    text,
+};
+
+/// What tells that a file is the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// `None`: there is none, or it cannot be looked at.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Stamp {
+            inode: (metadata.dev(), metadata.ino()),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// A manifest after reading.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub name: String,
+    pub source: PathBuf,
+    pub origin: PathBuf,
+    pub foreground: bool,
+    /// The project and its revision.
+    pub good: Option<(Arc<Project>, String)>,
+    pub diagnostics: Vec<Diagnostic>,
+    /// Everything that was looked at, as it was before it was read.
+    pub inputs: BTreeMap<PathBuf, Option<Stamp>>,
+    files: Vec<PathBuf>,
+    /// It was left alone because of a write; the stamps are not those of what was read.
+    skipped: bool,
+}
+
+impl Entry {
+    pub fn load(candidate: &Candidate, environment: BTreeMap<String, String>) -> Entry {
+        if let Some(problem) = &candidate.problem {
+            return Entry::refused(candidate, problem.clone());
+        }
+        let options = Options {
+            directory: candidate.directory.clone(),
+            fallback_name: candidate.fallback_name.clone(),
+            environment,
+            env_files: Vec::new(),
+            home: environment::home_of_owner(&candidate.files[0]),
+        };
+        // Stamped before reading: a change while it is read shows as a difference.
+        let mut inputs = candidate_inputs(candidate);
+        let loaded = load(&text::Disk, &candidate.files, &options);
+        for path in loaded.inputs {
+            inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
+        }
+        let name = loaded
+            .project
+            .as_ref()
+            .map_or_else(|| fallback_name(candidate), |project| project.name.clone());
+        Entry {
+            name,
+            source: candidate.source.clone(),
+            origin: candidate.origin.clone(),
+            foreground: candidate.foreground,
+            good: loaded.project.map(|project| {
+                let revision = text::revision(&project);
+                (Arc::new(project), revision)
+            }),
+            diagnostics: loaded.diagnostics,
+            inputs,
+            files: candidate.files.clone(),
+            skipped: false,
+        }
+    }
+
+    /// One that is not read at all.
+    pub fn refused(candidate: &Candidate, problem: Diagnostic) -> Entry {
+        Entry {
+            name: fallback_name(candidate),
+            source: candidate.source.clone(),
+            origin: candidate.origin.clone(),
+            foreground: candidate.foreground,
+            good: None,
+            diagnostics: vec![problem],
+            inputs: candidate_inputs(candidate),
+            files: candidate.files.clone(),
+            skipped: true,
+        }
+    }
+
+    /// Whether reading it again would give the same.
+    pub fn is_current(&self, candidate: &Candidate) -> bool {
+        !self.skipped
+            && self.files == candidate.files
+            && self.source == candidate.source
+            && candidate.problem.is_none()
+            && self.inputs.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+
+    /// Kept for another round; with `written`, as something that is to be read when it is complete.
+    pub fn seen_again(mut self, written: bool) -> Entry {
+        if written {
+            for (path, stamp) in &mut self.inputs {
+                *stamp = Stamp::of(path);
+            }
+            self.skipped = true;
+        }
+        self
+    }
+}
+
+/// A file that somebody has open for writing and that differs from the last look. A link that was put
+/// in place is complete as it is.
+pub fn is_being_written(path: &Path, entries: &BTreeMap<PathBuf, Entry>) -> bool {
+    if fs::symlink_metadata(path).map_or(true, |metadata| !metadata.is_file()) {
+        return false;
+    }
+    let now = Stamp::of(path);
+    entries.values().all(|entry| entry.inputs.get(path).is_none_or(|before| *before != now))
+}
+
+fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
+    let mut inputs = BTreeMap::new();
+    let mut add = |path: PathBuf| {
+        let stamp = Stamp::of(&path);
+        inputs.insert(path, stamp);
+    };
+    // A directory's own stamp would change with every file in it.
+    if candidate.manifest != candidate.directory {
+        add(candidate.manifest.clone());
+    }
+    candidate.files.iter().cloned().for_each(&mut add);
+    if candidate.source == candidate.directory {
+        source::directory::COMPOSE_FILES.iter().for_each(|name| add(candidate.directory.join(name)));
+        add(candidate.directory.join("compose.override.yaml"));
+    } else {
+        add(candidate.source.clone());
+    }
+    inputs
+}
+
+fn fallback_name(candidate: &Candidate) -> String {
+    let name = text::project_name(&candidate.fallback_name);
+    if name.is_empty() { "unnamed".to_owned() } else { name }
+}

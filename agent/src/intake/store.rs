@@ -1,0 +1,212 @@
+//! What the intake keeps on disk: the last good version of each project, and the operator's intents.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use backend::layout::Layout;
+use model::{diagnostic::Span, types::Project};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::source::generated;
+
+/// Raised when a field changes its meaning.
+const VERSION: u32 = 1;
+
+/// The last version of a project that had no error.
+#[derive(Debug, Clone)]
+pub struct Good {
+    pub manifest: PathBuf,
+    pub origin: PathBuf,
+    pub source: PathBuf,
+    pub revision: String,
+    pub project: Arc<Project>,
+}
+
+impl Good {
+    /// Whether writing the other would leave the record as it is.
+    pub fn is_like(&self, other: &Good) -> bool {
+        self.manifest == other.manifest
+            && self.source == other.source
+            && self.revision == other.revision
+            && self.project == other.project
+    }
+}
+
+/// `state/projects/<name>/project.json`
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    manifest: PathBuf,
+    origin: PathBuf,
+    source: PathBuf,
+    revision: String,
+    project: Project,
+    /// What `Project` leaves out of its own form.
+    directory: PathBuf,
+    origins: BTreeMap<String, Span>,
+}
+
+/// `state/intents/<project>.json`
+#[derive(Serialize, Deserialize)]
+struct Intent {
+    version: u32,
+    intent: String,
+    volumes: bool,
+}
+
+/// The two directories.
+pub struct Store {
+    projects: PathBuf,
+    intents: PathBuf,
+}
+
+impl Store {
+    pub fn new(layout: &Layout) -> Self {
+        Store {
+            projects: layout.state.join("projects"),
+            intents: layout.state.join("intents"),
+        }
+    }
+
+    pub fn projects(&self) -> anyhow::Result<BTreeMap<String, Good>> {
+        let mut projects = BTreeMap::new();
+        for directory in names(&self.projects)? {
+            let path = self.projects.join(&directory).join("project.json");
+            let Some(record) = read::<Record>(&path)? else {
+                continue;
+            };
+            let mut project = record.project;
+            project.directory = record.directory;
+            project.origins = record.origins;
+            let good = Good {
+                manifest: record.manifest,
+                origin: record.origin,
+                source: record.source,
+                revision: record.revision,
+                project: Arc::new(project),
+            };
+            projects.insert(directory, good);
+        }
+        Ok(projects)
+    }
+
+    pub fn write_project(&self, name: &str, good: &Good) -> anyhow::Result<()> {
+        let record = Record {
+            version: VERSION,
+            manifest: good.manifest.clone(),
+            origin: good.origin.clone(),
+            source: good.source.clone(),
+            revision: good.revision.clone(),
+            project: (*good.project).clone(),
+            directory: good.project.directory.clone(),
+            origins: good.project.origins.clone(),
+        };
+        write(&self.projects.join(name).join("project.json"), &record)
+    }
+
+    pub fn forget_project(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.projects.join(name).join("project.json");
+        remove(&path)?;
+        // Stays where a removed manifest is kept in it.
+        let _ = fs::remove_dir(self.projects.join(name));
+        Ok(())
+    }
+
+    /// Where a manifest that `down` removes is kept, so that nothing that was typed is lost.
+    pub fn removed_manifest(&self, name: &str) -> PathBuf {
+        self.projects.join(name).join("removed.yaml")
+    }
+
+    pub fn intents(&self) -> anyhow::Result<BTreeMap<String, bool>> {
+        let mut intents = BTreeMap::new();
+        for file in names(&self.intents)? {
+            let Some(project) = file.strip_suffix(".json") else {
+                continue;
+            };
+            if let Some(intent) = read::<Intent>(&self.intents.join(&file))? {
+                intents.insert(project.to_owned(), intent.volumes);
+            }
+        }
+        Ok(intents)
+    }
+
+    /// `None` clears it.
+    pub fn write_intent(&self, project: &str, down: Option<bool>) -> anyhow::Result<()> {
+        let path = self.intents.join(format!("{project}.json"));
+        match down {
+            Some(volumes) => {
+                let intent = Intent {
+                    version: VERSION,
+                    intent: "down".into(),
+                    volumes,
+                };
+                write(&path, &intent)
+            }
+            None => remove(&path),
+        }
+    }
+}
+
+fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", directory.display())),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// `None` for a missing one and for one that cannot be understood: it is a copy, the manifest decides.
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    if let Ok(Versioned { version }) = serde_json::from_slice(&text)
+        && version > VERSION
+    {
+        bail!(
+            "{} was written by a newer stead (version {version}, this one knows {VERSION}); use that one",
+            path.display()
+        );
+    }
+    match serde_json::from_slice(&text) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "this record is damaged and will be written again");
+            Ok(None)
+        }
+    }
+}
+
+fn write<T: Serialize>(path: &Path, record: &T) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec(record)?;
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| generated::write(path, &bytes))
+        .with_context(|| format!("cannot write {}; make room on that disk or make it writable", path.display()))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,115 @@
+//! What `plan` prints: the same pure plan as the loop's, on a look at the host of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backend::layout::Layout;
+use reconciler::{
+    desired::{Desired, Wish},
+    key::Key,
+    memory::Memory,
+    observed::Observed,
+    plan::step::Plan,
+    port::{Backend, Scope},
+};
+
+use crate::{
+    api::wire::PlanReply,
+    environment, host,
+    intake::{Intake, Report},
+    source::{Snapshot, directory},
+    text,
+};
+
+pub struct Planned {
+    pub plan: Plan,
+    pub hash: String,
+}
+
+impl Planned {
+    pub fn reply(self, diagnostics: Vec<String>, failed: bool) -> PlanReply {
+        PlanReply {
+            changes: self.plan.changes.len(),
+            text: text::plan_text(&self.plan, &self.hash),
+            plan: text::plan_json(&self.plan, &self.hash),
+            hash: self.hash,
+            diagnostics,
+            failed,
+        }
+    }
+}
+
+/// Looks at the host and plans for `projects` (none: all). Blocks.
+pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String>) -> Planned {
+    let mut observed = Observed::nothing_known();
+    let scope = Scope {
+        images: images(desired),
+        ..Scope::all()
+    };
+    backend.observe(&scope, &mut observed);
+    let whole = reconciler::plan::plan(desired, &observed, &Memory::default(), &Vec::new(), backend.now());
+    let plan = narrow(whole, projects);
+    let only = projects.first().filter(|_| projects.len() == 1);
+    let hash = text::plan_hash(&plan, only.map(String::as_str));
+    Planned { plan, hash }
+}
+
+fn images(desired: &Desired) -> BTreeSet<String> {
+    let mut images = BTreeSet::new();
+    for wish in desired.projects.values() {
+        if let Wish::Run { project, .. } = wish {
+            images.extend(project.services.values().map(|service| service.image.clone()));
+        }
+    }
+    images
+}
+
+/// The part that concerns these projects; what belongs to all stays.
+fn narrow(mut plan: Plan, projects: &BTreeSet<String>) -> Plan {
+    if !projects.is_empty() {
+        let concerns = |key: &Key| key.project().is_none_or(|project| projects.contains(project));
+        plan.changes.retain(|change| concerns(&change.key));
+        plan.steps.retain(|step| concerns(&step.key));
+        plan.waiting.retain(|waiting| concerns(&waiting.key));
+    }
+    plan
+}
+
+/// Without an agent: everything read here, nothing written.
+pub fn in_process(layout: &Layout, paths: &[std::path::PathBuf], projects: &[String]) -> anyhow::Result<PlanReply> {
+    let mut intake = Intake::open(layout, environment::of(layout)?, BTreeMap::new())?;
+    let mut snapshot = Snapshot::default();
+    directory::Directory::new(layout.manifests.clone()).scan(&mut snapshot);
+    // Never set up: there is nothing, and nothing is wrong with that.
+    if !layout.manifests.exists() && !layout.state.exists() {
+        snapshot.unknown.clear();
+    }
+    let (desired, report) = intake.take(&snapshot, &mut BTreeSet::new());
+    let (desired, looked) = crate::daemon::commands::look(&intake, &desired, paths)?.parts();
+    let mut names: BTreeSet<String> = projects.iter().cloned().collect();
+    names.extend(looked.iter().map(|looked| looked.name.clone()));
+    let diagnostics = if paths.is_empty() { seen(&report, &names) } else { Vec::new() };
+    let diagnostics = diagnostics
+        .iter()
+        .chain(looked.iter().flat_map(|looked| &looked.diagnostics))
+        .map(|diagnostic| text::diagnostic(diagnostic, false))
+        .collect();
+    let failed = looked.iter().any(|looked| looked.good.is_none());
+    if failed {
+        return Ok(Planned {
+            plan: Plan::default(),
+            hash: String::new(),
+        }
+        .reply(diagnostics, true));
+    }
+    let backend = host::open(layout)?;
+    Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
+}
+
+fn seen(report: &Report, names: &BTreeSet<String>) -> Vec<model::diagnostic::Diagnostic> {
+    report
+        .projects
+        .iter()
+        .filter(|(name, _)| names.is_empty() || names.contains(*name))
+        .flat_map(|(_, seen)| seen.diagnostics.clone())
+        .collect()
+}

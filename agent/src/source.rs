@@ -1,0 +1,57 @@
+//! Where manifests come from: something changed → read everything again → a snapshot.
+
+pub mod debounce;
+pub mod directory;
+pub mod generated;
+pub mod watch;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use model::diagnostic::{Diagnostic, Severity, Span};
+
+/// A place where a project is defined, before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The entry of the manifests directory; what `down` removes.
+    pub manifest: PathBuf,
+    /// What people know it by: the file or the project directory, also where a generated manifest
+    /// points elsewhere.
+    pub source: PathBuf,
+    pub files: Vec<PathBuf>,
+    /// Project directory: relative paths and `.env`.
+    pub directory: PathBuf,
+    /// The name where no file gives one, not normalised.
+    pub fallback_name: String,
+    /// The manifests directory it was found in.
+    pub origin: PathBuf,
+    /// Why it cannot even be tried (a FIFO, a directory that cannot be listed).
+    pub problem: Option<Diagnostic>,
+    /// Given on the command line of `up`: the process environment counts.
+    pub foreground: bool,
+}
+
+/// Everything there is right now, in the order of the manifests' paths.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub candidates: Vec<Candidate>,
+    /// Directories that could not be read, and why: what came from them stays.
+    pub unknown: BTreeMap<PathBuf, String>,
+}
+
+/// A finding about a file as a whole.
+pub fn error_at(file: &Path, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        span: Span {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+        },
+        message: message.into(),
+        hint: Some(hint.into()),
+        source_line: None,
+    }
+}
