@@ -26,11 +26,12 @@ impl LinuxBackend {
             observed.images.insert(reference.clone(), image);
         }
         if scope.all || !scope.networks.is_empty() {
-            observed.networks = self.observe_networks();
+            replace(scope.all, &scope.networks, &mut observed.networks, self.observe_networks());
             observed.routes = self.net.routes().map_or_else(unknown, Fact::Known);
         }
         if scope.all || !scope.volumes.is_empty() {
-            observed.volumes = self.volumes.observe().map_or_else(unknown, Fact::Known);
+            let volumes = self.volumes.observe().map_or_else(unknown, Fact::Known);
+            replace(scope.all, &scope.volumes, &mut observed.volumes, volumes);
         }
         if scope.all {
             observed.instances = self.observe_all_instances();
@@ -138,6 +139,26 @@ impl LinuxBackend {
             Some((key, zone))
         };
         Fact::Known(networks.into_iter().filter_map(zone).collect())
+    }
+}
+
+/// Puts in what was looked for, all or some of it, and leaves the rest as it was.
+fn replace<T>(
+    all: bool,
+    looked_for: &BTreeSet<ResourceKey>,
+    known: &mut Fact<BTreeMap<ResourceKey, T>>,
+    mut seen: Fact<BTreeMap<ResourceKey, T>>,
+) {
+    match (known, &mut seen) {
+        (Fact::Known(known), Fact::Known(seen)) if !all => {
+            for key in looked_for {
+                match seen.remove(key) {
+                    Some(value) => drop(known.insert(key.clone(), value)),
+                    None => drop(known.remove(key)),
+                }
+            }
+        }
+        (known, _) => *known = seen,
     }
 }
 
