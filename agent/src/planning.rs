@@ -101,7 +101,7 @@ pub fn in_process(layout: &Layout, paths: &[std::path::PathBuf], projects: &[Str
         }
         .reply(diagnostics, true));
     }
-    let backend = host::open(layout)?;
+    let backend = host::open_to_look(layout)?;
     Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
 }
 

@@ -40,6 +40,12 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Shims kept ready: a small project starts without waiting for one.
 const READY: usize = 4;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Converge,
+    Look,
+}
+
 /// One root on this host.
 pub struct LinuxBackend {
     layout: Layout,
@@ -55,31 +61,38 @@ pub struct LinuxBackend {
     pool: Pool,
     sandboxes: Arc<Sandboxes>,
     watcher: Watcher,
+    purpose: Use,
     /// Ends its thread when dropped.
     _netlink: Watch,
 }
 
 impl LinuxBackend {
-    /// For the network namespace of the caller, by the holder of the root's lock only.
+    /// For the network namespace of the caller, by the holder of the root's lock only: clears away what
+    /// a killed agent left half done, and keeps supervisors ready.
     ///
     /// # Errors
     /// Something this host must offer is missing, or the state of the root cannot be used.
     pub fn open(layout: &Layout) -> Result<Self, OpenError> {
         for path in [&layout.state, &layout.run, &layout.shims(), &layout.zones()] {
-            fs::create_dir_all(path).map_err(|source| OpenError::Directory {
-                path: path.clone(),
-                source,
-            })?;
+            fs::create_dir_all(path).map_err(|source| OpenError::Directory { path: path.clone(), source })?;
         }
-        let state = |source| OpenError::State {
-            path: layout.state.clone(),
-            source,
-        };
+        let state = |source| OpenError::State { path: layout.state.clone(), source };
         records::sweep(layout).map_err(state)?;
-        let volumes = Volumes::new(layout);
-        volumes.sweep().map_err(state)?;
-        let images = image::Store::open(layout);
-        images.sweep().map_err(OpenError::Images)?;
+        Volumes::new(layout).sweep().map_err(state)?;
+        image::Store::open(layout).sweep().map_err(OpenError::Images)?;
+        shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
+        Self::with(layout, Use::Converge)
+    }
+
+    /// To observe only, beside whoever holds the root: nothing is made and nothing changed.
+    ///
+    /// # Errors
+    /// As [`LinuxBackend::open`].
+    pub fn open_to_look(layout: &Layout) -> Result<Self, OpenError> {
+        Self::with(layout, Use::Look)
+    }
+
+    fn with(layout: &Layout, purpose: Use) -> Result<Self, OpenError> {
         let net = Net::new(&layout.mark)?;
         let firewall = Firewall::new(&layout.mark, &layout.run.join("forwarding"))?;
         let watcher = Watcher::new().map_err(OpenError::Events)?;
@@ -93,7 +106,7 @@ impl LinuxBackend {
             Arc::clone(&sandboxes),
             watcher.sender(),
         )?;
-        shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
+        let ready = if purpose == Use::Converge { READY } else { 0 };
         Ok(LinuxBackend {
             boot_id: fs::read_to_string(BOOT_ID)
                 .map_err(OpenError::Events)?
@@ -102,13 +115,14 @@ impl LinuxBackend {
             cgroup: cgroup::root()
                 .map_err(OpenError::Cgroup)?
                 .join(names::cgroup(&layout.mark)),
-            pool: Pool::new(&layout.mark, READY, None, Some(&layout.run.join("shims.log")))
+            pool: Pool::new(&layout.mark, ready, None, Some(&layout.run.join("shims.log")))
                 .map_err(OpenError::Spawn)?,
             layout: layout.clone(),
             net,
             firewall,
-            images,
-            volumes,
+            images: image::Store::open(layout),
+            volumes: Volumes::new(layout),
+            purpose,
             networks,
             id_bases: records::Store::new(layout, records::kind::ID_BASE),
             sandboxes,

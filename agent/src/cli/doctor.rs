@@ -17,7 +17,7 @@ pub fn run(global: &Global) -> anyhow::Result<u8> {
             .map(|finding| {
                 json!({
                     "name": finding.name,
-                    "verdict": word(finding.ok),
+                    "verdict": word(finding.verdict),
                     "detail": finding.detail,
                     "remedy": finding.remedy,
                 })
@@ -27,7 +27,7 @@ pub fn run(global: &Global) -> anyhow::Result<u8> {
     } else {
         print(&text(&findings, render::colour_out()))?;
     }
-    let failed = findings.iter().any(|finding| finding.ok == Verdict::Fail);
+    let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
     Ok(if failed { exit::SOMETHING } else { 0 })
 }
 
@@ -43,14 +43,14 @@ fn text(findings: &[Finding], colour: bool) -> String {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
-        let tone = match finding.ok {
+        let tone = match finding.verdict {
             Verdict::Ok => Tone::Good,
             Verdict::Warn => Tone::Doubtful,
             Verdict::Fail => Tone::Bad,
         };
-        let verdict = render::paint(&format!("{:4}", word(finding.ok)), tone, colour);
+        let verdict = render::paint(&format!("{:4}", word(finding.verdict)), tone, colour);
         text.push_str(&format!("{verdict}  {:width$}  {}\n", finding.name, finding.detail));
-        if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.ok != Verdict::Ok) {
+        if let Some(remedy) = Some(&finding.remedy).filter(|_| finding.verdict != Verdict::Ok) {
             text.push_str(&format!("      {:width$}  remedy: {remedy}\n", ""));
         }
     }
@@ -59,8 +59,8 @@ fn text(findings: &[Finding], colour: bool) -> String {
 
 /// The first thing that makes running containers impossible here, in one sentence with its remedy.
 pub fn obstacle(findings: &[Finding]) -> Option<String> {
-    let failed = findings.iter().find(|finding| finding.ok == Verdict::Fail)?;
-    let remedy = failed.remedy.as_deref().unwrap_or("see `stead doctor`");
+    let failed = findings.iter().find(|finding| finding.verdict == Verdict::Fail)?;
+    let remedy = &failed.remedy;
     Some(format!("stead cannot run containers here: {}: {}; {remedy}", failed.name, failed.detail))
 }
 

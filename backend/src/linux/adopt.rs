@@ -12,7 +12,7 @@ use std::{
 
 use reconciler::key::{InstanceKey, Slot};
 
-use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
+use super::{LinuxBackend, Use, error::ApplyError, sandboxes::Sandbox};
 use crate::{cgroup, shim::client::Client};
 
 /// Where shims wait that nobody has assigned.
@@ -46,7 +46,9 @@ impl LinuxBackend {
         };
         let mut client = Client::connect(&socket).map_err(failed)?;
         let netns = netns(pid).map_err(|source| ApplyError::Path { path: socket, source })?;
-        if let Some(binary) = newer_program(pid) {
+        if self.purpose == Use::Converge
+            && let Some(binary) = newer_program(pid)
+        {
             client.upgrade(binary.as_fd()).map_err(failed)?;
         }
         self.listen(key)?;
