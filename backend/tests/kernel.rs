@@ -37,7 +37,10 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let filters: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
     let missing = missing();
     for (name, test) in tests() {
@@ -67,7 +70,11 @@ fn main() -> ExitCode {
         if good { "ok" } else { "FAILED" },
         failed.len()
     );
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn missing() -> Option<String> {
@@ -80,7 +87,9 @@ fn missing() -> Option<String> {
     if let Err(error) = backend::cgroup::root() {
         return Some(error.to_string());
     }
-    let probe = std::process::Command::new("unshare").args(["--user", "--net", "true"]).status();
+    let probe = std::process::Command::new("unshare")
+        .args(["--user", "--net", "true"])
+        .status();
     (!probe.is_ok_and(|status| status.success()))
         .then(|| "no user namespaces here; see user.max_user_namespaces".into())
 }

@@ -8,7 +8,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::host::{Host, bind_mount, volume_mount};
 
 pub const TESTS: [(&str, fn()); 5] = [
-    ("symbolic_links_of_an_image_never_lead_to_the_host", symbolic_links),
+    (
+        "symbolic_links_of_an_image_never_lead_to_the_host",
+        symbolic_links,
+    ),
     ("mount_targets_in_proc_and_sys_are_refused", kernel_targets),
     ("a_read_only_bind_is_read_only_below", read_only_bind),
     ("strange_passwd_files_do_not_hang", passwd),
@@ -20,7 +23,11 @@ fn tree(path: &Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
-        all.push(format!("{} {:?}", entry.path().display(), entry.metadata().unwrap().modified().unwrap()));
+        all.push(format!(
+            "{} {:?}",
+            entry.path().display(),
+            entry.metadata().unwrap().modified().unwrap()
+        ));
         if entry.file_type().unwrap().is_dir() {
             all.extend(tree(&entry.path()));
         }
@@ -83,7 +90,9 @@ fn kernel_targets() {
         container.spec.mounts.push(volume_mount("data", target, false));
         container.script("true");
         match container.start() {
-            Err(ClientError::Refused { reason: Reason::Spec, .. }) => {}
+            Err(ClientError::Refused {
+                reason: Reason::Spec, ..
+            }) => {}
             other => panic!("{target}: {other:?}"),
         }
     }
@@ -94,13 +103,23 @@ fn read_only_bind() {
     let source = host.path("source");
     fs::create_dir_all(source.join("below")).unwrap();
     let none = None::<&str>;
-    mount(Some("tmpfs"), &source.join("below"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    mount(
+        Some("tmpfs"),
+        &source.join("below"),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )
+    .unwrap();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let (_, lines) = host.run("touch /b/x; touch /b/below/x; true", |container| {
             container.spec.mounts.push(bind_mount(&source, "/b", true));
         });
         assert_eq!(lines.len(), 2);
-        assert!(lines.iter().all(|line| line.contains("Read-only file system")), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains("Read-only file system")),
+            "{lines:?}"
+        );
     }));
     umount2(&source.join("below"), MntFlags::MNT_DETACH).unwrap();
     result.unwrap();
@@ -123,7 +142,9 @@ fn passwd() {
         container.layers.insert(0, layer.clone());
         container.script("true");
         match container.start() {
-            Err(ClientError::Refused { reason: Reason::Spec, .. }) => {}
+            Err(ClientError::Refused {
+                reason: Reason::Spec, ..
+            }) => {}
             other => panic!("{other:?}"),
         }
         fs::remove_file(&file).unwrap();
@@ -137,7 +158,11 @@ fn bind_source() {
     container.script("true");
     container.spec.mounts.push(bind_mount(&source, "/b", false));
     match container.start() {
-        Err(ClientError::Refused { message, reason: Reason::Spec, .. }) => {
+        Err(ClientError::Refused {
+            message,
+            reason: Reason::Spec,
+            ..
+        }) => {
             assert!(message.contains(source.to_str().unwrap()), "{message}");
         }
         other => panic!("{other:?}"),

@@ -47,7 +47,10 @@ impl Host {
     pub fn new() -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{:06x}", (std::process::id() << 8 | number) & 0xff_ffff);
-        let directory = tempfile::Builder::new().prefix("stead-kernel-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("stead-kernel-")
+            .tempdir()
+            .unwrap();
         let errors = directory.path().join("errors");
         let pool = Pool::new(&mark, 1, None, Some(&errors)).unwrap();
         let host = Host {
@@ -75,13 +78,51 @@ impl Host {
         }
         fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
         for applet in [
-            "sh", "sleep", "cat", "echo", "ls", "id", "stat", "mount", "umount", "grep", "kill", "true", "false", "readlink",
-            "mkdir", "touch", "chown", "mknod", "hostname", "ps", "tty", "env", "pwd", "ln", "seq", "unshare", "wc",
-            "chroot", "su", "setuidgid", "dd", "rm", "head", "tr", "ping", "sync", "sort",
+            "sh",
+            "sleep",
+            "cat",
+            "echo",
+            "ls",
+            "id",
+            "stat",
+            "mount",
+            "umount",
+            "grep",
+            "kill",
+            "true",
+            "false",
+            "readlink",
+            "mkdir",
+            "touch",
+            "chown",
+            "mknod",
+            "hostname",
+            "ps",
+            "tty",
+            "env",
+            "pwd",
+            "ln",
+            "seq",
+            "unshare",
+            "wc",
+            "chroot",
+            "su",
+            "setuidgid",
+            "dd",
+            "rm",
+            "head",
+            "tr",
+            "ping",
+            "sync",
+            "sort",
         ] {
             symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
-        fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/home:/bin/sh\n").unwrap();
+        fs::write(
+            layer.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nwww:x:33:34::/home:/bin/sh\n",
+        )
+        .unwrap();
         fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:34:\naudio:x:29:www\n").unwrap();
         fs::set_permissions(layer.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
         layer
@@ -150,7 +191,9 @@ impl Drop for Host {
         self.pool = None;
         let own = self.cgroup();
         cgroup::kill(&own).unwrap();
-        until("every process of the root has ended", || (!cgroup::populated(&own).unwrap()).then_some(()));
+        until("every process of the root has ended", || {
+            (!cgroup::populated(&own).unwrap()).then_some(())
+        });
         cgroup::remove(&own).unwrap();
         let errors = fs::read_to_string(self.path("errors")).unwrap_or_default();
         if !errors.is_empty() {
@@ -159,7 +202,10 @@ impl Drop for Host {
         if !std::thread::panicking() {
             assert!(!own.exists());
             let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            assert!(!mounts.contains(self.directory.path().to_str().unwrap()), "a mount was left: {mounts}");
+            assert!(
+                !mounts.contains(self.directory.path().to_str().unwrap()),
+                "a mount was left: {mounts}"
+            );
         }
     }
 }
@@ -254,7 +300,9 @@ impl Container<'_> {
     }
 
     pub fn said(&self, text: &str) {
-        until(&format!("the output has {text:?}"), || self.lines().iter().any(|line| line == text).then_some(()));
+        until(&format!("the output has {text:?}"), || {
+            self.lines().iter().any(|line| line == text).then_some(())
+        });
     }
 
     /// Status and output of a further process.
@@ -269,7 +317,8 @@ impl Container<'_> {
             working_dir: None,
             terminal: false,
         };
-        self.client.exec(exec, &[null.as_fd(), write_end.as_fd(), write_end.as_fd()])?;
+        self.client
+            .exec(exec, &[null.as_fd(), write_end.as_fd(), write_end.as_fd()])?;
         drop(write_end);
         let mut text = String::new();
         read_end.read_to_string(&mut text).unwrap();
@@ -282,7 +331,9 @@ impl Drop for Container<'_> {
     fn drop(&mut self) {
         let _ = self.client.order(&Request::Kill);
         let payload = self.assignment.cgroup.join("payload");
-        until("the payload is empty", || (!cgroup::populated(&payload).ok()?).then_some(()));
+        until("the payload is empty", || {
+            (!cgroup::populated(&payload).ok()?).then_some(())
+        });
         let mut tries = 0;
         while self.client.order(&Request::Leave).is_err() && tries < 200 {
             tries += 1;

@@ -1,6 +1,9 @@
 //! What a process in a container sees and has.
 
-use std::{fs, os::unix::fs::{MetadataExt, chown, symlink}};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, chown, symlink},
+};
 
 use super::host::{BASE, Host, bind_mount, volume_mount};
 
@@ -19,9 +22,11 @@ fn confinement() {
     let script = "grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups|Uid|Gid)' /proc/self/status | tr '\\t' ' '";
     let all = "00000000a80425fb";
     let none = "0000000000000000";
-    for (user, effective, uid, gid, groups) in
-        [("", all, "0", "0", ""), ("www", none, "33", "34", "29 "), ("1000:1001", none, "1000", "1001", "")]
-    {
+    for (user, effective, uid, gid, groups) in [
+        ("", all, "0", "0", ""),
+        ("www", none, "33", "34", "29 "),
+        ("1000:1001", none, "1000", "1001", ""),
+    ] {
         let (code, lines) = host.run(script, |container| container.spec.user = user.into());
         assert_eq!(code, 0);
         assert_eq!(
@@ -42,7 +47,10 @@ fn confinement() {
         );
     }
     let (_, lines) = host.run("unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; true", |_| {});
-    assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("not permitted")), "{lines:?}");
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.contains("not permitted")),
+        "{lines:?}"
+    );
 }
 
 fn descriptors() {
@@ -54,7 +62,17 @@ fn descriptors() {
     );
     assert_eq!(
         lines,
-        ["0 1 2", "1:3", "1:5", "5:0", "/proc/self/fd", "/dev/null", "1777", "written", "hi"]
+        [
+            "0 1 2",
+            "1:3",
+            "1:5",
+            "5:0",
+            "/proc/self/fd",
+            "/dev/null",
+            "1777",
+            "written",
+            "hi"
+        ]
     );
 }
 
@@ -66,17 +84,23 @@ fn masked() {
         |_| {},
     );
     assert_eq!(lines[..2], ["0", "0"]);
-    let refused = lines[2..].iter().filter(|line| line.contains("Read-only file system")).count();
+    let refused = lines[2..]
+        .iter()
+        .filter(|line| line.contains("Read-only file system"))
+        .count();
     assert_eq!(refused, 4, "{lines:?}");
 }
 
 fn volume_owner() {
     let host = Host::new();
     let data = host.volume("data");
-    let (code, _) = host.run("touch /data/a && chown 5:6 /data/a && touch /data/b; touch /own", |container| {
-        container.volumes.insert("data".into(), data.clone());
-        container.spec.mounts.push(volume_mount("data", "/data", false));
-    });
+    let (code, _) = host.run(
+        "touch /data/a && chown 5:6 /data/a && touch /data/b; touch /own",
+        |container| {
+            container.volumes.insert("data".into(), data.clone());
+            container.spec.mounts.push(volume_mount("data", "/data", false));
+        },
+    );
     assert_eq!(code, 0);
     let owner = |path: &str| {
         let found = fs::metadata(host.path(path)).unwrap();
@@ -84,7 +108,11 @@ fn volume_owner() {
     };
     assert_eq!(owner("volumes/data/data/a"), (5, 6));
     assert_eq!(owner("volumes/data/data/b"), (0, 0));
-    assert_eq!(owner("containers/job-1a/upper/own"), (BASE, BASE), "the upper directory has the shifted ids");
+    assert_eq!(
+        owner("containers/job-1a/upper/own"),
+        (BASE, BASE),
+        "the upper directory has the shifted ids"
+    );
 }
 
 fn volume_fill() {
@@ -102,7 +130,8 @@ fn volume_fill() {
             container.spec.mounts.push(volume_mount("data", "/srv", false));
         })
     };
-    let (_, lines) = go("cat /srv/below/file; stat -c '%u:%g' /srv /srv/below/file; readlink /srv/link; rm -r /srv/*");
+    let (_, lines) =
+        go("cat /srv/below/file; stat -c '%u:%g' /srv /srv/below/file; readlink /srv/link; rm -r /srv/*");
     assert_eq!(lines, ["content9:9", "7:8", "/etc/passwd"]);
     assert!(host.path("volumes/data/filled").exists() && !host.path("volumes/data/filling").exists());
     let (_, lines) = go("ls /srv | wc -l");
@@ -127,10 +156,13 @@ fn layers() {
         fs::write(layer.join(format!("own{number}")), "").unwrap();
         all.insert(0, layer);
     }
-    let (_, lines) = host.run("cat /top; echo; ls / | grep -c own; echo new > /top && cat /top", |container| {
-        all.append(&mut container.layers);
-        container.layers = all;
-    });
+    let (_, lines) = host.run(
+        "cat /top; echo; ls / | grep -c own; echo new > /top && cat /top",
+        |container| {
+            all.append(&mut container.layers);
+            container.layers = all;
+        },
+    );
     assert_eq!(lines, ["99", "100", "new"]);
 }
 
@@ -145,13 +177,25 @@ fn environment() {
         container.spec.user = String::new();
         container.spec.working_dir = "/deep/er".into();
         container.spec.environment.insert("A".into(), "b c".into());
-        container.spec.mounts.push(bind_mount(&host.path("bound"), "/new/place", false));
+        container
+            .spec
+            .mounts
+            .push(bind_mount(&host.path("bound"), "/new/place", false));
     });
     assert_eq!(
         lines,
         [
-            "shop-web", "shop-web", "nameserver 127.0.0.11", "options ndots:0", "/deep/er", "b c /root", "0:0", "writable",
-            "sh", "0", "0022"
+            "shop-web",
+            "shop-web",
+            "nameserver 127.0.0.11",
+            "options ndots:0",
+            "/deep/er",
+            "b c /root",
+            "0:0",
+            "writable",
+            "sh",
+            "0",
+            "0022"
         ]
     );
 }

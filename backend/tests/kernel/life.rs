@@ -38,7 +38,10 @@ fn starts() {
     assert_eq!(container.state().run, Run::Running { pid });
     container.said("up");
     let uid = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(uid.contains("Uid:\t1879048192\t"), "uid 0 inside is the first id of the range outside: {uid}");
+    assert!(
+        uid.contains("Uid:\t1879048192\t"),
+        "uid 0 inside is the first id of the range outside: {uid}"
+    );
     let found = cgroup::pids(&container.assignment.cgroup.join("payload")).unwrap();
     assert!(found.contains(&pid));
     container.client.order(&Request::Kill).unwrap();
@@ -60,7 +63,10 @@ fn exits() {
         assert_eq!(code, expected, "{script}");
         let exit = fs::read_to_string(container.assignment.directory.join("exit")).unwrap();
         let exit: serde_json::Value = serde_json::from_str(&exit).unwrap();
-        assert_eq!((exit["code"].as_i64(), exit["boot_id"].as_str()), (Some(expected.into()), Some("boot")));
+        assert_eq!(
+            (exit["code"].as_i64(), exit["boot_id"].as_str()),
+            (Some(expected.into()), Some("boot"))
+        );
     }
     container.script("trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
     container.start().unwrap();
@@ -108,7 +114,9 @@ fn log_lines() {
     drop(other);
     let mut expected: Vec<String> = (1..=3000).map(|number| format!("line {number}")).collect();
     expected.push("end".into());
-    until("every line is there", || (container.lines().len() == expected.len()).then_some(()));
+    until("every line is there", || {
+        (container.lines().len() == expected.len()).then_some(())
+    });
     assert!(container.lines() == expected);
     container.client = Client::connect(&path).unwrap();
     assert_eq!(container.ended(), 0);
@@ -127,12 +135,19 @@ fn adoption() {
     }
     host.pool = None;
     let shims = cgroup::find_shims(&host.mark).unwrap();
-    assert_eq!(shims.len(), 1, "idle shims went with the agent, the assigned one did not");
+    assert_eq!(
+        shims.len(),
+        1,
+        "idle shims went with the agent, the assigned one did not"
+    );
     let (shim, record) = &shims[0];
     assert_eq!((record.pid, record.key.service.as_str()), (Some(pid), "web"));
     let mut client = Client::connect(&path).unwrap();
     assert_eq!(client.pid, *shim);
-    assert!(matches!(client.order(&Request::Leave), Err(ClientError::Refused { .. })));
+    assert!(matches!(
+        client.order(&Request::Leave),
+        Err(ClientError::Refused { .. })
+    ));
     client.order(&Request::Kill).unwrap();
     until("it has left", || client.order(&Request::Leave).ok());
 }
@@ -146,9 +161,13 @@ fn shim_killed() {
     let shim = nix::unistd::Pid::from_raw(container.client.pid as i32);
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
     let payload = container.assignment.cgroup.join("payload");
-    until("its record is gone", || cgroup::find_shims(&host.mark).unwrap().is_empty().then_some(()));
+    until("its record is gone", || {
+        cgroup::find_shims(&host.mark).unwrap().is_empty().then_some(())
+    });
     cgroup::kill(&payload).unwrap();
-    until("the payload has ended", || (!cgroup::populated(&payload).unwrap()).then_some(()));
+    until("the payload has ended", || {
+        (!cgroup::populated(&payload).unwrap()).then_some(())
+    });
 }
 
 fn upgrade() {
@@ -160,16 +179,25 @@ fn upgrade() {
     let copy = host.path("other-build");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     for _ in 0..3 {
-        container.client.upgrade(fs::File::open(&copy).unwrap().as_fd()).unwrap();
+        container
+            .client
+            .upgrade(fs::File::open(&copy).unwrap().as_fd())
+            .unwrap();
     }
     let other = host.path("run/web-1a.sock");
     let again = Client::connect(&other).unwrap();
     assert_eq!(again.pid, shim, "the same process");
-    assert_eq!(fs::read_link(format!("/proc/{shim}/exe")).unwrap(), copy, "another program");
+    assert_eq!(
+        fs::read_link(format!("/proc/{shim}/exe")).unwrap(),
+        copy,
+        "another program"
+    );
     assert_eq!(container.state().run, Run::Running { pid });
     assert_eq!(cgroup::find_shims(&host.mark).unwrap().len(), 1);
     let seen = container.lines().len();
-    until("it still prints", || (container.lines().len() > seen).then_some(()));
+    until("it still prints", || {
+        (container.lines().len() > seen).then_some(())
+    });
     container.client.order(&Request::Signal { signal: 15 }).unwrap();
     assert_eq!(container.ended(), 5);
     let lines = container.lines();
@@ -186,14 +214,26 @@ fn exec() {
     for (argv, user, code, text) in [
         (&["sh", "-c", "exit 9"][..], "", 9, ""),
         (&["sh", "-c", "echo $COLOUR; kill -9 $$"], "", 137, "green\n"),
-        (&["id"], "www", 0, "uid=33(www) gid=34(web) groups=29(audio),34(web)\n"),
+        (
+            &["id"],
+            "www",
+            0,
+            "uid=33(www) gid=34(web) groups=29(audio),34(web)\n",
+        ),
         (&["sh", "-c", "ls /proc/self/fd | wc -l"], "", 0, "4\n"),
     ] {
-        assert_eq!(container.exec(argv, user).unwrap(), (code, text.to_owned()), "{argv:?}");
+        assert_eq!(
+            container.exec(argv, user).unwrap(),
+            (code, text.to_owned()),
+            "{argv:?}"
+        );
     }
     assert!(matches!(
         container.exec(&["none"], ""),
-        Err(ClientError::Refused { reason: Reason::Spec, .. })
+        Err(ClientError::Refused {
+            reason: Reason::Spec,
+            ..
+        })
     ));
     // As confined as the first process.
     let interesting = |text: &str| -> Vec<String> {
@@ -241,7 +281,10 @@ fn health() {
         timeout: 5000,
         retries: 2,
     });
-    let mut events = Client::connect(&container.assignment.socket).unwrap().subscribe().unwrap();
+    let mut events = Client::connect(&container.assignment.socket)
+        .unwrap()
+        .subscribe()
+        .unwrap();
     container.start().unwrap();
     assert_eq!(container.state().health, HealthState::Starting);
     for (act, expected) in [("touch", HealthState::Healthy), ("rm", HealthState::Unhealthy)] {
@@ -258,18 +301,29 @@ fn hung_probe() {
     let mut container = host.sandbox("web", Vec::new()).unwrap();
     container.script("sleep 1000");
     container.spec.health = Some(HealthSpec {
-        argv: ["sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"].map(String::from).to_vec(),
+        argv: ["sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"]
+            .map(String::from)
+            .to_vec(),
         interval: 100,
         timeout: 150,
         retries: 1,
     });
     container.start().unwrap();
-    until("it is unhealthy", || (container.state().health == HealthState::Unhealthy).then_some(()));
+    until("it is unhealthy", || {
+        (container.state().health == HealthState::Unhealthy).then_some(())
+    });
     container.spec.health = None;
     let container_spec = Box::new(container.spec.clone());
-    container.client.order(&Request::Amend { container: container_spec }).unwrap();
+    container
+        .client
+        .order(&Request::Amend {
+            container: container_spec,
+        })
+        .unwrap();
     let payload = container.assignment.cgroup.join("payload");
-    until("its processes are gone", || (cgroup::pids(&payload).unwrap().len() == 1).then_some(()));
+    until("its processes are gone", || {
+        (cgroup::pids(&payload).unwrap().len() == 1).then_some(())
+    });
 }
 
 fn taken_port() {
@@ -283,15 +337,25 @@ fn taken_port() {
     };
     let number = taken.local_addr().unwrap().port();
     match host.sandbox("web", vec![port(number)]).map(drop) {
-        Err(ClientError::Refused { message, reason: Reason::PortTaken, .. }) => {
+        Err(ClientError::Refused {
+            message,
+            reason: Reason::PortTaken,
+            ..
+        }) => {
             assert!(message.contains(&number.to_string()), "{message}");
         }
         other => panic!("{other:?}"),
     }
     drop(taken);
     let holder = host.sandbox("web", vec![port(number)]).unwrap();
-    assert!(std::net::TcpListener::bind(("127.0.0.1", number)).is_err(), "held for the sandbox");
-    assert!(std::net::TcpStream::connect(("127.0.0.1", number)).is_err(), "and nobody listens");
+    assert!(
+        std::net::TcpListener::bind(("127.0.0.1", number)).is_err(),
+        "held for the sandbox"
+    );
+    assert!(
+        std::net::TcpStream::connect(("127.0.0.1", number)).is_err(),
+        "and nobody listens"
+    );
     drop(holder);
     assert!(std::net::TcpListener::bind(("127.0.0.1", number)).is_ok());
 }
@@ -307,7 +371,12 @@ fn leaves_nothing() {
         all.dedup();
         all.len()
     };
-    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let mounts = || {
+        fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .count()
+    };
     let before = (mounts(), fs::read_dir(cgroup::root().unwrap()).unwrap().count());
     let _ = namespaces();
     let mark;
@@ -318,15 +387,25 @@ fn leaves_nothing() {
         container.script("sleep 1000");
         container.start().unwrap();
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", container.client.pid)).unwrap();
-        let dirty = rollup.lines().find(|line| line.starts_with("Private_Dirty")).unwrap();
-        println!("  shim: {}", dirty.split_whitespace().collect::<Vec<_>>().join(" "));
-        let fds = fs::read_dir(format!("/proc/{}/fd", container.client.pid)).unwrap().count();
+        let dirty = rollup
+            .lines()
+            .find(|line| line.starts_with("Private_Dirty"))
+            .unwrap();
+        println!(
+            "  shim: {}",
+            dirty.split_whitespace().collect::<Vec<_>>().join(" ")
+        );
+        let fds = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
+            .unwrap()
+            .count();
         for _ in 0..5 {
             container.client.order(&Request::Kill).unwrap();
             container.ended();
             container.start().unwrap();
         }
-        let after = fs::read_dir(format!("/proc/{}/fd", container.client.pid)).unwrap().count();
+        let after = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
+            .unwrap()
+            .count();
         assert_eq!(fds, after, "a start leaves no descriptor behind");
     }
     let after = (mounts(), fs::read_dir(cgroup::root().unwrap()).unwrap().count());
