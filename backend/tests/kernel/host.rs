@@ -165,7 +165,7 @@ impl Host {
         assert!(matches!(reply, Reply::Assigned { .. }), "{reply:?}");
         assert_eq!(along.len(), 1, "the network namespace comes along");
         Ok(Container {
-            host: self,
+            _host: self,
             client,
             assignment,
             layers: vec![self.path("layer")],
@@ -180,9 +180,10 @@ impl Host {
         let mut container = self.sandbox("job", Vec::new()).unwrap();
         container.script(script);
         change(&mut container);
+        let before = container.lines().len();
         container.start().unwrap();
         let code = container.ended();
-        (code, container.lines())
+        (code, container.lines().split_off(before))
     }
 }
 
@@ -249,7 +250,8 @@ pub fn bind_mount(source: &Path, target: &str, read_only: bool) -> MountSpec {
 }
 
 pub struct Container<'a> {
-    pub host: &'a Host,
+    /// Outlives the container.
+    _host: &'a Host,
     pub client: Client,
     pub assignment: Assignment,
     pub layers: Vec<PathBuf>,

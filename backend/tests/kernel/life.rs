@@ -42,6 +42,12 @@ fn starts() {
         uid.contains("Uid:\t1879048192\t"),
         "uid 0 inside is the first id of the range outside: {uid}"
     );
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2"]);
     let found = cgroup::pids(&container.assignment.cgroup.join("payload")).unwrap();
     assert!(found.contains(&pid));
     container.client.order(&Request::Kill).unwrap();
@@ -57,7 +63,7 @@ fn exits() {
     let mut container = host.sandbox("web", Vec::new()).unwrap();
     for (script, expected) in [("exit 0", 0), ("exit 42", 42), ("kill -SEGV $$; sleep 9", 139)] {
         // A first process ignores what it has no handler for, so the signal comes from a child.
-        container.script(&format!("sh -c '{script}'"));
+        container.script(&format!("sh -c '{script}'; exit $?"));
         container.start().unwrap();
         let code = container.ended();
         assert_eq!(code, expected, "{script}");
@@ -357,7 +363,9 @@ fn taken_port() {
         "and nobody listens"
     );
     drop(holder);
-    assert!(std::net::TcpListener::bind(("127.0.0.1", number)).is_ok());
+    until("the port is free again", || {
+        std::net::TcpListener::bind(("127.0.0.1", number)).ok()
+    });
 }
 
 fn leaves_nothing() {
