@@ -87,9 +87,11 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, StepError> 
             .filter_map(|fields| fields[2].parse().ok())
             .filter(|id| *id < IDS)
             .collect();
-        supplementary.sort_unstable();
-        supplementary.dedup();
     }
+    // The primary group, too, as Docker has it: a set-group-id program must not lose it.
+    supplementary.push(gid);
+    supplementary.sort_unstable();
+    supplementary.dedup();
     if uid >= IDS || gid >= IDS {
         return Err(StepError::spec(format!(
             "user `{user}` has an id above 65535, and a project has 65,536 ids; use a smaller one"
@@ -123,12 +125,12 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/sh\n";
         let group = "root:x:0:\nweb:x:34:\naudio:x:29:www,other\ndocker:x:99:www\n";
         let cases: [(&str, Option<(u32, u32, &[u32], &str)>); 9] = [
-            ("", Some((0, 0, &[], "/root"))),
-            ("www", Some((33, 34, &[29, 99], "/var/www"))),
-            ("33", Some((33, 34, &[29, 99], "/var/www"))),
-            ("www:audio", Some((33, 29, &[], "/var/www"))),
-            ("1000", Some((1000, 0, &[], "/"))),
-            ("1000:1001", Some((1000, 1001, &[], "/"))),
+            ("", Some((0, 0, &[0], "/root"))),
+            ("www", Some((33, 34, &[29, 34, 99], "/var/www"))),
+            ("33", Some((33, 34, &[29, 34, 99], "/var/www"))),
+            ("www:audio", Some((33, 29, &[29], "/var/www"))),
+            ("1000", Some((1000, 0, &[0], "/"))),
+            ("1000:1001", Some((1000, 1001, &[1001], "/"))),
             ("nobody", None),
             ("www:none", None),
             ("70000", None),

@@ -18,7 +18,7 @@ use rustix::{
 
 use super::{
     Step, StepError, fill,
-    stage::{NODES, Staged},
+    stage::{NODES, PLACE, Staged},
     tree::{self, Kind},
 };
 use crate::sys::mount::{Attributes, set_attributes};
@@ -56,9 +56,8 @@ pub fn attach(
     container: &ContainerSpec,
     filled: &mut dyn FnMut(&str),
 ) -> Result<(), StepError> {
-    let place = staged.scratch.join("root");
     let root = staged.root.as_fd();
-    move_mount(root, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
     kernel_filesystems(root)?;
     devices(root, staged)?;

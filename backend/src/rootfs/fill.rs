@@ -64,7 +64,7 @@ pub fn fill(root: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Resu
     let from = match tree::open(root, target, OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(from) => from,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
-        Err(error) => return Err(error).step("open in the image", target.display()),
+        Err(errno) => return Err(tree::refused(&Path::new("/").join(target), errno)),
     };
     let to = openat(
         volume,

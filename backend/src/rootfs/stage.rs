@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt, chown},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::mount::{MsFlags, mount};
@@ -26,6 +26,10 @@ use crate::{
 /// The six nodes of a container's /dev; bind mounts of the host's own.
 pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// Where init attaches the root before it pivots. Relative: the way to it from the top is closed to the
+/// container's root, and the working directory is carried over into the new mount namespace.
+pub const PLACE: &str = "new";
+
 /// What init attaches.
 pub struct Staged {
     pub root: OwnedFd,
@@ -35,8 +39,6 @@ pub struct Staged {
     pub nodes: Vec<OwnedFd>,
     /// `etc/hosts` and the like, with their sources.
     pub generated: Vec<(&'static str, OwnedFd)>,
-    /// Where init attaches the root before it pivots; a directory of this mount namespace.
-    pub scratch: PathBuf,
 }
 
 /// A bind or a volume.
@@ -100,7 +102,7 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
     let scratch = assignment.directory.join("mnt");
-    let data = Some("mode=700");
+    let data = Some("mode=755");
     mount(Some("tmpfs"), &scratch, Some("tmpfs"), MsFlags::empty(), data)
         .step("mount a tmpfs on", scratch.display())?;
     // Short relative names: the option string of a mount is one page.
@@ -114,7 +116,9 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
     }
     let own = clone_tree(&assignment.directory, false).step("clone", assignment.directory.display())?;
     attach_at(&own, "own").step("attach", assignment.directory.display())?;
-    fs::create_dir("root").step("make", "root")?;
+    for name in ["root", PLACE] {
+        fs::create_dir(name).step("make", name)?;
+    }
     let options = format!(
         "lowerdir={},upperdir=own/upper,workdir=own/work",
         lowers.join(":")
@@ -157,7 +161,6 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
         mounts,
         nodes,
         generated,
-        scratch,
     })
 }
 

@@ -81,7 +81,7 @@ pub fn make_owned(
     let place = |path: &Path| Path::new("/").join(path).display().to_string();
     match open(root, path, OFlags::PATH) {
         Err(Errno::NOENT) => {}
-        other => return other.step("open in the container", place(&clean)),
+        other => return other.map_err(|errno| refused(&Path::new("/").join(&clean), errno)),
     }
     let mut done = PathBuf::new();
     let mut current = open(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY).step("open", "/")?;
@@ -95,7 +95,7 @@ pub fn make_owned(
                 continue;
             }
             Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).step("open in the container", place(&done)),
+            Err(errno) => return Err(refused(&Path::new("/").join(&done), errno)),
         }
         let made = if kind == Kind::File && number + 1 == count {
             openat(
@@ -139,6 +139,19 @@ pub fn make_owned(
         current = next;
     }
     Ok(current)
+}
+
+/// What a failed [`open`] means: a path of an image that leads nowhere good is the image's fault.
+pub fn refused(path: &Path, errno: Errno) -> StepError {
+    let error = StepError::system("open in the container", path.display(), errno);
+    match errno {
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => StepError {
+            message: format!("{}; mend the image or choose another path", error.message),
+            reason: crate::shim::protocol::Reason::Spec,
+            ..error
+        },
+        _ => error,
+    }
 }
 
 /// Whether `fd` is on procfs or sysfs, wherever symbolic links led.

@@ -361,9 +361,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 impl Sandbox {
     fn new(assignment: Assignment, holder: Holder) -> Result<Self, StepError> {
         let namespaces = holder.assign(assignment.sandbox.id_base)?;
-        let directory = assignment.cgroup.join("payload");
-        cgroup::create(&directory).step("make", directory.display())?;
-        let payload = File::open(&directory).step("open", directory.display())?;
+        let payload = fresh_payload(&assignment)?;
         let sockets = furnish(&namespaces)?;
         let mut ports = Vec::new();
         for port in &assignment.sandbox.ports {
@@ -394,7 +392,7 @@ impl Sandbox {
             listener,
             memfd: record::seal(&record).step("write", "the record")?,
             record,
-            payload: payload.into(),
+            payload,
             run: Run::Created,
             first: None,
             output: None,
@@ -508,14 +506,7 @@ impl Sandbox {
             return Err(request_error("the container runs already"));
         }
         let assignment = &self.record.assignment;
-        // What exec left behind cannot outlive the pid namespace; a stray of ours would, and is ended.
-        if cgroup::populated(&assignment.cgroup.join("payload")).unwrap_or(false) {
-            return Err(StepError::system(
-                "start beside what still ends in",
-                assignment.cgroup.display(),
-                io::Error::from_raw_os_error(libc::EBUSY),
-            ));
-        }
+        self.payload = fresh_payload(assignment)?;
         stage::prepare(assignment, &start)?;
         let _ = fs::remove_file(assignment.directory.join("exit"));
         let (output, stdio) =
@@ -585,6 +576,21 @@ impl Sandbox {
         self.health.next = None;
         Some(code)
     }
+}
+
+/// The payload leaf of a start is a new one: the kernel (seen on 6.18) kills whatever is cloned into a
+/// cgroup that was ever killed, because it compares the kill counts of two cgroups. A leaf that is not
+/// empty cannot be removed, so nothing starts beside a survivor.
+fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
+    let path = assignment.cgroup.join("payload");
+    match fs::remove_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).step("start while something still ends in", path.display());
+        }
+        _ => {}
+    }
+    cgroup::create(&path).step("make", path.display())?;
+    Ok(File::open(&path).step("open", path.display())?.into())
 }
 
 /// The server gets copies of the sockets.

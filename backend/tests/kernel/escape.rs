@@ -1,0 +1,176 @@
+//! Hostile images: whatever they hold, the host is not touched.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use backend::shim::{client::ClientError, protocol::Reason};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::host::{Host, bind_mount, volume_mount};
+
+pub const TESTS: [(&str, fn()); 5] = [
+    (
+        "symbolic_links_of_an_image_never_lead_to_the_host",
+        symbolic_links,
+    ),
+    ("mount_targets_in_proc_and_sys_are_refused", kernel_targets),
+    ("a_read_only_bind_is_read_only_below", read_only_bind),
+    ("strange_passwd_files_do_not_hang", passwd),
+    ("a_missing_bind_source_is_made_only_when_asked", bind_source),
+];
+
+/// Every name below `path`, to see that nothing was made or changed.
+fn tree(path: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        all.push(format!(
+            "{} {:?}",
+            entry.path().display(),
+            entry.metadata().unwrap().modified().unwrap()
+        ));
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(tree(&entry.path()));
+        }
+    }
+    all.sort();
+    all
+}
+
+fn symbolic_links() {
+    let host = Host::new();
+    let outside = host.path("outside");
+    fs::create_dir_all(outside.join("dir")).unwrap();
+    fs::write(outside.join("hosts"), "host").unwrap();
+    let before = tree(&outside);
+    let data = host.volume("data");
+    let text = outside.to_str().unwrap();
+    for (name, to) in [
+        ("dev", text),
+        ("dev", "../../../../../../.."),
+        ("proc", text),
+        ("sys", text),
+        ("etc", text),
+        ("etc/hosts", "/etc/shadow"),
+        ("etc/resolv.conf", &format!("{text}/new")),
+        ("srv", text),
+        ("srv", "/proc/1/root"),
+        ("srv", "/proc/self/fd"),
+    ] {
+        let layer = host.path("hostile");
+        let _ = fs::remove_dir_all(&layer);
+        fs::create_dir_all(layer.join("etc")).unwrap();
+        if !name.contains('/') {
+            let _ = fs::remove_dir(layer.join(name));
+        }
+        symlink(to, layer.join(name)).unwrap();
+        let mut container = host.sandbox("evil", Vec::new()).unwrap();
+        container.layers.insert(0, layer);
+        container.volumes.insert("data".into(), data.clone());
+        container.spec.mounts.push(volume_mount("data", "/srv", false));
+        container.script("echo inside > /srv/inside");
+        match container.start() {
+            Ok(_) => {
+                container.ended();
+            }
+            Err(ClientError::Refused { message, reason, .. }) => {
+                assert_eq!(reason, Reason::Spec, "{name} -> {to}: {message}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(tree(&outside), before, "{name} -> {to}");
+    }
+}
+
+fn kernel_targets() {
+    let host = Host::new();
+    let data = host.volume("data");
+    for target in ["/proc", "/proc/self", "/sys/fs", "/etc/../proc/sys", "/"] {
+        let mut container = host.sandbox("evil", Vec::new()).unwrap();
+        container.volumes.insert("data".into(), data.clone());
+        container.spec.mounts.push(volume_mount("data", target, false));
+        container.script("true");
+        match container.start() {
+            Err(ClientError::Refused {
+                reason: Reason::Spec, ..
+            }) => {}
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+}
+
+fn read_only_bind() {
+    let host = Host::new();
+    let source = host.path("source");
+    fs::create_dir_all(source.join("below")).unwrap();
+    let none = None::<&str>;
+    mount(
+        Some("tmpfs"),
+        &source.join("below"),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )
+    .unwrap();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let (_, lines) = host.run("touch /b/x; touch /b/below/x; true", |container| {
+            container.spec.mounts.push(bind_mount(&source, "/b", true));
+        });
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines.iter().all(|line| line.contains("Read-only file system")),
+            "{lines:?}"
+        );
+    }));
+    umount2(&source.join("below"), MntFlags::MNT_DETACH).unwrap();
+    result.unwrap();
+}
+
+fn passwd() {
+    let host = Host::new();
+    let layer = host.path("hostile");
+    fs::create_dir_all(layer.join("etc")).unwrap();
+    let file = layer.join("etc/passwd");
+    let makers: [&dyn Fn(); 4] = [
+        &|| nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap(),
+        &|| symlink("/dev/zero", &file).unwrap(),
+        &|| symlink("passwd", &file).unwrap(),
+        &|| fs::File::create(&file).unwrap().set_len(10 << 30).unwrap(),
+    ];
+    for make in makers {
+        make();
+        let mut container = host.sandbox("evil", Vec::new()).unwrap();
+        container.layers.insert(0, layer.clone());
+        container.script("true");
+        match container.start() {
+            Err(ClientError::Refused {
+                reason: Reason::Spec, ..
+            }) => {}
+            other => panic!("{other:?}"),
+        }
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+fn bind_source() {
+    let host = Host::new();
+    let source = host.path("not/yet");
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.script("true");
+    container.spec.mounts.push(bind_mount(&source, "/b", false));
+    match container.start() {
+        Err(ClientError::Refused {
+            message,
+            reason: Reason::Spec,
+            ..
+        }) => {
+            assert!(message.contains(source.to_str().unwrap()), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    if let reconciler::spec::MountSpec::Bind { create_host_path, .. } = &mut container.spec.mounts[0] {
+        *create_host_path = true;
+    }
+    container.start().unwrap();
+    assert_eq!(container.ended(), 0);
+    assert!(source.is_dir());
+}
