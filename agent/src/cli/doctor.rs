@@ -17,7 +17,7 @@ pub fn run(global: &Global) -> anyhow::Result<u8> {
             .map(|finding| {
                 json!({
                     "name": finding.name,
-                    "verdict": word(finding.ok),
+                    "verdict": word(finding.verdict),
                     "detail": finding.detail,
                     "remedy": finding.remedy,
                 })
@@ -27,7 +27,7 @@ pub fn run(global: &Global) -> anyhow::Result<u8> {
     } else {
         print(&text(&findings, render::colour_out()))?;
     }
-    let failed = findings.iter().any(|finding| finding.ok == Verdict::Fail);
+    let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
     Ok(if failed { exit::SOMETHING } else { 0 })
 }
 
@@ -40,18 +40,25 @@ fn word(verdict: Verdict) -> &'static str {
 }
 
 fn text(findings: &[Finding], colour: bool) -> String {
-    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
-        let tone = match finding.ok {
+        let tone = match finding.verdict {
             Verdict::Ok => Tone::Good,
             Verdict::Warn => Tone::Doubtful,
             Verdict::Fail => Tone::Bad,
         };
-        let verdict = render::paint(&format!("{:4}", word(finding.ok)), tone, colour);
-        text.push_str(&format!("{verdict}  {:width$}  {}\n", finding.name, finding.detail));
-        if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.ok != Verdict::Ok) {
-            text.push_str(&format!("      {:width$}  remedy: {remedy}\n", ""));
+        let verdict = render::paint(&format!("{:4}", word(finding.verdict)), tone, colour);
+        text.push_str(&format!(
+            "{verdict}  {:width$}  {}\n",
+            finding.name, finding.detail
+        ));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("      {:width$}  remedy: {}\n", "", finding.remedy));
         }
     }
     text
@@ -59,9 +66,13 @@ fn text(findings: &[Finding], colour: bool) -> String {
 
 /// The first thing that makes running containers impossible here, in one sentence with its remedy.
 pub fn obstacle(findings: &[Finding]) -> Option<String> {
-    let failed = findings.iter().find(|finding| finding.ok == Verdict::Fail)?;
-    let remedy = failed.remedy.as_deref().unwrap_or("see `stead doctor`");
-    Some(format!("stead cannot run containers here: {}: {}; {remedy}", failed.name, failed.detail))
+    let failed = findings.iter().find(|finding| finding.verdict == Verdict::Fail)?;
+    let Finding {
+        name, detail, remedy, ..
+    } = failed;
+    Some(format!(
+        "stead cannot run containers here: {name}: {detail}; {remedy}"
+    ))
 }
 
 #[cfg(test)]
@@ -70,13 +81,16 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_ok_has_its_remedy() {
-        let finding = |name: &str, ok, remedy: &str| Finding {
-            name: name.into(),
-            ok,
+        let finding = |name, verdict, remedy: &str| Finding {
+            name,
+            verdict,
             detail: "6.18".into(),
-            remedy: Some(remedy.into()).filter(|remedy: &String| !remedy.is_empty()),
+            remedy: remedy.into(),
         };
-        let findings = [finding("kernel", Verdict::Ok, ""), finding("user namespaces", Verdict::Fail, "allow them")];
+        let findings = [
+            finding("kernel", Verdict::Ok, ""),
+            finding("user namespaces", Verdict::Fail, "allow them"),
+        ];
         assert_eq!(
             text(&findings, false),
             "ok    kernel           6.18\nfail  user namespaces  6.18\n                       remedy: allow them\n"
