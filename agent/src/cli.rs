@@ -24,7 +24,12 @@ use crate::{client::Client, exit, logging};
 
 /// Keeps a Linux host in the state a directory of Compose files describes.
 #[derive(Debug, Parser)]
-#[command(name = "stead", version, subcommand_required = true, arg_required_else_help = false)]
+#[command(
+    name = "stead",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -76,7 +81,8 @@ enum Verb {
 
 impl Global {
     fn layout(&self) -> anyhow::Result<Layout> {
-        Layout::new(self.root.as_deref()).map_err(|error| exit::usage(format!("--root cannot be made absolute: {error}")))
+        Layout::new(self.root.as_deref())
+            .map_err(|error| exit::usage(format!("--root cannot be made absolute: {error}")))
     }
 
     fn client(&self) -> anyhow::Result<Client> {
@@ -110,7 +116,10 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Verb::Version => return version::run(&global),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let status = runtime.block_on(async {
         match arguments.verb {
             Verb::Up(verb) => verb.run(&global).await,

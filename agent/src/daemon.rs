@@ -103,9 +103,18 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
 /// `/etc/stead/manifests`, `/var/lib/stead` and `/run/stead`, or those of the root.
 fn make_directories(layout: &Layout) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    for (path, mode) in [(&layout.manifests, 0o755), (&layout.state, 0o711), (&layout.run, 0o711)] {
+    for (path, mode) in [
+        (&layout.manifests, 0o755),
+        (&layout.state, 0o711),
+        (&layout.run, 0o711),
+    ] {
         let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-        made.with_context(|| format!("cannot make {}; run as root, or choose another --root", path.display()))?;
+        made.with_context(|| {
+            format!(
+                "cannot make {}; run as root, or choose another --root",
+                path.display()
+            )
+        })?;
     }
     Ok(())
 }
@@ -186,7 +195,8 @@ impl Wiring {
         let report = self.report.borrow().clone();
         match command {
             Command::Look { paths, reply } => {
-                let looked = tokio::task::block_in_place(|| commands::look(&reader.intake, &self.desired, &paths));
+                let looked =
+                    tokio::task::block_in_place(|| commands::look(&reader.intake, &self.desired, &paths));
                 let _ = reply.send(looked);
             }
             Command::Apply { paths, reply } => {
@@ -194,7 +204,11 @@ impl Wiring {
                 self.publish(reader);
                 let _ = reply.send(applied);
             }
-            Command::Down { projects, volumes, reply } => {
+            Command::Down {
+                projects,
+                volumes,
+                reply,
+            } => {
                 let done = commands::down(&mut reader.intake, &reader.layout, &report, &projects, volumes);
                 self.publish(reader);
                 let _ = reply.send(done);
@@ -272,7 +286,10 @@ impl Reader {
 
     /// When to read again.
     fn due(&self) -> Option<Instant> {
-        let event = self.debounce.due().map(|at| self.start + Duration::from_millis(at));
+        let event = self
+            .debounce
+            .due()
+            .map(|at| self.start + Duration::from_millis(at));
         // A file that stays open is read when it was the same twice.
         let written = (!self.writing.is_empty()).then(|| self.read_at + TICK);
         event.into_iter().chain(written).min()
@@ -280,7 +297,11 @@ impl Reader {
 
     /// Reading is due without any event.
     fn is_stale(&self) -> bool {
-        let every = if self.watcher.broken().is_some() { POLL } else { RESCAN };
+        let every = if self.watcher.broken().is_some() {
+            POLL
+        } else {
+            RESCAN
+        };
         self.read_at.elapsed() >= every || self.directories.iter().any(|directory| !directory.is_the_same())
     }
 
@@ -312,7 +333,10 @@ impl Reader {
         let candidates = match directory::at(path) {
             Ok(candidates) => candidates,
             Err(error) => {
-                snapshot.unknown.insert(path.clone(), format!("{} cannot be read: {error}", path.display()));
+                snapshot.unknown.insert(
+                    path.clone(),
+                    format!("{} cannot be read: {error}", path.display()),
+                );
                 return;
             }
         };
@@ -320,7 +344,8 @@ impl Reader {
             candidate.foreground = true;
             // Kept under one origin, so that a path that cannot be read keeps what came from it.
             candidate.origin.clone_from(path);
-            let known = |other: &&mut crate::source::Candidate| other.files.first() == candidate.files.first();
+            let known =
+                |other: &&mut crate::source::Candidate| other.files.first() == candidate.files.first();
             match snapshot.candidates.iter_mut().find(known) {
                 Some(other) => other.foreground = true,
                 None => snapshot.candidates.push(candidate),
@@ -330,7 +355,11 @@ impl Reader {
 
     fn after_reading(&mut self, report: &Report) {
         self.intake.save();
-        let directories = self.directories.iter().map(|directory| directory.path.clone()).collect();
+        let directories = self
+            .directories
+            .iter()
+            .map(|directory| directory.path.clone())
+            .collect();
         self.watcher.follow(directories, report.inputs.clone());
         if let Some(why) = self.watcher.broken() {
             tracing::warn!(
@@ -339,9 +368,16 @@ impl Reader {
             );
         }
         if let Some(why) = &report.incomplete {
-            tracing::error!(why, "nothing is removed until this directory is back, or accepted with SIGHUP");
+            tracing::error!(
+                why,
+                "nothing is removed until this directory is back, or accepted with SIGHUP"
+            );
         }
-        tracing::debug!(reading = report.reading, projects = report.projects.len(), "read the manifests");
+        tracing::debug!(
+            reading = report.reading,
+            projects = report.projects.len(),
+            "read the manifests"
+        );
     }
 
     /// A `down` whose manifest is gone has served its purpose once nothing of it is left.
@@ -358,7 +394,11 @@ impl Reader {
             .collect();
         for project in done {
             if let Err(error) = self.intake.set_down(&project, None) {
-                tracing::error!(project, error = format!("{error:#}"), "cannot clear the recorded `down`");
+                tracing::error!(
+                    project,
+                    error = format!("{error:#}"),
+                    "cannot clear the recorded `down`"
+                );
             }
         }
     }
@@ -369,5 +409,7 @@ pub fn demand_root(again: &str) -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(anyhow::anyhow!("stead needs root to run containers; run it as `{again}`"))
+    Err(anyhow::anyhow!(
+        "stead needs root to run containers; run it as `{again}`"
+    ))
 }

@@ -11,7 +11,8 @@ pub fn of(layout: &Layout) -> anyhow::Result<BTreeMap<String, String>> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(parse(&text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}; make it readable or remove it", path.display())),
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot read {}; make it readable or remove it", path.display())),
     }
 }
 
@@ -33,7 +34,10 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 fn unquote(value: &str) -> &str {
     for quote in ['"', '\''] {
-        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
+        if let Some(inner) = value
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote))
+        {
             return inner;
         }
     }

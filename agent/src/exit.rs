@@ -43,5 +43,7 @@ pub fn with(status: u8, message: impl Into<String>) -> anyhow::Error {
 
 /// The status an error ends the program with.
 pub fn status(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.status)
+    error
+        .downcast_ref::<Failure>()
+        .map_or(FAILED, |failure| failure.status)
 }

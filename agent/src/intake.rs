@@ -26,7 +26,6 @@ pub struct Seen {
     pub source: PathBuf,
     /// `None`: the manifest is gone or unknown; the project is kept.
     pub manifest: Option<PathBuf>,
-    pub foreground: bool,
     /// Of the manifest as it is now; `None` while it is bad.
     pub revision: Option<String>,
     /// What is in force: the above, or the last good one.
@@ -107,7 +106,10 @@ impl Intake {
         for candidate in &snapshot.candidates {
             let before = entries.remove(&candidate.manifest);
             let entry = self.read(candidate, before, writing);
-            claims.entry(entry.name.clone()).or_default().push(candidate.manifest.clone());
+            claims
+                .entry(entry.name.clone())
+                .or_default()
+                .push(candidate.manifest.clone());
             now.insert(candidate.manifest.clone(), entry);
         }
         // Unknown is not absent: what came from a directory that cannot be read stays as it was.
@@ -147,7 +149,11 @@ impl Intake {
             environment.extend(self.process_environment.clone());
         }
         let mut entry = if let Some(file) = candidate.files.iter().find(|file| writing.contains(*file)) {
-            let problem = error_at(file, "it is still being written", "stead reads it as soon as it is closed");
+            let problem = error_at(
+                file,
+                "it is still being written",
+                "stead reads it as soon as it is closed",
+            );
             Entry::refused(candidate, problem)
         } else {
             Entry::load(candidate, environment)
@@ -156,7 +162,8 @@ impl Intake {
             // A bad file may hide its name: it is the one it had.
             let known = before.map(|before| before.name.clone()).or_else(|| {
                 let mut kept = self.good.iter();
-                kept.find(|(_, good)| good.manifest == candidate.manifest).map(|(name, _)| name.clone())
+                kept.find(|(_, good)| good.manifest == candidate.manifest)
+                    .map(|(name, _)| name.clone())
             });
             entry.name = known.unwrap_or(entry.name);
         }
@@ -181,7 +188,10 @@ impl Intake {
             diagnostics.extend(other.diagnostics.iter().cloned());
             diagnostics.push(error_at(
                 &other.source,
-                format!("the project `{name}` is also defined by {}, which was applied first and stays", entry.source.display()),
+                format!(
+                    "the project `{name}` is also defined by {}, which was applied first and stays",
+                    entry.source.display()
+                ),
                 "give one of them another `name:`, or remove one",
             ));
         }
@@ -201,7 +211,6 @@ impl Intake {
         Seen {
             source: entry.source.clone(),
             manifest: Some(owner.to_owned()),
-            foreground: entry.foreground,
             revision: entry.good.as_ref().map(|(_, revision)| revision.clone()),
             project: self.good.get(name).map(|good| Arc::clone(&good.project)),
             diagnostics,
@@ -210,8 +219,18 @@ impl Intake {
     }
 
     /// Projects without a manifest: gone, or kept where their directory is unknown.
-    fn keep_or_forget(&mut self, snapshot: &Snapshot, claims: &BTreeMap<String, Vec<PathBuf>>, report: &mut Report) {
-        let without: Vec<String> = self.good.keys().filter(|name| !claims.contains_key(*name)).cloned().collect();
+    fn keep_or_forget(
+        &mut self,
+        snapshot: &Snapshot,
+        claims: &BTreeMap<String, Vec<PathBuf>>,
+        report: &mut Report,
+    ) {
+        let without: Vec<String> = self
+            .good
+            .keys()
+            .filter(|name| !claims.contains_key(*name))
+            .cloned()
+            .collect();
         for name in without {
             let good = &self.good[&name];
             if let Some(why) = snapshot.unknown.get(&good.origin) {
@@ -223,7 +242,6 @@ impl Intake {
                 let seen = Seen {
                     source: good.source.clone(),
                     manifest: None,
-                    foreground: false,
                     revision: None,
                     project: Some(Arc::clone(&good.project)),
                     diagnostics: vec![diagnostic],
@@ -255,7 +273,9 @@ impl Intake {
             projects.insert(name.clone(), wish);
         }
         for (name, volumes) in &self.down {
-            projects.entry(name.clone()).or_insert(Wish::Down { volumes: *volumes });
+            projects
+                .entry(name.clone())
+                .or_insert(Wish::Down { volumes: *volumes });
         }
         Desired {
             projects,
@@ -319,7 +339,11 @@ impl Intake {
                 None => self.store.forget_project(&name),
             };
             if let Err(error) = written {
-                tracing::error!(project = name, error = format!("{error:#}"), "cannot keep the last good version");
+                tracing::error!(
+                    project = name,
+                    error = format!("{error:#}"),
+                    "cannot keep the last good version"
+                );
             }
         }
     }
@@ -341,7 +365,10 @@ fn first_error(diagnostics: &[Diagnostic]) -> String {
     diagnostics
         .iter()
         .find(|diagnostic| diagnostic.severity == Severity::Error)
-        .map_or_else(|| "its manifest was never good".to_owned(), |diagnostic| diagnostic.message.clone())
+        .map_or_else(
+            || "its manifest was never good".to_owned(),
+            |diagnostic| diagnostic.message.clone(),
+        )
 }
 
 #[cfg(test)]

@@ -58,7 +58,12 @@ impl FileJournal {
     /// Entries with a greater number, oldest first.
     pub fn since(&self, number: u64) -> Vec<Numbered> {
         let inner = self.inner();
-        inner.latest.iter().filter(|entry| entry.number > number).cloned().collect()
+        inner
+            .latest
+            .iter()
+            .filter(|entry| entry.number > number)
+            .cloned()
+            .collect()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -131,7 +136,10 @@ mod tests {
         for number in 0..20 {
             journal.record(entry(&format!("container shop/web/{number}a")));
         }
-        assert_eq!(journal.since(18).iter().map(|e| e.number).collect::<Vec<_>>(), [19, 20]);
+        assert_eq!(
+            journal.since(18).iter().map(|e| e.number).collect::<Vec<_>>(),
+            [19, 20]
+        );
         assert!(fs::metadata(&path).unwrap().len() <= 500);
         let text = fs::read_to_string(&path).unwrap();
         let last: Entry = serde_json::from_str(text.lines().last().unwrap()).unwrap();

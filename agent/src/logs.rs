@@ -39,7 +39,10 @@ pub fn instances(logs: &Path, project: &str) -> io::Result<Vec<Tail>> {
         }
     }
     found.sort();
-    Ok(found.into_iter().map(|(name, directory)| Tail::new(shown(&name), directory)).collect())
+    Ok(found
+        .into_iter()
+        .map(|(name, directory)| Tail::new(shown(&name), directory))
+        .collect())
 }
 
 fn shown(directory: &str) -> String {
@@ -59,7 +62,9 @@ impl Tail {
     }
 
     pub fn service(&self) -> &str {
-        self.instance.rsplit_once('-').map_or(&self.instance, |(service, _)| service)
+        self.instance
+            .rsplit_once('-')
+            .map_or(&self.instance, |(service, _)| service)
     }
 
     pub fn directory(&self) -> &Path {
@@ -127,7 +132,12 @@ impl Tail {
 
     fn parse(&mut self, line: &str) -> Option<Line> {
         let mut parts = line.splitn(4, ' ');
-        let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next().unwrap_or(""));
+        let (time, stream, tag, text) = (
+            parts.next()?,
+            parts.next()?,
+            parts.next()?,
+            parts.next().unwrap_or(""),
+        );
         self.partial.push_str(text);
         if tag.starts_with('P') {
             return None;
@@ -156,7 +166,13 @@ mod tests {
         fs::write(&current, "3 stdout P be\n3 stdout F gin\n4 stderr F half").unwrap();
         let mut tail = instances(logs.path(), "shop").unwrap().remove(0);
         assert_eq!(tail.service(), "web");
-        let mut texts = || tail.read().unwrap().into_iter().map(|line| line.text).collect::<Vec<_>>();
+        let mut texts = || {
+            tail.read()
+                .unwrap()
+                .into_iter()
+                .map(|line| line.text)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(texts(), ["oldest", "older", "begin"]);
         fs::write(&current, "3 stdout P be\n3 stdout F gin\n4 stderr F half done\n").unwrap();
         assert_eq!(texts(), ["half done"]);

@@ -29,8 +29,8 @@ impl Planned {
     pub fn reply(self, diagnostics: Vec<String>, failed: bool) -> PlanReply {
         PlanReply {
             changes: self.plan.changes.len(),
-            text: text::plan_text(&self.plan, &self.hash),
-            plan: text::plan_json(&self.plan, &self.hash),
+            text: text::plan_text(&self.plan),
+            plan: text::plan_json(&self.plan),
             hash: self.hash,
             diagnostics,
             failed,
@@ -48,8 +48,7 @@ pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String
     backend.observe(&scope, &mut observed);
     let whole = reconciler::plan::plan(desired, &observed, &Memory::default(), &Vec::new(), backend.now());
     let plan = narrow(whole, projects);
-    let only = projects.first().filter(|_| projects.len() == 1);
-    let hash = text::plan_hash(&plan, only.map(String::as_str));
+    let hash = text::plan_hash(&plan, None);
     Planned { plan, hash }
 }
 
@@ -75,7 +74,11 @@ fn narrow(mut plan: Plan, projects: &BTreeSet<String>) -> Plan {
 }
 
 /// Without an agent: everything read here, nothing written.
-pub fn in_process(layout: &Layout, paths: &[std::path::PathBuf], projects: &[String]) -> anyhow::Result<PlanReply> {
+pub fn in_process(
+    layout: &Layout,
+    paths: &[std::path::PathBuf],
+    projects: &[String],
+) -> anyhow::Result<PlanReply> {
     let mut intake = Intake::open(layout, environment::of(layout)?, BTreeMap::new())?;
     let mut snapshot = Snapshot::default();
     directory::Directory::new(layout.manifests.clone()).scan(&mut snapshot);
@@ -87,7 +90,11 @@ pub fn in_process(layout: &Layout, paths: &[std::path::PathBuf], projects: &[Str
     let (desired, looked) = crate::daemon::commands::look(&intake, &desired, paths)?.parts();
     let mut names: BTreeSet<String> = projects.iter().cloned().collect();
     names.extend(looked.iter().map(|looked| looked.name.clone()));
-    let diagnostics = if paths.is_empty() { seen(&report, &names) } else { Vec::new() };
+    let diagnostics = if paths.is_empty() {
+        seen(&report, &names)
+    } else {
+        Vec::new()
+    };
     let diagnostics = diagnostics
         .iter()
         .chain(looked.iter().flat_map(|looked| &looked.diagnostics))
@@ -101,7 +108,9 @@ pub fn in_process(layout: &Layout, paths: &[std::path::PathBuf], projects: &[Str
         }
         .reply(diagnostics, true));
     }
-    let backend = host::open_to_look(layout)?;
+    // The backend is for the holder of the lock: no agent may start meanwhile.
+    let _lock = host::lock(layout)?;
+    let backend = host::open(layout)?;
     Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
 }
 

@@ -48,7 +48,10 @@ pub fn tone(state: &str) -> Tone {
 /// Columns two blanks apart, each as wide as its widest cell; a cell that is a state has its colour.
 pub fn table(head: &[&str], rows: &[Vec<String>], colour: bool) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
@@ -67,9 +70,18 @@ pub fn table(head: &[&str], rows: &[Vec<String>], colour: bool) -> String {
     for row in rows {
         let states = ["STATE", "HEALTH"];
         let cell = |(column, cell): (usize, &'_ String)| {
-            if states.contains(&head[column]) { tone(cell) } else { Tone::Plain }
+            if states.contains(&head[column]) {
+                tone(cell)
+            } else {
+                Tone::Plain
+            }
         };
-        line(row.iter().enumerate().map(|at| (at.1.as_str(), cell(at))).collect());
+        line(
+            row.iter()
+                .enumerate()
+                .map(|at| (at.1.as_str(), cell(at)))
+                .collect(),
+        );
     }
     text
 }
@@ -80,7 +92,11 @@ pub fn prefix(name: &str, width: usize, colour: bool) -> String {
     if !colour {
         return text;
     }
-    let code = 31 + name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 6;
+    let code = 31
+        + name
+            .bytes()
+            .fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+            % 6;
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
@@ -105,7 +121,10 @@ mod tests {
     #[test]
     fn states_have_colours_where_colour_is_wanted() {
         let text = table(&["NAME", "STATE"], &rows(), true);
-        assert!(text.contains("\x1b[32mrunning\x1b[0m") && text.contains("\x1b[33mbackoff\x1b[0m"), "{text:?}");
+        assert!(
+            text.contains("\x1b[32mrunning\x1b[0m") && text.contains("\x1b[33mbackoff\x1b[0m"),
+            "{text:?}"
+        );
         assert_eq!(prefix("web-1", 7, false), "web-1   |");
     }
 }

@@ -93,7 +93,9 @@ async fn status(State(context): State<Context>, Query(of): Query<Of>) -> Json<Ve
 
 async fn journal(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<Numbered>> {
     let mut entries = context.journal.since(of.after);
-    entries.retain(|entry| of.project.is_none() || entry.entry.project.is_none() || entry.entry.project == of.project);
+    entries.retain(|entry| {
+        of.project.is_none() || entry.entry.project.is_none() || entry.entry.project == of.project
+    });
     Json(entries)
 }
 
@@ -142,9 +144,15 @@ async fn plan(
     let mut projects: BTreeSet<String> = request.projects.into_iter().collect();
     projects.extend(look.looked.iter().map(|looked| looked.name.clone()));
     let diagnostics = look.looked.iter().flat_map(|looked| &looked.diagnostics);
-    let diagnostics = diagnostics.map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
+    let diagnostics = diagnostics
+        .map(|diagnostic| text::diagnostic(diagnostic, false))
+        .collect();
     let failed = look.looked.iter().any(|looked| looked.good.is_none());
-    Ok(Json(planned(&context, look, projects).await?.reply(diagnostics, failed)))
+    Ok(Json(
+        planned(&context, look, projects)
+            .await?
+            .reply(diagnostics, failed),
+    ))
 }
 
 async fn planned(
@@ -162,8 +170,15 @@ async fn apply(
     Json(request): Json<wire::ApplyRequest>,
 ) -> Result<Json<wire::ApplyReply>, Refused> {
     let look = look(&context, request.paths.clone()).await?;
-    let all: Vec<Diagnostic> = look.looked.iter().flat_map(|looked| looked.diagnostics.clone()).collect();
-    let diagnostics: Vec<String> = all.iter().map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
+    let all: Vec<Diagnostic> = look
+        .looked
+        .iter()
+        .flat_map(|looked| looked.diagnostics.clone())
+        .collect();
+    let diagnostics: Vec<String> = all
+        .iter()
+        .map(|diagnostic| text::diagnostic(diagnostic, false))
+        .collect();
     if look.looked.iter().any(|looked| looked.good.is_none()) {
         return Err(Refused(wire::Problem {
             error: "nothing was applied: correct the errors and try again".into(),
@@ -174,7 +189,9 @@ async fn apply(
         let projects = look.looked.iter().map(|looked| looked.name.clone()).collect();
         let hash = planned(&context, look, projects).await?.hash;
         if hash != wanted {
-            let error = format!("nothing was applied: the plan is now {hash}, not {wanted}; look at it with `stead plan`");
+            let error = format!(
+                "nothing was applied: the plan is now {hash}, not {wanted}; look at it with `stead plan`"
+            );
             return Err(anyhow::anyhow!(error).into());
         }
     }
@@ -193,15 +210,22 @@ async fn looked(
 ) -> Result<Json<wire::ApplyReply>, Refused> {
     let looked = look(&context, request.paths).await?.looked;
     let diagnostics = looked.iter().flat_map(|looked| &looked.diagnostics);
-    let diagnostics = diagnostics.map(|diagnostic| text::diagnostic(diagnostic, false)).collect();
-    let good = looked.into_iter().filter_map(|looked| Some((looked.name, looked.good?.1)));
+    let diagnostics = diagnostics
+        .map(|diagnostic| text::diagnostic(diagnostic, false))
+        .collect();
+    let good = looked
+        .into_iter()
+        .filter_map(|looked| Some((looked.name, looked.good?.1)));
     Ok(Json(wire::ApplyReply {
         applied: good.collect(),
         diagnostics,
     }))
 }
 
-async fn end(State(context): State<Context>, Json(request): Json<wire::EndRequest>) -> Result<Json<()>, Refused> {
+async fn end(
+    State(context): State<Context>,
+    Json(request): Json<wire::EndRequest>,
+) -> Result<Json<()>, Refused> {
     let projects = request.projects;
     ask(&context, |reply| Command::End { projects, reply }).await?;
     Ok(Json(()))
@@ -230,7 +254,11 @@ async fn ask<T>(
 ) -> anyhow::Result<T> {
     let (sender, receiver) = oneshot::channel();
     let ended = "the agent is ending; try again when it is back";
-    context.commands.send(command(sender)).await.map_err(|_| anyhow::anyhow!(ended))?;
+    context
+        .commands
+        .send(command(sender))
+        .await
+        .map_err(|_| anyhow::anyhow!(ended))?;
     receiver.await.map_err(|_| anyhow::anyhow!(ended))?
 }
 

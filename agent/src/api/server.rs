@@ -18,7 +18,10 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
         Ok(listener)
     };
     listen().with_context(|| {
-        format!("cannot listen on {} (at most 107 bytes long); choose a shorter --root", path.display())
+        format!(
+            "cannot listen on {} (at most 107 bytes long); choose a shorter --root",
+            path.display()
+        )
     })
 }
 

@@ -19,7 +19,9 @@ use crate::intake::{Report, Seen};
 /// Wall-clock milliseconds as RFC 3339.
 pub fn time(wall: u64) -> Option<String> {
     let milliseconds = i64::try_from(wall).ok()?;
-    Timestamp::from_millisecond(milliseconds).ok().map(|time| time.to_string())
+    Timestamp::from_millisecond(milliseconds)
+        .ok()
+        .map(|time| time.to_string())
 }
 
 /// A moment on the boot clock as RFC 3339.
@@ -54,7 +56,8 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
         for (key, instance) in instances {
             // One in the other slot is there in the place of the wanted one.
             rows.retain(|place, row| {
-                row.state != "waiting" || (&place.0, &place.1, place.2) != (&key.project, &key.service, key.index)
+                row.state != "waiting"
+                    || (&place.0, &place.1, place.2) != (&key.project, &key.service, key.index)
             });
             let place = (key.project.clone(), key.service.clone(), key.index, key.slot);
             rows.insert(place, row(key, instance, status));
@@ -79,7 +82,10 @@ fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {
         started_at: None,
         addresses: BTreeMap::new(),
         ports: Vec::new(),
-        revision: status.projects.get(&key.project).and_then(|project| project.applied.clone()),
+        revision: status
+            .projects
+            .get(&key.project)
+            .and_then(|project| project.applied.clone()),
     }
 }
 
@@ -100,7 +106,9 @@ fn row(key: &InstanceKey, instance: &Instance, status: &Status) -> wire::Instanc
         State::Created | State::Lost => {}
     }
     row.restarts = instance.restarts;
-    row.image = container.and_then(|spec| spec.fields.get("image").cloned()).unwrap_or_default();
+    row.image = container
+        .and_then(|spec| spec.fields.get("image").cloned())
+        .unwrap_or_default();
     row.image_digest = container.map(|spec| spec.image_digest.clone());
     row.started_at = instance.started_wall.and_then(time);
     for endpoint in &instance.sandbox.endpoints {
@@ -168,9 +176,12 @@ pub fn projects(status: &Status, report: &Report) -> Vec<wire::Project> {
 }
 
 fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: Now) -> wire::Project {
-    let diagnostics: Vec<wire::Diagnostic> =
-        seen.map(|seen| seen.diagnostics.iter().map(diagnostic).collect()).unwrap_or_default();
-    let error = diagnostics.iter().find(|diagnostic| diagnostic.severity == "error");
+    let diagnostics: Vec<wire::Diagnostic> = seen
+        .map(|seen| seen.diagnostics.iter().map(diagnostic).collect())
+        .unwrap_or_default();
+    let error = diagnostics
+        .iter()
+        .find(|diagnostic| diagnostic.severity == "error");
     let revision = wire::Revision {
         seen: seen.and_then(|seen| seen.revision.clone()),
         tried: done.and_then(|done| done.tried.clone()),
@@ -180,7 +191,11 @@ fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: N
         _ if error.is_some() => ProjectState::Degraded,
         None => ProjectState::Working,
         // The loop has not come to this revision yet.
-        Some(_) if revision.seen.is_some() && revision.seen != revision.tried && !seen.is_some_and(|s| s.down) => {
+        Some(_)
+            if revision.seen.is_some()
+                && revision.seen != revision.tried
+                && !seen.is_some_and(|s| s.down) =>
+        {
             ProjectState::Working
         }
         Some(done) => done.state,
@@ -197,7 +212,9 @@ fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: N
         .into(),
         conditions: conditions(seen, done, error, state),
         revision,
-        next_attempt: done.and_then(|done| done.next_attempt).and_then(|boot| boot_time(boot, now)),
+        next_attempt: done
+            .and_then(|done| done.next_attempt)
+            .and_then(|boot| boot_time(boot, now)),
         diagnostics,
     }
 }
@@ -221,7 +238,13 @@ fn conditions(
             condition("ManifestValid", false, "Error", &message, None)
         }
         (Some(_), None) => condition("ManifestValid", true, "Loaded", "", None),
-        (None, _) => condition("ManifestValid", false, "Removed", "the manifest is gone; the project goes", None),
+        (None, _) => condition(
+            "ManifestValid",
+            false,
+            "Removed",
+            "the manifest is gone; the project goes",
+            None,
+        ),
     }];
     if seen.is_some_and(|seen| seen.down) {
         let message = "an operator took it down; `stead apply` or `stead up` brings it back";
@@ -234,11 +257,23 @@ fn conditions(
         ProjectState::Degraded => condition("Converged", false, "Degraded", "", None),
     });
     for waiting in done.into_iter().flat_map(|done| &done.waiting) {
-        all.push(condition("Waiting", true, &waiting.key.to_string(), &waiting.why, None));
+        all.push(condition(
+            "Waiting",
+            true,
+            &waiting.key.to_string(),
+            &waiting.why,
+            None,
+        ));
     }
     for failure in done.into_iter().flat_map(|done| &done.failures) {
         let message = format!("{} (attempt {})", failure.message, failure.attempts);
-        all.push(condition("Failed", true, &failure.key, &message, time(failure.at.wall)));
+        all.push(condition(
+            "Failed",
+            true,
+            &failure.key,
+            &message,
+            time(failure.at.wall),
+        ));
     }
     all
 }
@@ -263,11 +298,25 @@ pub fn objects(observed: &Observed, project: &str, volumes: bool) -> Option<Vec<
     let (instances, networks) = (observed.instances.known()?, observed.networks.known()?);
     let mut found: Vec<String> = Vec::new();
     let own = |name: &String| name == project;
-    found.extend(instances.keys().filter(|key| own(&key.project)).map(|key| format!("container {key}")));
-    found.extend(networks.keys().filter(|key| own(&key.project)).map(|key| format!("network {key}")));
+    found.extend(
+        instances
+            .keys()
+            .filter(|key| own(&key.project))
+            .map(|key| format!("container {key}")),
+    );
+    found.extend(
+        networks
+            .keys()
+            .filter(|key| own(&key.project))
+            .map(|key| format!("network {key}")),
+    );
     if volumes {
         let all = observed.volumes.known()?;
-        found.extend(all.keys().filter(|key| own(&key.project)).map(|key| format!("volume {key}")));
+        found.extend(
+            all.keys()
+                .filter(|key| own(&key.project))
+                .map(|key| format!("volume {key}")),
+        );
     }
     Some(found)
 }

@@ -38,7 +38,11 @@ enum Format {
 impl Config {
     pub fn run(&self, global: &Global) -> anyhow::Result<u8> {
         let here = std::env::current_dir().context("the working directory is gone; go to another one")?;
-        let files = if self.files.is_empty() { vec![find(&here)?] } else { self.files.clone() };
+        let files = if self.files.is_empty() {
+            vec![find(&here)?]
+        } else {
+            self.files.clone()
+        };
         let files: Vec<PathBuf> = files.iter().map(|file| here.join(file)).collect();
         let directory = match &self.project_directory {
             Some(directory) => here.join(directory),
@@ -47,7 +51,11 @@ impl Config {
         // `.` and `..` would show in every path.
         let directory = std::fs::canonicalize(&directory).unwrap_or(directory);
         let options = Options {
-            fallback_name: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            fallback_name: directory
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             environment: environment::of_process(),
             env_files: self.env_files.iter().map(|file| here.join(file)).collect(),
             home: std::env::var_os("HOME").map(PathBuf::from),
@@ -62,7 +70,11 @@ impl Config {
         };
         if !self.quiet {
             let json = global.json || self.format == Format::Json;
-            let text = if json { text::project_json(&project) } else { text::project_yaml(&project) };
+            let text = if json {
+                text::project_json(&project)
+            } else {
+                text::project_yaml(&project)
+            };
             print(&format!("{}\n", text.trim_end()))?;
         }
         Ok(0)
@@ -72,9 +84,16 @@ impl Config {
 /// As Compose: in this directory, else in the nearest above that has one.
 fn find(here: &Path) -> anyhow::Result<PathBuf> {
     for directory in here.ancestors() {
-        if let Some(file) = COMPOSE_FILES.iter().map(|name| directory.join(name)).find(|file| file.is_file()) {
+        if let Some(file) = COMPOSE_FILES
+            .iter()
+            .map(|name| directory.join(name))
+            .find(|file| file.is_file())
+        {
             return Ok(file);
         }
     }
-    bail!("there is no compose.yaml in {} or above; name a file with -f", here.display())
+    bail!(
+        "there is no compose.yaml in {} or above; name a file with -f",
+        here.display()
+    )
 }

@@ -40,7 +40,11 @@ fn word(verdict: Verdict) -> &'static str {
 }
 
 fn text(findings: &[Finding], colour: bool) -> String {
-    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.len())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
         let tone = match finding.verdict {
@@ -49,9 +53,12 @@ fn text(findings: &[Finding], colour: bool) -> String {
             Verdict::Fail => Tone::Bad,
         };
         let verdict = render::paint(&format!("{:4}", word(finding.verdict)), tone, colour);
-        text.push_str(&format!("{verdict}  {:width$}  {}\n", finding.name, finding.detail));
-        if let Some(remedy) = Some(&finding.remedy).filter(|_| finding.verdict != Verdict::Ok) {
-            text.push_str(&format!("      {:width$}  remedy: {remedy}\n", ""));
+        text.push_str(&format!(
+            "{verdict}  {:width$}  {}\n",
+            finding.name, finding.detail
+        ));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("      {:width$}  remedy: {}\n", "", finding.remedy));
         }
     }
     text
@@ -60,8 +67,12 @@ fn text(findings: &[Finding], colour: bool) -> String {
 /// The first thing that makes running containers impossible here, in one sentence with its remedy.
 pub fn obstacle(findings: &[Finding]) -> Option<String> {
     let failed = findings.iter().find(|finding| finding.verdict == Verdict::Fail)?;
-    let remedy = &failed.remedy;
-    Some(format!("stead cannot run containers here: {}: {}; {remedy}", failed.name, failed.detail))
+    let Finding {
+        name, detail, remedy, ..
+    } = failed;
+    Some(format!(
+        "stead cannot run containers here: {name}: {detail}; {remedy}"
+    ))
 }
 
 #[cfg(test)]
@@ -70,13 +81,16 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_ok_has_its_remedy() {
-        let finding = |name: &str, ok, remedy: &str| Finding {
-            name: name.into(),
-            ok,
+        let finding = |name, verdict, remedy: &str| Finding {
+            name,
+            verdict,
             detail: "6.18".into(),
-            remedy: Some(remedy.into()).filter(|remedy: &String| !remedy.is_empty()),
+            remedy: remedy.into(),
         };
-        let findings = [finding("kernel", Verdict::Ok, ""), finding("user namespaces", Verdict::Fail, "allow them")];
+        let findings = [
+            finding("kernel", Verdict::Ok, ""),
+            finding("user namespaces", Verdict::Fail, "allow them"),
+        ];
         assert_eq!(
             text(&findings, false),
             "ok    kernel           6.18\nfail  user namespaces  6.18\n                       remedy: allow them\n"

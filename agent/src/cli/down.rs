@@ -29,7 +29,9 @@ impl Down {
         for note in &reply.notes {
             eprintln!("{note}");
         }
-        progress.gone(&self.projects, self.volumes, Some(self.timeout)).await?;
+        progress
+            .gone(&self.projects, self.volumes, Some(self.timeout))
+            .await?;
         Ok(0)
     }
 }

@@ -36,7 +36,9 @@ impl Exec {
         let place = find(&self.target, &places)?;
         let terminal = self.tty;
         if terminal && !std::io::stdin().is_terminal() {
-            return Err(exit::usage("-t needs a terminal on standard input; leave it away"));
+            return Err(exit::usage(
+                "-t needs a terminal on standard input; leave it away",
+            ));
         }
         let exec = protocol::Exec {
             argv: self.command.clone(),
@@ -80,10 +82,15 @@ fn find<'a>(target: &str, places: &'a [Place]) -> anyhow::Result<&'a Place> {
     projects.dedup();
     match found.iter().find(|place| place.running) {
         _ if projects.len() > 1 => {
-            bail!("`{target}` is in several projects ({}); write PROJECT/{target}", projects.join(", "))
+            bail!(
+                "`{target}` is in several projects ({}); write PROJECT/{target}",
+                projects.join(", ")
+            )
         }
         Some(place) => Ok(place),
-        None if found.is_empty() => bail!("there is no instance `{target}`; `stead ps -a` shows what there is"),
+        None if found.is_empty() => {
+            bail!("there is no instance `{target}`; `stead ps -a` shows what there is")
+        }
         None => bail!("`{target}` is not running; `stead status` says why"),
     }
 }

@@ -35,14 +35,21 @@ fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let ago = duration(text).map_err(|_| format!("`{text}` is neither a duration (10m) nor a time (2026-11-20T08:00:00Z)"))?;
-    Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+    let ago = duration(text)
+        .map_err(|_| format!("`{text}` is neither a duration (10m) nor a time (2026-11-20T08:00:00Z)"))?;
+    Timestamp::now()
+        .checked_sub(ago)
+        .map_err(|error| error.to_string())
 }
 
 impl Logs {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
         let layout = global.layout()?;
-        let mut follower = Follower::new(layout.state.join("logs"), std::slice::from_ref(&self.project), self.services.clone());
+        let mut follower = Follower::new(
+            layout.state.join("logs"),
+            std::slice::from_ref(&self.project),
+            self.services.clone(),
+        );
         let mut lines = follower.read();
         if follower.tails.is_empty() && !self.follow {
             anyhow::bail!(
@@ -95,7 +102,12 @@ pub struct Show {
 
 impl Show {
     pub fn print(&self, lines: &[(String, Line)]) -> anyhow::Result<()> {
-        let width = lines.iter().map(|(_, line)| line.instance.len()).max().unwrap_or(0).max(8);
+        let width = lines
+            .iter()
+            .map(|(_, line)| line.instance.len())
+            .max()
+            .unwrap_or(0)
+            .max(8);
         let mut text = String::new();
         for (project, line) in lines {
             if self.json {
@@ -106,7 +118,11 @@ impl Show {
                 text.push_str(&format!("{object}\n"));
                 continue;
             }
-            let time = if self.timestamps { format!("{} ", line.time) } else { String::new() };
+            let time = if self.timestamps {
+                format!("{} ", line.time)
+            } else {
+                String::new()
+            };
             let prefix = render::prefix(&line.instance, width, self.colour);
             text.push_str(&format!("{prefix} {time}{}\n", line.text));
         }
@@ -137,8 +153,12 @@ impl Follower {
         for project in &self.projects {
             // A project that has not printed anything yet has no directory.
             for tail in logs::instances(&self.logs, project).unwrap_or_default() {
-                let wanted = self.services.is_empty() || self.services.iter().any(|name| name == tail.service());
-                let known = self.tails.iter().any(|(_, other)| other.directory() == tail.directory());
+                let wanted =
+                    self.services.is_empty() || self.services.iter().any(|name| name == tail.service());
+                let known = self
+                    .tails
+                    .iter()
+                    .any(|(_, other)| other.directory() == tail.directory());
                 if wanted && !known {
                     self.tails.push((project.clone(), tail));
                 }
@@ -147,7 +167,12 @@ impl Follower {
         let mut lines = Vec::new();
         for (project, tail) in &mut self.tails {
             // Removed in this moment: the next look has it or does not.
-            lines.extend(tail.read().unwrap_or_default().into_iter().map(|line| (project.clone(), line)));
+            lines.extend(
+                tail.read()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|line| (project.clone(), line)),
+            );
         }
         lines.sort_by(|a, b| a.1.time.cmp(&b.1.time));
         lines

@@ -51,10 +51,16 @@ impl<'a> Progress<'a> {
 
     /// Shows what was done since.
     pub async fn show(&mut self) -> anyhow::Result<()> {
-        let entries: Vec<Numbered> = self.client.get(&format!("/v1/journal?after={}", self.shown)).await?;
+        let entries: Vec<Numbered> = self
+            .client
+            .get(&format!("/v1/journal?after={}", self.shown))
+            .await?;
         for Numbered { number, entry } in entries {
             self.shown = number;
-            let what = entry.change.map_or_else(|| "restart".to_owned(), |class| format!("{class:?}").to_lowercase());
+            let what = entry.change.map_or_else(
+                || "restart".to_owned(),
+                |class| format!("{class:?}").to_lowercase(),
+            );
             match entry.error {
                 None => eprintln!("{}  {what}  ({})", entry.key, entry.cause.field),
                 Some(error) => eprintln!("{}  {what}  failed: {error}", entry.key),
@@ -68,14 +74,22 @@ impl<'a> Progress<'a> {
     /// # Errors
     /// 124 when the time is over; at once where nothing but a change of the manifest or of the host
     /// would help.
-    pub async fn converged(&mut self, wanted: &BTreeMap<String, String>, timeout: Option<Duration>) -> anyhow::Result<()> {
+    pub async fn converged(
+        &mut self,
+        wanted: &BTreeMap<String, String>,
+        timeout: Option<Duration>,
+    ) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
             self.show().await?;
             let all: Vec<Project> = self.client.get("/v1/status").await?;
-            let mine: Vec<&Project> = all.iter().filter(|project| wanted.contains_key(&project.project)).collect();
+            let mine: Vec<&Project> = all
+                .iter()
+                .filter(|project| wanted.contains_key(&project.project))
+                .collect();
             let done = |project: &&Project| {
-                project.state == "converged" && project.revision.applied.as_ref() == wanted.get(&project.project)
+                project.state == "converged"
+                    && project.revision.applied.as_ref() == wanted.get(&project.project)
             };
             if mine.len() == wanted.len() && mine.iter().all(done) {
                 return self.show().await;
@@ -84,7 +98,10 @@ impl<'a> Progress<'a> {
                 self.complain(project);
                 if is_stuck(project, wanted) {
                     self.show().await?;
-                    bail!("{} is degraded; correct what is said above, stead goes on by itself", project.project);
+                    bail!(
+                        "{} is degraded; correct what is said above, stead goes on by itself",
+                        project.project
+                    );
                 }
             }
             self.wait(start, timeout, "is converged").await?;
@@ -92,7 +109,12 @@ impl<'a> Progress<'a> {
     }
 
     /// Until the host has nothing of them any more.
-    pub async fn gone(&mut self, projects: &[String], volumes: bool, timeout: Option<Duration>) -> anyhow::Result<()> {
+    pub async fn gone(
+        &mut self,
+        projects: &[String],
+        volumes: bool,
+        timeout: Option<Duration>,
+    ) -> anyhow::Result<()> {
         let start = Instant::now();
         for project in projects {
             loop {
@@ -109,7 +131,10 @@ impl<'a> Progress<'a> {
     }
 
     fn complain(&mut self, project: &Project) {
-        let waits = project.conditions.iter().filter(|condition| ["Waiting", "Failed"].contains(&&*condition.kind));
+        let waits = project
+            .conditions
+            .iter()
+            .filter(|condition| ["Waiting", "Failed"].contains(&&*condition.kind));
         for condition in waits {
             let text = format!("{}: {}", condition.reason, condition.message);
             if self.said.insert(text.clone()) {

@@ -13,9 +13,14 @@ pub struct Ps {
 
 impl Ps {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
-        let query = self.project.as_ref().map(|project| format!("?project={}", encode(project)));
-        let mut rows: Vec<Instance> =
-            global.client()?.get(&format!("/v1/ps{}", query.unwrap_or_default())).await?;
+        let query = self
+            .project
+            .as_ref()
+            .map(|project| format!("?project={}", encode(project)));
+        let mut rows: Vec<Instance> = global
+            .client()?
+            .get(&format!("/v1/ps{}", query.unwrap_or_default()))
+            .await?;
         rows.retain(|row| self.all || row.state != "exited");
         if global.json {
             print_json(&rows)?;
@@ -27,14 +32,25 @@ impl Ps {
 }
 
 fn text(rows: &[Instance], colour: bool) -> String {
-    let head = ["INSTANCE", "STATE", "HEALTH", "RESTARTS", "PORTS", "ADDRESSES", "IMAGE"];
+    let head = [
+        "INSTANCE",
+        "STATE",
+        "HEALTH",
+        "RESTARTS",
+        "PORTS",
+        "ADDRESSES",
+        "IMAGE",
+    ];
     let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
     render::table(&head, &rows, colour)
 }
 
 fn cells(row: &Instance) -> Vec<String> {
     let ports = row.ports.iter().map(|port| {
-        format!("{}:{}->{}/{}", port.host_ip, port.published, port.target, port.protocol)
+        format!(
+            "{}:{}->{}/{}",
+            port.host_ip, port.published, port.target, port.protocol
+        )
     });
     let state = match row.exit_code {
         Some(code) if row.state == "exited" => format!("exited ({code})"),
@@ -46,7 +62,12 @@ fn cells(row: &Instance) -> Vec<String> {
         row.health.clone(),
         row.restarts.to_string(),
         ports.collect::<Vec<_>>().join(" "),
-        row.addresses.values().flatten().cloned().collect::<Vec<_>>().join(" "),
+        row.addresses
+            .values()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
         row.image.clone(),
     ]
 }

@@ -14,9 +14,14 @@ pub struct Status {
 
 impl Status {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
-        let query = self.project.as_ref().map(|project| format!("?project={}", encode(project)));
-        let rows: Vec<Project> =
-            global.client()?.get(&format!("/v1/status{}", query.unwrap_or_default())).await?;
+        let query = self
+            .project
+            .as_ref()
+            .map(|project| format!("?project={}", encode(project)));
+        let rows: Vec<Project> = global
+            .client()?
+            .get(&format!("/v1/status{}", query.unwrap_or_default()))
+            .await?;
         if global.json {
             print_json(&rows)?;
         } else {
@@ -31,7 +36,15 @@ fn text(rows: &[Project], colour: bool) -> String {
         Some(revision) => revision.chars().take(12).collect(),
         None => "-".to_owned(),
     };
-    let head = ["PROJECT", "STATE", "SEEN", "TRIED", "APPLIED", "NEXT ATTEMPT", "SOURCE"];
+    let head = [
+        "PROJECT",
+        "STATE",
+        "SEEN",
+        "TRIED",
+        "APPLIED",
+        "NEXT ATTEMPT",
+        "SOURCE",
+    ];
     let cells = |row: &Project| {
         vec![
             row.project.clone(),
@@ -40,7 +53,10 @@ fn text(rows: &[Project], colour: bool) -> String {
             short(&row.revision.tried),
             short(&row.revision.applied),
             row.next_attempt.clone().unwrap_or_else(|| "-".into()),
-            row.source.as_ref().map(|source| source.display().to_string()).unwrap_or_default(),
+            row.source
+                .as_ref()
+                .map(|source| source.display().to_string())
+                .unwrap_or_default(),
         ]
     };
     let mut text = render::table(&head, &rows.iter().map(cells).collect::<Vec<_>>(), colour);
@@ -53,7 +69,11 @@ fn text(rows: &[Project], colour: bool) -> String {
 /// What stands behind the state, one a line.
 fn notes(row: &Project) -> String {
     let mut text = String::new();
-    for condition in row.conditions.iter().filter(|condition| !condition.message.is_empty()) {
+    for condition in row
+        .conditions
+        .iter()
+        .filter(|condition| !condition.message.is_empty())
+    {
         let what = condition.kind.to_lowercase();
         // The diagnostics below say it better.
         if what != "manifestvalid" || row.diagnostics.is_empty() {
@@ -63,7 +83,11 @@ fn notes(row: &Project) -> String {
     for diagnostic in &row.diagnostics {
         text.push_str(&format!("{}\n", line(diagnostic)));
     }
-    if text.is_empty() { text } else { format!("\n{}:\n{text}", row.project) }
+    if text.is_empty() {
+        text
+    } else {
+        format!("\n{}:\n{text}", row.project)
+    }
 }
 
 pub fn line(diagnostic: &Diagnostic) -> String {
@@ -71,7 +95,14 @@ pub fn line(diagnostic: &Diagnostic) -> String {
         0 => String::new(),
         line => format!(":{line}:{}", diagnostic.column),
     };
-    let hint = diagnostic.hint.as_ref().map(|hint| format!("\n    hint: {hint}")).unwrap_or_default();
+    let hint = diagnostic
+        .hint
+        .as_ref()
+        .map(|hint| format!("\n    hint: {hint}"))
+        .unwrap_or_default();
     let file = diagnostic.file.display();
-    format!("  {file}{position}: {}: {}{hint}", diagnostic.severity, diagnostic.message)
+    format!(
+        "  {file}{position}: {}: {}{hint}",
+        diagnostic.severity, diagnostic.message
+    )
 }

@@ -30,17 +30,33 @@ fn every_verb_of_the_contract_parses() {
         "version",
         "-vv --json status",
     ] {
-        assert!(parse(words).is_ok(), "{words}: {:?}", parse(words).err().map(|error| error.to_string()));
+        assert!(
+            parse(words).is_ok(),
+            "{words}: {:?}",
+            parse(words).err().map(|error| error.to_string())
+        );
     }
 }
 
 #[test]
 fn wrong_usage_is_told_from_asking_for_help() {
-    for words in ["", "nonsense", "down", "apply", "apply -f", "ps --nonsense", "apply -f a --timeout soon", "exec shop/web"] {
+    for words in [
+        "",
+        "nonsense",
+        "down",
+        "apply",
+        "apply -f",
+        "ps --nonsense",
+        "apply -f a --timeout soon",
+        "exec shop/web",
+    ] {
         let error = parse(words).expect_err(words);
         assert!(error.use_stderr(), "{words}: {error}");
     }
-    for (words, kind) in [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)] {
+    for (words, kind) in [
+        ("--help", ErrorKind::DisplayHelp),
+        ("--version", ErrorKind::DisplayVersion),
+    ] {
         let error = parse(words).expect_err(words);
         assert_eq!((error.kind(), error.use_stderr()), (kind, false));
     }
@@ -72,6 +88,10 @@ fn durations() {
         ("m", None),
         ("99999999999999999h", None),
     ] {
-        assert_eq!(duration(text).ok().map(|duration| duration.as_millis()), want, "{text}");
+        assert_eq!(
+            duration(text).ok().map(|duration| duration.as_millis()),
+            want,
+            "{text}"
+        );
     }
 }

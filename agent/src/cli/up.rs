@@ -57,9 +57,15 @@ impl Up {
             leave_agent_behind(&layout, global, &client).await?;
         }
         let mut progress = Progress::start(&client).await?;
-        let request = ApplyRequest { paths: path, plan: None };
+        let request = ApplyRequest {
+            paths: path,
+            plan: None,
+        };
         let reply: ApplyReply = client.post("/v1/apply", &request).await?;
-        reply.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        reply
+            .diagnostics
+            .iter()
+            .for_each(|diagnostic| eprintln!("{diagnostic}"));
         progress.converged(&reply.applied, None).await?;
         if !self.detach {
             let projects: Vec<String> = reply.applied.into_keys().collect();
@@ -108,7 +114,10 @@ async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
             bail!("the agent ended; start it again");
         }
     }
-    eprintln!("stopping {} (Ctrl-C again leaves at once)", ours.keys().cloned().collect::<Vec<_>>().join(", "));
+    eprintln!(
+        "stopping {} (Ctrl-C again leaves at once)",
+        ours.keys().cloned().collect::<Vec<_>>().join(", ")
+    );
     tokio::select! {
         gone = end(&client, ours.into_keys().collect()) => gone.map(|()| 0),
         () = interrupt.recv() => Ok(exit::INTERRUPTED),
@@ -122,7 +131,10 @@ async fn ours(client: &Client, paths: &[PathBuf]) -> anyhow::Result<BTreeMap<Str
         projects: Vec::new(),
     };
     let looked: ApplyReply = client.post("/v1/look", &request).await?;
-    looked.diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    looked
+        .diagnostics
+        .iter()
+        .for_each(|diagnostic| eprintln!("{diagnostic}"));
     if looked.applied.is_empty() {
         bail!("there is nothing to run; correct what is said above");
     }
@@ -210,7 +222,11 @@ async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -
     if let Some(root) = &global.root {
         command.arg("--root").arg(root);
     }
-    command.args(["agent", "--detached"]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command
+        .args(["agent", "--detached"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     let mut agent = command.spawn().context("cannot start the agent")?;
     let start = Instant::now();
     while !client.answers().await {
@@ -229,13 +245,19 @@ async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -
 pub fn with_sudo() -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_else(|_| "stead".into());
-    let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     sudo_line(&here, &program, &arguments)
 }
 
 fn sudo_line(here: &Path, program: &Path, arguments: &[String]) -> String {
-    let program = program.strip_prefix(here).unwrap_or(program).display().to_string();
+    let program = program
+        .strip_prefix(here)
+        .unwrap_or(program)
+        .display()
+        .to_string();
     let words = std::iter::once(&program).chain(arguments).map(|word| quote(word));
     format!("sudo {}", words.collect::<Vec<_>>().join(" "))
 }
@@ -259,11 +281,19 @@ mod tests {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let program = Path::new("/home/me/stead/target/x86_64-unknown-linux-gnu/release/stead");
         assert_eq!(
-            sudo_line(Path::new("/home/me/stead"), program, &words(&["up", "examples/hello"])),
+            sudo_line(
+                Path::new("/home/me/stead"),
+                program,
+                &words(&["up", "examples/hello"])
+            ),
             "sudo target/x86_64-unknown-linux-gnu/release/stead up examples/hello"
         );
         assert_eq!(
-            sudo_line(Path::new("/tmp"), Path::new("/usr/bin/stead"), &words(&["up", "my shop's"])),
+            sudo_line(
+                Path::new("/tmp"),
+                Path::new("/usr/bin/stead"),
+                &words(&["up", "my shop's"])
+            ),
             r"sudo /usr/bin/stead up 'my shop'\''s'"
         );
     }

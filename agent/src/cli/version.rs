@@ -10,12 +10,20 @@ fn target() -> String {
         () if cfg!(target_env = "musl") => "musl",
         () => "gnu",
     };
-    format!("{}-unknown-{}-{environment}", std::env::consts::ARCH, std::env::consts::OS)
+    format!(
+        "{}-unknown-{}-{environment}",
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )
 }
 
 pub fn run(global: &Global) -> anyhow::Result<u8> {
     let version = env!("CARGO_PKG_VERSION");
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let build = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     if global.json {
         print_json(&json!({"version": version, "target": target(), "build": build}))?;
     } else {

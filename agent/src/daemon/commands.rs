@@ -52,7 +52,8 @@ impl Look {
 pub fn look(intake: &Intake, desired: &Desired, paths: &[PathBuf]) -> anyhow::Result<Look> {
     let mut looked = Vec::new();
     for path in paths {
-        let candidates = directory::at(path).with_context(|| format!("there is no project at {}", path.display()))?;
+        let candidates =
+            directory::at(path).with_context(|| format!("there is no project at {}", path.display()))?;
         looked.extend(candidates.iter().map(|candidate| intake.look(candidate)));
     }
     let good: Vec<(String, Arc<Project>, String)> = looked
@@ -78,10 +79,15 @@ pub fn apply(
     let mut applied = BTreeMap::new();
     for looked in look(intake, &Desired::default(), paths)?.looked {
         let Some((_, revision)) = looked.good else {
-            bail!("the project {} has errors; correct them and try again", looked.name);
+            bail!(
+                "the project {} has errors; correct them and try again",
+                looked.name
+            );
         };
         let known = report.projects.get(&looked.name);
-        if let Some(other) = known.filter(|known| known.source != looked.source && !same_file(&known.source, &looked.source)) {
+        if let Some(other) =
+            known.filter(|known| known.source != looked.source && !same_file(&known.source, &looked.source))
+        {
             bail!(
                 "the project {} is already defined by {}; take it down first, or give one of them another `name:`",
                 looked.name,
@@ -92,8 +98,12 @@ pub fn apply(
         if known.is_none() && !looked.source.starts_with(&layout.manifests) {
             let manifest = layout.manifests.join(format!("{}.yaml", looked.name));
             let text = generated::text(&looked.name, &looked.source)?;
-            generated::write(&manifest, text.as_bytes())
-                .with_context(|| format!("cannot write {}; make room or make it writable", manifest.display()))?;
+            generated::write(&manifest, text.as_bytes()).with_context(|| {
+                format!(
+                    "cannot write {}; make room or make it writable",
+                    manifest.display()
+                )
+            })?;
         }
         intake.set_down(&looked.name, None)?;
         applied.insert(looked.name, revision);
@@ -130,8 +140,13 @@ pub fn down(
                 if let Some(directory) = kept.parent() {
                     fs::create_dir_all(directory)?;
                 }
-                fs::copy(manifest, &kept).with_context(|| format!("cannot keep a copy as {}", kept.display()))?;
-                notes.push(format!("{} is removed; a copy is {}", manifest.display(), kept.display()));
+                fs::copy(manifest, &kept)
+                    .with_context(|| format!("cannot keep a copy as {}", kept.display()))?;
+                notes.push(format!(
+                    "{} is removed; a copy is {}",
+                    manifest.display(),
+                    kept.display()
+                ));
             }
             fs::remove_file(manifest).with_context(|| format!("cannot remove {}", manifest.display()))?;
         } else if let Some(seen) = seen {

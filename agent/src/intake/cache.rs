@@ -14,11 +14,7 @@ use model::{
     types::Project,
 };
 
-use crate::{
-    environment, source,
-    source::Candidate,
-    text,
-};
+use crate::{environment, source, source::Candidate, text};
 
 /// What tells that a file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +44,6 @@ pub struct Entry {
     pub name: String,
     pub source: PathBuf,
     pub origin: PathBuf,
-    pub foreground: bool,
     /// The project and its revision.
     pub good: Option<(Arc<Project>, String)>,
     pub diagnostics: Vec<Diagnostic>,
@@ -85,7 +80,6 @@ impl Entry {
             name,
             source: candidate.source.clone(),
             origin: candidate.origin.clone(),
-            foreground: candidate.foreground,
             good: loaded.project.map(|project| {
                 let revision = text::revision(&project);
                 (Arc::new(project), revision)
@@ -103,7 +97,6 @@ impl Entry {
             name: fallback_name(candidate),
             source: candidate.source.clone(),
             origin: candidate.origin.clone(),
-            foreground: candidate.foreground,
             good: None,
             diagnostics: vec![problem],
             inputs: candidate_inputs(candidate),
@@ -140,7 +133,9 @@ pub fn is_being_written(path: &Path, entries: &BTreeMap<PathBuf, Entry>) -> bool
         return false;
     }
     let now = Stamp::of(path);
-    entries.values().all(|entry| entry.inputs.get(path).is_none_or(|before| *before != now))
+    entries
+        .values()
+        .all(|entry| entry.inputs.get(path).is_none_or(|before| *before != now))
 }
 
 fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
@@ -155,7 +150,9 @@ fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
     }
     candidate.files.iter().cloned().for_each(&mut add);
     if candidate.source == candidate.directory {
-        source::directory::COMPOSE_FILES.iter().for_each(|name| add(candidate.directory.join(name)));
+        source::directory::COMPOSE_FILES
+            .iter()
+            .for_each(|name| add(candidate.directory.join(name)));
         add(candidate.directory.join("compose.override.yaml"));
     } else {
         add(candidate.source.clone());
@@ -165,5 +162,9 @@ fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
 
 fn fallback_name(candidate: &Candidate) -> String {
     let name = text::project_name(&candidate.fallback_name);
-    if name.is_empty() { "unnamed".to_owned() } else { name }
+    if name.is_empty() {
+        "unnamed".to_owned()
+    } else {
+        name
+    }
 }

@@ -160,7 +160,13 @@ fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
+        names.extend(
+            entry?
+                .file_name()
+                .into_string()
+                .ok()
+                .filter(|name| !name.starts_with('.')),
+        );
     }
     names.sort();
     Ok(names)
@@ -199,7 +205,12 @@ fn write<T: Serialize>(path: &Path, record: &T) -> anyhow::Result<()> {
     path.parent()
         .map_or(Ok(()), fs::create_dir_all)
         .and_then(|()| generated::write(path, &bytes))
-        .with_context(|| format!("cannot write {}; make room on that disk or make it writable", path.display()))
+        .with_context(|| {
+            format!(
+                "cannot write {}; make room on that disk or make it writable",
+                path.display()
+            )
+        })
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {

@@ -1,8 +1,7 @@
 //! A directory to candidates: what is a project, what is skipped, what is wrong.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -10,8 +9,12 @@ use std::{
 use super::{Candidate, Snapshot, error_at, generated};
 
 /// In the order in which Compose looks for them.
-pub const COMPOSE_FILES: [&str; 4] =
-    ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+pub const COMPOSE_FILES: [&str; 4] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
 const OVERRIDES: [&str; 4] = [
     "compose.override.yaml",
     "compose.override.yml",
@@ -41,7 +44,10 @@ pub fn candidates(directory: &Path, origin: &Path, entries: &[Entry]) -> Vec<Can
     if let Some(project) = project(directory, directory, origin, &names) {
         return vec![project];
     }
-    let mut found: Vec<Candidate> = entries.iter().filter_map(|entry| candidate(directory, origin, entry)).collect();
+    let mut found: Vec<Candidate> = entries
+        .iter()
+        .filter_map(|entry| candidate(directory, origin, entry))
+        .collect();
     found.sort_by(|a, b| a.manifest.cmp(&b.manifest));
     found
 }
@@ -74,7 +80,12 @@ fn candidate(directory: &Path, origin: &Path, entry: &Entry) -> Option<Candidate
 fn project(path: &Path, manifest: &Path, origin: &Path, names: &[&str]) -> Option<Candidate> {
     let first = COMPOSE_FILES.iter().find(|name| names.contains(name))?;
     let mut files = vec![path.join(first)];
-    files.extend(OVERRIDES.iter().find(|name| names.contains(name)).map(|name| path.join(name)));
+    files.extend(
+        OVERRIDES
+            .iter()
+            .find(|name| names.contains(name))
+            .map(|name| path.join(name)),
+    );
     Some(Candidate {
         manifest: manifest.to_owned(),
         source: path.to_owned(),
@@ -93,7 +104,11 @@ fn file(path: &Path, manifest: &Path, origin: &Path) -> Candidate {
         source: path.to_owned(),
         files: vec![path.to_owned()],
         directory: path.parent().unwrap_or(Path::new("/")).to_owned(),
-        fallback_name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        fallback_name: path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         origin: origin.to_owned(),
         problem: None,
         foreground: false,
@@ -101,7 +116,10 @@ fn file(path: &Path, manifest: &Path, origin: &Path) -> Candidate {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn is_yaml(name: &str) -> bool {
@@ -224,7 +242,10 @@ fn resolve(mut candidate: Candidate) -> Candidate {
         Err(error) => {
             candidate.problem = Some(error_at(
                 &source,
-                format!("the source that {} points at cannot be read: {error}", manifest.display()),
+                format!(
+                    "the source that {} points at cannot be read: {error}",
+                    manifest.display()
+                ),
                 "bring it back, or take the project down with `stead down`",
             ));
             candidate.source = source;

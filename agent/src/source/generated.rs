@@ -87,7 +87,12 @@ mod tests {
 
     #[test]
     fn a_compose_file_is_not_a_generated_manifest() {
-        for text in ["services: {}\n", "", "x-stead-source: relative\n", "x-stead-source: /a\nservices: {}\n"] {
+        for text in [
+            "services: {}\n",
+            "",
+            "x-stead-source: relative\n",
+            "x-stead-source: /a\nservices: {}\n",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

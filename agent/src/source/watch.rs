@@ -38,7 +38,9 @@ struct Interest {
 impl Interest {
     fn has(&self, path: &Path) -> bool {
         self.directories.contains(path)
-            || path.parent().is_some_and(|parent| self.directories.contains(parent))
+            || path
+                .parent()
+                .is_some_and(|parent| self.directories.contains(parent))
             || self
                 .inputs
                 .range::<Path, _>((Bound::Included(path), Bound::Unbounded))
@@ -102,7 +104,8 @@ impl Watcher {
                 let _ = notify.unwatch(path);
             }
         }
-        self.watched.retain(|path, identity| wanted.get(path) == Some(identity));
+        self.watched
+            .retain(|path, identity| wanted.get(path) == Some(identity));
         self.broken = None;
         for (path, identity) in wanted {
             if self.watched.contains_key(&path) {
@@ -142,7 +145,12 @@ fn hints_of(event: notify::Result<notify::Event>, interest: &Interest) -> Vec<Hi
         EventKind::Access(_) => return Vec::new(),
         _ => |_| Hint::Other,
     };
-    event.paths.into_iter().filter(|path| interest.has(path)).map(make).collect()
+    event
+        .paths
+        .into_iter()
+        .filter(|path| interest.has(path))
+        .map(make)
+        .collect()
 }
 
 #[cfg(test)]

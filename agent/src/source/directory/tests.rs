@@ -13,7 +13,11 @@ fn found(entries: &[Entry]) -> Vec<(String, Vec<String>, bool)> {
     candidates(Path::new("/m"), Path::new("/m"), entries)
         .into_iter()
         .map(|candidate| {
-            let files = candidate.files.iter().map(|file| file.display().to_string()).collect();
+            let files = candidate
+                .files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             (candidate.fallback_name, files, candidate.problem.is_some())
         })
         .collect()
@@ -21,9 +25,17 @@ fn found(entries: &[Entry]) -> Vec<(String, Vec<String>, bool)> {
 
 #[test]
 fn a_directory_with_a_compose_file_is_one_project() {
-    let entries = ["compose.yaml", "compose.override.yaml", "other.yaml", "docker-compose.yml"];
+    let entries = [
+        "compose.yaml",
+        "compose.override.yaml",
+        "other.yaml",
+        "docker-compose.yml",
+    ];
     let entries: Vec<Entry> = entries.iter().map(|name| entry(name, Kind::File)).collect();
-    let want = vec!["/m/compose.yaml".to_owned(), "/m/compose.override.yaml".to_owned()];
+    let want = vec![
+        "/m/compose.yaml".to_owned(),
+        "/m/compose.override.yaml".to_owned(),
+    ];
     assert_eq!(found(&entries), [("m".to_owned(), want, false)]);
 }
 
@@ -31,10 +43,19 @@ fn a_directory_with_a_compose_file_is_one_project() {
 fn a_directory_of_manifests() {
     let directory = |names: &[&str]| Kind::Directory(names.iter().map(|name| (*name).to_owned()).collect());
     let table = [
-        (entry("shop.yaml", Kind::File), Some(("shop", "/m/shop.yaml", false))),
-        (entry("shop.yml", Kind::File), Some(("shop", "/m/shop.yml", false))),
+        (
+            entry("shop.yaml", Kind::File),
+            Some(("shop", "/m/shop.yaml", false)),
+        ),
+        (
+            entry("shop.yml", Kind::File),
+            Some(("shop", "/m/shop.yml", false)),
+        ),
         (entry("a.b.yaml", Kind::File), Some(("a.b", "/m/a.b.yaml", false))),
-        (entry("dir", directory(&["docker-compose.yml"])), Some(("dir", "/m/dir/docker-compose.yml", false))),
+        (
+            entry("dir", directory(&["docker-compose.yml"])),
+            Some(("dir", "/m/dir/docker-compose.yml", false)),
+        ),
         (entry("empty", directory(&[])), None),
         (entry("dir.yaml", directory(&[])), None),
         (entry(".git", directory(&["compose.yaml"])), None),
@@ -45,7 +66,10 @@ fn a_directory_of_manifests() {
         (entry("shop.yaml.bak", Kind::File), None),
         (entry("README.md", Kind::File), None),
         (entry("pipe", Kind::Odd("a FIFO".into())), None),
-        (entry("pipe.yaml", Kind::Odd("a FIFO".into())), Some(("pipe", "/m/pipe.yaml", true))),
+        (
+            entry("pipe.yaml", Kind::Odd("a FIFO".into())),
+            Some(("pipe", "/m/pipe.yaml", true)),
+        ),
     ];
     for (given, want) in table {
         let want: Vec<_> = want
@@ -70,12 +94,22 @@ fn hostile_entries_are_named_and_never_opened() {
         .candidates
         .into_iter()
         .map(|candidate| {
-            let problem = candidate.problem.map(|problem| problem.message).unwrap_or_default();
+            let problem = candidate
+                .problem
+                .map(|problem| problem.message)
+                .unwrap_or_default();
             (candidate.fallback_name, problem)
         })
         .collect();
-    let says = |name: &str, part: &str| found.iter().any(|(n, problem)| n == name && problem.contains(part));
-    assert!(says("pipe", "a FIFO") && says("zero", "a device") && says("loop", "symbolic links"), "{found:?}");
+    let says = |name: &str, part: &str| {
+        found
+            .iter()
+            .any(|(n, problem)| n == name && problem.contains(part))
+    };
+    assert!(
+        says("pipe", "a FIFO") && says("zero", "a device") && says("loop", "symbolic links"),
+        "{found:?}"
+    );
     assert!(found.contains(&("good".into(), String::new())));
 }
 
@@ -139,8 +173,16 @@ fn a_path_on_the_command_line() {
     fs::write(shop.join("compose.yaml"), "services: {}\n").unwrap();
     for path in [shop.clone(), shop.join("compose.yaml")] {
         let found = at(&path).unwrap();
-        assert_eq!((found.len(), found[0].fallback_name.as_str()), (1, "shop"), "{path:?}");
+        assert_eq!(
+            (found.len(), found[0].fallback_name.as_str()),
+            (1, "shop"),
+            "{path:?}"
+        );
     }
     assert!(at(&root.path().join("none")).is_err());
-    assert_eq!(at(root.path()).unwrap()[0].fallback_name, "shop", "a directory of projects");
+    assert_eq!(
+        at(root.path()).unwrap()[0].fallback_name,
+        "shop",
+        "a directory of projects"
+    );
 }
