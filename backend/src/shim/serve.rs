@@ -171,7 +171,7 @@ fn listen(supervisor: &mut Supervisor, number: u64) {
         let Some(connection) = supervisor.connection(number) else {
             return;
         };
-        match connection.inbox.next::<Request>() {
+        match connection.inbox.take::<Request>() {
             Ok(Some((request, descriptors))) => answer(supervisor, number, request, descriptors),
             Ok(None) => break,
             Err(error) => {
