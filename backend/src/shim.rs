@@ -1,8 +1,9 @@
 //! The supervisor of one sandbox: a small single-threaded process that outlives the agent.
 //!
 //! [`dispatch`] is the shim's `main`; [`spawn`] keeps ready ones for the agent; [`client`] speaks to
-//! them. In between: [`serve`] the loop, [`state`] the requests, [`run`] the container and its output.
+//! them. In between: [`serve`] the loop, [`state`] who asks, [`assigned`] what is answered, [`run`] the container and its output.
 
+mod assigned;
 pub mod client;
 mod clock;
 mod joined;

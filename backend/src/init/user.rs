@@ -124,7 +124,8 @@ mod tests {
     fn a_user_is_looked_up_as_docker_does() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/sh\n";
         let group = "root:x:0:\nweb:x:34:\naudio:x:29:www,other\ndocker:x:99:www\n";
-        let cases: [(&str, Option<(u32, u32, &[u32], &str)>); 9] = [
+        type Found = (u32, u32, &'static [u32], &'static str);
+        let cases: [(&str, Option<Found>); 9] = [
             ("", Some((0, 0, &[0], "/root"))),
             ("www", Some((33, 34, &[29, 34, 99], "/var/www"))),
             ("33", Some((33, 34, &[29, 34, 99], "/var/www"))),

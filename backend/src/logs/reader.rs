@@ -200,7 +200,7 @@ mod tests {
             if number % 50 == 0 {
                 while let Some(line) = reader.next_line().unwrap() {
                     assert_eq!(line.text, sent.remove(0));
-                    assert_eq!(line.time, "2026-10-26T02:13:20.123456789Z");
+                    assert_eq!(line.time, "2026-10-26T07:33:20.123456789Z");
                 }
             }
         }

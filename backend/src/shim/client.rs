@@ -156,7 +156,7 @@ impl Client {
 
     fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
         loop {
-            if let Some(answer) = self.inbox.next()? {
+            if let Some(answer) = self.inbox.take()? {
                 return Ok(answer);
             }
             match self.inbox.fill(self.socket.as_fd()) {

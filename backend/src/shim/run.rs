@@ -71,17 +71,17 @@ impl Output {
     /// Reads what is there; `all` until nothing is left.
     pub fn drain(&mut self, all: bool) {
         let mut chunk = vec![0; 16 << 10];
-        for number in 0..2 {
+        for (number, name) in NAMES.into_iter().enumerate() {
             let mut turns = 0;
             while let Some(stream) = &self.streams[number] {
                 match read(stream.as_fd(), &mut chunk) {
                     Ok(0) => {
-                        self.lines[number].finish(NAMES[number], &mut self.writer, Timestamp::now());
+                        self.lines[number].finish(name, &mut self.writer, Timestamp::now());
                         self.streams[number] = None;
                     }
                     Ok(count) => {
                         let now = Timestamp::now();
-                        self.lines[number].take(NAMES[number], &chunk[..count], &mut self.writer, now);
+                        self.lines[number].take(name, &chunk[..count], &mut self.writer, now);
                     }
                     Err(nix::errno::Errno::EINTR) => {}
                     Err(_) => break,
@@ -97,8 +97,8 @@ impl Output {
     /// The process is gone: reads the rest and ends.
     pub fn finish(mut self) {
         self.drain(true);
-        for number in 0..2 {
-            self.lines[number].finish(NAMES[number], &mut self.writer, Timestamp::now());
+        for (number, name) in NAMES.into_iter().enumerate() {
+            self.lines[number].finish(name, &mut self.writer, Timestamp::now());
         }
     }
 }

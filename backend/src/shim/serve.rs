@@ -51,10 +51,10 @@ enum Token {
 /// # Errors
 /// The host lacks something; said on standard error.
 pub fn idle(leaf: &Path) -> io::Result<()> {
+    process::close_leaked_from(3)?;
     // The socket to the agent arrives as standard input, the one place a new process is given things.
     let socket = UnixStream::from(process::inherited(0)?.try_clone()?);
     process::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
-    process::close_on_exec_from(3)?;
     prepare()?;
     nix::unistd::setsid()?;
     cgroup::create(leaf)?;
@@ -171,7 +171,7 @@ fn listen(supervisor: &mut Supervisor, number: u64) {
         let Some(connection) = supervisor.connection(number) else {
             return;
         };
-        match connection.inbox.next::<Request>() {
+        match connection.inbox.take::<Request>() {
             Ok(Some((request, descriptors))) => answer(supervisor, number, request, descriptors),
             Ok(None) => break,
             Err(error) => {

@@ -17,12 +17,13 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    assigned::{Sandbox, serve_names},
     joined::{self, Joined, Purpose},
     protocol::{Record, Reply, Run},
     record,
     run::Output,
     serve::{self, Connection},
-    state::{Phase, Sandbox, Supervisor, serve_names},
+    state::{Phase, Supervisor},
     wire::Inbox,
 };
 use crate::{

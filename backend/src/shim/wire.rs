@@ -66,7 +66,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The length or the JSON is wrong: the connection is of no more use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let Some(length) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
         };

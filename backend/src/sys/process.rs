@@ -99,6 +99,19 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor from `first` on. Only for a process that has just been executed and owns
+/// none of them yet: what it finds there leaked from its parent.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_leaked_from(first: u32) -> io::Result<()> {
+    // SAFETY: the caller has no owner for these descriptors yet.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Makes `fd` the descriptor `target` (dup2(2)), not close-on-exec.
 ///
 /// # Errors

@@ -49,7 +49,10 @@ fn confinement() {
     }
     let (_, lines) = host.run("unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; true", |_| {});
     assert!(
-        lines.len() == 2 && lines.iter().all(|line| line.contains("not permitted")),
+        lines.len() == 2
+            && lines
+                .iter()
+                .all(|line| line.contains("not permitted") || line.contains("permission denied")),
         "{lines:?}"
     );
 }
@@ -84,11 +87,10 @@ fn masked() {
         |_| {},
     );
     assert_eq!(lines[..2], ["0", "0"]);
-    let refused = lines[2..]
-        .iter()
-        .filter(|line| line.contains("Read-only file system"))
-        .count();
-    assert_eq!(refused, 4, "{lines:?}");
+    // Not every kernel has sysrq-trigger.
+    let refused =
+        |line: &&String| line.contains("Read-only file system") || line.contains("nonexistent directory");
+    assert_eq!(lines[2..].iter().filter(refused).count(), 4, "{lines:?}");
 }
 
 fn volume_owner() {

@@ -403,6 +403,8 @@ fn leaves_nothing() {
             "  shim: {}",
             dirty.split_whitespace().collect::<Vec<_>>().join(" ")
         );
+        // An answer says that the move to the own cgroup is over.
+        container.state();
         let fds = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
             .unwrap()
             .count();
@@ -411,6 +413,7 @@ fn leaves_nothing() {
             container.ended();
             container.start().unwrap();
         }
+        container.state();
         let after = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
             .unwrap()
             .count();
