@@ -62,7 +62,7 @@ fn what_is_not_ours_is_not_touched() {
             "{ type filter hook input priority 0; }",
         ],
     );
-    host.tool("ip", &["link", "add", "theirs0", "type", "dummy"]);
+    host.tool("ip", &["link", "add", "theirs0", "type", "bridge"]);
     host.start_agent();
     host.write_manifest("shop", SHOP);
     host.converged("shop");

@@ -144,7 +144,7 @@ fn portrait() -> String {
         (visits, Some(why)) => format!("{visits} (not kept: {why})"),
     };
     format!(
-        "hello from {name}\naddresses: {addresses}\nvisits: {visits}\npid: {pid}\n",
+        "name: {name}\naddresses: {addresses}\nvisits: {visits}\npid: {pid}\n",
         name = name(),
         addresses = addresses().join(" "),
         pid = std::process::id(),

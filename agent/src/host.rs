@@ -14,7 +14,10 @@ use backend::{
 };
 use reconciler::{key::InstanceKey, port::Backend};
 
-pub use backend::doctor::{Finding, Verdict, check};
+pub use backend::{
+    doctor::{Finding, Verdict, check},
+    shim::client::ClientError as ExecError,
+};
 
 /// Becomes a shim, and does not return, where this process was started as one.
 pub fn dispatch_shim() {
@@ -44,13 +47,12 @@ pub fn shim_socket(layout: &Layout, key: &InstanceKey) -> PathBuf {
 
 /// Runs a command inside an instance with our own standard streams (`interactive`: also the input);
 /// its exit status.
-pub fn exec(socket: &Path, exec: Exec, interactive: bool) -> anyhow::Result<i32> {
+///
+/// # Errors
+/// As the shim refused, or why it cannot be asked.
+pub fn exec(socket: &Path, exec: Exec, interactive: bool) -> Result<i32, ExecError> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let null = std::fs::File::open("/dev/null")?;
     let input = if interactive { stdin.as_fd() } else { null.as_fd() };
-    Ok(shim::client::exec(
-        socket,
-        exec,
-        [input, stdout.as_fd(), stderr.as_fd()],
-    )?)
+    shim::client::exec(socket, exec, [input, stdout.as_fd(), stderr.as_fd()])
 }

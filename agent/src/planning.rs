@@ -108,8 +108,6 @@ pub fn in_process(
         }
         .reply(diagnostics, true));
     }
-    // The backend is for the holder of the lock: no agent may start meanwhile.
-    let _lock = host::lock(layout)?;
     let backend = host::open_to_look(layout)?;
     Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
 }

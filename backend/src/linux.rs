@@ -74,9 +74,15 @@ impl LinuxBackend {
     /// Something this host must offer is missing, or the state of the root cannot be used.
     pub fn open(layout: &Layout) -> Result<Self, OpenError> {
         for path in [&layout.state, &layout.run, &layout.shims(), &layout.zones()] {
-            fs::create_dir_all(path).map_err(|source| OpenError::Directory { path: path.clone(), source })?;
+            fs::create_dir_all(path).map_err(|source| OpenError::Directory {
+                path: path.clone(),
+                source,
+            })?;
         }
-        let state = |source| OpenError::State { path: layout.state.clone(), source };
+        let state = |source| OpenError::State {
+            path: layout.state.clone(),
+            source,
+        };
         records::sweep(layout).map_err(state)?;
         Volumes::new(layout).sweep().map_err(state)?;
         image::Store::open(layout).sweep().map_err(OpenError::Images)?;

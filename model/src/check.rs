@@ -160,10 +160,7 @@ fn cycles(project: &Project, report: &mut Report<'_>) {
                 let message = if names.len() == 2 {
                     format!("`services.{name}` depends on itself")
                 } else {
-                    format!(
-                        "the services depend on each other in a circle: {}",
-                        shorten(&names)
-                    )
+                    format!("`depends_on` goes in a circle: {}", shorten(&names))
                 };
                 report.error(at, message, "remove one of these dependencies");
             } else if !done.contains(dependency) && project.services.contains_key(dependency) {

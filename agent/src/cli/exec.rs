@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf};
 
 use anyhow::bail;
-use backend::shim::protocol;
+use backend::shim::protocol::{self, Reason};
+use nix::errno::Errno;
 
 use super::Global;
 use crate::{api::wire::Place, exit, host};
 
 #[derive(Debug, clap::Args)]
 pub struct Exec {
-    /// Connect standard input (it always is; for the habit).
+    /// Connect standard input; without it the command reads nothing.
     #[arg(short, long)]
     interactive: bool,
     /// With a terminal.
@@ -48,7 +49,20 @@ impl Exec {
             terminal,
         };
         let (socket, interactive) = (place.socket.clone(), self.interactive || terminal);
-        let code = tokio::task::spawn_blocking(move || host::exec(&socket, exec, interactive)).await??;
+        let ended = tokio::task::spawn_blocking(move || host::exec(&socket, exec, interactive)).await?;
+        let code = match ended {
+            Ok(code) => code,
+            Err(host::ExecError::Refused {
+                message,
+                errno: Some(errno),
+                reason: Reason::Spec,
+            }) => {
+                eprintln!("stead: {message}");
+                // As shells say it: not found, found but not executable.
+                if errno == Errno::ENOENT as i32 { 127 } else { 126 }
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(u8::try_from(code).unwrap_or(exit::FAILED))
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -288,22 +288,21 @@ impl LinuxBackend {
         }
     }
 
-    pub(super) fn instance_cgroup(&self, key: &InstanceKey) -> std::path::PathBuf {
+    pub(super) fn instance_cgroup(&self, key: &InstanceKey) -> PathBuf {
         self.cgroup.join(&key.project).join(instance_name(key))
     }
 
-    pub(super) fn shim_socket(&self, key: &InstanceKey) -> std::path::PathBuf {
+    pub(super) fn shim_socket(&self, key: &InstanceKey) -> PathBuf {
         self.layout.shims().join(format!(
             "{}.sock",
             crate::names::short_hash(key.to_string().as_bytes())
         ))
     }
 
-    pub(super) fn zone_file(&self, network: &ResourceKey) -> std::path::PathBuf {
-        self.layout.zones().join(format!(
-            "{}.zone",
-            crate::names::short_hash(network.to_string().as_bytes())
-        ))
+    fn zone_file(&self, network: &ResourceKey) -> PathBuf {
+        self.layout
+            .zones()
+            .join(format!("{}@{}.zone", network.project, network.name))
     }
 
     pub(super) fn state(&self, key: &InstanceKey) -> Result<SandboxState, ApplyError> {
@@ -322,6 +321,19 @@ impl LinuxBackend {
         let answer = sandbox.client().request(request, &[]);
         answer.map(|(reply, _)| reply).map_err(|error| asked(key, error))
     }
+}
+
+/// Whose zone a file of the zones directory holds.
+pub(super) fn zone_key(path: &Path) -> Option<ResourceKey> {
+    let (project, name) = path
+        .file_name()?
+        .to_str()?
+        .strip_suffix(".zone")?
+        .split_once('@')?;
+    Some(ResourceKey {
+        project: project.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {

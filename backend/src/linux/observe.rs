@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs, io,
     os::fd::AsFd,
 };
 
@@ -9,10 +10,10 @@ use reconciler::{
     key::{InstanceKey, ResourceKey},
     observed::{Fact, Health, Instance, Network, Observed, State},
     port::Scope,
-    spec::{NetworkSpec, SandboxSpec},
+    spec::{NetworkSpec, SandboxSpec, Zone},
 };
 
-use super::LinuxBackend;
+use super::{LinuxBackend, apply::zone_key};
 use crate::{
     dns::zone,
     shim::protocol::{HealthState, Run, SandboxState},
@@ -26,7 +27,12 @@ impl LinuxBackend {
             observed.images.insert(reference.clone(), image);
         }
         if scope.all || !scope.networks.is_empty() {
-            replace(scope.all, &scope.networks, &mut observed.networks, self.observe_networks());
+            replace(
+                scope.all,
+                &scope.networks,
+                &mut observed.networks,
+                self.observe_networks(),
+            );
             observed.routes = self.net.routes().map_or_else(unknown, Fact::Known);
         }
         if scope.all || !scope.volumes.is_empty() {
@@ -128,17 +134,26 @@ impl LinuxBackend {
         }
     }
 
-    /// A zone file that is missing or cannot be read shows as a network without names.
-    fn observe_zones(&self) -> Fact<BTreeMap<ResourceKey, reconciler::spec::Zone>> {
-        let networks: BTreeSet<ResourceKey> = match self.networks.list() {
-            Ok(records) => records.into_values().map(|spec| spec.key).collect(),
+    /// A zone file that cannot be read shows as a network without names, and is written anew.
+    fn observe_zones(&self) -> Fact<BTreeMap<ResourceKey, Zone>> {
+        let entries = match fs::read_dir(self.layout.zones()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Fact::Known(BTreeMap::new()),
             Err(error) => return unknown(error),
         };
-        let zone = |key: ResourceKey| {
-            let zone = zone::read(&self.zone_file(&key)).ok()?;
-            Some((key, zone))
-        };
-        Fact::Known(networks.into_iter().filter_map(zone).collect())
+        let mut zones = BTreeMap::new();
+        for entry in entries {
+            let path = match entry {
+                Ok(entry) => entry.path(),
+                Err(error) => return unknown(error),
+            };
+            if let Some(key) = zone_key(&path)
+                && let Ok(zone) = zone::read(&path)
+            {
+                zones.insert(key, zone);
+            }
+        }
+        Fact::Known(zones)
     }
 }
 

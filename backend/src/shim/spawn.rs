@@ -173,12 +173,17 @@ pub fn sweep(mark: &str) -> io::Result<()> {
         return Ok(());
     };
     for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            match fs::remove_dir(entry.path()) {
-                Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return Err(error),
-                _ => {}
+        match fs::remove_dir(entry?.path()) {
+            // In use; a file of the cgroup itself; or its shim has just removed it on its way out.
+            Err(error)
+                if !matches!(
+                    error.raw_os_error(),
+                    Some(libc::EBUSY | libc::ENOTDIR | libc::ENOENT)
+                ) =>
+            {
+                return Err(error);
             }
+            _ => {}
         }
     }
     Ok(())

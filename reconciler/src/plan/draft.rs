@@ -68,6 +68,11 @@ impl<'a> Draft<'a> {
         self.in_flight.contains(key)
     }
 
+    /// Whether a bridge is being made or repaired right now.
+    pub fn making_a_network(&self) -> bool {
+        self.in_flight.iter().any(|key| matches!(key, Key::Network(_)))
+    }
+
     /// Orders `action` after `needs`, unless `key` is in flight, has failed too recently, or needs
     /// something that is not to be had in this pass.
     pub fn step(

@@ -113,7 +113,7 @@ pub fn now(
     };
     let nothing = FirewallSpec::default();
     // A new bridge has none of the settings that the firewall keeps on bridges.
-    let making = networks.values().any(|ready| matches!(ready, Ready::After(_)));
+    let making = draft.making_a_network() || networks.values().any(|ready| matches!(ready, Ready::After(_)));
     let due = draft.memory.firewall_due || making;
     let same = seen.spec == *spec;
     if same && (*spec == nothing || (seen.drift.is_empty() && !due)) {
