@@ -277,7 +277,9 @@ fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
         paths.push(format!("{path}/thermal_throttle"));
     }
     let null = &staged.nodes[0];
-    // The node is attached in /dev by now; a mount is cloned for each further place.
+    // Only what is attached can be cloned before kernel 6.15: the node is, in /dev; the empty file system
+    // is from its first place on.
+    let mut empty_attached = false;
     for name in &paths {
         let path = Path::new(name);
         let Ok(point) = tree::open(root, path, OFlags::PATH) else {
@@ -285,6 +287,11 @@ fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
         };
         let stat = rustix::fs::fstat(&point).step("look at", path.display())?;
         let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+        if directory && !empty_attached {
+            hang(empty.as_fd(), &point, path)?;
+            empty_attached = true;
+            continue;
+        }
         let cover = if directory { empty.as_fd() } else { null.as_fd() };
         let clone = open_tree(cover, "", clone_flags).step("clone the cover of", path.display())?;
         hang(clone.as_fd(), &point, path)?;

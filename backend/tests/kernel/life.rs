@@ -1,6 +1,6 @@
 //! A container starts, is seen, ends, starts again; and survives those who watch it.
 
-use std::{fs, os::fd::AsFd, time::Duration};
+use std::{fs, os::fd::AsFd};
 
 use backend::{
     cgroup,
@@ -369,31 +369,21 @@ fn taken_port() {
 }
 
 fn leaves_nothing() {
-    let namespaces = || {
-        let mut all: Vec<_> = fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| fs::read_link(entry.path().join("ns/net")).ok())
-            .collect();
-        all.sort();
-        all.dedup();
-        all.len()
-    };
     let mounts = || {
         fs::read_to_string("/proc/self/mountinfo")
             .unwrap()
             .lines()
             .count()
     };
-    let before = (mounts(), fs::read_dir(cgroup::root().unwrap()).unwrap().count());
-    let _ = namespaces();
-    let mark;
+    let before = mounts();
+    let (mark, net);
     {
         let host = Host::new();
         mark = host.mark.clone();
         let mut container = host.sandbox("web", Vec::new()).unwrap();
         container.script("sleep 1000");
-        container.start().unwrap();
+        let pid = container.start().unwrap();
+        net = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", container.client.pid)).unwrap();
         let dirty = rollup
             .lines()
@@ -403,8 +393,8 @@ fn leaves_nothing() {
             "  shim: {}",
             dirty.split_whitespace().collect::<Vec<_>>().join(" ")
         );
-        // An answer says that the move to the own cgroup is over.
-        container.state();
+        // An answer without descriptors: the move to the own cgroup is over, nothing is on its way.
+        container.client.order(&Request::Subscribe).unwrap();
         let fds = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
             .unwrap()
             .count();
@@ -413,18 +403,22 @@ fn leaves_nothing() {
             container.ended();
             container.start().unwrap();
         }
-        container.state();
+        container.client.order(&Request::Subscribe).unwrap();
         let after = fs::read_dir(format!("/proc/{}/fd", container.client.pid))
             .unwrap()
             .count();
         assert_eq!(fds, after, "a start leaves no descriptor behind");
     }
-    let after = (mounts(), fs::read_dir(cgroup::root().unwrap()).unwrap().count());
-    assert_eq!(before, after);
+    assert_eq!(before, mounts());
+    let lives = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| fs::read_link(entry.path().join("ns/net")).is_ok_and(|link| link == net));
+    assert!(!lives, "nobody is in the sandbox's network namespace");
+    assert!(!cgroup::root().unwrap().join(format!("stead-{mark}")).exists());
     assert!(cgroup::find_shims(&mark).unwrap().is_empty());
     let pool = Pool::new(&mark, 2, None, None).unwrap();
     pool.take().map(drop).unwrap();
-    std::thread::sleep(Duration::ZERO);
     drop(pool);
     let own = cgroup::root().unwrap().join(format!("stead-{mark}"));
     until("idle shims remove their leaves", || (!own.exists()).then_some(()));
