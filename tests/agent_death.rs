@@ -64,9 +64,9 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         let start = Instant::now();
         host.spawn_agent(&next(death));
         host.wait("the plan is empty", promised(Duration::from_secs(1)), || {
-            host.stead(&["ps"]).done()
-                && host.identities("shop") == before
-                && host.stead(&["plan", "shop"]).done()
+            host.stead(&["ps"]).done()?;
+            (host.identities("shop") == before).then_some(())?;
+            host.stead(&["plan", "shop"]).done()
         });
         let adopted = start.elapsed();
         eprintln!("death {death}: everything adopted {adopted:?} after the start");
@@ -89,7 +89,7 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         report.rate
     );
     assert!(
-        report.lookups > 5 * count && report.stream_lines > 10,
+        report.lookups > 5 * count as u64 && report.stream_lines > 10,
         "{report:?}"
     );
     let numbers = logged(host);
