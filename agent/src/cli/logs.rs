@@ -54,7 +54,9 @@ impl Logs {
         if follower.tails.is_empty() && !self.follow {
             anyhow::bail!(
                 "there are no logs of {}; `stead ps -a` shows what there is",
-                [&[self.project.clone()], &self.services[..]].concat().join(" ")
+                [std::slice::from_ref(&self.project), &self.services]
+                    .concat()
+                    .join(" ")
             );
         }
         if let Some(since) = self.since {
@@ -69,11 +71,13 @@ impl Logs {
             colour: render::colour_out(),
         };
         show.print(&lines)?;
-        while self.follow {
+        if !self.follow {
+            return Ok(0);
+        }
+        loop {
             tokio::time::sleep(EVERY).await;
             show.print(&follower.read())?;
         }
-        Ok(0)
     }
 }
 

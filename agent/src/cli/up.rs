@@ -258,6 +258,12 @@ fn sudo_line(here: &Path, program: &Path, arguments: &[String]) -> String {
         .unwrap_or(program)
         .display()
         .to_string();
+    // Without a slash the shell would look in PATH.
+    let program = if program.contains('/') {
+        program
+    } else {
+        format!("./{program}")
+    };
     let words = std::iter::once(&program).chain(arguments).map(|word| quote(word));
     format!("sudo {}", words.collect::<Vec<_>>().join(" "))
 }
@@ -278,6 +284,10 @@ mod tests {
 
     #[test]
     fn the_line_to_type_instead() {
+        assert_eq!(
+            sudo_line(Path::new("/tmp"), Path::new("/tmp/stead"), &[]),
+            "sudo ./stead"
+        );
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let program = Path::new("/home/me/stead/target/x86_64-unknown-linux-gnu/release/stead");
         assert_eq!(
