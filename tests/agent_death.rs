@@ -89,7 +89,7 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         report.rate
     );
     assert!(
-        report.lookups > 5 * count as u64 && report.stream_lines > 10,
+        report.lookups > 5 * count as u64 && report.stream_lines > 5,
         "{report:?}"
     );
     let numbers = logged(host);

@@ -7,6 +7,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,9 @@ pub struct Options {
     pub signals: bool,
 }
 
+/// How long the API waits for the first look at the host.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
 /// Runs until it is told to end. Nothing on the host is stopped by its end. `ready` is told once the
 /// API answers.
 pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> anyhow::Result<()> {
@@ -68,6 +72,9 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let (first, report) = reader.read();
     let converging = converge::start(backend.clone(), journal.clone(), first.clone());
     reader.after_reading(&report);
+    let mut looked = converging.status.clone();
+    // Nobody is told of a host that was not looked at yet; one that cannot be read must still answer.
+    let _ = tokio::time::timeout(FIRST_LOOK, looked.wait_for(|status| status.pass > 0)).await;
 
     let (report_sender, report) = watch::channel(Arc::new(report));
     let (commands, command) = mpsc::channel(16);

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::FlockOperation;
@@ -39,7 +40,10 @@ pub struct Lock {
     _file: File,
 }
 
-/// Takes the lock of this root without waiting.
+/// A holder that was killed lets go when its last thread, or a child between fork and exec, is gone.
+const DYING: Duration = Duration::from_secs(2);
+
+/// Takes the lock of this root. Waits only for a holder that is dead already.
 ///
 /// # Errors
 /// Somebody holds it, or the file cannot be made.
@@ -59,19 +63,26 @@ pub fn acquire(layout: &Layout) -> Result<Lock, LockError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let _ = file.take(32).read_to_string(&mut text);
-            let pid = text.trim().parse().unwrap_or(0);
-            return Err(LockError::Held {
-                path,
-                pid,
-                command: command(pid),
-            });
+    let deadline = Instant::now() + DYING;
+    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(failed(error.into()));
         }
-        Err(error) => return Err(failed(error.into())),
+        let mut text = String::new();
+        file.rewind().map_err(failed)?;
+        Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
+        let pid = text.trim().parse().unwrap_or(0);
+        match command(pid) {
+            Some(command) => return Err(LockError::Held { path, pid, command }),
+            None if Instant::now() > deadline => {
+                return Err(LockError::Held {
+                    path,
+                    pid,
+                    command: "it is ending".to_owned(),
+                });
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
     }
     file.set_len(0).map_err(failed)?;
     file.rewind().map_err(failed)?;
@@ -93,20 +104,22 @@ pub fn holder(layout: &Layout) -> Option<u32> {
     }
 }
 
-fn command(pid: u32) -> String {
+/// `None`: it is gone, or a zombie.
+fn command(pid: u32) -> Option<String> {
     match fs::read(format!("/proc/{pid}/cmdline")) {
-        Ok(line) if !line.is_empty() => line
-            .split(|byte| *byte == 0)
-            .filter(|word| !word.is_empty())
-            .map(|word| {
-                String::from_utf8_lossy(word)
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .collect()
-            })
-            .collect::<Vec<String>>()
-            .join(" "),
-        _ => "?".to_owned(),
+        Ok(line) if !line.is_empty() => Some(
+            line.split(|byte| *byte == 0)
+                .filter(|word| !word.is_empty())
+                .map(|word| {
+                    String::from_utf8_lossy(word)
+                        .chars()
+                        .filter(|c| !c.is_control())
+                        .collect()
+                })
+                .collect::<Vec<String>>()
+                .join(" "),
+        ),
+        _ => None,
     }
 }
 

@@ -88,6 +88,7 @@ pub fn step(
             };
             let error = ActionError {
                 retry: Retry::Again,
+                field: None,
                 source: Arc::new(broken),
             };
             (Err(error), before)

@@ -35,6 +35,8 @@ pub struct Failed {
     pub at: Now,
     pub attempts: u32,
     pub again: Again,
+    /// As [`crate::port::ActionError::field`].
+    pub field: Option<&'static str>,
 }
 
 /// When the next try may be.
@@ -51,6 +53,7 @@ impl Memory {
     /// Notes one more failure of `key`.
     pub fn fail(&mut self, key: Key, message: String, retry: Retry, now: Now) {
         let attempts = self.failures.get(&key).map_or(0, |failed| failed.attempts);
+        self.firewall_due |= key == Key::Firewall;
         let again = match retry {
             Retry::Again => Again::At(
                 now.boot
@@ -66,6 +69,7 @@ impl Memory {
                 at: now,
                 attempts: attempts.saturating_add(1),
                 again,
+                field: None,
             },
         );
     }
@@ -79,6 +83,10 @@ impl Memory {
         if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
             let begun = (change.class, change.cause.clone());
             self.begun.insert(step.key.clone(), begun);
+        }
+        // A bridge that is made while this runs may have come too late for it.
+        if let Action::SyncFirewall(_) = step.action {
+            self.firewall_due = false;
         }
     }
 
@@ -107,7 +115,6 @@ impl Memory {
             Action::EnsureNetwork(_) => self.firewall_due = true,
             Action::SyncFirewall(spec) => {
                 self.firewall = Some(spec.clone());
-                self.firewall_due = false;
             }
             Action::SyncNames { network, zone } => {
                 match zone {

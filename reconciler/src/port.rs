@@ -38,6 +38,8 @@ pub enum Retry {
 #[derive(Debug, Clone)]
 pub struct ActionError {
     pub retry: Retry,
+    /// The field of the service it is about (`ports`, `image`), to show its place in the manifest.
+    pub field: Option<&'static str>,
     pub source: Arc<dyn Error + Send + Sync>,
 }
 

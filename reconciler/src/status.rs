@@ -4,6 +4,7 @@ pub(crate) mod project;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,6 +51,8 @@ pub struct Failure {
     /// Text form of the key.
     pub key: String,
     pub message: String,
+    /// Where in the manifest it stands what failed.
+    pub span: Option<Span>,
     pub at: Now,
     pub attempts: u32,
 }

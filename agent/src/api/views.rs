@@ -266,7 +266,14 @@ fn conditions(
         ));
     }
     for failure in done.into_iter().flat_map(|done| &done.failures) {
-        let message = format!("{} (attempt {})", failure.message, failure.attempts);
+        let place = failure.span.as_ref().map_or(String::new(), |span| {
+            format!("{}:{}:{}: ", span.file.display(), span.line, span.column)
+        });
+        let attempt = match failure.attempts {
+            0 => String::new(),
+            attempts => format!(" (attempt {attempts})"),
+        };
+        let message = format!("{place}{}{attempt}", failure.message);
         all.push(condition(
             "Failed",
             true,

@@ -99,10 +99,25 @@ impl ApplyError {
     }
 }
 
+impl ApplyError {
+    fn field(&self) -> Option<&'static str> {
+        match self {
+            ApplyError::Image(_) => Some("image"),
+            ApplyError::Refused {
+                reason: Reason::PortTaken,
+                ..
+            } => Some("ports"),
+            ApplyError::Volume(_) => Some("volumes"),
+            _ => None,
+        }
+    }
+}
+
 impl From<ApplyError> for ActionError {
     fn from(error: ApplyError) -> Self {
         ActionError {
             retry: error.retry(),
+            field: error.field(),
             source: Arc::new(error),
         }
     }

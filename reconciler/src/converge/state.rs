@@ -294,7 +294,10 @@ impl Loop {
                 tracing::warn!(key = %step.key, error = message, "a step failed");
                 entry.error = Some(message.clone());
                 self.journal.record(entry);
-                self.memory.fail(step.key, message, error.retry, now);
+                self.memory.fail(step.key.clone(), message, error.retry, now);
+                if let Some(failed) = self.memory.failures.get_mut(&step.key) {
+                    failed.field = error.field;
+                }
             }
             Ok(()) => {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
@@ -328,6 +331,7 @@ impl Loop {
                 at: now,
                 attempts: count,
                 again: Again::At(now.boot.saturating_add(delay)),
+                field: None,
             };
             self.memory.failures.insert(step.key.clone(), failed);
         }

@@ -119,6 +119,9 @@ pub fn now(
     if same && (*spec == nothing || (seen.drift.is_empty() && !due)) {
         return Ready::Now;
     }
+    if draft.busy(&Key::Firewall) {
+        return Ready::Blocked;
+    }
     // Somebody else's doing: it is not what we left, or, where we do not know, nothing else explains it.
     let foreign = match &draft.memory.firewall {
         Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !due),

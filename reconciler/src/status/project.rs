@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::diagnostic::Span;
+
 use super::{Failure, ProjectState, ProjectStatus};
 use crate::{
     desired::{Desired, Wish},
@@ -59,6 +61,7 @@ fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
         .map(|(key, failed)| Failure {
             key: key.to_string(),
             message: failed.message.clone(),
+            span: wish.and_then(|wish| place(wish, key, failed.field)),
             at: failed.at,
             attempts: failed.attempts,
         })
@@ -70,6 +73,7 @@ fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
             Failure {
                 key: name.to_owned(),
                 message: why.clone(),
+                span: None,
                 at: facts.now,
                 attempts: 0,
             },
@@ -116,4 +120,40 @@ fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
         failures,
         next_attempt,
     }
+}
+
+/// Where the manifest speaks of `key`, or of that field of it.
+fn place(wish: &Wish, key: &Key, field: Option<&str>) -> Option<Span> {
+    let Wish::Run { project, .. } = wish else {
+        return None;
+    };
+    let path = match key {
+        Key::Instance(key) => match field {
+            Some(field) => format!("services.{}.{field}", key.service),
+            None => format!("services.{}", key.service),
+        },
+        Key::Image { reference, .. } => {
+            let (name, _) = project
+                .services
+                .iter()
+                .find(|(_, service)| service.image == *reference)?;
+            format!("services.{name}.image")
+        }
+        Key::Network(key) | Key::Names(key) => {
+            let (name, _) = project
+                .networks
+                .iter()
+                .find(|(_, network)| network.name == key.name)?;
+            format!("networks.{name}")
+        }
+        Key::Volume(key) => {
+            let (name, _) = project
+                .volumes
+                .iter()
+                .find(|(_, volume)| volume.name == key.name)?;
+            format!("volumes.{name}")
+        }
+        Key::Firewall => return None,
+    };
+    project.origin(&path).cloned()
 }

@@ -259,6 +259,7 @@ pub fn subject(action: &Action) -> String {
 fn error(retry: Retry, source: SimError) -> ActionError {
     ActionError {
         retry,
+        field: None,
         source: Arc::new(source),
     }
 }
