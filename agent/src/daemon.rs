@@ -7,7 +7,6 @@ use std::{
     fs,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
     time::{Duration, Instant},
 };
 
