@@ -13,7 +13,13 @@ use std::{
 use reconciler::key::{InstanceKey, Slot};
 
 use super::{LinuxBackend, Use, error::ApplyError, sandboxes::Sandbox};
-use crate::{cgroup, shim::client::Client};
+use crate::{
+    cgroup,
+    shim::{
+        client::Client,
+        protocol::{Reply, Request, Run},
+    },
+};
 
 /// Where shims wait that nobody has assigned.
 const IDLE: &str = "idle";
