@@ -55,7 +55,7 @@ fn desired() -> Desired {
         for number in 0..SERVICES {
             let port = 10_000 + project * SERVICES + number;
             text.push_str(&format!(
-                "  s{number}: {{ image: \"app:1\", environment: {{ A: \"1\", B: \"2\" }}, ports: [\"{port}:80\"] }}\n"
+                "  s{number}: {{ image: \"builtin:hello\", environment: {{ A: \"1\", B: \"2\" }}, ports: [\"{port}:80\"] }}\n"
             ));
         }
         let file = PathBuf::from(format!("/srv/p{project:02}.yaml"));
@@ -87,7 +87,7 @@ fn nothing_there() -> Observed {
     };
     Observed {
         boot_id: "boot".to_owned(),
-        images: BTreeMap::from([("app:1".to_owned(), Fact::Known(image))]),
+        images: BTreeMap::from([("builtin:hello".to_owned(), Fact::Known(image))]),
         networks: Fact::Known(BTreeMap::new()),
         volumes: Fact::Known(BTreeMap::new()),
         instances: Fact::Known(BTreeMap::new()),
