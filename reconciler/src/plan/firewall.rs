@@ -112,21 +112,22 @@ pub fn now(
         }
     };
     let nothing = FirewallSpec::default();
-    // A new bridge has none of the settings that the firewall keeps on bridges. While one is being made
-    // there is nothing to do for it yet: its end makes the firewall due.
-    let due = draft.memory.firewall_due || networks.values().any(|ready| matches!(ready, Ready::After(_)));
+    // A new bridge has none of the settings that the firewall keeps on bridges.
+    let planned = networks.values().any(|ready| matches!(ready, Ready::After(_)));
+    let due = draft.memory.firewall_due || planned;
+    // A bridge that is being made right now is followed once it is there.
+    let making = draft.making_a_network();
     let same = seen.spec == *spec;
-    if same && (*spec == nothing || (seen.drift.is_empty() && !due)) {
+    if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
         return Ready::Now;
     }
     if draft.busy(&Key::Firewall) {
         return Ready::Blocked;
     }
-    let made = due || draft.making_a_network();
     // Somebody else's doing: it is not what we left, or, where we do not know, nothing else explains it.
     let foreign = match &draft.memory.firewall {
-        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !made),
-        None => explained.is_empty() && !made,
+        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !due && !making),
+        None => explained.is_empty() && !due && !making,
     };
     let text = match seen.drift.is_empty() {
         true => "its rules differ from what runs".to_owned(),
