@@ -70,7 +70,10 @@ pub fn acquire(layout: &Layout) -> Result<Lock, LockError> {
         }
         let mut text = String::new();
         file.rewind().map_err(failed)?;
-        Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
+        Read::by_ref(&mut file)
+            .take(32)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         let pid = text.trim().parse().unwrap_or(0);
         match command(pid) {
             Some(command) => return Err(LockError::Held { path, pid, command }),
