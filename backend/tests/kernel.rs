@@ -11,6 +11,8 @@ mod host;
 mod inside;
 #[path = "kernel/life.rs"]
 mod life;
+#[path = "kernel/volumes.rs"]
+mod volumes;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,6 +27,7 @@ fn tests() -> Vec<Test> {
     all.extend(life::TESTS);
     all.extend(inside::TESTS);
     all.extend(escape::TESTS);
+    all.extend(volumes::TESTS);
     all
 }
 

@@ -27,7 +27,7 @@ use crate::{
     cgroup,
     dns::server::Server,
     health::Health,
-    rootfs::{Step, StepError, fill, stage},
+    rootfs::{Step, StepError, stage},
     sandbox::{Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
 
@@ -247,7 +247,7 @@ impl Sandbox {
         let _ = fs::remove_file(assignment.directory.join("exit"));
         let (output, stdio) =
             Output::new(&assignment.logs, assignment.sandbox.id_base).step("make", "the output pipes")?;
-        let launched = launch::container(
+        let pid = launch::container(
             assignment,
             &start,
             &self.namespaces,
@@ -256,12 +256,6 @@ impl Sandbox {
             filter,
         )?;
         let now = clock::boot();
-        for name in &launched.filled {
-            if let Some(data) = start.volumes.get(name) {
-                let _ = fill::done(data);
-            }
-        }
-        let pid = launched.pid;
         self.first = Some((pid, joined::pidfd(pid)?));
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };

@@ -35,8 +35,6 @@ use crate::{
 enum Word {
     /// The second child, as the host counts.
     Born(i32),
-    /// A volume was filled from the image, and is on disk.
-    Filled(String),
     Failed(StepError),
 }
 
@@ -51,15 +49,7 @@ impl Pipe {
     }
 }
 
-/// A program that was exec'ed.
-#[derive(Debug)]
-pub struct Launched {
-    pub pid: i32,
-    /// Volumes that were filled, by full name.
-    pub filled: Vec<String>,
-}
-
-/// Starts the first process of a container.
+/// Starts the first process of a container: its process id.
 ///
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
@@ -70,7 +60,7 @@ pub fn container(
     payload: BorrowedFd<'_>,
     stdio: Stdio,
     filter: &[libc::sock_filter],
-) -> Result<Launched, StepError> {
+) -> Result<i32, StepError> {
     fork_twice(payload, stdio, |pipe, stdio| {
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
@@ -81,12 +71,10 @@ pub fn container(
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWCGROUP;
-        second(pipe, flags, |pipe| {
+        second(pipe, flags, || {
             let spec = &start.container;
             nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
-            attach::attach(&staged, spec, &mut |name| {
-                pipe.say(&Word::Filled(name.to_owned()))
-            })?;
+            attach::attach(&staged, spec)?;
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),
@@ -110,7 +98,7 @@ pub fn joined(
     program: Program<'_>,
     input: Input,
     filter: &[libc::sock_filter],
-) -> Result<Launched, StepError> {
+) -> Result<i32, StepError> {
     fork_twice(payload, input, |pipe, input| {
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
@@ -121,7 +109,7 @@ pub fn joined(
             | CloneFlags::CLONE_NEWCGROUP;
         setns(first, flags).step("enter", "the container; it may have just ended")?;
         init::become_namespace_root()?;
-        second(pipe, 0, |_| {
+        second(pipe, 0, || {
             let stdio = match input {
                 Input::Given(stdio) => stdio,
                 Input::Terminal(socket) => terminal(&socket)?,
@@ -165,7 +153,7 @@ fn fork_twice<S>(
     payload: BorrowedFd<'_>,
     stdio: S,
     first: impl FnOnce(&Pipe, S) -> Result<Infallible, StepError>,
-) -> Result<Launched, StepError> {
+) -> Result<i32, StepError> {
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
     let child = match process::clone(0, Some(payload)).step("fork into", "the payload cgroup")? {
         Side::Parent(pid) => pid,
@@ -185,20 +173,16 @@ fn fork_twice<S>(
     let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
     heard.step("hear from", "the child")?;
 
-    let mut launched = Launched {
-        pid: 0,
-        filled: Vec::new(),
-    };
+    let mut born = 0;
     let mut failed = None;
     for line in text.lines() {
         match serde_json::from_str(line) {
-            Ok(Word::Born(pid)) => launched.pid = pid,
-            Ok(Word::Filled(name)) => launched.filled.push(name),
+            Ok(Word::Born(pid)) => born = pid,
             Ok(Word::Failed(error)) => failed = failed.or(Some(error)),
             Err(_) => {}
         }
     }
-    if launched.pid == 0 && failed.is_none() {
+    if born == 0 && failed.is_none() {
         failed = Some(StepError {
             message: "the start ended without a word (killed?); it is tried again".into(),
             errno: None,
@@ -206,10 +190,10 @@ fn fork_twice<S>(
         });
     }
     match failed {
-        None => Ok(launched),
+        None => Ok(born),
         Some(error) => {
-            if launched.pid > 0 {
-                let _ = waitpid(Pid::from_raw(launched.pid), Some(WaitPidFlag::__WALL));
+            if born > 0 {
+                let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
             }
             Err(error)
         }
@@ -220,7 +204,7 @@ fn fork_twice<S>(
 fn second(
     pipe: &Pipe,
     flags: i32,
-    last: impl FnOnce(&Pipe) -> Result<Infallible, StepError>,
+    last: impl FnOnce() -> Result<Infallible, StepError>,
 ) -> Result<Infallible, StepError> {
     match process::clone(libc::CLONE_PARENT | flags, None).step("fork into", "the container's namespaces")? {
         Side::Parent(pid) => {
@@ -228,7 +212,7 @@ fn second(
             process::exit(0);
         }
         Side::Child => {
-            let Err(error) = last(pipe);
+            let Err(error) = last();
             pipe.say(&Word::Failed(error));
             process::exit(127);
         }
