@@ -27,6 +27,7 @@ pub struct Exec {
     env: Vec<String>,
     /// PROJECT/SERVICE[/INDEX], or SERVICE where there is only one of that name.
     target: String,
+    /// The command and its arguments, after `--`.
     #[arg(required = true, last = true, value_name = "CMD")]
     command: Vec<String>,
 }

@@ -209,7 +209,7 @@ pub fn at(path: &Path) -> io::Result<Vec<Candidate>> {
     if found.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            "there is no compose.yaml and no other *.yaml in it",
+            "it has no compose.yaml and no other *.yaml; name a Compose file or a directory that has one",
         ));
     }
     Ok(found.into_iter().map(resolve).collect())
