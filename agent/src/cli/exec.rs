@@ -20,6 +20,7 @@ pub struct Exec {
     /// uid[:gid] or names of the image; by default the container's own.
     #[arg(short, long, default_value = "")]
     user: String,
+    /// Where the command starts; by default where the container did.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// KEY=VALUE, or KEY with the value it has here.

@@ -1,6 +1,6 @@
 //! `stead logs`: what services printed. Reads the files; needs no agent.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -35,6 +35,7 @@ pub struct Logs {
     /// With the time of each line.
     #[arg(short, long)]
     timestamps: bool,
+    /// As `stead status` names it.
     project: String,
     /// Only of these services.
     services: Vec<String>,
@@ -79,6 +80,7 @@ impl Logs {
             json: global.json,
             timestamps: self.timestamps,
             colour: render::colour_out(),
+            width: Cell::new(8),
         };
         show.print(&lines)?;
         if !self.follow {
@@ -113,12 +115,15 @@ pub struct Show {
     pub json: bool,
     pub timestamps: bool,
     pub colour: bool,
+    /// Of the widest name so far, so that lines stand below each other.
+    pub width: Cell<usize>,
 }
 
 impl Show {
     pub fn print(&self, lines: &[Line]) -> anyhow::Result<()> {
         let widths = lines.iter().map(|line| line.instance.len());
-        let width = widths.max().unwrap_or(0).max(8);
+        let width = widths.max().unwrap_or(0).max(self.width.get());
+        self.width.set(width);
         let mut text = String::new();
         for Line {
             project,
@@ -172,18 +177,25 @@ impl Follower {
         }
     }
 
-    /// What came since, in the order of its times.
+    /// What came since, up to now, in the order of its times.
     pub fn read(&mut self) -> Vec<Line> {
         self.look();
+        // A service may print faster than anybody reads.
+        let now = format!("{:.9}", Timestamp::now());
         let mut lines = Vec::new();
         for tail in self.tails.values_mut() {
             // Removed in this moment: the next look has it or does not.
-            let new = tail.reader.by_ref().map_while(Result::ok);
-            lines.extend(new.map(|line| Line {
-                project: tail.project.clone(),
-                instance: tail.instance.clone(),
-                line,
-            }));
+            while let Ok(Some(line)) = tail.reader.next_line() {
+                let last = line.time > now;
+                lines.push(Line {
+                    project: tail.project.clone(),
+                    instance: tail.instance.clone(),
+                    line,
+                });
+                if last {
+                    break;
+                }
+            }
         }
         lines.sort_by(|a, b| a.line.time.cmp(&b.line.time));
         lines
@@ -232,15 +244,18 @@ mod tests {
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("current.log"), text).unwrap();
         };
-        write("web-1a", "1 stdout P be\n1 stdout F gin\n3 stderr F third\n");
-        write("db-1b", "2 stdout F second\n");
+        write(
+            "web-1a",
+            "2025-1 stdout P be\n2025-1 stdout F gin\n2025-3 stderr F third\n",
+        );
+        write("db-1b", "2025-2 stdout F second\n");
         let mut follower = Follower::new(logs.path().into(), &["shop".into()], Vec::new());
         let mut read = || {
             let show = |line: Line| format!("{} {}", line.instance, String::from_utf8_lossy(&line.line.text));
             follower.read().into_iter().map(show).collect::<Vec<_>>()
         };
         assert_eq!(read(), ["web-1 begin", "db-1 second", "web-1 third"]);
-        write("job-1a", "4 stdout F late\n");
+        write("job-1a", "2025-4 stdout F late\n");
         assert_eq!(read(), ["job-1 late"]);
         let mut one = Follower::new(logs.path().into(), &["shop".into()], vec!["db".into()]);
         assert_eq!(one.read().len(), 1);

@@ -1,6 +1,7 @@
 //! `stead up`: keep a path converged in the foreground, or hand it to the agent that runs.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -10,6 +11,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use backend::layout::Layout;
+use model::{
+    diagnostic::{Severity, Span},
+    source::Sources,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -22,10 +27,13 @@ use super::{
     shell,
 };
 use crate::{
-    api::wire::{ApplyReply, ApplyRequest, EndRequest, PlanRequest, Project},
+    api::wire::{
+        ApplyReply, ApplyRequest, Condition, Diagnostic, EndRequest, LAST_GOOD, PlanRequest, Project,
+    },
     client::Client,
     daemon, exit, host, render,
     source::directory,
+    text,
 };
 
 /// How long an agent may take until it answers.
@@ -179,6 +187,7 @@ async fn follow(
         json: false,
         timestamps: false,
         colour: render::colour_out(),
+        width: Cell::new(8),
     };
     let mut said = Vec::new();
     loop {
@@ -203,13 +212,47 @@ async fn complain(
     all.iter().for_each(|project| progress.complain(project, false));
     let now: Vec<String> = all
         .iter()
-        .flat_map(|project| project.diagnostics.iter().map(super::status::line))
+        .flat_map(|project| {
+            let kept = |condition: &Condition| condition.message.ends_with(LAST_GOOD);
+            let kept = project.conditions.iter().any(kept).then(|| LAST_GOOD.to_owned());
+            project.diagnostics.iter().map(shown).chain(kept)
+        })
         .collect();
     if now != *said {
         now.iter().for_each(|line| eprintln!("{line}"));
         *said = now;
     }
     Ok(())
+}
+
+/// With the source line and a caret, as everywhere: the file is on this host.
+fn shown(diagnostic: &Diagnostic) -> String {
+    let line = usize::try_from(diagnostic.line)
+        .ok()
+        .and_then(|line| line.checked_sub(1));
+    let text = |line: usize| {
+        let text = text::Disk.read(&diagnostic.file).ok()?;
+        String::from_utf8_lossy(&text)
+            .lines()
+            .nth(line)
+            .map(str::to_owned)
+    };
+    let severity = match diagnostic.severity.as_str() {
+        "warning" => Severity::Warning,
+        _ => Severity::Error,
+    };
+    let whole = model::diagnostic::Diagnostic {
+        severity,
+        span: Span {
+            file: diagnostic.file.clone(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+        },
+        message: diagnostic.message.clone(),
+        hint: diagnostic.hint.clone(),
+        source_line: line.and_then(text),
+    };
+    text::diagnostic(&whole, render::colour_err())
 }
 
 /// Ctrl-C, or being told to end.
