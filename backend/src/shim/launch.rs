@@ -6,9 +6,9 @@
 
 use std::{
     convert::Infallible,
-    fs::File,
-    io::Read,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,6 +16,7 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         prctl,
+        signal::{Signal, kill},
         wait::{WaitPidFlag, waitpid},
     },
     unistd::{Pid, pipe2},
@@ -29,6 +30,9 @@ use crate::{
     shim::protocol::{Assignment, Reason, Start},
     sys::process::{self, Side},
 };
+
+/// From the fork to the exec of a further process; nothing on the way waits for anything.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,7 +65,7 @@ pub fn container(
     stdio: Stdio,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
-    fork_twice(payload, stdio, |pipe, stdio| {
+    fork_twice(payload, stdio, None, |pipe, stdio| {
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
@@ -99,7 +103,7 @@ pub fn joined(
     input: Input,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
-    fork_twice(payload, input, |pipe, input| {
+    fork_twice(payload, input, Some(PATIENCE), |pipe, input| {
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -149,9 +153,13 @@ fn terminal(socket: &OwnedFd) -> Result<Stdio, StepError> {
 }
 
 /// `first` runs in the first child and is to end in [`second`].
+///
+/// `patience`: for children that the container can see and therefore stop (SIGSTOP): they must not hold up
+/// the shim.
 fn fork_twice<S>(
     payload: BorrowedFd<'_>,
     stdio: S,
+    patience: Option<Duration>,
     first: impl FnOnce(&Pipe, S) -> Result<Infallible, StepError>,
 ) -> Result<i32, StepError> {
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
@@ -168,18 +176,29 @@ fn fork_twice<S>(
     };
     drop(mouth);
     drop(stdio);
-    let mut text = String::new();
-    let heard = File::from(ear).read_to_string(&mut text);
+    let mut text = Vec::new();
+    let heard = hear(ear, &mut text, patience);
+    if heard.is_err() {
+        let born = words(&text).find_map(|word| match word {
+            Word::Born(pid) => Some(pid),
+            Word::Failed(_) => None,
+        });
+        for pid in born.into_iter().chain([child]) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if let Some(born) = born {
+            let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
+        }
+    }
     let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
-    heard.step("hear from", "the child")?;
+    heard.step("start a process in", "the container, which may be frozen")?;
 
     let mut born = 0;
     let mut failed = None;
-    for line in text.lines() {
-        match serde_json::from_str(line) {
-            Ok(Word::Born(pid)) => born = pid,
-            Ok(Word::Failed(error)) => failed = failed.or(Some(error)),
-            Err(_) => {}
+    for word in words(&text) {
+        match word {
+            Word::Born(pid) => born = pid,
+            Word::Failed(error) => failed = failed.or(Some(error)),
         }
     }
     if born == 0 && failed.is_none() {
@@ -196,6 +215,35 @@ fn fork_twice<S>(
                 let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
             }
             Err(error)
+        }
+    }
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = Word> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+}
+
+/// Reads to the end, which is the exec of the last child or its death.
+fn hear(ear: OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<()> {
+    let end = patience.map(|patience| Instant::now() + patience);
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(end) = end {
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let ready = process::poll(&[(ear.as_raw_fd(), libc::POLLIN)], left as i32)?;
+            if ready[0] == 0 && Instant::now() >= end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if ready[0] == 0 {
+                continue;
+            }
+        }
+        match nix::unistd::read(&ear, &mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(count) => text.extend_from_slice(&chunk[..count]),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
