@@ -297,6 +297,7 @@ impl Loop {
                 self.memory.fail(step.key.clone(), message, error.retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
+                    failed.action = Some(std::mem::discriminant(&step.action));
                 }
             }
             Ok(()) => {
@@ -305,7 +306,10 @@ impl Loop {
                 if step.completes.is_some() || supervision {
                     self.journal.record(entry);
                 }
-                self.echo(step, now);
+                // Where something fails, that is what is to be told, and waited for.
+                if !self.memory.failures.contains_key(&step.key) {
+                    self.echo(step, now);
+                }
             }
         }
     }
@@ -332,6 +336,7 @@ impl Loop {
                 attempts: count,
                 again: Again::At(now.boot.saturating_add(delay)),
                 field: None,
+                action: None,
             };
             self.memory.failures.insert(step.key.clone(), failed);
         }
