@@ -28,7 +28,10 @@ fn table() -> String {
     text.push_str("\n\nNot yet; an error that says what to do instead:\n\n| key | instead |\n|---|---|\n");
     for attribute in of(Support::NotYet) {
         let path = attribute.path.replace(".*", ".NAME");
-        text.push_str(&format!("| `{path}` | {} |\n", attribute.hint.replace('|', "\\|")));
+        text.push_str(&format!(
+            "| `{path}` | {} |\n",
+            attribute.hint.replace('|', "\\|")
+        ));
     }
     text.push_str("\nKeys that begin with `x-` are left alone everywhere.\n");
     text
