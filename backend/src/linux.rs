@@ -7,7 +7,7 @@ mod events;
 mod observe;
 mod sandboxes;
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use nix::time::{ClockId, clock_gettime};
 use reconciler::{
@@ -73,11 +73,20 @@ impl LinuxBackend {
     /// # Errors
     /// Something this host must offer is missing, or the state of the root cannot be used.
     pub fn open(layout: &Layout) -> Result<Self, OpenError> {
-        for path in [&layout.state, &layout.run, &layout.shims(), &layout.zones()] {
-            fs::create_dir_all(path).map_err(|source| OpenError::Directory {
-                path: path.clone(),
-                source,
-            })?;
+        // Images, volumes and logs are for root alone. What is below `run` may be seen to be there, so
+        // that others are told "permission denied" and not that there is no agent.
+        for (path, mode) in [
+            (&layout.state, 0o700),
+            (&layout.run, 0o711),
+            (&layout.shims(), 0o711),
+            (&layout.zones(), 0o700),
+        ] {
+            fs::create_dir_all(path)
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+                .map_err(|source| OpenError::Directory {
+                    path: path.clone(),
+                    source,
+                })?;
         }
         let state = |source| OpenError::State {
             path: layout.state.clone(),

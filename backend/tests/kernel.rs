@@ -3,6 +3,8 @@
 //! Its own `main`, because a shim is this very program executed again. `--list` names the tests, any
 //! other argument filters them; STEAD_REQUIRE_KERNEL=1 turns "skipped" into a failure.
 
+#[path = "kernel/clients.rs"]
+mod clients;
 #[path = "kernel/escape.rs"]
 mod escape;
 #[path = "kernel/host.rs"]
@@ -11,6 +13,10 @@ mod host;
 mod inside;
 #[path = "kernel/life.rs"]
 mod life;
+#[path = "kernel/logs.rs"]
+mod logs;
+#[path = "kernel/volumes.rs"]
+mod volumes;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,6 +31,9 @@ fn tests() -> Vec<Test> {
     all.extend(life::TESTS);
     all.extend(inside::TESTS);
     all.extend(escape::TESTS);
+    all.extend(volumes::TESTS);
+    all.extend(logs::TESTS);
+    all.extend(clients::TESTS);
     all
 }
 

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn lines_survive_splitting_rotation_and_a_missing_end() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(directory.path());
+        let mut writer = Writer::new(directory.path(), Default::default());
         let mut lines = Lines::default();
         let now = Timestamp::from_nanosecond(1_793_000_000_123_456_789).unwrap();
         let mut reader = Reader::open(directory.path()).unwrap();

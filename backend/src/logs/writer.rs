@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{CURRENT, FILES};
 
@@ -16,28 +17,36 @@ const LINE: usize = 16 << 10;
 /// A file that has grown beyond is rotated.
 const FILE: u64 = 10 << 20;
 
+/// Output that could not be written: told in the log itself as soon as that can be written again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub lines: u64,
+    /// Of the first of them.
+    pub why: String,
+}
+
 /// The log files of one instance.
 #[derive(Debug)]
 pub struct Writer {
     directory: PathBuf,
     file: Option<File>,
     size: u64,
+    pub lost: Lost,
 }
 
 impl Writer {
-    /// Opens or makes `current.log` in `directory`. A directory that cannot be written loses the
-    /// output; it does not stop the service.
-    pub fn open(directory: &Path) -> Self {
-        let mut writer = Writer {
+    /// For `current.log` in `directory`. A directory that cannot be written loses the output and counts
+    /// it; it does not stop the service. `lost`: from the writer before.
+    pub fn new(directory: &Path, lost: Lost) -> Self {
+        Writer {
             directory: directory.to_owned(),
             file: None,
             size: 0,
-        };
-        writer.reopen();
-        writer
+            lost,
+        }
     }
 
-    fn reopen(&mut self) {
+    fn reopen(&mut self) -> io::Result<()> {
         let open = || -> io::Result<(File, u64)> {
             fs::create_dir_all(&self.directory)?;
             let file = OpenOptions::new()
@@ -48,10 +57,10 @@ impl Writer {
             let size = file.metadata()?.len();
             Ok((file, size))
         };
-        (self.file, self.size) = match open() {
-            Ok((file, size)) => (Some(file), size),
-            Err(_) => (None, 0),
-        };
+        self.file = None;
+        let (file, size) = open()?;
+        (self.file, self.size) = (Some(file), size);
+        Ok(())
     }
 
     /// One line without its end; `partial` when the rest is still to come.
@@ -62,24 +71,60 @@ impl Writer {
         out.push(b'\n');
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    /// Whole lines.
+    fn write(&mut self, bytes: &[u8], now: Timestamp) {
         if bytes.is_empty() {
             return;
         }
-        if self.size > 0 && self.size + bytes.len() as u64 > FILE {
-            self.rotate();
+        let mut all = Vec::new();
+        if self.lost.lines > 0 {
+            let text = format!(
+                "stead: {} lines of output are missing here, the log could not be written: {}",
+                self.lost.lines, self.lost.why
+            );
+            self.line(&mut all, "stderr", text.as_bytes(), false, now);
         }
-        if self.file.is_none() {
-            self.reopen();
-        }
-        if let Some(file) = &mut self.file
-            && file.write_all(bytes).is_ok()
-        {
-            self.size += bytes.len() as u64;
+        all.extend_from_slice(bytes);
+        match self.append(&all) {
+            Ok(()) => self.lost = Lost::default(),
+            Err(error) => {
+                self.file = None;
+                if self.lost.lines == 0 {
+                    self.lost.why = error.to_string();
+                }
+                self.lost.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+            }
         }
     }
 
-    fn rotate(&mut self) {
+    /// All of it or nothing: half a line would swallow the next one.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.file.is_none() {
+            self.reopen()?;
+        }
+        if self.size > 0 && self.size + bytes.len() as u64 > FILE {
+            self.rotate()?;
+        }
+        let Some(file) = &mut self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut written = 0;
+        while written < bytes.len() {
+            match file.write(&bytes[written..]) {
+                Ok(count) if count > 0 => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => {
+                    let size = file.metadata()?.len();
+                    file.set_len(size.saturating_sub(written as u64))?;
+                    return Err(other.err().unwrap_or(io::ErrorKind::WriteZero.into()));
+                }
+            }
+        }
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
         let name = |number: usize| match number {
             0 => self.directory.join(CURRENT),
             number => self.directory.join(format!("{CURRENT}.{number}")),
@@ -87,7 +132,7 @@ impl Writer {
         for number in (0..FILES - 1).rev() {
             let _ = fs::rename(name(number), name(number + 1));
         }
-        self.reopen();
+        self.reopen()
     }
 }
 
@@ -119,7 +164,7 @@ impl Lines {
             }
         }
         self.pending.drain(..start);
-        writer.write(&out);
+        writer.write(&out, now);
     }
 
     /// The stream has ended: a line without an end counts.
@@ -127,7 +172,7 @@ impl Lines {
         if !self.pending.is_empty() {
             let mut out = Vec::new();
             writer.line(&mut out, stream, &self.pending, false, now);
-            writer.write(&out);
+            writer.write(&out, now);
             self.pending = Vec::new();
         }
     }

@@ -47,15 +47,11 @@ const READ_ONLY: [&str; 5] = [
     "proc/sysrq-trigger",
 ];
 
-/// Everything up to and with pivot_root(2). `filled` is told each volume that was filled.
+/// Everything up to and with pivot_root(2).
 ///
 /// # Errors
 /// The first step that failed; nothing of the host was touched.
-pub fn attach(
-    staged: &Staged,
-    container: &ContainerSpec,
-    filled: &mut dyn FnMut(&str),
-) -> Result<(), StepError> {
+pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepError> {
     let root = staged.root.as_fd();
     move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
@@ -93,9 +89,9 @@ pub fn attach(
             hang(mount.as_fd(), &point, target)?;
             continue;
         };
-        if let Some(name) = &source.fill {
-            fill::fill(root, &clean, source.mount.as_fd())?;
-            filled(name);
+        if let Some(fill) = &source.fill {
+            fill::copy(root, &clean, source.mount.as_fd())?;
+            fill.end()?;
             if let MountSpec::Volume { read_only: true, .. } = spec {
                 read_only(source.mount.as_fd()).step("make read-only", target.display())?;
             }

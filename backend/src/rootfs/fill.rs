@@ -1,58 +1,98 @@
 //! A new named volume takes over what the image has at its target, once.
 //!
-//! `filling` beside the data directory says that a copy has begun, `filled` that it is complete; both
-//! are durable before the next step. A volume that has content and neither mark is somebody's data.
+//! The file `filled` beside the data directory says how far that is: `partly` is written before the
+//! first file is copied, `filled` after the last one is on disk and before the service is executed. So a
+//! service never runs on a volume that is to be filled, and a copy that was cut short is begun again. A
+//! volume with content and no mark is somebody's data; a mark that cannot be read means the same.
 
 use std::{
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, fstat,
-    mkdirat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat,
+    chownat, flock, fstat, mkdirat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 
 use super::{Step, StepError, tree};
+use crate::{records, shim::protocol::Reason};
 
-fn mark(data: &Path, name: &str) -> io::Result<()> {
-    let parent = data.parent().unwrap_or(Path::new("/"));
-    File::create(parent.join(name))?.sync_all()?;
-    File::open(parent)?.sync_all()
+const MARK: &str = "filled";
+/// As long as [`FILLED`]: one write turns one into the other.
+const PARTLY: &[u8; 7] = b"partly\n";
+const FILLED: &[u8; 7] = b"filled\n";
+
+/// A volume that is being filled. Nobody else fills it while this lives, in any process.
+#[derive(Debug)]
+pub struct Fill {
+    mark: File,
+    path: PathBuf,
+    _lock: File,
 }
 
-/// Whether the volume is to be filled now; remembers that it begins.
-///
-/// # Errors
-/// The volume's directory is missing (a volume is never replaced by an empty one) or unreadable.
-pub fn wanted(data: &Path, nocopy: bool) -> Result<bool, StepError> {
-    let parent = data.parent().unwrap_or(Path::new("/"));
-    if parent.join("filled").exists() {
-        return Ok(false);
+impl Fill {
+    /// Decides whether the volume at `data` is to be filled, and writes down that it begins. Waits while
+    /// another start fills it.
+    ///
+    /// # Errors
+    /// The volume's directory is missing (a volume is never replaced by an empty one) or unreadable, or
+    /// the mark cannot be read or written.
+    pub fn begin(data: &Path, nocopy: bool) -> Result<Option<Self>, StepError> {
+        let parent = data.parent().unwrap_or(Path::new("/"));
+        let lock = File::open(parent).step("open", parent.display())?;
+        loop {
+            match flock(&lock, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.step("lock", parent.display())?,
+            }
+        }
+        let path = parent.join(MARK);
+        let empty = fs::read_dir(data)
+            .and_then(|mut entries| entries.next().transpose())
+            .step("read the volume", data.display())?
+            .is_none();
+        let begun = match fs::read(&path) {
+            Ok(text) if text == PARTLY => true,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error).step("read the mark of the volume,", path.display()),
+        };
+        let wanted = !nocopy && (begun || empty);
+        // A fill that goes on has its mark already: it must not need space for another.
+        if !(wanted && begun) {
+            records::replace(&path, if wanted { PARTLY } else { FILLED })
+                .step("mark the volume in", path.display())?;
+        }
+        if !wanted {
+            return Ok(None);
+        }
+        let mark = File::options()
+            .write(true)
+            .open(&path)
+            .step("open", path.display())?;
+        Ok(Some(Fill {
+            mark,
+            path,
+            _lock: lock,
+        }))
     }
-    let mut entries = fs::read_dir(data).step("read the volume", data.display())?;
-    let began = parent.join("filling").exists();
-    if nocopy || (entries.next().is_some() && !began) {
-        mark(data, "filled").step("mark the volume", data.display())?;
-        return Ok(false);
-    }
-    mark(data, "filling").step("mark the volume", data.display())?;
-    Ok(true)
-}
 
-/// The copy is complete and on disk.
-///
-/// # Errors
-/// As fsync(2).
-pub fn done(data: &Path) -> io::Result<()> {
-    mark(data, "filled")?;
-    let parent = data.parent().unwrap_or(Path::new("/"));
-    fs::remove_file(parent.join("filling"))
+    /// The copy is complete and on disk: from now on the volume is the service's.
+    ///
+    /// # Errors
+    /// The mark cannot be written: the service must not start.
+    pub fn end(&self) -> Result<(), StepError> {
+        self.mark
+            .write_all_at(FILLED, 0)
+            .and_then(|()| self.mark.sync_all())
+            .step("mark the volume in", self.path.display())
+    }
 }
 
 /// Copies what `root` has at `target` into the volume: owner, mode, times, symbolic links as they are.
@@ -60,7 +100,7 @@ pub fn done(data: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The first system call that failed.
-pub fn fill(root: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Result<(), StepError> {
+pub fn copy(root: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Result<(), StepError> {
     let from = match tree::open(root, target, OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(from) => from,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
@@ -73,8 +113,16 @@ pub fn fill(root: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Resu
         Mode::empty(),
     )
     .step("open the volume for", target.display())?;
-    directory(from.as_fd(), to.as_fd()).step("fill the volume from the image's", target.display())?;
-    rustix::fs::syncfs(&to).step("write out the volume of", target.display())
+    let copied = directory(from.as_fd(), to.as_fd()).and_then(|()| Ok(rustix::fs::syncfs(&to)?));
+    copied.map_err(|error| StepError {
+        message: format!(
+            "the volume for /{} could not be filled from the image: {error}; mend that (is there space?), the \
+             start is tried again",
+            target.display()
+        ),
+        errno: error.raw_os_error(),
+        reason: Reason::System,
+    })
 }
 
 fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {

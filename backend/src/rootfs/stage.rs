@@ -1,6 +1,7 @@
 //! Stage 0: every source of the container's tree as a detached mount, made by the host's root.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     os::{
@@ -17,7 +18,7 @@ use rustix::{
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
-use super::{Step, StepError};
+use super::{Step, StepError, fill::Fill};
 use crate::{
     shim::protocol::{Assignment, Reason, Start},
     sys::mount::{Attributes, set_attributes},
@@ -45,8 +46,8 @@ pub struct Staged {
 pub struct Source {
     pub mount: OwnedFd,
     pub directory: bool,
-    /// To be filled from the image; the name to report when it is done.
-    pub fill: Option<String>,
+    /// To be filled from the image first.
+    pub fill: Option<Fill>,
 }
 
 /// Empties the upper directory when asked to and makes what a start needs on disk.
@@ -136,9 +137,10 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
     )?;
     let root = clone_tree(Path::new("root"), false).step("clone", "the overlay")?;
 
+    let mut fills = fills(start)?;
     let mut mounts = Vec::new();
     for spec in &start.container.mounts {
-        mounts.push(source(spec, start, user)?);
+        mounts.push(source(spec, start, user, &mut fills)?);
     }
     let nodes = NODES
         .iter()
@@ -164,7 +166,30 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
     })
 }
 
-fn source(spec: &MountSpec, start: &Start, user: BorrowedFd<'_>) -> Result<Option<Source>, StepError> {
+/// Begins to fill the volumes that are new, each once, by its first mount. In the order of their names,
+/// so that no two starts wait for each other.
+fn fills(start: &Start) -> Result<BTreeMap<String, Fill>, StepError> {
+    let mut fills = BTreeMap::new();
+    for (name, data) in &start.volumes {
+        let first = start.container.mounts.iter().find_map(|spec| match spec {
+            MountSpec::Volume { volume, nocopy, .. } if volume.name == *name => Some(*nocopy),
+            _ => None,
+        });
+        if let Some(nocopy) = first
+            && let Some(fill) = Fill::begin(data, nocopy)?
+        {
+            fills.insert(name.clone(), fill);
+        }
+    }
+    Ok(fills)
+}
+
+fn source(
+    spec: &MountSpec,
+    start: &Start,
+    user: BorrowedFd<'_>,
+    fills: &mut BTreeMap<String, Fill>,
+) -> Result<Option<Source>, StepError> {
     match spec {
         MountSpec::Tmpfs { .. } => Ok(None),
         MountSpec::Bind {
@@ -190,10 +215,7 @@ fn source(spec: &MountSpec, start: &Start, user: BorrowedFd<'_>) -> Result<Optio
             }))
         }
         MountSpec::Volume {
-            volume,
-            read_only,
-            nocopy,
-            ..
+            volume, read_only, ..
         } => {
             let data = start.volumes.get(&volume.name).ok_or_else(|| StepError {
                 message: format!(
@@ -203,7 +225,7 @@ fn source(spec: &MountSpec, start: &Start, user: BorrowedFd<'_>) -> Result<Optio
                 errno: None,
                 reason: Reason::Request,
             })?;
-            let fill = super::fill::wanted(data, *nocopy)?.then(|| volume.name.clone());
+            let fill = fills.remove(&volume.name);
             // A volume to be filled becomes read-only when it is attached.
             Ok(Some(Source {
                 mount: idmapped(data, user, false, *read_only && fill.is_none())?,

@@ -5,7 +5,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::{fs::DirBuilderExt, net::UnixListener},
     },
     path::{Path, PathBuf},
 };
@@ -27,9 +27,13 @@ use crate::{
     cgroup,
     dns::server::Server,
     health::Health,
-    rootfs::{Step, StepError, fill, stage},
+    logs::writer::Lost,
+    rootfs::{Step, StepError, stage},
     sandbox::{Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
+
+/// Milliseconds from one try to write the exit record to the next.
+const EXIT_RETRY: u64 = 500;
 
 /// The answer and what goes along; `None` where it is sent by somebody else.
 pub type Answer = Result<Option<(Reply, Vec<OwnedFd>)>, StepError>;
@@ -64,6 +68,10 @@ pub struct Sandbox {
     pub run: Run,
     pub first: Option<(i32, OwnedFd)>,
     pub output: Option<Output>,
+    /// Between two runs: output that could not be written.
+    pub lost: Lost,
+    /// When the exit record is to be written once more (boot clock): it could not be.
+    pub exit_due: Option<u64>,
     pub joined: Vec<Joined>,
     pub health: Health,
     /// The idle leaf, until the shim has moved out of it.
@@ -73,7 +81,7 @@ pub struct Sandbox {
 /// Binds through /proc/self/fd: a socket's address has 108 bytes at most.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent)?;
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -132,6 +140,8 @@ impl Sandbox {
             run: Run::Created,
             first: None,
             output: None,
+            lost: Lost::default(),
+            exit_due: None,
             joined: Vec::new(),
             health: Health::new(None, 0),
             idle_leaf: None,
@@ -245,9 +255,10 @@ impl Sandbox {
         self.payload = fresh_payload(assignment)?;
         stage::prepare(assignment, &start)?;
         let _ = fs::remove_file(assignment.directory.join("exit"));
-        let (output, stdio) =
-            Output::new(&assignment.logs, assignment.sandbox.id_base).step("make", "the output pipes")?;
-        let launched = launch::container(
+        self.exit_due = None;
+        let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
+            .step("make", "the output pipes")?;
+        let pid = launch::container(
             assignment,
             &start,
             &self.namespaces,
@@ -256,12 +267,6 @@ impl Sandbox {
             filter,
         )?;
         let now = clock::boot();
-        for name in &launched.filled {
-            if let Some(data) = start.volumes.get(name) {
-                let _ = fill::done(data);
-            }
-        }
-        let pid = launched.pid;
         self.first = Some((pid, joined::pidfd(pid)?));
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
@@ -303,15 +308,26 @@ impl Sandbox {
         let code = reap(*pid)?;
         self.first = None;
         if let Some(output) = self.output.take() {
-            output.finish();
+            self.lost = output.finish();
         }
-        let at = clock::boot();
-        let assignment = &self.record.assignment;
-        // The state below is the truth while the shim lives; the file is for after it.
-        let _ = record::write_exit(&assignment.directory, code, at, &self.record.boot_id);
-        self.run = Run::Exited { code, at };
+        self.run = Run::Exited {
+            code,
+            at: clock::boot(),
+        };
+        self.write_exit();
         self.health.next = None;
         Some(code)
+    }
+
+    /// The state is the truth while the shim lives; the file is for after it. Tried again until it is
+    /// on disk.
+    pub fn write_exit(&mut self) {
+        self.exit_due = None;
+        if let Run::Exited { code, at } = self.run
+            && record::write_exit(&self.record.assignment.directory, code, at, &self.record.boot_id).is_err()
+        {
+            self.exit_due = Some(clock::boot() + EXIT_RETRY);
+        }
     }
 }
 

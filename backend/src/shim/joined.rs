@@ -86,14 +86,14 @@ pub fn probe(
         terminal: false,
     };
     let program = program(container, argv, BTreeMap::new(), "", None);
-    let launched = launch::joined(
+    let pid = launch::joined(
         first.as_fd(),
         payload.as_fd(),
         program,
         Input::Given(stdio),
         filter,
     )?;
-    Ok(launched.pid)
+    Ok(pid)
 }
 
 /// Starts what `exec` asks for. The second value is the terminal's master.
@@ -124,10 +124,10 @@ pub fn exec(
         )
         .step("make", "a socket pair")?;
         let input = Input::Terminal(theirs);
-        let launched = launch::joined(first.as_fd(), payload.as_fd(), program, input, filter)?;
+        let pid = launch::joined(first.as_fd(), payload.as_fd(), program, input, filter)?;
         let mut master = Vec::new();
         crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
-        return Ok((launched.pid, master.pop()));
+        return Ok((pid, master.pop()));
     }
     if descriptors.len() == 2 {
         descriptors.push(descriptors[1].try_clone().step("copy", "standard output")?);
@@ -141,14 +141,14 @@ pub fn exec(
         descriptors,
         terminal: false,
     };
-    let launched = launch::joined(
+    let pid = launch::joined(
         first.as_fd(),
         payload.as_fd(),
         program,
         Input::Given(stdio),
         filter,
     )?;
-    Ok((launched.pid, None))
+    Ok((pid, None))
 }
 
 fn program<'a>(

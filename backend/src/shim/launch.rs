@@ -6,9 +6,9 @@
 
 use std::{
     convert::Infallible,
-    fs::File,
-    io::Read,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,6 +16,7 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         prctl,
+        signal::{Signal, kill},
         wait::{WaitPidFlag, waitpid},
     },
     unistd::{Pid, pipe2},
@@ -30,13 +31,14 @@ use crate::{
     sys::process::{self, Side},
 };
 
+/// From the fork to the exec of a further process; nothing on the way waits for anything.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Word {
     /// The second child, as the host counts.
     Born(i32),
-    /// A volume was filled from the image, and is on disk.
-    Filled(String),
     Failed(StepError),
 }
 
@@ -51,15 +53,7 @@ impl Pipe {
     }
 }
 
-/// A program that was exec'ed.
-#[derive(Debug)]
-pub struct Launched {
-    pub pid: i32,
-    /// Volumes that were filled, by full name.
-    pub filled: Vec<String>,
-}
-
-/// Starts the first process of a container.
+/// Starts the first process of a container: its process id.
 ///
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
@@ -70,8 +64,8 @@ pub fn container(
     payload: BorrowedFd<'_>,
     stdio: Stdio,
     filter: &[libc::sock_filter],
-) -> Result<Launched, StepError> {
-    fork_twice(payload, stdio, |pipe, stdio| {
+) -> Result<i32, StepError> {
+    fork_twice(payload, stdio, None, |pipe, stdio| {
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
@@ -81,12 +75,10 @@ pub fn container(
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWCGROUP;
-        second(pipe, flags, |pipe| {
+        second(pipe, flags, || {
             let spec = &start.container;
             nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
-            attach::attach(&staged, spec, &mut |name| {
-                pipe.say(&Word::Filled(name.to_owned()))
-            })?;
+            attach::attach(&staged, spec)?;
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),
@@ -110,8 +102,8 @@ pub fn joined(
     program: Program<'_>,
     input: Input,
     filter: &[libc::sock_filter],
-) -> Result<Launched, StepError> {
-    fork_twice(payload, input, |pipe, input| {
+) -> Result<i32, StepError> {
+    fork_twice(payload, input, Some(PATIENCE), |pipe, input| {
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -121,7 +113,7 @@ pub fn joined(
             | CloneFlags::CLONE_NEWCGROUP;
         setns(first, flags).step("enter", "the container; it may have just ended")?;
         init::become_namespace_root()?;
-        second(pipe, 0, |_| {
+        second(pipe, 0, || {
             let stdio = match input {
                 Input::Given(stdio) => stdio,
                 Input::Terminal(socket) => terminal(&socket)?,
@@ -161,11 +153,15 @@ fn terminal(socket: &OwnedFd) -> Result<Stdio, StepError> {
 }
 
 /// `first` runs in the first child and is to end in [`second`].
+///
+/// `patience`: for children that the container can see and therefore stop (SIGSTOP): they must not hold up
+/// the shim.
 fn fork_twice<S>(
     payload: BorrowedFd<'_>,
     stdio: S,
+    patience: Option<Duration>,
     first: impl FnOnce(&Pipe, S) -> Result<Infallible, StepError>,
-) -> Result<Launched, StepError> {
+) -> Result<i32, StepError> {
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
     let child = match process::clone(0, Some(payload)).step("fork into", "the payload cgroup")? {
         Side::Parent(pid) => pid,
@@ -180,25 +176,32 @@ fn fork_twice<S>(
     };
     drop(mouth);
     drop(stdio);
-    let mut text = String::new();
-    let heard = File::from(ear).read_to_string(&mut text);
-    let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
-    heard.step("hear from", "the child")?;
-
-    let mut launched = Launched {
-        pid: 0,
-        filled: Vec::new(),
-    };
-    let mut failed = None;
-    for line in text.lines() {
-        match serde_json::from_str(line) {
-            Ok(Word::Born(pid)) => launched.pid = pid,
-            Ok(Word::Filled(name)) => launched.filled.push(name),
-            Ok(Word::Failed(error)) => failed = failed.or(Some(error)),
-            Err(_) => {}
+    let mut text = Vec::new();
+    let heard = hear(ear, &mut text, patience);
+    if heard.is_err() {
+        let born = words(&text).find_map(|word| match word {
+            Word::Born(pid) => Some(pid),
+            Word::Failed(_) => None,
+        });
+        for pid in born.into_iter().chain([child]) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if let Some(born) = born {
+            let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
         }
     }
-    if launched.pid == 0 && failed.is_none() {
+    let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
+    heard.step("start a process in", "the container, which may be frozen")?;
+
+    let mut born = 0;
+    let mut failed = None;
+    for word in words(&text) {
+        match word {
+            Word::Born(pid) => born = pid,
+            Word::Failed(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if born == 0 && failed.is_none() {
         failed = Some(StepError {
             message: "the start ended without a word (killed?); it is tried again".into(),
             errno: None,
@@ -206,12 +209,41 @@ fn fork_twice<S>(
         });
     }
     match failed {
-        None => Ok(launched),
+        None => Ok(born),
         Some(error) => {
-            if launched.pid > 0 {
-                let _ = waitpid(Pid::from_raw(launched.pid), Some(WaitPidFlag::__WALL));
+            if born > 0 {
+                let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
             }
             Err(error)
+        }
+    }
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = Word> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+}
+
+/// Reads to the end, which is the exec of the last child or its death.
+fn hear(ear: OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<()> {
+    let end = patience.map(|patience| Instant::now() + patience);
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(end) = end {
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let ready = process::poll(&[(ear.as_raw_fd(), libc::POLLIN)], left as i32)?;
+            if ready[0] == 0 && Instant::now() >= end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if ready[0] == 0 {
+                continue;
+            }
+        }
+        match nix::unistd::read(&ear, &mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(count) => text.extend_from_slice(&chunk[..count]),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -220,7 +252,7 @@ fn fork_twice<S>(
 fn second(
     pipe: &Pipe,
     flags: i32,
-    last: impl FnOnce(&Pipe) -> Result<Infallible, StepError>,
+    last: impl FnOnce() -> Result<Infallible, StepError>,
 ) -> Result<Infallible, StepError> {
     match process::clone(libc::CLONE_PARENT | flags, None).step("fork into", "the container's namespaces")? {
         Side::Parent(pid) => {
@@ -228,7 +260,7 @@ fn second(
             process::exit(0);
         }
         Side::Child => {
-            let Err(error) = last(pipe);
+            let Err(error) = last();
             pipe.say(&Word::Failed(error));
             process::exit(127);
         }

@@ -15,7 +15,7 @@ use nix::{
 
 use crate::{
     init::Stdio,
-    logs::writer::{Lines, Writer},
+    logs::writer::{Lines, Lost, Writer},
 };
 
 /// Read per turn of the loop: a service that prints without pause must not starve the rest.
@@ -32,11 +32,11 @@ pub struct Output {
 const NAMES: [&str; 2] = ["stdout", "stderr"];
 
 impl Output {
-    pub fn resume(streams: [Option<OwnedFd>; 2], pending: [Vec<u8>; 2], logs: &Path) -> Self {
+    pub fn resume(streams: [Option<OwnedFd>; 2], pending: [Vec<u8>; 2], logs: &Path, lost: Lost) -> Self {
         Output {
             streams,
             lines: pending.map(|pending| Lines { pending }),
-            writer: Writer::open(logs),
+            writer: Writer::new(logs, lost),
         }
     }
 
@@ -44,7 +44,7 @@ impl Output {
     ///
     /// # Errors
     /// As pipe2(2) and open(2) of /dev/null.
-    pub fn new(logs: &Path, base: u32) -> io::Result<(Self, Stdio)> {
+    pub fn new(logs: &Path, base: u32, lost: Lost) -> io::Result<(Self, Stdio)> {
         let null = std::fs::File::open("/dev/null")?;
         let mut pipes = Vec::new();
         for _ in 0..2 {
@@ -55,7 +55,7 @@ impl Output {
         }
         let [(out, out_end), (err, err_end)] =
             <[_; 2]>::try_from(pipes).map_err(|_| io::Error::other("two pipes"))?;
-        let output = Output::resume([Some(out), Some(err)], [Vec::new(), Vec::new()], logs);
+        let output = Output::resume([Some(out), Some(err)], [Vec::new(), Vec::new()], logs, lost);
         let stdio = Stdio {
             descriptors: [null.into(), out_end, err_end],
             terminal: false,
@@ -94,12 +94,18 @@ impl Output {
         }
     }
 
-    /// The process is gone: reads the rest and ends.
-    pub fn finish(mut self) {
+    /// What could not be written so far.
+    pub fn lost(&self) -> &Lost {
+        &self.writer.lost
+    }
+
+    /// The process is gone: reads the rest and ends. What could not be written is left to the next.
+    pub fn finish(mut self) -> Lost {
         self.drain(true);
         for (number, name) in NAMES.into_iter().enumerate() {
             self.lines[number].finish(name, &mut self.writer, Timestamp::now());
         }
+        self.writer.lost
     }
 }
 

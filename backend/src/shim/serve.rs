@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
 use super::{
     clock,
     protocol::{Reason, Reply, Request},
@@ -25,6 +27,8 @@ pub struct Connection {
     pub socket: UnixStream,
     pub inbox: Inbox,
     pub subscribed: bool,
+    /// The last whole request (boot clock); `None`: not one yet.
+    pub heard: Option<u64>,
 }
 
 impl Connection {
@@ -146,7 +150,11 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
                 }
                 Token::Names => sandbox.names.ready(fd, event),
                 _ => {
-                    if let Ok((socket, _)) = sandbox.listener.accept() {
+                    // The mode of the socket says the same; but a mode can be changed.
+                    if let Ok((socket, _)) = sandbox.listener.accept()
+                        && getsockopt(&socket, PeerCredentials)
+                            .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+                    {
                         let _ = supervisor.connect(socket);
                     }
                 }
@@ -172,7 +180,10 @@ fn listen(supervisor: &mut Supervisor, number: u64) {
             return;
         };
         match connection.inbox.take::<Request>() {
-            Ok(Some((request, descriptors))) => answer(supervisor, number, request, descriptors),
+            Ok(Some((request, descriptors))) => {
+                connection.heard = Some(clock::boot());
+                answer(supervisor, number, request, descriptors);
+            }
             Ok(None) => break,
             Err(error) => {
                 connection.send(

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{cgroup, init::seccomp, rootfs::Step, sandbox::Holder};
 
+/// Connections at one time.
+const MOST: usize = 128;
+
 /// Before and after the assignment.
 pub enum Phase {
     Idle { holder: Holder, leaf: PathBuf },
@@ -42,9 +45,33 @@ impl Supervisor {
         }
     }
 
+    /// Of too many connections one that waits for nothing goes, best one that never said anything, else
+    /// the one that was silent longest: those who leak theirs must not keep the agent out.
+    ///
     /// # Errors
-    /// The socket cannot be set up.
+    /// The socket cannot be set up, or every connection is in use.
     pub fn connect(&mut self, socket: UnixStream) -> io::Result<()> {
+        if self.connections.len() >= MOST {
+            let busy: Vec<u64> = match &self.phase {
+                Phase::Assigned(sandbox) => sandbox
+                    .joined
+                    .iter()
+                    .filter_map(|one| match one.purpose {
+                        Purpose::Exec { connection } => Some(connection),
+                        Purpose::Probe { .. } => None,
+                    })
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let idlest = self
+                .connections
+                .iter()
+                .filter(|one| !one.subscribed && !busy.contains(&one.number))
+                .min_by_key(|one| one.heard)
+                .map(|one| one.number)
+                .ok_or(io::ErrorKind::QuotaExceeded)?;
+            self.disconnect(idlest);
+        }
         socket.set_nonblocking(true)?;
         self.next_number += 1;
         self.connections.push(Connection {
@@ -52,6 +79,7 @@ impl Supervisor {
             socket,
             inbox: Inbox::default(),
             subscribed: false,
+            heard: None,
         });
         Ok(())
     }
@@ -232,7 +260,11 @@ impl Supervisor {
             Purpose::Exec { .. } => None,
         });
         let next = sandbox.health.next.filter(|_| sandbox.first.is_some());
-        probes.chain(next).chain(sandbox.names.next_deadline()).min()
+        probes
+            .chain(next)
+            .chain(sandbox.names.next_deadline())
+            .chain(sandbox.exit_due)
+            .min()
     }
 
     pub fn tick(&mut self, now: u64) {
@@ -241,6 +273,9 @@ impl Supervisor {
         };
         if sandbox.names.next_deadline().is_some_and(|at| at <= now) {
             sandbox.names.tick(now);
+        }
+        if sandbox.exit_due.is_some_and(|at| at <= now) {
+            sandbox.write_exit();
         }
         for joined in &mut sandbox.joined {
             if let Purpose::Probe { deadline } = &mut joined.purpose

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     assigned::{Sandbox, serve_names},
+    clock,
     joined::{self, Joined, Purpose},
     protocol::{Record, Reply, Run},
     record,
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     health::Health,
+    logs::writer::Lost,
     sandbox::{Namespaces, ResolverSockets},
     sys::process,
 };
@@ -49,6 +51,10 @@ struct Saved {
     first: Option<i32>,
     streams: [Option<i32>; 2],
     pending: [Vec<u8>; 2],
+    #[serde(default)]
+    lost: Lost,
+    #[serde(default)]
+    exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
     idle_leaf: Option<PathBuf>,
     connections: Vec<SavedConnection>,
@@ -102,6 +108,12 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
         first: sandbox.first.as_ref().map(|(pid, _)| *pid),
         streams,
         pending,
+        lost: sandbox
+            .output
+            .as_ref()
+            .map_or(&sandbox.lost, Output::lost)
+            .clone(),
+        exit_due: sandbox.exit_due,
         joined: sandbox
             .joined
             .iter()
@@ -193,9 +205,14 @@ pub fn resume(argument: &str) -> io::Result<()> {
     for (place, fd) in streams.iter_mut().zip(saved.streams) {
         *place = fd.map(process::inherited).transpose()?;
     }
-    let output = first
-        .is_some()
-        .then(|| Output::resume(streams, saved.pending, &saved.record.assignment.logs));
+    let output = first.is_some().then(|| {
+        Output::resume(
+            streams,
+            saved.pending,
+            &saved.record.assignment.logs,
+            saved.lost.clone(),
+        )
+    });
     let mut running = Vec::new();
     for (pid, purpose) in saved.joined {
         running.push(Joined {
@@ -219,6 +236,8 @@ pub fn resume(argument: &str) -> io::Result<()> {
         run: saved.run,
         first,
         output,
+        lost: saved.lost,
+        exit_due: saved.exit_due,
         joined: running,
         health: saved.health,
         idle_leaf: saved.idle_leaf,
@@ -235,6 +254,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
                 descriptors: Vec::new(),
             },
             subscribed: one.subscribed,
+            heard: Some(clock::boot()),
         };
         if one.number == saved.asker {
             connection.send(&Reply::Done, &[]);

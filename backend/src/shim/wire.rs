@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +13,12 @@ use crate::sys::message;
 /// No honest message is longer.
 const LONGEST: usize = 16 << 20;
 
-/// Sends a whole message on a blocking socket (or fails when it cannot take it in time).
+/// How long a whole message may take to be sent: whoever does not read must not hold up the sender.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Descriptors that one message may bring.
+const DESCRIPTORS: usize = 8;
+
+/// Sends a whole message (or fails when the socket does not take it in time).
 ///
 /// # Errors
 /// As sendmsg(2).
@@ -25,6 +31,7 @@ pub fn send<T: Serialize>(
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&body);
+    let end = Instant::now() + PATIENCE;
     let mut sent = 0;
     while sent < bytes.len() {
         let along = if sent == 0 { descriptors } else { &[] };
@@ -32,9 +39,12 @@ pub fn send<T: Serialize>(
             Ok(count) => sent += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = end.saturating_duration_since(Instant::now());
                 let mut fds = [nix::poll::PollFd::new(socket, nix::poll::PollFlags::POLLOUT)];
-                if nix::poll::poll(&mut fds, 1000_u16)? == 0 {
-                    return Err(io::ErrorKind::TimedOut.into());
+                match nix::poll::poll(&mut fds, left.as_millis() as u16) {
+                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
                 }
             }
             Err(error) => return Err(error),
@@ -58,6 +68,9 @@ impl Inbox {
     pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut chunk = [0; 4096];
         let count = message::receive(socket, &mut chunk, &mut self.descriptors)?;
+        if self.descriptors.len() > DESCRIPTORS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
+        }
         self.bytes.extend_from_slice(&chunk[..count]);
         Ok(count > 0)
     }

@@ -376,7 +376,7 @@ fn leaves_nothing() {
             .count()
     };
     let before = mounts();
-    let (mark, net);
+    let (mark, net, _held);
     {
         let host = Host::new();
         mark = host.mark.clone();
@@ -384,6 +384,8 @@ fn leaves_nothing() {
         container.script("sleep 1000");
         let pid = container.start().unwrap();
         net = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        // While it is held nobody else's namespace can get its number.
+        _held = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", container.client.pid)).unwrap();
         let dirty = rollup
             .lines()

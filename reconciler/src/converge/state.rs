@@ -343,13 +343,14 @@ impl Loop {
         self.echoes.insert(step.key, (step.action, count, since));
     }
 
-    /// Looks where something may have changed, plans, starts what can start, publishes.
+    /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
+    /// second: what a step has just been started on is looked at when that step has ended.
     pub fn go_round(&mut self) {
-        self.start_look();
         // Before the first look nothing is known, and a plan would say nothing else.
-        if self.resync > 0 || self.looking.is_none() {
+        if self.resync > 0 {
             self.replan();
         }
+        self.start_look();
         self.publish();
     }
 
