@@ -66,7 +66,7 @@ fn exec_with_a_terminal_gives_one_of_the_size_of_the_callers() {
     };
     // script(1) is in every Debian, and makes a terminal.
     let line = format!(
-        "stty rows 33 cols 77; {} --root {} exec -t box -- sh -c 'tty; busybox stty size; exit 7'",
+        "stty rows 33 cols 77; {} --root {} exec -t box -- sh -c 'busybox stty size; tty; exit 7'",
         Host::binary().display(),
         host.root.display()
     );
