@@ -90,17 +90,16 @@ impl<'a> Progress<'a> {
                 .iter()
                 .filter(|project| wanted.contains_key(&project.project))
                 .collect();
-            let done = |project: &&Project| {
-                project.state == "converged"
-                    && project.revision.applied.as_ref() == wanted.get(&project.project)
-            };
-            if mine.len() == wanted.len() && mine.iter().all(done) {
+            if mine.len() == wanted.len() && mine.iter().all(|project| is_converged(project)) {
                 self.show().await?;
-                return self.report(wanted).await;
+                for project in wanted.keys() {
+                    self.report(project).await?;
+                }
+                return Ok(());
             }
             for project in &mine {
                 self.complain(project, true);
-                if is_stuck(project, wanted) {
+                if is_stuck(project) {
                     self.show().await?;
                     bail!(
                         "{} is degraded; correct what is said above, stead goes on by itself",
@@ -135,15 +134,13 @@ impl<'a> Progress<'a> {
     }
 
     /// `hello is converged: web at 127.0.0.1:8080`
-    async fn report(&self, wanted: &BTreeMap<String, String>) -> anyhow::Result<()> {
-        let instances: Vec<Instance> = self.client.get("/v1/ps").await?;
-        for project in wanted.keys() {
-            let own = instances.iter().filter(|instance| instance.project == *project);
-            let places: Vec<String> = own.flat_map(places).collect();
-            match places.as_slice() {
-                [] => eprintln!("{project} is converged"),
-                places => eprintln!("{project} is converged: {}", places.join(", ")),
-            }
+    pub async fn report(&self, project: &str) -> anyhow::Result<()> {
+        let path = format!("/v1/ps?project={}", encode(project));
+        let instances: Vec<Instance> = self.client.get(&path).await?;
+        let places: Vec<String> = instances.iter().flat_map(places).collect();
+        match places.as_slice() {
+            [] => eprintln!("{project} is converged"),
+            places => eprintln!("{project} is converged: {}", places.join(", ")),
         }
         Ok(())
     }
@@ -177,10 +174,17 @@ impl<'a> Progress<'a> {
 }
 
 /// Tried, failed, and no further attempt is planned.
-fn is_stuck(project: &Project, wanted: &BTreeMap<String, String>) -> bool {
+fn is_stuck(project: &Project) -> bool {
     project.state == "degraded"
         && project.next_attempt.is_none()
-        && project.revision.tried.as_ref() == wanted.get(&project.project)
+        && project.revision.tried.is_some()
+        && project.revision.tried == project.revision.seen
+}
+
+/// What the manifest says now is in force. It may say something else than when the wait began.
+pub fn is_converged(project: &Project) -> bool {
+    let revision = &project.revision;
+    project.state == "converged" && revision.applied.is_some() && revision.applied == revision.seen
 }
 
 /// What fails, then what waits for something else: a word, of what, and why.

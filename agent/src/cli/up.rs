@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Global, absolute, doctor,
     logs::{Follower, Show},
-    progress::Progress,
+    progress::{Progress, is_converged},
     shell,
 };
 use crate::{
@@ -82,14 +82,14 @@ impl Up {
             .for_each(|diagnostic| eprintln!("{diagnostic}"));
         let projects: Vec<String> = reply.applied.keys().cloned().collect();
         let names = projects.join(" ");
-        progress.converged(&reply.applied, None).await?;
         if self.detach {
+            progress.converged(&reply.applied, None).await?;
             eprintln!("the agent keeps it so; `stead down {names}` stops it");
             return Ok(0);
         }
-        eprintln!("an agent runs already and keeps it so; Ctrl-C ends only these logs");
+        let hint = "an agent runs already and keeps it so; Ctrl-C ends only these logs";
         let mut interrupt = Interrupt::new()?;
-        follow(&layout, &projects, &mut progress, &mut interrupt).await?;
+        follow(&layout, &projects, &mut progress, &mut interrupt, hint).await?;
         eprintln!("{names}: goes on; `stead down {names}` stops it");
         Ok(0)
     }
@@ -114,16 +114,9 @@ async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
     let ours = ours(&client, &paths).await?;
     let watching = async {
         let mut progress = Progress::start_at_the_beginning(&client);
-        tokio::select! {
-            done = progress.converged(&ours, None) => match done {
-                Ok(()) => eprintln!("edits are followed; Ctrl-C stops it and keeps its volumes"),
-                // Kept at it all the same: an edit may correct it.
-                Err(error) => eprintln!("stead: {error:#}"),
-            },
-            () = interrupt.recv() => return Ok(()),
-        }
         let projects: Vec<String> = ours.keys().cloned().collect();
-        follow(&layout, &projects, &mut progress, &mut interrupt).await
+        let hint = "edits are followed; Ctrl-C stops it and keeps its volumes";
+        follow(&layout, &projects, &mut progress, &mut interrupt, hint).await
     };
     tokio::select! {
         watched = watching => watched?,
@@ -175,12 +168,14 @@ async fn end(client: &Client, projects: Vec<String>) -> anyhow::Result<()> {
     progress.gone(&projects, false, None).await
 }
 
-/// Logs on standard output and progress on standard error, until interrupted.
+/// Logs on standard output and progress on standard error, until interrupted. `hint` is said once all is
+/// converged for the first time.
 async fn follow(
     layout: &Layout,
     projects: &[String],
     progress: &mut Progress<'_>,
     interrupt: &mut Interrupt,
+    hint: &str,
 ) -> anyhow::Result<()> {
     let mut follower = Follower::new(layout.state.join("logs"), projects, Vec::new());
     let show = Show {
@@ -189,11 +184,11 @@ async fn follow(
         colour: render::colour_out(),
         width: Cell::new(8),
     };
-    let mut said = Vec::new();
+    let mut told = Told::default();
     loop {
-        show.print(&follower.read())?;
         progress.show().await?;
-        complain(progress, projects, &mut said).await?;
+        told.look(progress, projects, hint).await?;
+        show.print(&follower.read())?;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = interrupt.recv() => return Ok(()),
@@ -201,28 +196,58 @@ async fn follow(
     }
 }
 
-/// What fails, and errors of an edit, each time they change.
-async fn complain(
-    progress: &mut Progress<'_>,
-    projects: &[String],
-    said: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let mut all: Vec<Project> = progress.client().get("/v1/status").await?;
-    all.retain(|project| projects.contains(&project.project));
-    all.iter().for_each(|project| progress.complain(project, false));
-    let now: Vec<String> = all
-        .iter()
-        .flat_map(|project| {
-            let kept = |condition: &Condition| condition.message.ends_with(LAST_GOOD);
-            let kept = project.conditions.iter().any(kept).then(|| LAST_GOOD.to_owned());
-            project.diagnostics.iter().map(shown).chain(kept)
-        })
-        .collect();
-    if now != *said {
-        now.iter().for_each(|line| eprintln!("{line}"));
-        *said = now;
+/// What was said about the projects of `up`.
+#[derive(Default)]
+struct Told {
+    /// The revision that was last said to be converged.
+    converged: BTreeMap<String, Option<String>>,
+    /// Errors and warnings of the manifests.
+    diagnostics: Vec<String>,
+    hinted: bool,
+}
+
+impl Told {
+    async fn look(
+        &mut self,
+        progress: &mut Progress<'_>,
+        projects: &[String],
+        hint: &str,
+    ) -> anyhow::Result<()> {
+        let mut all: Vec<Project> = progress.client().get("/v1/status").await?;
+        all.retain(|project| projects.contains(&project.project));
+        for project in &all {
+            // Afterwards a process that ends is told by its restart.
+            progress.complain(project, !self.hinted);
+            let applied = project.revision.applied.clone();
+            if is_converged(project) && self.converged.get(&project.project) != Some(&applied) {
+                self.converged.insert(project.project.clone(), applied);
+                progress.show().await?;
+                progress.report(&project.project).await?;
+            }
+        }
+        if !self.hinted && self.converged.len() == projects.len() {
+            self.hinted = true;
+            eprintln!("{hint}");
+        }
+        self.complain(&all);
+        Ok(())
     }
-    Ok(())
+
+    /// Errors of an edit, each time they change.
+    fn complain(&mut self, all: &[Project]) {
+        let now: Vec<String> = all
+            .iter()
+            .flat_map(|project| {
+                let kept = |condition: &Condition| condition.message.ends_with(LAST_GOOD);
+                let kept = project.conditions.iter().any(kept).then(|| LAST_GOOD.to_owned());
+                project.diagnostics.iter().map(shown).chain(kept)
+            })
+            .collect();
+        if now != self.diagnostics {
+            now.iter().for_each(|line| eprintln!("{line}"));
+            self.diagnostics = now;
+        }
+    }
 }
 
 /// With the source line and a caret, as everywhere: the file is on this host.
