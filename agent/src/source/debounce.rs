@@ -1,9 +1,12 @@
 //! When to look again after an event: at once where something is complete, otherwise after quiet.
 
-/// Quiet before an incomplete change is looked at, and the least time between two looks.
+/// Quiet before an incomplete change is looked at.
 const QUIET: u64 = 100;
 /// The longest that a stream of incomplete changes puts a look off.
 const CAP: u64 = 1000;
+/// Between a look and the one that follows it closely: doubles from look to look, up to [`QUIET`]. Short
+/// at first, for a file is often renamed into place right after it was closed under another name.
+const GAP: u64 = 5;
 
 /// Pure; times in milliseconds of any one clock.
 #[derive(Debug, Default)]
@@ -11,7 +14,8 @@ pub struct Debounce {
     first: Option<u64>,
     last: u64,
     urgent: bool,
-    looked: Option<u64>,
+    /// When was the last look, and how long after it the next may follow.
+    looked: Option<(u64, u64)>,
 }
 
 impl Debounce {
@@ -26,15 +30,19 @@ impl Debounce {
     pub fn due(&self) -> Option<u64> {
         let first = self.first?;
         Some(if self.urgent {
-            self.looked.map_or(first, |looked| first.max(looked + QUIET))
+            self.looked.map_or(first, |(looked, gap)| first.max(looked + gap))
         } else {
             (self.last + QUIET).min(first + CAP)
         })
     }
 
     pub fn looked(&mut self, now: u64) {
+        let gap = match self.looked {
+            Some((looked, gap)) if now < looked + gap + QUIET => (gap * 2).min(QUIET),
+            _ => GAP,
+        };
         *self = Debounce {
-            looked: Some(now),
+            looked: Some((now, gap)),
             ..Debounce::default()
         };
     }
@@ -54,12 +62,26 @@ mod tests {
         assert_eq!(debounce.due(), Some(1000), "now");
         debounce.looked(1006);
         assert_eq!(debounce.due(), None);
-        debounce.event(true, 1010);
-        debounce.event(true, 1020);
-        assert_eq!(debounce.due(), Some(1106));
-        debounce.looked(1106);
+        debounce.event(true, 1007);
+        assert_eq!(
+            debounce.due(),
+            Some(1011),
+            "renamed into place after it was closed"
+        );
+        let mut gaps = Vec::new();
+        for _ in 0..8 {
+            let now = debounce.due().unwrap();
+            debounce.looked(now);
+            debounce.event(true, now + 1);
+            gaps.push(debounce.due().unwrap() - now);
+        }
+        assert_eq!(gaps, [10, 20, 40, 80, 100, 100, 100, 100]);
+        debounce.looked(2000);
         debounce.event(true, 5000);
         assert_eq!(debounce.due(), Some(5000));
+        debounce.looked(5000);
+        debounce.event(true, 5001);
+        assert_eq!(debounce.due(), Some(5005), "after quiet it begins anew");
     }
 
     #[test]

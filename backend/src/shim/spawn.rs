@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -20,6 +20,10 @@ use super::{
     client::{Client, ClientError},
 };
 use crate::{cgroup, names};
+
+/// Nobody has taken a shim for so long before the pool is filled again: the processors belong to what is
+/// being started.
+const CALM: Duration = Duration::from_millis(100);
 
 /// Keeps `ready` idle shims, refilled by a thread of its own.
 pub struct Pool {
@@ -40,6 +44,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Client>,
+    /// When a shim was last asked for.
+    taken: Option<Instant>,
     /// To be reaped when they end.
     children: Vec<Child>,
     stop: bool,
@@ -76,7 +82,11 @@ impl Pool {
     /// # Errors
     /// A new one cannot be started.
     pub fn take(&self) -> Result<Client, ClientError> {
-        let ready = self.shared.lock().ready.pop_front();
+        let ready = {
+            let mut state = self.shared.lock();
+            state.taken = Some(Instant::now());
+            state.ready.pop_front()
+        };
         self.shared.changed.notify_all();
         match ready {
             Some(client) => Ok(client),
@@ -111,6 +121,11 @@ impl Shared {
             state
                 .children
                 .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            let calm = state.taken.map_or(CALM, |taken| taken.elapsed());
+            if state.ready.len() < self.wanted && calm < CALM {
+                state = self.wait(state, CALM - calm);
+                continue;
+            }
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();
@@ -125,12 +140,13 @@ impl Shared {
                 }
             }
             // Woken by a take; children that ended are reaped now and then.
-            state = self
-                .changed
-                .wait_timeout(state, Duration::from_secs(1))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.wait(state, Duration::from_secs(1));
         }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, at_most: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, at_most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn start(&self) -> Result<Client, ClientError> {
