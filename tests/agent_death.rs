@@ -87,7 +87,7 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         "{report:?}"
     );
     let numbers = logged(host);
-    assert!(numbers.len() > 100, "{}", numbers.len());
+    assert!(numbers.len() > 5 * count, "{}", numbers.len());
     gapless(&numbers);
 }
 

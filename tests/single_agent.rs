@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::CommandExt, process::Command};
 
-use crate::host::{Host, compose};
+use crate::host::{Host, PATIENCE, compose};
 
 #[test]
 fn a_second_agent_says_who_holds_the_root_and_ends() {

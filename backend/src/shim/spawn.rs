@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io,
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -40,8 +40,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Client>,
-    /// To be reaped when they end.
-    children: Vec<Child>,
+    /// To be reaped when they end, and their leaves removed.
+    children: Vec<(Child, PathBuf)>,
     stop: bool,
 }
 
@@ -76,7 +76,12 @@ impl Pool {
     /// # Errors
     /// A new one cannot be started.
     pub fn take(&self) -> Result<Client, ClientError> {
-        let ready = self.shared.lock().ready.pop_front();
+        let ready = {
+            let mut state = self.shared.lock();
+            // One that was killed while it waited is no use.
+            state.ready.retain(|client| !client.hung_up());
+            state.ready.pop_front()
+        };
         self.shared.changed.notify_all();
         match ready {
             Some(client) => Ok(client),
@@ -97,6 +102,26 @@ impl Drop for Pool {
         if let Some(thread) = self.refill.take() {
             let _ = thread.join();
         }
+        self.shared.lock().reap();
+        // Had the last to leave been killed, these would stay. Nobody is on the way into a leaf now.
+        let _ = sweep_leaves(&self.shared.idle);
+        let _ = fs::remove_dir(&self.shared.idle);
+        if let Some(own) = self.shared.idle.parent() {
+            let _ = fs::remove_dir(own);
+        }
+    }
+}
+
+impl State {
+    /// A shim removes its leaf when it ends, unless it was killed. A leaf in use cannot be removed.
+    fn reap(&mut self) {
+        self.children.retain_mut(|(child, leaf)| {
+            let lives = matches!(child.try_wait(), Ok(None));
+            if !lives {
+                let _ = fs::remove_dir(leaf);
+            }
+            lives
+        });
     }
 }
 
@@ -108,9 +133,8 @@ impl Shared {
     fn refill(&self) {
         let mut state = self.lock();
         while !state.stop {
-            state
-                .children
-                .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            state.reap();
+            state.ready.retain(|client| !client.hung_up());
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();
@@ -138,11 +162,11 @@ impl Shared {
         let leaf = self.idle.join(format!("{}-{number}", std::process::id()));
         let (ours, theirs) = UnixStream::pair()?;
         let errors = match &self.errors {
-            Some(path) => Stdio::from(File::options().create(true).append(true).open(path)?),
+            Some(path) => Stdio::from(File::options().create(true).append(true).mode(0o600).open(path)?),
             None => Stdio::null(),
         };
         let child = spawn(&self.program, &leaf, theirs, errors)?;
-        self.lock().children.push(child);
+        self.lock().children.push((child, leaf));
         let client = Client::new(ours)?;
         Ok(client)
     }
@@ -168,8 +192,11 @@ fn spawn(program: &Path, leaf: &Path, socket: UnixStream, errors: Stdio) -> io::
 /// # Errors
 /// As rmdir(2), except that a leaf in use is left.
 pub fn sweep(mark: &str) -> io::Result<()> {
-    let idle = cgroup::root()?.join(names::cgroup(mark)).join("idle");
-    let Ok(entries) = fs::read_dir(&idle) else {
+    sweep_leaves(&cgroup::root()?.join(names::cgroup(mark)).join("idle"))
+}
+
+fn sweep_leaves(idle: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(idle) else {
         return Ok(());
     };
     for entry in entries {
