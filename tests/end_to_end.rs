@@ -8,6 +8,7 @@ mod host;
 mod agent_death;
 mod bad_manifests;
 mod config;
+mod contract;
 mod edit;
 mod examples;
 mod exec_logs;

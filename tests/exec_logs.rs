@@ -60,6 +60,26 @@ fn exec_runs_as_the_service_does_and_its_status_is_the_commands() {
 }
 
 #[test]
+fn exec_with_a_terminal_gives_one_of_the_size_of_the_callers() {
+    let Some(host) = prepared("exec-terminal", "exec sleep 1000000") else {
+        return;
+    };
+    // script(1) is in every Debian, and makes a terminal.
+    let line = format!(
+        "stty rows 33 cols 77; {} --root {} exec -t box -- sh -c 'busybox stty size; tty; exit 7'",
+        Host::binary().display(),
+        host.root.display()
+    );
+    let reply = host.tool_reply("script", &["-qec", &line, "/dev/null"]);
+    assert_eq!(reply.code, 7, "{reply:?}");
+    assert!(reply.stdout.contains("33 77"), "{reply:?}");
+    assert!(reply.stdout.contains("/dev/"), "{reply:?}");
+    let without = host.stead(&["exec", "-t", "box", "--", "true"]);
+    assert_eq!(without.code, 64, "{without:?}");
+    host.finish();
+}
+
+#[test]
 fn exec_passes_standard_input() {
     let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else {
         return;

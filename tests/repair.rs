@@ -11,7 +11,7 @@ const SHOP: &str = r#"services:
   asker: { image: builtin:hello, ports: ["18501:8080"] }
 "#;
 
-/// Long enough for a debug build; the issue at hand is 2 s.
+/// Long enough for a debug build; the promise is 2 s.
 const REPAIR: Duration = Duration::from_secs(2);
 
 /// From outside, from the host by loopback, and from service to service by name.

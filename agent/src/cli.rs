@@ -6,10 +6,12 @@ mod config;
 mod doctor;
 mod down;
 mod exec;
+mod known;
 mod logs;
 mod plan;
 mod progress;
 mod ps;
+mod shell;
 mod status;
 mod up;
 mod version;
@@ -17,10 +19,20 @@ mod version;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use backend::layout::Layout;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 
-use crate::{client::Client, exit, logging};
+use crate::{
+    client::Client,
+    exit,
+    logging::{self, Speaker},
+};
+
+const AFTER: &str = "\
+Exit status: 0 done; 1 failed, with the reason; 2 `plan` and `doctor`: there is something to do;
+64 wrong usage; 69 no agent answers; 124 the time ran out. `exec`: that of its command.
+
+Start with `stead up examples/hello`, or `stead doctor` to see what this host can do.";
 
 /// Keeps a Linux host in the state a directory of Compose files describes.
 #[derive(Debug, Parser)]
@@ -28,7 +40,9 @@ use crate::{client::Client, exit, logging};
     name = "stead",
     version,
     subcommand_required = true,
-    arg_required_else_help = false
+    arg_required_else_help = false,
+    disable_help_subcommand = true,
+    after_help = AFTER
 )]
 struct Arguments {
     #[command(flatten)]
@@ -94,11 +108,21 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
+            // Without a verb: what there is to choose from.
+            if error.kind() == ErrorKind::MissingSubcommand {
+                eprint!("{}", Arguments::command().render_help());
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    logging::start(arguments.global.verbose, matches!(arguments.verb, Verb::Agent(_)));
+    let speaker = match arguments.verb {
+        Verb::Agent(_) => Speaker::Daemon,
+        Verb::Up(_) => Speaker::Up,
+        _ => Speaker::Command,
+    };
+    logging::start(arguments.global.verbose, speaker);
     match run(arguments) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -186,8 +210,16 @@ fn absolute(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     paths
         .iter()
         .map(|path| {
-            std::fs::canonicalize(path)
-                .map_err(|error| anyhow::anyhow!("there is no project at {}: {error}", path.display()))
+            std::fs::canonicalize(path).map_err(|error| {
+                let why = match error.kind() {
+                    std::io::ErrorKind::NotFound => "there is nothing".to_owned(),
+                    _ => error.to_string(),
+                };
+                anyhow::anyhow!(
+                    "there is no project at {}: {why}; name a Compose file or a directory that has one",
+                    path.display()
+                )
+            })
         })
         .collect()
 }

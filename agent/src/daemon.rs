@@ -238,6 +238,7 @@ struct Reader {
     /// Open for writing somewhere, not to be read yet.
     writing: BTreeSet<PathBuf>,
     debounce: Debounce,
+    incomplete: Option<String>,
     start: Instant,
     read_at: Instant,
 }
@@ -266,6 +267,7 @@ impl Reader {
             watcher: Watcher::start(hints),
             writing: BTreeSet::new(),
             debounce: Debounce::default(),
+            incomplete: None,
             start: Instant::now(),
             read_at: Instant::now(),
         })
@@ -373,7 +375,13 @@ impl Reader {
                 "inotify does not see everything, so the manifests are polled every 5 s; raise fs.inotify.max_user_watches or max_user_instances"
             );
         }
-        if let Some(why) = &report.incomplete {
+        // Said when it begins, not at each of the readings that follow every second.
+        let before = std::mem::replace(&mut self.incomplete, report.incomplete.clone());
+        if let Some(why) = report
+            .incomplete
+            .as_ref()
+            .filter(|why| before.as_ref() != Some(*why))
+        {
             tracing::error!(
                 why,
                 "nothing is removed until this directory is back, or accepted with SIGHUP"

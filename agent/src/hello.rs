@@ -1,7 +1,7 @@
 //! `builtin:hello`, the demonstration image: a small HTTP server that shows what stead gave it.
 //!
 //! ```text
-//!   hello                        serve HTTP on $PORT (8080)
+//!   hello                        serve HTTP on $PORT (8080); with $GREETING, say it
 //!   hello --probe URL            exit 0 if URL answers with 2xx, else 1
 //!   hello --call URL [SECONDS]   call URL again and again (every second) and log each answer
 //!   hello --crash SECONDS        exit 1 after so long
@@ -144,7 +144,8 @@ fn portrait() -> String {
         (visits, Some(why)) => format!("{visits} (not kept: {why})"),
     };
     format!(
-        "name: {name}\naddresses: {addresses}\nvisits: {visits}\npid: {pid}\n",
+        "{greeting}name: {name}\naddresses: {addresses}\nvisits: {visits}\npid: {pid}\n",
+        greeting = env::var("GREETING").map_or(String::new(), |greeting| format!("greeting: {greeting}\n")),
         name = name(),
         addresses = addresses().join(" "),
         pid = std::process::id(),

@@ -16,6 +16,7 @@ use reconciler::{key::InstanceKey, port::Backend};
 
 pub use backend::{
     doctor::{Finding, Verdict, check},
+    logs::reader::{Line as LogLine, Reader as LogReader},
     shim::client::ClientError as ExecError,
 };
 

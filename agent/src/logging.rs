@@ -4,15 +4,24 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// `STEAD_LOG` (tracing's filter syntax) wins over `-v`. `daemon`: one level more, and JSON with
-/// `STEAD_LOG_FORMAT=json`.
-pub fn start(verbose: u8, daemon: bool) {
-    let level = match verbose + u8::from(daemon) {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+/// Who speaks: what goes without saying differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// An agent with a progress of its own, which tells what fails better.
+    Up,
+    Command,
+    Daemon,
+}
+
+/// `STEAD_LOG` (tracing's filter syntax) wins over `-v`; `STEAD_LOG_FORMAT=json` for programs.
+pub fn start(verbose: u8, speaker: Speaker) {
+    let least = match speaker {
+        Speaker::Up => 0,
+        Speaker::Command => 1,
+        Speaker::Daemon => 2,
     };
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let level = levels[usize::from(verbose.saturating_add(least)).min(levels.len() - 1)];
     let filter = EnvFilter::try_from_env("STEAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_writer(stderr)

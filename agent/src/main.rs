@@ -11,7 +11,6 @@ mod host;
 mod intake;
 mod journal;
 mod logging;
-mod logs;
 mod planning;
 mod render;
 mod source;

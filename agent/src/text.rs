@@ -6,4 +6,6 @@ pub use model::{
     project_name, revision,
     source::Disk,
 };
-pub use reconciler::plan::{hash as plan_hash, json as plan_json, render as plan_text};
+pub use reconciler::plan::{
+    because, hash as plan_hash, json as plan_json, line as plan_line, render as plan_text, word,
+};

@@ -46,7 +46,7 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Loads one project from its Compose file (several: issue of the merge rules).
+/// Loads one project from its Compose file ; several files of one project are an error today.
 pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Loaded {
     let mut loading = Loading {
         sources,

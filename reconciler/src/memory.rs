@@ -1,6 +1,9 @@
 //! What happened before: failures, so that the next try waits, and changes that are half way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::{Discriminant, discriminant},
+};
 
 use crate::{
     backoff,
@@ -37,6 +40,8 @@ pub struct Failed {
     pub again: Again,
     /// As [`crate::port::ActionError::field`].
     pub field: Option<&'static str>,
+    /// Which kind of action failed, where it was one.
+    pub action: Option<Discriminant<Action>>,
 }
 
 /// When the next try may be.
@@ -70,6 +75,7 @@ impl Memory {
                 attempts: attempts.saturating_add(1),
                 again,
                 field: None,
+                action: None,
             },
         );
     }
@@ -107,7 +113,12 @@ impl Memory {
 
     /// A step ended well.
     pub fn done(&mut self, step: &Step) {
-        self.succeed(&step.key);
+        // What is done on the way to the step that fails, again and again, is no success.
+        let failed = self.failures.get(&step.key).and_then(|failed| failed.action);
+        let on_the_way = failed.is_some_and(|failed| failed != discriminant(&step.action));
+        if step.completes.is_some() || !on_the_way {
+            self.succeed(&step.key);
+        }
         if step.completes.is_some() {
             self.begun.remove(&step.key);
         }
@@ -149,5 +160,48 @@ impl Memory {
             Again::At(until) => now.boot < until,
             Again::AfterChange | Again::Never => true,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{InstanceKey, Slot};
+
+    #[test]
+    fn a_step_on_the_way_is_no_success_of_the_one_that_fails() {
+        let instance = InstanceKey {
+            project: "shop".into(),
+            service: "web".into(),
+            index: 1,
+            slot: Slot::A,
+        };
+        let key = Key::Instance(instance.clone());
+        let step = |action, completes| Step {
+            id: 1,
+            key: key.clone(),
+            action,
+            cause: crate::plan::step::Cause {
+                field: "services.web".into(),
+                old: None,
+                new: None,
+                span: None,
+            },
+            completes,
+            after: Vec::new(),
+        };
+        let failing = Action::StopContainer(instance.clone());
+        let mut memory = Memory::default();
+        for attempts in 1..=3 {
+            let now = Now::default();
+            memory.fail(key.clone(), "the port is taken".into(), Retry::Again, now);
+            if let Some(failed) = memory.failures.get_mut(&key) {
+                failed.action = Some(discriminant(&failing));
+            }
+            memory.done(&step(Action::RemoveSandbox(instance.clone()), None));
+            assert_eq!(memory.failures[&key].attempts, attempts);
+        }
+        memory.done(&step(failing, None));
+        assert!(memory.failures.is_empty());
     }
 }

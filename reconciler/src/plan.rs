@@ -28,7 +28,7 @@ use step::{Plan, Step};
 use verdict::{Case, Verdict};
 use wanted::Wants;
 
-pub use render::{hash, json, render};
+pub use render::{because, hash, json, line, render, word};
 
 /// Steps that were started and have not ended.
 pub type InFlight = Vec<Step>;

@@ -10,6 +10,7 @@ use crate::{Spread, milliseconds, wait_for_stamps};
 const ROUNDS: usize = 6;
 
 pub fn print(image: &Path, out: &Path, ours: Option<&Spread>) {
+    let name = format!("stead-bench-{}", std::process::id());
     println!("\n{:<24} {:>22}", "one service, cold", "ms p50 (p95)");
     if let Some(ours) = ours {
         line("stead", ours);
@@ -20,7 +21,7 @@ pub fn print(image: &Path, out: &Path, ours: Option<&Spread>) {
             continue;
         }
         let import = format!(
-            "tar -C {} -c . | {engine} import - stead-bench:latest",
+            "tar -C {} -c . | {engine} import - {name}:latest",
             image.display()
         );
         if !quietly(Command::new("sh").args(["-c", &import])) {
@@ -28,30 +29,24 @@ pub fn print(image: &Path, out: &Path, ours: Option<&Spread>) {
             continue;
         }
         // The first warms up.
-        let times = (0..=ROUNDS).map(|_| cold_start(engine, out)).skip(1).collect();
+        let times = (0..=ROUNDS)
+            .map(|_| cold_start(engine, &name, out))
+            .skip(1)
+            .collect();
         line(&format!("{engine} run -d"), &Spread::of(times));
-        quietly(Command::new(engine).args(["rmi", "-f", "stead-bench:latest"]));
+        quietly(Command::new(engine).args(["rmi", "-f", &name]));
     }
 }
 
-fn cold_start(engine: &str, out: &Path) -> f64 {
+fn cold_start(engine: &str, name: &str, out: &Path) -> f64 {
     for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
         let _ = std::fs::remove_file(entry.path());
     }
     let volume = format!("{}:/out", out.display());
     let start = milliseconds();
-    quietly(Command::new(engine).args([
-        "run",
-        "-d",
-        "--name",
-        "stead-bench",
-        "-v",
-        &volume,
-        "stead-bench:latest",
-        "/stamp",
-    ]));
+    quietly(Command::new(engine).args(["run", "-d", "--name", name, "-v", &volume, name, "/stamp"]));
     let stamps = wait_for_stamps(out, 1);
-    quietly(Command::new(engine).args(["rm", "-f", "stead-bench"]));
+    quietly(Command::new(engine).args(["rm", "-f", name]));
     stamps[0] - start
 }
 

@@ -1,16 +1,25 @@
-//! What the agent and its shims hold, with some services running.
+//! Some services running: what the agent and its shims hold, and how long `stead plan` takes.
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use crate::{
-    Bench,
+    Bench, ROUNDS, Spread,
     host::{Host, process},
+    row,
 };
 
 pub fn print(host: &Host, bench: &Bench, count: usize) {
     bench.forget();
     host.write_manifest("bench", &bench.manifest(count));
     host.converged("bench");
+    let plan = || {
+        let start = Instant::now();
+        host.stead_ok(&["plan"]);
+        start.elapsed().as_secs_f64() * 1000.0
+    };
+    let times = (0..ROUNDS).map(|_| plan()).collect();
+    let what = format!("`stead plan` of {count} unchanged, with an agent");
+    row(&what, &Spread::of(times), "-");
     let agent = kilobytes(host.agent_pid(), "status", "VmRSS:");
     let shims: Vec<u64> = host
         .ps()

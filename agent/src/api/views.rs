@@ -60,10 +60,22 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
                     || (&place.0, &place.1, place.2) != (&key.project, &key.service, key.index)
             });
             let place = (key.project.clone(), key.service.clone(), key.index, key.slot);
-            rows.insert(place, row(key, instance, status));
+            let mut row = row(key, instance, status);
+            if row.image.is_empty() {
+                row.image = image(key, report);
+            }
+            rows.insert(place, row);
         }
     }
     rows.into_values().collect()
+}
+
+/// As the manifest says.
+fn image(key: &InstanceKey, report: &Report) -> String {
+    let seen = report.projects.get(&key.project);
+    let project = seen.and_then(|seen| seen.project.as_ref());
+    let service = project.and_then(|project| project.services.get(&key.service));
+    service.map(|service| service.image.clone()).unwrap_or_default()
 }
 
 fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {
@@ -233,8 +245,16 @@ fn conditions(
         since,
     };
     let mut all = vec![match (seen, error) {
-        (Some(_), Some(error)) => {
-            let message = format!("{}; the last good version stays in force", error.message);
+        (Some(seen), Some(error)) => {
+            let message = match seen {
+                Seen {
+                    revision: None,
+                    project: Some(_),
+                    down: false,
+                    ..
+                } => format!("{}; {}", error.message, wire::LAST_GOOD),
+                _ => error.message.clone(),
+            };
             condition("ManifestValid", false, "Error", &message, None)
         }
         (Some(_), None) => condition("ManifestValid", true, "Loaded", "", None),

@@ -6,6 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// How the message about a bad manifest ends where an earlier version of it runs on.
+pub const LAST_GOOD: &str = "the last good version stays in force";
+
 /// One entry of `ps --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {

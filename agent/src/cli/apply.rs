@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Global, absolute, duration, print_json, progress};
+use super::{Global, absolute, duration, print_json, progress, shell};
 use crate::api::wire::{ApplyReply, ApplyRequest};
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ impl Apply {
             paths: absolute(&self.files)?,
             plan: self.plan.clone(),
         };
+        for note in shell::notes(&global.layout()?, &request.paths) {
+            eprintln!("{note}");
+        }
         let mut progress = progress::Progress::start(&client).await?;
         let reply: ApplyReply = client.post("/v1/apply", &request).await?;
         for diagnostic in &reply.diagnostics {

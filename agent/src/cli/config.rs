@@ -22,6 +22,7 @@ pub struct Config {
     /// Services of these profiles too; '*': all.
     #[arg(long = "profile", value_name = "PROFILE")]
     _profiles: Vec<String>,
+    /// How to print it.
     #[arg(long, value_enum, default_value = "yaml")]
     format: Format,
     /// Only check.

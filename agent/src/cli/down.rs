@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Global, duration, progress};
+use super::{Global, duration, known, progress};
 use crate::api::wire::{DownReply, DownRequest};
 
 #[derive(Debug, clap::Args)]
 pub struct Down {
+    /// As `stead status` names them.
     #[arg(required = true, value_name = "PROJECT")]
     projects: Vec<String>,
     /// Remove the named volumes and their data too.
@@ -20,8 +21,19 @@ pub struct Down {
 impl Down {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
         let client = global.client()?;
+        let mut projects = Vec::new();
+        for project in &self.projects {
+            if known::is_there(&client, project, self.volumes).await? {
+                projects.push(project.clone());
+            } else {
+                eprintln!("there is no project `{project}`: nothing to do");
+            }
+        }
+        if projects.is_empty() {
+            return Ok(0);
+        }
         let request = DownRequest {
-            projects: self.projects.clone(),
+            projects: projects.clone(),
             volumes: self.volumes,
         };
         let mut progress = progress::Progress::start(&client).await?;
@@ -29,9 +41,11 @@ impl Down {
         for note in &reply.notes {
             eprintln!("{note}");
         }
-        progress
-            .gone(&self.projects, self.volumes, Some(self.timeout))
-            .await?;
+        progress.gone(&projects, self.volumes, Some(self.timeout)).await?;
+        let stay = if self.volumes { "" } else { "; its volumes stay" };
+        for project in &projects {
+            eprintln!("{project} is gone{stay}");
+        }
         Ok(0)
     }
 }

@@ -20,6 +20,7 @@ pub struct Exec {
     /// uid[:gid] or names of the image; by default the container's own.
     #[arg(short, long, default_value = "")]
     user: String,
+    /// Where the command starts; by default where the container did.
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// KEY=VALUE, or KEY with the value it has here.
@@ -27,6 +28,7 @@ pub struct Exec {
     env: Vec<String>,
     /// PROJECT/SERVICE[/INDEX], or SERVICE where there is only one of that name.
     target: String,
+    /// The command and its arguments, after `--`.
     #[arg(required = true, last = true, value_name = "CMD")]
     command: Vec<String>,
 }

@@ -1,17 +1,25 @@
 //! `stead logs`: what services printed. Reads the files; needs no agent.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Global, duration, print};
 use crate::{
-    logs::{self, Line, Tail},
+    host::{LogLine, LogReader},
     render,
 };
 
 const EVERY: Duration = Duration::from_millis(100);
+
+/// One line of one instance.
+pub struct Line {
+    pub project: String,
+    /// `web-1`
+    pub instance: String,
+    pub line: LogLine,
+}
 
 #[derive(Debug, clap::Args)]
 pub struct Logs {
@@ -27,7 +35,9 @@ pub struct Logs {
     /// With the time of each line.
     #[arg(short, long)]
     timestamps: bool,
+    /// As `stead status` names it.
     project: String,
+    /// Only of these services.
     services: Vec<String>,
 }
 
@@ -60,7 +70,8 @@ impl Logs {
             );
         }
         if let Some(since) = self.since {
-            lines.retain(|(_, line)| line.time.parse::<Timestamp>().is_ok_and(|time| time >= since));
+            let later = |line: &LogLine| line.time.parse::<Timestamp>().is_ok_and(|time| time >= since);
+            lines.retain(|line| later(&line.line));
         }
         if let Some(count) = self.tail {
             lines = last(lines, count);
@@ -69,6 +80,7 @@ impl Logs {
             json: global.json,
             timestamps: self.timestamps,
             colour: render::colour_out(),
+            width: Cell::new(8),
         };
         show.print(&lines)?;
         if !self.follow {
@@ -82,15 +94,16 @@ impl Logs {
 }
 
 /// The last `count` of each instance, in the same order.
-fn last(lines: Vec<(String, Line)>, count: usize) -> Vec<(String, Line)> {
+fn last(lines: Vec<Line>, count: usize) -> Vec<Line> {
+    let instance = |line: &Line| (line.project.clone(), line.instance.clone());
     let mut left: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for (project, line) in &lines {
-        *left.entry((project.clone(), line.instance.clone())).or_default() += 1;
+    for line in &lines {
+        *left.entry(instance(line)).or_default() += 1;
     }
     lines
         .into_iter()
-        .filter(|(project, line)| {
-            let left = left.entry((project.clone(), line.instance.clone())).or_default();
+        .filter(|line| {
+            let left = left.entry(instance(line)).or_default();
             *left -= 1;
             *left < count
         })
@@ -102,22 +115,27 @@ pub struct Show {
     pub json: bool,
     pub timestamps: bool,
     pub colour: bool,
+    /// Of the widest name so far, so that lines stand below each other.
+    pub width: Cell<usize>,
 }
 
 impl Show {
-    pub fn print(&self, lines: &[(String, Line)]) -> anyhow::Result<()> {
-        let width = lines
-            .iter()
-            .map(|(_, line)| line.instance.len())
-            .max()
-            .unwrap_or(0)
-            .max(8);
+    pub fn print(&self, lines: &[Line]) -> anyhow::Result<()> {
+        let widths = lines.iter().map(|line| line.instance.len());
+        let width = widths.max().unwrap_or(0).max(self.width.get());
+        self.width.set(width);
         let mut text = String::new();
-        for (project, line) in lines {
+        for Line {
+            project,
+            instance,
+            line,
+        } in lines
+        {
+            let said = String::from_utf8_lossy(&line.text);
             if self.json {
                 let object = json!({
-                    "project": project, "instance": line.instance, "time": line.time,
-                    "stream": line.stream, "text": line.text,
+                    "project": project, "instance": instance, "time": line.time,
+                    "stream": line.stream, "text": said,
                 });
                 text.push_str(&format!("{object}\n"));
                 continue;
@@ -127,8 +145,8 @@ impl Show {
             } else {
                 String::new()
             };
-            let prefix = render::prefix(&line.instance, width, self.colour);
-            text.push_str(&format!("{prefix} {time}{}\n", line.text));
+            let prefix = render::prefix(instance, width, self.colour);
+            text.push_str(&format!("{prefix} {time}{said}\n"));
         }
         print(&text)
     }
@@ -139,7 +157,14 @@ pub struct Follower {
     logs: PathBuf,
     projects: Vec<String>,
     services: Vec<String>,
-    tails: Vec<(String, Tail)>,
+    /// By directory: `PROJECT/web-1a`.
+    tails: BTreeMap<PathBuf, Tail>,
+}
+
+struct Tail {
+    project: String,
+    instance: String,
+    reader: LogReader,
 }
 
 impl Follower {
@@ -148,37 +173,92 @@ impl Follower {
             logs,
             projects: projects.to_vec(),
             services,
-            tails: Vec::new(),
+            tails: BTreeMap::new(),
         }
     }
 
-    /// What came since, in the order of its times.
-    pub fn read(&mut self) -> Vec<(String, Line)> {
-        for project in &self.projects {
-            // A project that has not printed anything yet has no directory.
-            for tail in logs::instances(&self.logs, project).unwrap_or_default() {
-                let wanted =
-                    self.services.is_empty() || self.services.iter().any(|name| name == tail.service());
-                let known = self
-                    .tails
-                    .iter()
-                    .any(|(_, other)| other.directory() == tail.directory());
-                if wanted && !known {
-                    self.tails.push((project.clone(), tail));
+    /// What came since, up to now, in the order of its times.
+    pub fn read(&mut self) -> Vec<Line> {
+        self.look();
+        // A service may print faster than anybody reads.
+        let now = format!("{:.9}", Timestamp::now());
+        let mut lines = Vec::new();
+        for tail in self.tails.values_mut() {
+            // Removed in this moment: the next look has it or does not.
+            while let Ok(Some(line)) = tail.reader.next_line() {
+                let last = line.time > now;
+                lines.push(Line {
+                    project: tail.project.clone(),
+                    instance: tail.instance.clone(),
+                    line,
+                });
+                if last {
+                    break;
                 }
             }
         }
-        let mut lines = Vec::new();
-        for (project, tail) in &mut self.tails {
-            // Removed in this moment: the next look has it or does not.
-            lines.extend(
-                tail.read()
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|line| (project.clone(), line)),
-            );
-        }
-        lines.sort_by(|a, b| a.1.time.cmp(&b.1.time));
+        lines.sort_by(|a, b| a.line.time.cmp(&b.line.time));
         lines
+    }
+
+    fn look(&mut self) {
+        for project in &self.projects {
+            // A project that has not printed anything yet has no directory.
+            for entry in fs::read_dir(self.logs.join(project))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                // `web-1a` is shown as `web-1`: there is one of both slots at a time.
+                let instance = name.trim_end_matches(['a', 'b']);
+                let service = instance.rsplit_once('-').map_or(instance, |(service, _)| service);
+                let wanted = self.services.is_empty() || self.services.iter().any(|name| name == service);
+                if !wanted || self.tails.contains_key(&entry.path()) {
+                    continue;
+                }
+                if let Ok(reader) = LogReader::open(&entry.path()) {
+                    let tail = Tail {
+                        project: project.clone(),
+                        instance: instance.to_owned(),
+                        reader,
+                    };
+                    self.tails.insert(entry.path(), tail);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_all_instances_come_in_order_and_later_instances_too() {
+        let logs = tempfile::tempdir().unwrap();
+        let write = |instance: &str, text: &str| {
+            let directory = logs.path().join("shop").join(instance);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("current.log"), text).unwrap();
+        };
+        write(
+            "web-1a",
+            "2025-1 stdout P be\n2025-1 stdout F gin\n2025-3 stderr F third\n",
+        );
+        write("db-1b", "2025-2 stdout F second\n");
+        let mut follower = Follower::new(logs.path().into(), &["shop".into()], Vec::new());
+        let mut read = || {
+            let show = |line: Line| format!("{} {}", line.instance, String::from_utf8_lossy(&line.line.text));
+            follower.read().into_iter().map(show).collect::<Vec<_>>()
+        };
+        assert_eq!(read(), ["web-1 begin", "db-1 second", "web-1 third"]);
+        write("job-1a", "2025-4 stdout F late\n");
+        assert_eq!(read(), ["job-1 late"]);
+        let mut one = Follower::new(logs.path().into(), &["shop".into()], vec!["db".into()]);
+        assert_eq!(one.read().len(), 1);
+        assert_eq!(last(one.read(), 1).len(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Global, absolute, print, print_json};
+use super::{Global, absolute, known, print, print_json};
 use crate::{
     api::wire::{PlanReply, PlanRequest},
     exit, planning,
@@ -26,9 +26,12 @@ impl Plan {
                 paths,
                 projects: self.projects.clone(),
             };
-            client.post("/v1/plan", &request).await?
+            let reply = client.post("/v1/plan", &request).await?;
+            if request.paths.is_empty() {
+                known::demand(&client, &self.projects).await?;
+            }
+            reply
         } else {
-            tracing::info!("no agent answers: this plan is made here, from a look of its own");
             let (layout, projects) = (global.layout()?, self.projects.clone());
             tokio::task::spawn_blocking(move || planning::in_process(&layout, &paths, &projects)).await??
         };

@@ -8,10 +8,11 @@ use std::{
 use anyhow::bail;
 
 use crate::{
-    api::wire::{Present, Project},
+    api::wire::{Instance, Port, Present, Project},
     client::{Client, encode},
     exit,
     journal::Numbered,
+    text,
 };
 
 /// Often enough that a start of 30 ms does not look like a long one.
@@ -21,19 +22,19 @@ pub struct Progress<'a> {
     client: &'a Client,
     /// The last journal entry that was shown.
     shown: u64,
-    /// Complaints that were shown: each once.
+    /// What was said about something that is not in force yet: each once, and anew after it was.
     said: BTreeSet<String>,
+    /// Of the widest key so far.
+    width: usize,
 }
 
 impl<'a> Progress<'a> {
     /// What was done before is not shown.
     pub async fn start(client: &'a Client) -> anyhow::Result<Self> {
         let before: Vec<Numbered> = client.get("/v1/journal").await?;
-        Ok(Progress {
-            client,
-            shown: before.last().map_or(0, |entry| entry.number),
-            said: BTreeSet::new(),
-        })
+        let mut progress = Progress::start_at_the_beginning(client);
+        progress.shown = before.last().map_or(0, |entry| entry.number);
+        Ok(progress)
     }
 
     /// All that the agent has done since it started is shown.
@@ -42,6 +43,8 @@ impl<'a> Progress<'a> {
             client,
             shown: 0,
             said: BTreeSet::new(),
+            // Few keys are longer: most lines stand in line with each other.
+            width: 30,
         }
     }
 
@@ -49,24 +52,24 @@ impl<'a> Progress<'a> {
         self.client
     }
 
-    /// Shows what was done since.
+    /// Shows what was done since. What failed is told by the state of its project, with its place.
     pub async fn show(&mut self) -> anyhow::Result<()> {
-        let entries: Vec<Numbered> = self
-            .client
-            .get(&format!("/v1/journal?after={}", self.shown))
-            .await?;
-        for Numbered { number, entry } in entries {
-            self.shown = number;
-            let what = entry.change.map_or_else(
-                || "restart".to_owned(),
-                |class| format!("{class:?}").to_lowercase(),
-            );
-            match entry.error {
-                None => eprintln!("{}  {what}  ({})", entry.key, entry.cause.field),
-                Some(error) => eprintln!("{}  {what}  failed: {error}", entry.key),
-            }
+        let path = format!("/v1/journal?after={}", self.shown);
+        let entries: Vec<Numbered> = self.client.get(&path).await?;
+        self.shown = entries.last().map_or(self.shown, |entry| entry.number);
+        let done: Vec<&Numbered> = entries.iter().filter(|done| done.entry.error.is_none()).collect();
+        for Numbered { entry, .. } in &done {
+            self.width = self.width.max(entry.key.len());
+        }
+        for Numbered { entry, .. } in done {
+            let why = text::because(entry.change, &entry.key, &entry.cause);
+            self.line(entry.change.map_or("restart", text::word), &entry.key, &why);
         }
         Ok(())
+    }
+
+    fn line(&self, word: &str, key: &str, why: &str) {
+        eprint!("{}", text::plan_line(word, key, self.width, why));
     }
 
     /// Until each project has its revision in force.
@@ -87,16 +90,16 @@ impl<'a> Progress<'a> {
                 .iter()
                 .filter(|project| wanted.contains_key(&project.project))
                 .collect();
-            let done = |project: &&Project| {
-                project.state == "converged"
-                    && project.revision.applied.as_ref() == wanted.get(&project.project)
-            };
-            if mine.len() == wanted.len() && mine.iter().all(done) {
-                return self.show().await;
+            if mine.len() == wanted.len() && mine.iter().all(|project| is_converged(project)) {
+                self.show().await?;
+                for project in wanted.keys() {
+                    self.report(project).await?;
+                }
+                return Ok(());
             }
             for project in &mine {
-                self.complain(project);
-                if is_stuck(project, wanted) {
+                self.complain(project, true);
+                if is_stuck(project) {
                     self.show().await?;
                     bail!(
                         "{} is degraded; correct what is said above, stead goes on by itself",
@@ -130,15 +133,32 @@ impl<'a> Progress<'a> {
         self.show().await
     }
 
-    fn complain(&mut self, project: &Project) {
-        let waits = project
-            .conditions
-            .iter()
-            .filter(|condition| ["Waiting", "Failed"].contains(&&*condition.kind));
-        for condition in waits {
-            let text = format!("{}: {}", condition.reason, condition.message);
-            if self.said.insert(text.clone()) {
-                eprintln!("{text}");
+    /// `hello is converged: web at 127.0.0.1:8080`
+    pub async fn report(&self, project: &str) -> anyhow::Result<()> {
+        let path = format!("/v1/ps?project={}", encode(project));
+        let instances: Vec<Instance> = self.client.get(&path).await?;
+        let places: Vec<String> = instances.iter().flat_map(places).collect();
+        match places.as_slice() {
+            [] => eprintln!("{project} is converged"),
+            places => eprintln!("{project} is converged: {}", places.join(", ")),
+        }
+        Ok(())
+    }
+
+    /// What keeps a project from being as it should be. `waits`: also what it only waits for.
+    pub fn complain(&mut self, project: &Project, waits: bool) {
+        if project.state == "converged" {
+            let own = format!("{}\n", project.project);
+            self.said.retain(|said| !said.starts_with(&own));
+            return;
+        }
+        for (word, key, why) in reasons(project) {
+            if word == "waiting" && !waits {
+                continue;
+            }
+            if self.said.insert(format!("{}\n{key}\n{why}", project.project)) {
+                self.width = self.width.max(key.len());
+                self.line(word, key, why);
             }
         }
     }
@@ -154,8 +174,96 @@ impl<'a> Progress<'a> {
 }
 
 /// Tried, failed, and no further attempt is planned.
-fn is_stuck(project: &Project, wanted: &BTreeMap<String, String>) -> bool {
+fn is_stuck(project: &Project) -> bool {
     project.state == "degraded"
         && project.next_attempt.is_none()
-        && project.revision.tried.as_ref() == wanted.get(&project.project)
+        && project.revision.tried.is_some()
+        && project.revision.tried == project.revision.seen
+}
+
+/// What the manifest says now is in force. It may say something else than when the wait began.
+pub fn is_converged(project: &Project) -> bool {
+    let revision = &project.revision;
+    project.state == "converged" && revision.applied.is_some() && revision.applied == revision.seen
+}
+
+/// What fails, then what waits for something else: a word, of what, and why.
+pub fn reasons(project: &Project) -> Vec<(&'static str, &str, &str)> {
+    let of = |kind: &str| {
+        let kind = kind.to_owned();
+        let all = project.conditions.iter();
+        all.filter(move |condition| condition.kind == kind)
+    };
+    let failed: BTreeSet<&str> = of("Failed").map(|condition| condition.reason.as_str()).collect();
+    // A manifest that was never good is told by its diagnostics.
+    let failures = of("Failed").filter(|condition| condition.reason != project.project);
+    let failures = failures.map(|condition| ("failed", &*condition.reason, untried(&condition.message)));
+    // What failed waits for its next attempt, too.
+    let waiting = of("Waiting").filter(|condition| !failed.contains(&*condition.reason));
+    let waiting = waiting.map(|condition| ("waiting", &*condition.reason, &*condition.message));
+    failures.chain(waiting).collect()
+}
+
+/// Without the count of attempts, which would make another message of each.
+fn untried(message: &str) -> &str {
+    match message.rsplit_once(" (attempt ") {
+        Some((message, _)) => message,
+        None => message,
+    }
+}
+
+/// Where a client reaches an instance.
+fn places(instance: &Instance) -> Vec<String> {
+    let place = |port: &Port| {
+        let address = match port.host_ip.as_str() {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "[::1]",
+            other => other,
+        };
+        let protocol = match port.protocol.as_str() {
+            "tcp" => String::new(),
+            other => format!("/{other}"),
+        };
+        format!("{} at {address}:{}{protocol}", instance.service, port.published)
+    };
+    instance.ports.iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wire::Condition;
+
+    #[test]
+    fn a_failure_is_told_once_and_before_what_waits_for_it() {
+        let condition = |kind: &str, reason: &str, message: &str| Condition {
+            kind: kind.into(),
+            status: true,
+            reason: reason.into(),
+            message: message.into(),
+            since: None,
+        };
+        let web = "container shop/web/1a";
+        let project = Project {
+            project: "shop".into(),
+            source: None,
+            state: "degraded".into(),
+            conditions: vec![
+                condition("Waiting", web, "the port is taken"),
+                condition("Waiting", "container shop/api/1a", "after web is healthy"),
+                condition("Failed", web, "/m/shop.yaml:4:5: the port is taken (attempt 3)"),
+                condition("Failed", "shop", "the manifest was never good"),
+            ],
+            revision: Default::default(),
+            next_attempt: None,
+            diagnostics: Vec::new(),
+        };
+        assert_eq!(
+            reasons(&project),
+            [
+                ("failed", web, "/m/shop.yaml:4:5: the port is taken"),
+                ("waiting", "container shop/api/1a", "after web is healthy"),
+            ]
+        );
+    }
 }

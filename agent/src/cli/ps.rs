@@ -1,10 +1,11 @@
 //! `stead ps`: the instances.
 
-use super::{Global, print, print_json};
+use super::{Global, known, print, print_json};
 use crate::{api::wire::Instance, client::encode, render};
 
 #[derive(Debug, clap::Args)]
 pub struct Ps {
+    /// Only this one.
     project: Option<String>,
     /// Also those that have ended for good.
     #[arg(short, long)]
@@ -21,6 +22,9 @@ impl Ps {
             .client()?
             .get(&format!("/v1/ps{}", query.unwrap_or_default()))
             .await?;
+        if rows.is_empty() {
+            known::demand(&global.client()?, self.project.as_slice()).await?;
+        }
         rows.retain(|row| self.all || row.state != "exited");
         if global.json {
             print_json(&rows)?;

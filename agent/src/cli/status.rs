@@ -1,14 +1,15 @@
 //! `stead status`: how far each project is, and what it waits for.
 
-use super::{Global, print, print_json};
+use super::{Global, known, print, print_json, progress::reasons};
 use crate::{
-    api::wire::{Diagnostic, Project},
+    api::wire::{Condition, Diagnostic, LAST_GOOD, Project},
     client::encode,
     render,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Status {
+    /// Only this one.
     project: Option<String>,
 }
 
@@ -22,6 +23,9 @@ impl Status {
             .client()?
             .get(&format!("/v1/status{}", query.unwrap_or_default()))
             .await?;
+        if let Some(project) = self.project.as_ref().filter(|_| rows.is_empty()) {
+            return Err(known::no_project(project));
+        }
         if global.json {
             print_json(&rows)?;
         } else {
@@ -69,19 +73,26 @@ fn text(rows: &[Project], colour: bool) -> String {
 /// What stands behind the state, one a line.
 fn notes(row: &Project) -> String {
     let mut text = String::new();
-    for condition in row
-        .conditions
-        .iter()
-        .filter(|condition| !condition.message.is_empty())
-    {
-        let what = condition.kind.to_lowercase();
-        // The diagnostics below say it better.
-        if what != "manifestvalid" || row.diagnostics.is_empty() {
-            text.push_str(&format!("  {what} {}: {}\n", condition.reason, condition.message));
+    for condition in &row.conditions {
+        // The diagnostics below say what is wrong with the manifest; a line of its own is for the rest.
+        let own = match condition.kind.as_str() {
+            "ManifestValid" => row.diagnostics.is_empty(),
+            "Waiting" | "Failed" => false,
+            _ => true,
+        };
+        if own && !condition.message.is_empty() {
+            text.push_str(&format!("  {}\n", condition.message));
         }
+    }
+    for (word, key, why) in reasons(row) {
+        text.push_str(&format!("  {word:<8} {key}: {why}\n"));
     }
     for diagnostic in &row.diagnostics {
         text.push_str(&format!("{}\n", line(diagnostic)));
+    }
+    let kept = |condition: &Condition| condition.message.ends_with(LAST_GOOD);
+    if !row.diagnostics.is_empty() && row.conditions.iter().any(kept) {
+        text.push_str(&format!("  {LAST_GOOD}\n"));
     }
     if text.is_empty() {
         text

@@ -1,6 +1,7 @@
 //! `stead up`: keep a path converged in the foreground, or hand it to the agent that runs.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -10,6 +11,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use backend::layout::Layout;
+use model::{
+    diagnostic::{Severity, Span},
+    source::Sources,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -18,12 +23,17 @@ use tokio::{
 use super::{
     Global, absolute, doctor,
     logs::{Follower, Show},
-    progress::Progress,
+    progress::{Progress, is_converged},
+    shell,
 };
 use crate::{
-    api::wire::{ApplyReply, ApplyRequest, EndRequest, PlanRequest, Project},
+    api::wire::{
+        ApplyReply, ApplyRequest, Condition, Diagnostic, EndRequest, LAST_GOOD, PlanRequest, Project,
+    },
     client::Client,
     daemon, exit, host, render,
+    source::directory,
+    text,
 };
 
 /// How long an agent may take until it answers.
@@ -44,6 +54,7 @@ impl Up {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
         daemon::demand_root(&with_sudo())?;
         let path = absolute(std::slice::from_ref(&self.path))?;
+        directory::at(&path[0]).with_context(|| format!("there is no project at {}", path[0].display()))?;
         let layout = global.layout()?;
         let client = Client::new(&layout);
         let running = client.answers().await;
@@ -56,6 +67,9 @@ impl Up {
         if !running {
             leave_agent_behind(&layout, global, &client).await?;
         }
+        for note in shell::notes(&layout, &path) {
+            eprintln!("{note}");
+        }
         let mut progress = Progress::start(&client).await?;
         let request = ApplyRequest {
             paths: path,
@@ -66,12 +80,17 @@ impl Up {
             .diagnostics
             .iter()
             .for_each(|diagnostic| eprintln!("{diagnostic}"));
-        progress.converged(&reply.applied, None).await?;
-        if !self.detach {
-            let projects: Vec<String> = reply.applied.into_keys().collect();
-            let mut interrupt = Interrupt::new()?;
-            follow(&layout, &projects, &mut progress, &mut interrupt).await?;
+        let projects: Vec<String> = reply.applied.keys().cloned().collect();
+        let names = projects.join(" ");
+        if self.detach {
+            progress.converged(&reply.applied, None).await?;
+            eprintln!("the agent keeps it so; `stead down {names}` stops it");
+            return Ok(0);
         }
+        let hint = "an agent runs already and keeps it so; Ctrl-C ends only these logs";
+        let mut interrupt = Interrupt::new()?;
+        follow(&layout, &projects, &mut progress, &mut interrupt, hint).await?;
+        eprintln!("{names}: goes on; `stead down {names}` stops it");
         Ok(0)
     }
 }
@@ -95,17 +114,9 @@ async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
     let ours = ours(&client, &paths).await?;
     let watching = async {
         let mut progress = Progress::start_at_the_beginning(&client);
-        tokio::select! {
-            done = progress.converged(&ours, None) => {
-                if let Err(error) = done {
-                    // Kept at it all the same: an edit may correct it.
-                    eprintln!("stead: {error:#}");
-                }
-            }
-            () = interrupt.recv() => return Ok(()),
-        }
         let projects: Vec<String> = ours.keys().cloned().collect();
-        follow(&layout, &projects, &mut progress, &mut interrupt).await
+        let hint = "edits are followed; Ctrl-C stops it and keeps its volumes";
+        follow(&layout, &projects, &mut progress, &mut interrupt, hint).await
     };
     tokio::select! {
         watched = watching => watched?,
@@ -119,8 +130,15 @@ async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
         ours.keys().cloned().collect::<Vec<_>>().join(", ")
     );
     tokio::select! {
-        gone = end(&client, ours.into_keys().collect()) => gone.map(|()| 0),
-        () = interrupt.recv() => Ok(exit::INTERRUPTED),
+        gone = end(&client, ours.into_keys().collect()) => {
+            gone?;
+            eprintln!("everything is gone but the volumes");
+            Ok(0)
+        }
+        () = interrupt.recv() => {
+            eprintln!("left as it is; the next `stead up` takes over what still runs");
+            Ok(exit::INTERRUPTED)
+        }
     }
 }
 
@@ -150,24 +168,27 @@ async fn end(client: &Client, projects: Vec<String>) -> anyhow::Result<()> {
     progress.gone(&projects, false, None).await
 }
 
-/// Logs on standard output and progress on standard error, until interrupted.
+/// Logs on standard output and progress on standard error, until interrupted. `hint` is said once all is
+/// converged for the first time.
 async fn follow(
     layout: &Layout,
     projects: &[String],
     progress: &mut Progress<'_>,
     interrupt: &mut Interrupt,
+    hint: &str,
 ) -> anyhow::Result<()> {
     let mut follower = Follower::new(layout.state.join("logs"), projects, Vec::new());
     let show = Show {
         json: false,
         timestamps: false,
         colour: render::colour_out(),
+        width: Cell::new(8),
     };
-    let mut said = Vec::new();
+    let mut told = Told::default();
     loop {
-        show.print(&follower.read())?;
         progress.show().await?;
-        complain(progress.client(), projects, &mut said).await?;
+        told.look(progress, projects, hint).await?;
+        show.print(&follower.read())?;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = interrupt.recv() => return Ok(()),
@@ -175,19 +196,88 @@ async fn follow(
     }
 }
 
-/// Errors of an edit, each time they change.
-async fn complain(client: &Client, projects: &[String], said: &mut Vec<String>) -> anyhow::Result<()> {
-    let all: Vec<Project> = client.get("/v1/status").await?;
-    let now: Vec<String> = all
-        .iter()
-        .filter(|project| projects.contains(&project.project))
-        .flat_map(|project| project.diagnostics.iter().map(super::status::line))
-        .collect();
-    if now != *said {
-        now.iter().for_each(|line| eprintln!("{line}"));
-        *said = now;
+/// What was said about the projects of `up`.
+#[derive(Default)]
+struct Told {
+    /// The revision that was last said to be converged.
+    converged: BTreeMap<String, Option<String>>,
+    /// Errors and warnings of the manifests.
+    diagnostics: Vec<String>,
+    hinted: bool,
+}
+
+impl Told {
+    async fn look(
+        &mut self,
+        progress: &mut Progress<'_>,
+        projects: &[String],
+        hint: &str,
+    ) -> anyhow::Result<()> {
+        let mut all: Vec<Project> = progress.client().get("/v1/status").await?;
+        all.retain(|project| projects.contains(&project.project));
+        for project in &all {
+            // Afterwards a process that ends is told by its restart.
+            progress.complain(project, !self.hinted);
+            let applied = project.revision.applied.clone();
+            if is_converged(project) && self.converged.get(&project.project) != Some(&applied) {
+                self.converged.insert(project.project.clone(), applied);
+                progress.show().await?;
+                progress.report(&project.project).await?;
+            }
+        }
+        if !self.hinted && self.converged.len() == projects.len() {
+            self.hinted = true;
+            eprintln!("{hint}");
+        }
+        self.complain(&all);
+        Ok(())
     }
-    Ok(())
+
+    /// Errors of an edit, each time they change.
+    fn complain(&mut self, all: &[Project]) {
+        let now: Vec<String> = all
+            .iter()
+            .flat_map(|project| {
+                let kept = |condition: &Condition| condition.message.ends_with(LAST_GOOD);
+                let kept = project.conditions.iter().any(kept).then(|| LAST_GOOD.to_owned());
+                project.diagnostics.iter().map(shown).chain(kept)
+            })
+            .collect();
+        if now != self.diagnostics {
+            now.iter().for_each(|line| eprintln!("{line}"));
+            self.diagnostics = now;
+        }
+    }
+}
+
+/// With the source line and a caret, as everywhere: the file is on this host.
+fn shown(diagnostic: &Diagnostic) -> String {
+    let line = usize::try_from(diagnostic.line)
+        .ok()
+        .and_then(|line| line.checked_sub(1));
+    let text = |line: usize| {
+        let text = text::Disk.read(&diagnostic.file).ok()?;
+        String::from_utf8_lossy(&text)
+            .lines()
+            .nth(line)
+            .map(str::to_owned)
+    };
+    let severity = match diagnostic.severity.as_str() {
+        "warning" => Severity::Warning,
+        _ => Severity::Error,
+    };
+    let whole = model::diagnostic::Diagnostic {
+        severity,
+        span: Span {
+            file: diagnostic.file.clone(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+        },
+        message: diagnostic.message.clone(),
+        hint: diagnostic.hint.clone(),
+        source_line: line.and_then(text),
+    };
+    text::diagnostic(&whole, render::colour_err())
 }
 
 /// Ctrl-C, or being told to end.

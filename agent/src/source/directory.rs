@@ -209,7 +209,7 @@ pub fn at(path: &Path) -> io::Result<Vec<Candidate>> {
     if found.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            "there is no compose.yaml and no other *.yaml in it",
+            "it has no compose.yaml and no other *.yaml; name a Compose file or a directory that has one",
         ));
     }
     Ok(found.into_iter().map(resolve).collect())
@@ -258,9 +258,14 @@ fn resolve(mut candidate: Candidate) -> Candidate {
 fn list(directory: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let Ok(name) = entry?.file_name().into_string() else {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
+        // The listing itself tells of a plain file: no call for each of thousands that are no manifest.
+        if !is_yaml(&name) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
         let kind = kind(&directory.join(&name));
         entries.push(Entry { name, kind });
     }

@@ -13,7 +13,13 @@ use std::{
 use reconciler::key::{InstanceKey, Slot};
 
 use super::{LinuxBackend, Use, error::ApplyError, sandboxes::Sandbox};
-use crate::{cgroup, shim::client::Client};
+use crate::{
+    cgroup,
+    shim::{
+        client::Client,
+        protocol::{Reply, Request, Run},
+    },
+};
 
 /// Where shims wait that nobody has assigned.
 const IDLE: &str = "idle";
@@ -48,8 +54,18 @@ impl LinuxBackend {
         let netns = netns(pid).map_err(|source| ApplyError::Path { path: socket, source })?;
         if self.purpose == Use::Converge
             && let Some(binary) = newer_program(pid)
+            && let Err(error) = client.upgrade(binary.as_fd())
         {
-            client.upgrade(binary.as_fd()).map_err(failed)?;
+            // It goes on as it was, which serves as well.
+            tracing::warn!(key = %key, pid, %error, "a supervisor keeps its old program");
+            client = Client::connect(&self.shim_socket(key)).map_err(failed)?;
+        }
+        // An agent that was killed right after the assignment may not have come to this.
+        if self.purpose == Use::Converge
+            && let (Reply::State(state), _) = client.request(&Request::State, &[]).map_err(failed)?
+            && state.run == Run::Created
+        {
+            self.net.prepare_resolver(netns.as_fd(), state.resolver_port)?;
         }
         self.listen(key)?;
         self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));

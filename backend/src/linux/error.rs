@@ -62,7 +62,7 @@ pub(super) enum ApplyError {
     Read(#[from] records::ReadError),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
     Spawn(#[source] ClientError),
-    #[error("the supervisor of {key} does not answer; it is replaced at the next attempt")]
+    #[error("the supervisor of {key} does not answer; it is asked again at the next look")]
     Client {
         key: InstanceKey,
         #[source]

@@ -15,6 +15,7 @@ use reconciler::{
 
 use super::{LinuxBackend, apply::zone_key};
 use crate::{
+    cgroup,
     dns::zone,
     shim::protocol::{HealthState, Run, SandboxState},
 };
@@ -91,7 +92,9 @@ impl LinuxBackend {
     fn observe_instance(&self, key: &InstanceKey) -> Option<Instance> {
         let cgroup = self.instance_cgroup(key);
         let Some(sandbox) = self.sandboxes.get(key) else {
-            return cgroup.exists().then(|| self.lost(key));
+            return cgroup
+                .exists()
+                .then(|| self.unreachable(key).unwrap_or_else(|| lost(key)));
         };
         match self.state(key) {
             Ok(state) => {
@@ -109,29 +112,27 @@ impl LinuxBackend {
             Err(error) => {
                 tracing::warn!(key = %key, error = chain(&error), "a supervisor does not answer");
                 self.sandboxes.remove(key);
-                Some(self.lost(key))
+                Some(self.unreachable(key).unwrap_or_else(|| lost(key)))
             }
         }
     }
 
-    /// What is left when the shim is gone: nothing is known of it but that it must go.
-    fn lost(&self, key: &InstanceKey) -> Instance {
-        Instance {
-            sandbox: SandboxSpec {
-                key: key.clone(),
-                id_base: 0,
-                endpoints: Vec::new(),
-                ports: Vec::new(),
-            },
-            container: None,
-            state: State::Lost,
+    /// A shim that lives but does not answer: what it supervises runs on, as its record says, and must
+    /// not be taken for lost. The next look tries to reach it again.
+    fn unreachable(&self, key: &InstanceKey) -> Option<Instance> {
+        let shims = cgroup::find_shims(&self.layout.mark).ok()?;
+        let (_, record) = shims.into_iter().find(|(_, record)| record.key == *key)?;
+        Some(Instance {
+            state: record.pid.map_or(State::Created, |pid| State::Running { pid }),
+            sandbox: record.assignment.sandbox,
+            container: record.container,
             drift: Vec::new(),
-            restarts: 0,
-            streak: 0,
-            started_at: None,
-            started_wall: None,
+            restarts: record.restarts,
+            streak: record.streak,
+            started_at: record.started_boot,
+            started_wall: record.started_wall,
             health: Health::None,
-        }
+        })
     }
 
     /// A zone file that cannot be read shows as a network without names, and is written anew.
@@ -154,6 +155,26 @@ impl LinuxBackend {
             }
         }
         Fact::Known(zones)
+    }
+}
+
+/// What is left when the shim is gone: nothing is known of it but that it must go.
+fn lost(key: &InstanceKey) -> Instance {
+    Instance {
+        sandbox: SandboxSpec {
+            key: key.clone(),
+            id_base: 0,
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+        },
+        container: None,
+        state: State::Lost,
+        drift: Vec::new(),
+        restarts: 0,
+        streak: 0,
+        started_at: None,
+        started_wall: None,
+        health: Health::None,
     }
 }
 

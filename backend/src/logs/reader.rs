@@ -30,6 +30,8 @@ pub struct Reader {
     /// Inode of the newest file that was opened.
     newest: u64,
     buffer: Vec<u8>,
+    /// Of the buffer, what was given out.
+    given: usize,
     partial: Option<Line>,
 }
 
@@ -44,6 +46,7 @@ impl Reader {
             files: VecDeque::new(),
             newest: 0,
             buffer: Vec::new(),
+            given: 0,
             partial: None,
         };
         for number in (0..FILES).rev() {
@@ -80,12 +83,14 @@ impl Reader {
     /// As read(2).
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         loop {
-            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let raw: Vec<u8> = self.buffer.drain(..=end).collect();
-                if let Some(line) = self.join(&raw[..end]) {
+            while let Some(length) = self.buffer[self.given..].iter().position(|byte| *byte == b'\n') {
+                let raw = self.buffer[self.given..self.given + length].to_vec();
+                self.given += length + 1;
+                if let Some(line) = self.join(&raw) {
                     return Ok(Some(line));
                 }
             }
+            self.buffer.drain(..std::mem::take(&mut self.given));
             let Some(file) = self.files.front_mut() else {
                 if !self.look_for_more()? {
                     return Ok(None);

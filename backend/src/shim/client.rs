@@ -196,7 +196,12 @@ impl Client {
         exec: Exec,
         stdio: &[BorrowedFd<'_>],
     ) -> Result<(u32, Option<OwnedFd>), ClientError> {
-        let given = if exec.terminal { &[] } else { stdio };
+        // With a terminal only the caller's own, for its size.
+        let given = if exec.terminal {
+            &stdio[..stdio.len().min(1)]
+        } else {
+            stdio
+        };
         match self.request(&Request::Exec(Box::new(exec)), given)? {
             (Reply::ExecStarted { pid }, mut along) => Ok((pid, along.pop())),
             _ => Err(ClientError::Unexpected),

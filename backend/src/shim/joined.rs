@@ -123,7 +123,7 @@ pub fn exec(
             SockFlag::SOCK_CLOEXEC,
         )
         .step("make", "a socket pair")?;
-        let input = Input::Terminal(theirs);
+        let input = Input::Terminal(theirs, descriptors.pop());
         let pid = launch::joined(first.as_fd(), payload.as_fd(), program, input, filter)?;
         let mut master = Vec::new();
         crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;

@@ -116,7 +116,7 @@ pub fn joined(
         second(pipe, 0, || {
             let stdio = match input {
                 Input::Given(stdio) => stdio,
-                Input::Terminal(socket) => terminal(&socket)?,
+                Input::Terminal(socket, like) => terminal(&socket, like.as_ref())?,
             };
             init::run(program, stdio, filter)
         })
@@ -126,13 +126,13 @@ pub fn joined(
 /// Where the three descriptors of a joined process come from.
 pub enum Input {
     Given(Stdio),
-    /// A stream socket that takes the master.
-    Terminal(OwnedFd),
+    /// A stream socket that takes the master, and the terminal whose size it is to have.
+    Terminal(OwnedFd, Option<OwnedFd>),
 }
 
 /// A new terminal of the container's own devpts. /dev is the container's to change: what is opened
 /// there is looked at before it is trusted.
-fn terminal(socket: &OwnedFd) -> Result<Stdio, StepError> {
+fn terminal(socket: &OwnedFd, like: Option<&OwnedFd>) -> Result<Stdio, StepError> {
     use rustix::fs::{Mode, OFlags, fstat, major, minor, open};
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let master = open("/dev/pts/ptmx", flags, Mode::empty()).step("open", "/dev/pts/ptmx")?;
@@ -144,6 +144,10 @@ fn terminal(socket: &OwnedFd) -> Result<Stdio, StepError> {
     }
     rustix::fs::fcntl_setfl(&master, OFlags::RDWR).step("set up", "the terminal")?;
     let peer = process::terminal_peer(master.as_fd()).step("open", "the terminal")?;
+    // Before the program starts: it may ask at once. What is no terminal has no size to give.
+    if let Some(like) = like {
+        let _ = process::copy_window_size(like.as_fd(), master.as_fd());
+    }
     crate::sys::message::send(socket.as_fd(), b"t", &[master.as_fd()]).step("hand out", "the terminal")?;
     let copy = || peer.try_clone().step("copy", "the terminal");
     Ok(Stdio {

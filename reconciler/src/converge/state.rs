@@ -297,6 +297,7 @@ impl Loop {
                 self.memory.fail(step.key.clone(), message, error.retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
+                    failed.action = Some(std::mem::discriminant(&step.action));
                 }
             }
             Ok(()) => {
@@ -305,7 +306,10 @@ impl Loop {
                 if step.completes.is_some() || supervision {
                     self.journal.record(entry);
                 }
-                self.echo(step, now);
+                // Where something fails, that is what is to be told, and waited for.
+                if !self.memory.failures.contains_key(&step.key) {
+                    self.echo(step, now);
+                }
             }
         }
     }
@@ -332,19 +336,21 @@ impl Loop {
                 attempts: count,
                 again: Again::At(now.boot.saturating_add(delay)),
                 field: None,
+                action: None,
             };
             self.memory.failures.insert(step.key.clone(), failed);
         }
         self.echoes.insert(step.key, (step.action, count, since));
     }
 
-    /// Looks where something may have changed, plans, starts what can start, publishes.
+    /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
+    /// second: what a step has just been started on is looked at when that step has ended.
     pub fn go_round(&mut self) {
-        self.start_look();
         // Before the first look nothing is known, and a plan would say nothing else.
-        if self.resync > 0 || self.looking.is_none() {
+        if self.resync > 0 {
             self.replan();
         }
+        self.start_look();
         self.publish();
     }
 

@@ -113,10 +113,12 @@ pub fn now(
     };
     let nothing = FirewallSpec::default();
     // A new bridge has none of the settings that the firewall keeps on bridges.
-    let making = draft.making_a_network() || networks.values().any(|ready| matches!(ready, Ready::After(_)));
-    let due = draft.memory.firewall_due || making;
+    let planned = networks.values().any(|ready| matches!(ready, Ready::After(_)));
+    let due = draft.memory.firewall_due || planned;
+    // A bridge that is being made right now is followed once it is there.
+    let making = draft.making_a_network();
     let same = seen.spec == *spec;
-    if same && (*spec == nothing || (seen.drift.is_empty() && !due)) {
+    if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
         return Ready::Now;
     }
     if draft.busy(&Key::Firewall) {
@@ -124,8 +126,8 @@ pub fn now(
     }
     // Somebody else's doing: it is not what we left, or, where we do not know, nothing else explains it.
     let foreign = match &draft.memory.firewall {
-        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !due),
-        None => explained.is_empty() && !due,
+        Some(left) => seen.spec != *left || (!seen.drift.is_empty() && *left != nothing && !due && !making),
+        None => explained.is_empty() && !due && !making,
     };
     let text = match seen.drift.is_empty() {
         true => "its rules differ from what runs".to_owned(),

@@ -5,8 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::step::{Cause, Change, Class, Plan};
-use crate::key::Key;
+use super::step::{Cause, Change, Class, Plan, Waiting};
 
 /// Longer values are cut in the text for people.
 const WIDTH: usize = 60;
@@ -54,22 +53,27 @@ fn from_manifest(cause: &Cause) -> bool {
 /// One change a line, then what waits, a summary and the hash; `nothing to do` when there is nothing.
 pub fn render(plan: &Plan) -> String {
     let mut text = String::new();
-    let keys: Vec<String> = plan.changes.iter().map(|change| change.key.to_string()).collect();
-    let width = keys.iter().map(String::len).max().unwrap_or(0);
-    for (change, key) in plan.changes.iter().zip(&keys) {
-        let _ = write!(
-            text,
-            "{:<8} {key:<width$}   {}",
-            word(change.class),
-            because(change)
-        );
+    // A gate is told with the change that it holds back.
+    let told = |waiting: &&Waiting| {
+        let gate = |change: &Change| change.gate.as_ref() == Some(&waiting.why);
+        plan.changes
+            .iter()
+            .any(|change| change.key == waiting.key && gate(change))
+    };
+    let waiting: Vec<&Waiting> = plan.waiting.iter().filter(|waiting| !told(waiting)).collect();
+    let keys = plan.changes.iter().map(|change| &change.key);
+    let keys = keys.chain(waiting.iter().map(|waiting| &waiting.key));
+    let width = keys.map(|key| key.to_string().len()).max().unwrap_or(0);
+    for change in &plan.changes {
+        let key = change.key.to_string();
+        let mut why = because(Some(change.class), &key, &change.cause);
         if let Some(gate) = &change.gate {
-            let _ = write!(text, "; {gate}");
+            let _ = write!(why, "; {gate}");
         }
-        text.push('\n');
+        text.push_str(&line(word(change.class), &key, width, &why));
     }
-    for waiting in &plan.waiting {
-        let _ = writeln!(text, "{:<8} {}   {}", "waiting", waiting.key, waiting.why);
+    for waiting in waiting {
+        text.push_str(&line("waiting", &waiting.key.to_string(), width, &waiting.why));
     }
     let counts: Vec<String> = [
         (Class::Create, "to create"),
@@ -93,25 +97,33 @@ pub fn render(plan: &Plan) -> String {
     text
 }
 
-/// `services.web.environment.A changed 1 → 2 (compose.yaml:7)`
-fn because(change: &Change) -> String {
+/// One line as `plan` and the progress show it: a word, what it is about, and why.
+pub fn line(word: &str, key: &str, width: usize, why: &str) -> String {
+    format!("{word:<8} {key:<width$}   {why}\n")
+}
+
+/// Why something is done: `services.web.environment.A changed 1 → 2 (compose.yaml:7)`. `key` in its text
+/// form; `class` is `None` for supervision.
+pub fn because(class: Option<Class>, key: &str, cause: &Cause) -> String {
     let Cause {
         field,
         old,
         new,
         span,
-    } = &change.cause;
-    let mut text = match (change.class, old, new) {
-        (Class::Create, None, Some(digest)) if matches!(change.key, Key::Image { .. }) => {
-            format!("{field} needs {}, which is not unpacked", cut(digest))
+    } = cause;
+    let mut text = match (class, old, new) {
+        (None, _, Some(new)) => cut(new),
+        (Some(Class::Create), None, Some(_)) if key.starts_with("image ") => {
+            format!("{field} is not unpacked yet")
         }
-        (Class::Create, ..) => format!("{field} is new"),
-        (Class::Remove, _, Some(new)) => format!("{field} {new}"),
-        (Class::Remove, ..) if field == "down" => "it is taken down".to_owned(),
-        (Class::Remove, ..) => format!("{field} is gone"),
+        (Some(Class::Create), ..) => format!("{field} is new"),
+        (Some(Class::Remove), _, Some(new)) => format!("{field} {new}"),
+        (Some(Class::Remove), ..) if field == "down" => "it is taken down".to_owned(),
+        (Some(Class::Remove), ..) if field == "manifest" => "its manifest is gone".to_owned(),
+        (Some(Class::Remove), ..) => format!("{field} is gone"),
         (_, Some(old), Some(new)) => format!("{field} changed {} → {}", cut(old), cut(new)),
         (_, Some(old), None) => format!("{field} removed, was {}", cut(old)),
-        (_, None, Some(new)) if from_manifest(&change.cause) => format!("{field} set to {}", cut(new)),
+        (_, None, Some(new)) if from_manifest(cause) => format!("{field} set to {}", cut(new)),
         (_, None, Some(new)) => format!("{field}: {new}"),
         (_, None, None) => format!("{field} changed"),
     };
@@ -140,7 +152,8 @@ fn cut(value: &str) -> String {
     value.chars().take(WIDTH - 1).chain(['…']).collect()
 }
 
-fn word(class: Class) -> &'static str {
+/// The class as it is printed everywhere.
+pub fn word(class: Class) -> &'static str {
     match class {
         Class::Create => "create",
         Class::Live => "live",
