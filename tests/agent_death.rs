@@ -3,16 +3,10 @@
 use std::{
     io::Write,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
-
-use crate::host::{HOST, Host, PATIENCE, Place, load::Load, process, signal};
+use crate::host::{HOST, Host, PATIENCE, Place, load::Load, process};
 
 fn shop(host: &Host) -> String {
     format!(
@@ -145,89 +139,5 @@ fn an_agent_that_ends_well_stops_nothing() {
     host.start_agent();
     host.nothing_to_do(PATIENCE);
     assert_eq!(host.identities("shop"), before);
-    host.finish();
-}
-
-/// Watches /proc for the largest number of processes with an argument at one moment.
-struct Census {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
-    most: Arc<AtomicUsize>,
-}
-
-impl Census {
-    fn of(marker: String) -> Census {
-        let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let thread = std::thread::spawn({
-            let (stop, most) = (Arc::clone(&stop), Arc::clone(&most));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    most.fetch_max(process::with_argument(&marker).len(), Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-        });
-        Census { stop, thread, most }
-    }
-
-    fn finish(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("no panic in the census");
-        self.most.load(Ordering::Relaxed)
-    }
-}
-
-/// As gosu and su-exec do: the kernel forgets PDEATHSIG when ids change, so only the cgroup knows.
-#[test]
-fn a_killed_shim_never_leaves_two_instances() {
-    let Some(mut host) = Host::new("shim-death") else {
-        return;
-    };
-    let marker = format!("9{:07}", std::process::id());
-    host.start_agent();
-    host.write_manifest(
-        "drop",
-        &format!(
-            "services:\n  drop:\n    image: {}\n    restart: always\n    command: [su, -s, /bin/sh, app, -c, \"exec sleep {marker}\"]\n",
-            host.busybox()
-        ),
-    );
-    let sleeping = |host: &Host, not: Option<u32>| {
-        host.wait("the service runs as another user", PATIENCE, || {
-            let found = host
-                .instance("drop", "drop")
-                .filter(|drop| drop.state == "running" && drop.pid != not)?;
-            process::arguments(found.pid())
-                .starts_with("sleep ")
-                .then_some(found)
-        })
-    };
-    let mut current = sleeping(&host, None);
-    for agent_alive in [true, false, true, false] {
-        let census = Census::of(format!("sleep {marker}"));
-        let shim = process::parent(current.pid()).expect("its shim");
-        assert!(
-            process::cgroups(shim).contains(host.mark()),
-            "the parent is a shim: {}",
-            process::arguments(shim)
-        );
-        if !agent_alive {
-            host.kill_agent();
-        }
-        signal(shim, Signal::SIGKILL);
-        if !agent_alive {
-            host.start_agent();
-        }
-        let next = sleeping(&host, current.pid);
-        assert!(!process::alive(current.pid()), "the old one is gone");
-        assert_eq!(next.addresses, current.addresses);
-        assert_eq!(
-            census.finish(),
-            1,
-            "never two at one moment (agent alive: {agent_alive})"
-        );
-        current = next;
-    }
-    host.nothing_to_do(PATIENCE);
     host.finish();
 }

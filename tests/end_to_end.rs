@@ -20,4 +20,6 @@ mod names;
 mod plan;
 mod repair;
 mod restart;
+mod secrecy;
+mod shim_death;
 mod single_agent;

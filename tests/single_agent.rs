@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::CommandExt, process::Command};
 
-use crate::host::{Host, compose};
+use crate::host::{Host, PATIENCE, compose};
 
 #[test]
 fn a_second_agent_says_who_holds_the_root_and_ends() {
@@ -70,7 +70,11 @@ fn without_root_up_says_in_one_sentence_what_to_run() {
     if nix::unistd::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }
-    let output = command.output().expect("it starts");
+    // A child of another test may hold the copy open for writing until its own exec.
+    let output = crate::host::wait("it starts", PATIENCE, || match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        output => Some(output.expect("it starts")),
+    });
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     std::fs::remove_dir_all(&directory).expect("it goes");
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -48,7 +48,7 @@ pub fn check(layout: &Layout) -> Vec<Finding> {
         cgroups(&host.read("proc/self/mountinfo").unwrap_or_default()),
         nftables(),
         links(&host),
-        idmapped_mounts(layout),
+        idmapped_mounts(layout, &rustix::system::uname().release().to_string_lossy()),
         seccomp(&host),
         forwarding(&host),
         disk(layout),
@@ -88,12 +88,16 @@ fn user(root: bool) -> Finding {
     }
 }
 
-fn kernel(release: &str) -> Finding {
+/// Major and minor number.
+fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    match version >= KERNEL {
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn kernel(release: &str) -> Finding {
+    match version(release) >= KERNEL {
         true => ok("kernel", release),
         false => fail(
             "kernel",
@@ -251,7 +255,7 @@ fn module(host: &Host, name: &str) -> bool {
     })
 }
 
-fn idmapped_mounts(layout: &Layout) -> Finding {
+fn idmapped_mounts(layout: &Layout, release: &str) -> Finding {
     const NAME: &str = "idmapped mounts";
     let (path, magic) = match file_system(&layout.state) {
         Ok(found) => found,
@@ -269,6 +273,11 @@ fn idmapped_mounts(layout: &Layout) -> Finding {
         0x5846_5342 => "xfs",
         0x9123_683e => "btrfs",
         0xf2f5_2010 => "f2fs",
+        0x0102_1994 if version(release) < (6, 3) => {
+            let remedy =
+                "put the state directory on ext4, xfs or btrfs, or install a kernel of version 6.3 or later";
+            return fail(NAME, &format!("{} is on tmpfs", path.display()), remedy);
+        }
         0x0102_1994 => "tmpfs",
         0x2fc1_2fc1 => "zfs",
         0x794c_7630 => {

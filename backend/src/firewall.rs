@@ -379,7 +379,7 @@ impl Firewall {
             if let Some(directory) = self.marker.parent() {
                 fs::create_dir_all(directory)?;
             }
-            fs::write(&self.marker, boot_id())
+            crate::records::replace(&self.marker, boot_id().as_bytes())
         };
         write().map_err(|source| FirewallError::Marker {
             path: self.marker.clone(),

@@ -5,6 +5,8 @@
 
 #[path = "kernel/clients.rs"]
 mod clients;
+#[path = "kernel/confinement.rs"]
+mod confinement;
 #[path = "kernel/escape.rs"]
 mod escape;
 #[path = "kernel/host.rs"]
@@ -34,11 +36,16 @@ fn tests() -> Vec<Test> {
     all.extend(volumes::TESTS);
     all.extend(logs::TESTS);
     all.extend(clients::TESTS);
+    all.extend(confinement::TESTS);
     all
 }
 
 fn main() -> ExitCode {
     backend::shim::dispatch();
+    if std::env::args().next().is_some_and(|name| name == "confined") {
+        confinement::confined();
+        return ExitCode::SUCCESS;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         for (name, _) in tests() {

@@ -7,7 +7,7 @@ mod leaks;
 pub mod load;
 mod network;
 pub mod process;
-mod views;
+pub mod views;
 
 use std::{
     fs,

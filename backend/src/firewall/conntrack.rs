@@ -59,7 +59,18 @@ pub fn forget(netfilter: &Netlink, stale: &Stale, local: &BTreeSet<Ipv4Addr>) ->
         return Ok(0);
     }
     let mut count = 0;
-    for message in netfilter.dump(GET, &[libc::AF_INET as u8, 0, 0, 0])? {
+    let messages = match netfilter.dump(GET, &[libc::AF_INET as u8, 0, 0, 0]) {
+        // Nobody behind the number: nothing can be forgotten there, and nothing else should fail for it.
+        Err(error) if error.is(nix::errno::Errno::EINVAL) => {
+            tracing::warn!(
+                "this kernel has no nf_conntrack_netlink: UDP clients may be sent to an old target until they \
+                 pause for two minutes; load that module"
+            );
+            return Ok(0);
+        }
+        other => other?,
+    };
+    for message in messages {
         let Some(body) = message.body.get(4..) else {
             continue;
         };

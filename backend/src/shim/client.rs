@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::{
     protocol::{Event, Exec, Reason, Reply, Request, VERSION},
     wire::{self, Inbox},
@@ -152,6 +154,12 @@ impl Client {
             (Reply::Done, _) => Ok(()),
             _ => Err(ClientError::Unexpected),
         }
+    }
+
+    /// The shim has closed its end, or is dead.
+    pub fn hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>), ClientError> {

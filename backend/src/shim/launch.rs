@@ -172,6 +172,8 @@ fn fork_twice<S>(
         Side::Child => {
             drop(ear);
             let _ = prctl::set_dumpable(false);
+            // Without a shim there is to be no start; `confine` says it again after the ids have changed.
+            let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
             let pipe = Pipe(mouth);
             let Err(error) = first(&pipe, stdio);
             pipe.say(&Word::Failed(error));
@@ -264,6 +266,7 @@ fn second(
             process::exit(0);
         }
         Side::Child => {
+            let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
             let Err(error) = last();
             pipe.say(&Word::Failed(error));
             process::exit(127);

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io,
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -44,10 +44,15 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Client>,
+<<<<<<< HEAD
     /// When a shim was last asked for.
     taken: Option<Instant>,
     /// To be reaped when they end.
     children: Vec<Child>,
+=======
+    /// To be reaped when they end, and their leaves removed.
+    children: Vec<(Child, PathBuf)>,
+>>>>>>> w2-shim
     stop: bool,
 }
 
@@ -84,7 +89,12 @@ impl Pool {
     pub fn take(&self) -> Result<Client, ClientError> {
         let ready = {
             let mut state = self.shared.lock();
+<<<<<<< HEAD
             state.taken = Some(Instant::now());
+=======
+            // One that was killed while it waited is no use.
+            state.ready.retain(|client| !client.hung_up());
+>>>>>>> w2-shim
             state.ready.pop_front()
         };
         self.shared.changed.notify_all();
@@ -107,6 +117,26 @@ impl Drop for Pool {
         if let Some(thread) = self.refill.take() {
             let _ = thread.join();
         }
+        self.shared.lock().reap();
+        // Had the last to leave been killed, these would stay. Nobody is on the way into a leaf now.
+        let _ = sweep_leaves(&self.shared.idle);
+        let _ = fs::remove_dir(&self.shared.idle);
+        if let Some(own) = self.shared.idle.parent() {
+            let _ = fs::remove_dir(own);
+        }
+    }
+}
+
+impl State {
+    /// A shim removes its leaf when it ends, unless it was killed. A leaf in use cannot be removed.
+    fn reap(&mut self) {
+        self.children.retain_mut(|(child, leaf)| {
+            let lives = matches!(child.try_wait(), Ok(None));
+            if !lives {
+                let _ = fs::remove_dir(leaf);
+            }
+            lives
+        });
     }
 }
 
@@ -118,6 +148,7 @@ impl Shared {
     fn refill(&self) {
         let mut state = self.lock();
         while !state.stop {
+<<<<<<< HEAD
             state
                 .children
                 .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
@@ -126,6 +157,10 @@ impl Shared {
                 state = self.wait(state, CALM - calm);
                 continue;
             }
+=======
+            state.reap();
+            state.ready.retain(|client| !client.hung_up());
+>>>>>>> w2-shim
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();
@@ -154,11 +189,11 @@ impl Shared {
         let leaf = self.idle.join(format!("{}-{number}", std::process::id()));
         let (ours, theirs) = UnixStream::pair()?;
         let errors = match &self.errors {
-            Some(path) => Stdio::from(File::options().create(true).append(true).open(path)?),
+            Some(path) => Stdio::from(File::options().create(true).append(true).mode(0o600).open(path)?),
             None => Stdio::null(),
         };
         let child = spawn(&self.program, &leaf, theirs, errors)?;
-        self.lock().children.push(child);
+        self.lock().children.push((child, leaf));
         let client = Client::new(ours)?;
         Ok(client)
     }
@@ -184,8 +219,11 @@ fn spawn(program: &Path, leaf: &Path, socket: UnixStream, errors: Stdio) -> io::
 /// # Errors
 /// As rmdir(2), except that a leaf in use is left.
 pub fn sweep(mark: &str) -> io::Result<()> {
-    let idle = cgroup::root()?.join(names::cgroup(mark)).join("idle");
-    let Ok(entries) = fs::read_dir(&idle) else {
+    sweep_leaves(&cgroup::root()?.join(names::cgroup(mark)).join("idle"))
+}
+
+fn sweep_leaves(idle: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(idle) else {
         return Ok(());
     };
     for entry in entries {

@@ -82,14 +82,34 @@ fn arguments_and_entries_are_looked_at() {
         ("the i386 entry", 0x4000_0003, 102, 0, UNKNOWN.k),
         ("the x32 entry", ARCHITECTURE, X32 + 1, 0, UNKNOWN.k),
         ("mount", ARCHITECTURE, libc::SYS_mount as u32, 0, REFUSE.k),
-        (
-            "io_uring_setup",
-            ARCHITECTURE,
-            libc::SYS_io_uring_setup as u32,
-            0,
-            REFUSE.k,
-        ),
     ];
+    let refused = [
+        ("bpf", libc::SYS_bpf),
+        ("keyctl", libc::SYS_keyctl),
+        ("add_key", libc::SYS_add_key),
+        ("request_key", libc::SYS_request_key),
+        ("io_uring_setup", libc::SYS_io_uring_setup),
+        ("io_uring_enter", libc::SYS_io_uring_enter),
+        ("userfaultfd", libc::SYS_userfaultfd),
+        ("perf_event_open", libc::SYS_perf_event_open),
+        ("open_by_handle_at", libc::SYS_open_by_handle_at),
+        ("kexec_load", libc::SYS_kexec_load),
+        ("init_module", libc::SYS_init_module),
+        ("unshare", libc::SYS_unshare),
+        ("setns", libc::SYS_setns),
+        ("move_mount", libc::SYS_move_mount),
+        ("pivot_root", libc::SYS_pivot_root),
+        ("syslog", libc::SYS_syslog),
+        ("reboot", libc::SYS_reboot),
+    ];
+    for (what, number) in refused {
+        assert_eq!(verdict(ARCHITECTURE, number as u32, 0), REFUSE.k, "{what}");
+    }
+    assert_eq!(
+        verdict(ARCHITECTURE, libc::SYS_clone3 as u32, 0),
+        UNKNOWN.k,
+        "a C library falls back to clone, whose flags can be looked at"
+    );
     for (what, arch, number, argument, expected) in cases {
         assert_eq!(verdict(arch, number, argument), expected, "{what}");
     }
