@@ -44,15 +44,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     ready: VecDeque<Client>,
-<<<<<<< HEAD
     /// When a shim was last asked for.
     taken: Option<Instant>,
-    /// To be reaped when they end.
-    children: Vec<Child>,
-=======
     /// To be reaped when they end, and their leaves removed.
     children: Vec<(Child, PathBuf)>,
->>>>>>> w2-shim
     stop: bool,
 }
 
@@ -89,12 +84,9 @@ impl Pool {
     pub fn take(&self) -> Result<Client, ClientError> {
         let ready = {
             let mut state = self.shared.lock();
-<<<<<<< HEAD
             state.taken = Some(Instant::now());
-=======
             // One that was killed while it waited is no use.
             state.ready.retain(|client| !client.hung_up());
->>>>>>> w2-shim
             state.ready.pop_front()
         };
         self.shared.changed.notify_all();
@@ -148,19 +140,13 @@ impl Shared {
     fn refill(&self) {
         let mut state = self.lock();
         while !state.stop {
-<<<<<<< HEAD
-            state
-                .children
-                .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            state.reap();
+            state.ready.retain(|client| !client.hung_up());
             let calm = state.taken.map_or(CALM, |taken| taken.elapsed());
             if state.ready.len() < self.wanted && calm < CALM {
                 state = self.wait(state, CALM - calm);
                 continue;
             }
-=======
-            state.reap();
-            state.ready.retain(|client| !client.hung_up());
->>>>>>> w2-shim
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();
