@@ -1,0 +1,9 @@
+//! Links `stead` at a fixed address: every supervisor is this program, and the relocations of a
+//! position-independent one would cost each of them 200 KiB of private memory.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for argument in ["-no-pie", "-static"] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+}
