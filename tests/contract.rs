@@ -65,6 +65,11 @@ fn json_has_the_fields_of_the_contract_and_is_one_document() {
         let status = host.stead(&["status", "--json"]).json();
         (status.as_array().map(Vec::len) == Some(2)).then_some(status)
     });
+    let plan = host.stead(&["plan", "bad"]);
+    assert!(
+        plan.stderr.contains("bad.yaml:1:20: error:"),
+        "what no plan can show is said beside it: {plan:?}"
+    );
     for row in status.as_array().expect("projects") {
         let project = fields("project source state conditions revision next_attempt diagnostics");
         assert_eq!(keys(row), project);

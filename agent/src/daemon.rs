@@ -424,6 +424,6 @@ pub fn demand_root(again: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(anyhow::anyhow!(
-        "stead needs root to run containers; run it as `{again}`"
+        "this needs root, to see and to run containers; run it as `{again}`"
     ))
 }

@@ -112,7 +112,8 @@ pub fn in_process(
     Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
 }
 
-fn seen(report: &Report, names: &BTreeSet<String>) -> Vec<model::diagnostic::Diagnostic> {
+/// What is wrong with these projects (none: all) as they were last read.
+pub fn seen(report: &Report, names: &BTreeSet<String>) -> Vec<model::diagnostic::Diagnostic> {
     report
         .projects
         .iter()

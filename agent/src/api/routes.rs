@@ -140,11 +140,19 @@ async fn plan(
     State(context): State<Context>,
     Json(request): Json<wire::PlanRequest>,
 ) -> Result<Json<wire::PlanReply>, Refused> {
+    let nothing_named = request.paths.is_empty();
     let look = look(&context, request.paths).await?;
     let mut projects: BTreeSet<String> = request.projects.into_iter().collect();
     projects.extend(look.looked.iter().map(|looked| looked.name.clone()));
+    // Of what is there already: a bad manifest is not in the plan, so that must be said beside it.
+    let known = match nothing_named {
+        true => planning::seen(&context.report.borrow(), &projects),
+        false => Vec::new(),
+    };
     let diagnostics = look.looked.iter().flat_map(|looked| &looked.diagnostics);
-    let diagnostics = diagnostics
+    let diagnostics = known
+        .iter()
+        .chain(diagnostics)
         .map(|diagnostic| text::diagnostic(diagnostic, false))
         .collect();
     let failed = look.looked.iter().any(|looked| looked.good.is_none());

@@ -62,6 +62,15 @@ impl Logs {
         );
         let mut lines = follower.read();
         if follower.tails.is_empty() && !self.follow {
+            let directory = layout.state.join("logs").join(&self.project);
+            if let Err(error) = fs::read_dir(&directory)
+                && error.kind() == std::io::ErrorKind::PermissionDenied
+            {
+                anyhow::bail!(
+                    "{} may only be read by root; run it with sudo",
+                    directory.display()
+                );
+            }
             anyhow::bail!(
                 "there are no logs of {}; `stead ps -a` shows what there is",
                 [std::slice::from_ref(&self.project), &self.services]

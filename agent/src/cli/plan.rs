@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Global, absolute, known, print, print_json};
 use crate::{
     api::wire::{PlanReply, PlanRequest},
-    exit, planning,
+    daemon, exit, planning,
 };
 
 #[derive(Debug, clap::Args)]
@@ -32,6 +32,8 @@ impl Plan {
             }
             reply
         } else {
+            // Without an agent, this process looks at the host itself.
+            daemon::demand_root(&super::up::with_sudo())?;
             let (layout, projects) = (global.layout()?, self.projects.clone());
             tokio::task::spawn_blocking(move || planning::in_process(&layout, &paths, &projects)).await??
         };

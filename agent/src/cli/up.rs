@@ -201,8 +201,8 @@ async fn follow(
 struct Told {
     /// The revision that was last said to be converged.
     converged: BTreeMap<String, Option<String>>,
-    /// Errors and warnings of the manifests.
-    diagnostics: Vec<String>,
+    /// Errors and warnings of the manifests; the first ones were said when they were looked at.
+    diagnostics: Option<Vec<String>>,
     hinted: bool,
 }
 
@@ -243,10 +243,10 @@ impl Told {
                 project.diagnostics.iter().map(shown).chain(kept)
             })
             .collect();
-        if now != self.diagnostics {
+        if self.diagnostics.as_ref().is_some_and(|before| *before != now) {
             now.iter().for_each(|line| eprintln!("{line}"));
-            self.diagnostics = now;
         }
+        self.diagnostics = Some(now);
     }
 }
 
