@@ -54,6 +54,7 @@ pub fn watch_network(
     sandboxes: Arc<Sandboxes>,
     hints: mpsc::UnboundedSender<HostEvent>,
 ) -> Result<Watch, NetError> {
+    let veths = names::veth_prefix(&mark);
     net.watch(ours, move |event| {
         let known = || {
             networks
@@ -63,15 +64,17 @@ pub fn watch_network(
                 .map(|spec| spec.key)
         };
         let heard: Vec<HostEvent> = match event {
-            NetEvent::Link(name) => {
-                let bridge = known()
-                    .find(|key| names::bridge(&mark, key) == name)
-                    .map(HostEvent::Network);
-                bridge
-                    .or_else(|| sandboxes.owner(&mark, &name).map(HostEvent::Instance))
-                    .into_iter()
-                    .collect()
-            }
+            // By far the most, when sandboxes come and go: nothing is read for them.
+            NetEvent::Link(name) if name.starts_with(&veths) => sandboxes
+                .owner(&mark, &name)
+                .map(HostEvent::Instance)
+                .into_iter()
+                .collect(),
+            NetEvent::Link(name) => known()
+                .find(|key| names::bridge(&mark, key) == name)
+                .map(HostEvent::Network)
+                .into_iter()
+                .collect(),
             NetEvent::Address => known().map(HostEvent::Network).collect(),
             // The bridge's own route goes with its address or link, which are heard of.
             NetEvent::Route => Vec::new(),
