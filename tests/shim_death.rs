@@ -165,6 +165,13 @@ fn a_shim_that_dies_before_its_first_start_is_replaced() {
         stage.kill(&stage.shims());
         if !agent_alive {
             stage.host.start_agent();
+            stage.host.wait("the start has failed again", PATIENCE, || {
+                stage
+                    .host
+                    .complaint("drop")
+                    .contains("/no/such/command")
+                    .then_some(())
+            });
         }
         stage.write("always", &stage.sleeper());
         stage.back(None);

@@ -137,10 +137,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Leaves of an earlier agent's shims that were killed. Those of our own may be just in the making.
+    fn sweep_foreign(&self) {
+        let own = format!("{}-", std::process::id());
+        for leaf in fs::read_dir(&self.idle).into_iter().flatten().flatten() {
+            if leaf.file_type().is_ok_and(|kind| kind.is_dir())
+                && !leaf.file_name().to_string_lossy().starts_with(&own)
+            {
+                // In use: refused.
+                let _ = fs::remove_dir(leaf.path());
+            }
+        }
+    }
+
     fn refill(&self) {
         let mut state = self.lock();
         while !state.stop {
             state.reap();
+            if self.wanted > 0 {
+                self.sweep_foreign();
+            }
             state.ready.retain(|client| !client.hung_up());
             let calm = state.taken.map_or(CALM, |taken| taken.elapsed());
             if state.ready.len() < self.wanted && calm < CALM {
