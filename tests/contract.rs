@@ -1,11 +1,18 @@
 //! The command line as a contract: what programs and people may rely on, to the letter.
 
-use std::{collections::BTreeSet, fs, net::TcpListener, process::Stdio};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, drain, signal};
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, signal};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     let object = value.as_object().expect("an object");
@@ -145,6 +152,13 @@ fn up_says_each_thing_once_and_goes_on_when_its_port_is_free() {
     let mut up = host.command(&["up", &source.display().to_string()]);
     up.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut up = host.network.on_host(|| up.spawn().expect("up starts"));
+    let words = Arc::new(Mutex::new(String::new()));
+    let (hears, stderr) = (words.clone(), up.stderr.take().expect("its words"));
+    let listener = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines() {
+            *hears.lock().expect("no panic") += &(line.expect("text") + "\n");
+        }
+    });
     host.wait("it has tried more than once", PATIENCE, || {
         let status = host.stead(&["status", "--json"]).stdout;
         status.contains("(attempt 3)").then_some(())
@@ -152,7 +166,13 @@ fn up_says_each_thing_once_and_goes_on_when_its_port_is_free() {
     drop(holder);
     let page = host.fetch(Place::Host, LOOPBACK, 18910, "/");
     assert!(page.contains("greeting: hello"), "{page}");
-    host.converged("shop");
+    host.wait("it says that it is converged", PATIENCE, || {
+        words
+            .lock()
+            .expect("no panic")
+            .contains("edits are followed")
+            .then_some(())
+    });
     fs::write(
         source.join("compose.yaml"),
         text.replace(": hello }", ": servus }"),
@@ -170,7 +190,8 @@ fn up_says_each_thing_once_and_goes_on_when_its_port_is_free() {
     fs::write(source.join("compose.yaml"), text).expect("the mistake is mended");
     host.converged("shop");
     signal(up.id(), Signal::SIGINT);
-    let said = drain(&mut up.stderr.take().expect("its words"));
+    listener.join().expect("it has said everything");
+    let said = words.lock().expect("no panic").clone();
     assert!(up.wait().expect("its end").success(), "{said}");
     let count = |part: &str| said.lines().filter(|line| line.contains(part)).count();
     for (part, times) in [

@@ -7,7 +7,11 @@ mod listing;
 #[path = "network/rig.rs"]
 mod rig;
 
-use std::{net::UdpSocket, os::fd::AsFd};
+use std::{
+    net::UdpSocket,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use backend::{
     firewall::Firewall,
@@ -244,7 +248,11 @@ fn a_sandbox_that_was_damaged_is_repaired() {
                 .attach(&spec.key, &spec.endpoints[0], true, space.fd.as_fd())
                 .unwrap();
             assert_eq!(root.drift("web"), [""; 0], "after {damage}");
-            assert_eq!(root.space("sibling").tcp("10.64.1.2:80"), "web", "after {damage}");
+            // A carrier that has come back is noticed a little later.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while root.space("sibling").tcp("10.64.1.2:80") != "web" {
+                assert!(Instant::now() < deadline, "not reached after {damage}");
+            }
         }
         root.net.detach(&spec.key, "eth0").unwrap();
         root.net.detach(&spec.key, "eth0").unwrap();

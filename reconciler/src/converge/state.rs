@@ -43,6 +43,8 @@ pub struct Loop {
     plan: Arc<Plan>,
     /// Started and not ended, at most one a key.
     running: Vec<Step>,
+    /// Those of `running` whose project has changed since: their failure says nothing about what is wanted now.
+    outdated: BTreeSet<Key>,
     /// To be looked at as soon as possible.
     dirty: Scope,
     /// A look is under way; keys that an action touched since it began.
@@ -89,6 +91,7 @@ impl Loop {
             memory: Memory::default(),
             plan,
             running: Vec::new(),
+            outdated: BTreeSet::new(),
             looking: None,
             asked: 0,
             blind: 0,
@@ -115,6 +118,9 @@ impl Loop {
             };
             if !same {
                 self.memory.forget(name);
+                let own = self.running.iter().map(|step| &step.key);
+                let own = own.filter(|key| key.project() == Some(name.as_str()));
+                self.outdated.extend(own.cloned());
                 if let Wish::Run { project, .. } = wish {
                     let images = project.services.values().map(|service| service.image.clone());
                     self.dirty.images.extend(images);
@@ -288,12 +294,16 @@ impl Loop {
             cause: step.cause.clone(),
             error: None,
         };
+        let outdated = self.outdated.remove(&step.key);
         match result {
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(key = %step.key, error = message, "a step failed");
                 entry.error = Some(message.clone());
                 self.journal.record(entry);
+                if outdated {
+                    return;
+                }
                 self.memory.fail(step.key.clone(), message, error.retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
