@@ -252,7 +252,8 @@ fn joined() {
     let mut container = host.sandbox("web", Vec::new()).unwrap();
     container.script("sleep 1000");
     container.spec.health = Some(HealthSpec {
-        argv: ["sh", "-c", "cat /proc/self/status > /tmp/probe; ls -l /proc/self/ns > /tmp/ns; cat /proc/self/limits > /tmp/limits"]
+        // Renamed into place: the next probe must not be caught half written.
+        argv: ["sh", "-c", "cd /tmp; cat /proc/self/status > 1; ls -l /proc/self/ns > 2; cat /proc/self/limits > 3; mv 1 probe; mv 2 ns; mv 3 limits"]
             .map(String::from)
             .to_vec(),
         interval: 50,
