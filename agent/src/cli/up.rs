@@ -191,7 +191,12 @@ async fn follow(
         show.print(&follower.read())?;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = interrupt.recv() => return Ok(()),
+            () = interrupt.recv() => {
+                // What was done since the last look is told, too.
+                progress.show().await?;
+                show.print(&follower.read())?;
+                return Ok(());
+            }
         }
     }
 }
