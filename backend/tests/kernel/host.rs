@@ -336,12 +336,9 @@ impl Drop for Container<'_> {
         until("the payload is empty", || {
             (!cgroup::populated(&payload).ok()?).then_some(())
         });
-        let mut tries = 0;
-        while self.client.order(&Request::Leave).is_err() && tries < 200 {
-            tries += 1;
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // Refused while the exit is not yet seen; unheard where a test has killed the shim.
         until("the sandbox is empty", || {
+            let _ = self.client.order(&Request::Leave);
             (!cgroup::populated(&self.assignment.cgroup).ok()?).then_some(())
         });
         let _ = cgroup::remove(&self.assignment.cgroup);
