@@ -45,6 +45,7 @@ pub struct Snapshot {
 pub fn error_at(file: &Path, message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
+        refusal: false,
         span: Span {
             file: file.to_owned(),
             line: 0,

@@ -3,7 +3,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{types::Project, yaml};
+use crate::{tree::Node, types::Project, yaml};
+
+/// A loaded project in canonical form: long syntax, defaults, names and paths filled in, every position known.
+#[derive(Debug, Clone)]
+pub struct Canonical(pub(crate) Node);
 
 /// YAML, with a final newline. Every `$` in a value is written `$$`: the text is a Compose file again.
 pub fn yaml(project: &Project) -> String {

@@ -9,7 +9,7 @@ use crate::{
     types::{Condition, Mount, Project, Service},
 };
 
-pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report<'_>) {
+pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report) {
     for (name, service) in &project.services {
         let path = format!("services.{name}");
         networks(project, service, &path, declared, report);
@@ -20,7 +20,7 @@ pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report<
     names(project, report);
 }
 
-fn networks(project: &Project, service: &Service, path: &str, declared: &Declared, report: &mut Report<'_>) {
+fn networks(project: &Project, service: &Service, path: &str, declared: &Declared, report: &mut Report) {
     for key in service
         .networks
         .keys()
@@ -40,7 +40,7 @@ fn networks(project: &Project, service: &Service, path: &str, declared: &Declare
 }
 
 /// The declared name that was probably meant, while there is room to say so.
-fn known<'a>(report: &Report<'_>, wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn known<'a>(report: &Report, wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if report.full() {
         None
     } else {
@@ -48,7 +48,7 @@ fn known<'a>(report: &Report<'_>, wrong: &str, names: impl Iterator<Item = &'a s
     }
 }
 
-fn mounts(project: &Project, service: &Service, path: &str, report: &mut Report<'_>) {
+fn mounts(project: &Project, service: &Service, path: &str, report: &mut Report) {
     let mut targets = BTreeMap::new();
     for (index, mount) in service.volumes.iter().enumerate() {
         let at = report.at(&format!("{path}.volumes.{index}"));
@@ -88,7 +88,7 @@ fn mounts(project: &Project, service: &Service, path: &str, report: &mut Report<
     }
 }
 
-fn dependencies(project: &Project, service: &Service, path: &str, report: &mut Report<'_>) {
+fn dependencies(project: &Project, service: &Service, path: &str, report: &mut Report) {
     for (name, dependency) in &service.depends_on {
         let at = report.at(&format!("{path}.depends_on.{name}"));
         let Some(other) = project.services.get(name) else {
@@ -123,7 +123,7 @@ fn dependencies(project: &Project, service: &Service, path: &str, report: &mut R
 }
 
 /// Reports each cycle once, at the dependency that closes it.
-fn cycles(project: &Project, report: &mut Report<'_>) {
+fn cycles(project: &Project, report: &mut Report) {
     let mut done = BTreeSet::new();
     for start in project.services.keys() {
         if done.contains(start.as_str()) {
@@ -184,7 +184,7 @@ fn shorten(names: &[&str]) -> String {
 }
 
 /// Two keys must not share one network or volume by accident.
-fn names(project: &Project, report: &mut Report<'_>) {
+fn names(project: &Project, report: &mut Report) {
     let networks = project
         .networks
         .iter()

@@ -40,15 +40,15 @@ pub(crate) struct DeclaredVolume {
 }
 
 /// Walks the tree. Values that cannot be read are reported and replaced by their default.
-pub(crate) struct Decoder<'a, 'r> {
-    pub report: &'r mut Report<'a>,
+pub(crate) struct Decoder<'r> {
+    pub report: &'r mut Report,
     /// The project environment, for `environment: [NAME]`.
     pub environment: &'r BTreeMap<String, String>,
     pub directory: &'r Path,
     pub home: Option<&'r PathBuf>,
 }
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub fn project(&mut self, root: &Node) -> Declared {
         let mut declared = Declared::default();
         for entry in self.section(root, "the manifest", "", "") {

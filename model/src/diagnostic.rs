@@ -23,6 +23,9 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
     pub severity: Severity,
+    /// Compose loads it, stead does not run it: an error for `plan` and `apply`, a warning for `config`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refusal: bool,
     #[serde(flatten)]
     pub span: Span,
     pub message: String,
@@ -34,6 +37,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// Also a refusal is one.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
@@ -115,6 +119,7 @@ mod tests {
     fn diagnostic(line: u32, column: u32, source_line: Option<&str>) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
+            refusal: false,
             span: Span {
                 file: "/p/compose.yaml".into(),
                 line,

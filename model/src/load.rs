@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    canonical::Canonical,
     check,
     decode::Decoder,
     diagnostic::{Diagnostic, Severity, Span},
@@ -34,13 +35,20 @@ pub struct Options {
     pub env_files: Vec<PathBuf>,
     /// What `~` stands for.
     pub home: Option<PathBuf>,
+    /// Active profiles, next to those of `COMPOSE_PROFILES`; `*` is all of them.
+    pub profiles: Vec<String>,
+    /// The source is not trusted (git): nothing outside `directory` is read or named by
+    /// `include`, `extends`, `env_file`, `label_file`, configs and secrets.
+    pub confined: bool,
 }
 
 /// Total: any input gives a `Loaded`.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// `None` when some diagnostic is an error.
+    /// `None` when some diagnostic is an error, a refusal included.
     pub project: Option<Project>,
+    /// What `config` prints; `None` when some diagnostic is an error that is no refusal.
+    pub canonical: Option<Canonical>,
     /// Every file looked at, also the missing ones: all of them are to be watched.
     pub inputs: BTreeSet<PathBuf>,
     pub diagnostics: Vec<Diagnostic>,
@@ -86,6 +94,7 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
     let project = project.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
     Loaded {
         project,
+        canonical: None,
         inputs,
         diagnostics,
     }
@@ -122,9 +131,11 @@ impl Loading<'_> {
                         Some(source) => format!("{error}: {source}"),
                         None => error.to_string(),
                     };
-                    let mut report = Report::new(&file, &text);
+                    let mut report = Report::default();
+                    let number = report.file(&file, &text);
                     report.error(
                         At {
+                            file: number,
                             line: error.line(),
                             column: 1,
                         },
@@ -141,7 +152,8 @@ impl Loading<'_> {
 
     fn file(&mut self, file: &Path, mut environment: BTreeMap<String, String>) -> Option<Project> {
         let text = self.read(file, false)?;
-        let mut report = Report::new(file, &text);
+        let mut report = Report::default();
+        report.file(file, &text);
         let project = self.parse(&text, &mut environment, &mut report);
         let failed = report.failed();
         let (diagnostics, origins) = report.finish();
@@ -155,7 +167,7 @@ impl Loading<'_> {
         &self,
         text: &str,
         environment: &mut BTreeMap<String, String>,
-        report: &mut Report<'_>,
+        report: &mut Report,
     ) -> Option<Project> {
         if let Some(at) = find_nul(text) {
             report.error(
@@ -222,7 +234,7 @@ impl Loading<'_> {
         &self,
         root: &mut Node,
         environment: &BTreeMap<String, String>,
-        report: &mut Report<'_>,
+        report: &mut Report,
     ) -> Option<String> {
         const HINT: &str = "use `a-z`, `0-9`, `_` and `-`, a letter or digit first; for example `name: shop`";
         if let Some(name) = environment
@@ -319,6 +331,7 @@ impl Loading<'_> {
     fn error(&mut self, file: &Path, line: u32, message: &str, hint: &str) {
         self.diagnostics.push(Diagnostic {
             severity: Severity::Error,
+            refusal: false,
             span: Span {
                 file: file.to_owned(),
                 line,
@@ -336,13 +349,14 @@ fn find_nul(text: &str) -> Option<At> {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     Some(At {
+        file: 0,
         line: u32::try_from(line).ok()?,
         column: u32::try_from(column).ok()?,
     })
 }
 
 /// A NUL can still come from `"\0"`; neither execve(2) nor a path can hold one.
-fn refuse_nul(node: &Node, report: &mut Report<'_>) {
+fn refuse_nul(node: &Node, report: &mut Report) {
     const HINT: &str = "remove the `\\0`";
     match &node.value {
         Value::Text(text) if text.contains('\0') => {

@@ -1,8 +1,8 @@
-//! What is found while a file is read: diagnostics, and the origin of every field.
+//! What is found while files are read: diagnostics, and the origin of every field.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -15,34 +15,51 @@ const MAX_DIAGNOSTICS: usize = 100;
 /// Longer source lines are not copied into diagnostics.
 const MAX_LINE: usize = 4096;
 
-pub(crate) struct Report<'a> {
-    file: &'a Path,
-    lines: Vec<&'a str>,
+/// The files of one project and all that is found in them.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    files: Vec<File>,
     diagnostics: Vec<Diagnostic>,
     left_out: usize,
     failed: bool,
+    refused: bool,
     /// Values that have an error already, and mean nothing to later checks.
     settled: BTreeSet<At>,
-    pub origins: BTreeMap<String, Span>,
+    /// Where each canonical field came from, by dotted path.
+    pub origins: BTreeMap<String, At>,
 }
 
-impl<'a> Report<'a> {
-    /// Findings in `file`, whose text is `text`.
-    pub fn new(file: &'a Path, text: &'a str) -> Self {
-        Report {
-            file,
-            lines: text.lines().collect(),
-            diagnostics: Vec::new(),
-            left_out: 0,
-            failed: false,
-            settled: BTreeSet::new(),
-            origins: BTreeMap::new(),
-        }
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    text: String,
+    /// Where each line starts, made for the first finding.
+    lines: Option<Vec<usize>>,
+}
+
+impl Report {
+    /// Enters a file; the number is what [`At::file`] holds. More than 65,535 files share the last number.
+    pub fn file(&mut self, path: &Path, text: &str) -> u16 {
+        let number = u16::try_from(self.files.len()).unwrap_or(u16::MAX);
+        self.files.push(File {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            lines: None,
+        });
+        number
     }
 
+    /// The path of a file by its number.
+    pub fn path(&self, file: u16) -> &Path {
+        self.files
+            .get(usize::from(file))
+            .map_or(Path::new(""), |file| &file.path)
+    }
+
+    /// What no loader of Compose accepts.
     pub fn error(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         self.failed = true;
-        self.add(Severity::Error, at, message.into(), hint.into());
+        self.add(Severity::Error, false, at, message.into(), hint.into());
     }
 
     /// An error after which no other finding at this place is of interest.
@@ -51,24 +68,24 @@ impl<'a> Report<'a> {
         self.settled.insert(at);
     }
 
+    /// What Compose loads and stead does not run: an error for `plan` and `apply`, a warning for `config`.
+    pub fn refuse(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
+        self.refused = true;
+        self.add(Severity::Error, true, at, message.into(), hint.into());
+    }
+
     pub fn warning(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
-        self.add(Severity::Warning, at, message.into(), hint.into());
+        self.add(Severity::Warning, false, at, message.into(), hint.into());
     }
 
-    /// Remembers where the field `path` was written.
+    /// Remembers where the canonical field `path` was written.
     pub fn origin(&mut self, path: String, at: At) {
-        self.origins.insert(path, self.span(at));
+        self.origins.insert(path, at);
     }
 
-    /// The position of a field that has an origin, else of the file as a whole.
+    /// The position of a field that has an origin, else of the first file as a whole.
     pub fn at(&self, path: &str) -> At {
-        self.origins
-            .get(path)
-            .map(|span| At {
-                line: span.line,
-                column: span.column,
-            })
-            .unwrap_or_default()
+        self.origins.get(path).copied().unwrap_or_default()
     }
 
     /// Whether further findings are only counted: then their texts need no effort.
@@ -76,32 +93,44 @@ impl<'a> Report<'a> {
         self.diagnostics.len() >= MAX_DIAGNOSTICS
     }
 
+    /// Whether an error was found that no loader of Compose accepts.
     pub fn failed(&self) -> bool {
         self.failed
     }
 
-    /// The findings in the order of the file.
+    /// Whether something was found that stead does not run.
+    pub fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The findings in the order of the files, and the origins.
     pub fn finish(mut self) -> (Vec<Diagnostic>, BTreeMap<String, Span>) {
         self.diagnostics
             .sort_by(|a, b| (&a.span, a.severity).cmp(&(&b.span, b.severity)));
         self.diagnostics.dedup();
         if self.left_out > 0 {
             self.diagnostics.push(Diagnostic {
-                severity: if self.failed {
+                severity: if self.failed || self.refused {
                     Severity::Error
                 } else {
                     Severity::Warning
                 },
+                refusal: !self.failed && self.refused,
                 span: self.span(At::default()),
                 message: format!("{} more findings are not shown", self.left_out),
                 hint: Some("repair those that are shown first".to_owned()),
                 source_line: None,
             });
         }
-        (self.diagnostics, self.origins)
+        let origins = std::mem::take(&mut self.origins);
+        let origins = origins
+            .into_iter()
+            .map(|(path, at)| (path, self.span(at)))
+            .collect();
+        (self.diagnostics, origins)
     }
 
-    fn add(&mut self, severity: Severity, at: At, message: String, hint: String) {
+    fn add(&mut self, severity: Severity, refusal: bool, at: At, message: String, hint: String) {
         if self.settled.contains(&at) {
             return;
         }
@@ -109,23 +138,32 @@ impl<'a> Report<'a> {
             self.left_out += 1;
             return;
         }
-        let line = (at.line as usize)
-            .checked_sub(1)
-            .and_then(|index| self.lines.get(index));
+        let source_line = self.line(at);
         self.diagnostics.push(Diagnostic {
             severity,
+            refusal,
             span: self.span(at),
             message,
             hint: Some(hint).filter(|hint| !hint.is_empty()),
-            source_line: line
-                .filter(|line| line.len() <= MAX_LINE)
-                .map(|line| (*line).to_owned()),
+            source_line,
         });
+    }
+
+    fn line(&mut self, at: At) -> Option<String> {
+        let index = (at.line as usize).checked_sub(1)?;
+        let file = self.files.get_mut(usize::from(at.file))?;
+        let text = &file.text;
+        let lines = file.lines.get_or_insert_with(|| {
+            let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(breaks).collect()
+        });
+        let line = text[*lines.get(index)?..].lines().next()?;
+        (line.len() <= MAX_LINE).then(|| line.to_owned())
     }
 
     fn span(&self, at: At) -> Span {
         Span {
-            file: self.file.to_owned(),
+            file: self.path(at.file).to_owned(),
             line: at.line,
             column: at.column,
         }

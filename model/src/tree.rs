@@ -1,8 +1,9 @@
 //! A YAML document as a tree in which every key and value knows its position.
 
-/// Line and column, from 1.
+/// The file, by its number in [`crate::report::Report`], line and column, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct At {
+    pub file: u16,
     pub line: u32,
     pub column: u32,
 }
@@ -11,6 +12,18 @@ pub(crate) struct At {
 pub(crate) struct Node {
     pub value: Value,
     pub at: At,
+    pub tag: Tag,
+}
+
+/// What a node asks of the merge (Compose Specification, "Merge").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Tag {
+    #[default]
+    None,
+    /// `!reset`: take this path out of the model.
+    Reset,
+    /// `!override`: replace this path instead of merging.
+    Override,
 }
 
 /// What the YAML 1.2 core schema knows. Entries keep the file's order; keys are unique.
@@ -30,6 +43,89 @@ pub(crate) struct Entry {
     pub key: String,
     pub at: At,
     pub value: Node,
+}
+
+impl Node {
+    pub fn new(value: Value, at: At) -> Self {
+        Node {
+            value,
+            at,
+            tag: Tag::None,
+        }
+    }
+
+    pub fn text(text: impl Into<String>, at: At) -> Self {
+        Node::new(Value::Text(text.into()), at)
+    }
+
+    pub fn is_null(&self) -> bool {
+        self.value == Value::Null
+    }
+
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The items of a list; empty for anything else.
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The entries of a mapping; empty for anything else.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    pub fn entries_mut(&mut self) -> &mut [Entry] {
+        match &mut self.value {
+            Value::Map(entries) => entries,
+            _ => &mut [],
+        }
+    }
+
+    /// One value of a mapping. Linear: for the few keys that Compose defines.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        let entry = self.entries().iter().find(|entry| entry.key == key)?;
+        Some(&entry.value)
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        let entry = self.entries_mut().iter_mut().find(|entry| entry.key == key)?;
+        Some(&mut entry.value)
+    }
+
+    /// Sets a key of a mapping, at its old place or at the end. Nothing happens to what is no mapping.
+    pub fn set(&mut self, key: &str, value: Node) {
+        let Value::Map(entries) = &mut self.value else {
+            return;
+        };
+        match entries.iter_mut().find(|entry| entry.key == key) {
+            Some(entry) => entry.value = value,
+            None => entries.push(Entry {
+                key: key.to_owned(),
+                at: value.at,
+                value,
+            }),
+        }
+    }
+
+    /// Takes a key out of a mapping.
+    pub fn remove(&mut self, key: &str) -> Option<Node> {
+        let Value::Map(entries) = &mut self.value else {
+            return None;
+        };
+        let index = entries.iter().position(|entry| entry.key == key)?;
+        Some(entries.remove(index).value)
+    }
 }
 
 impl Value {

@@ -105,6 +105,7 @@ fn explain(error: serde_yaml::Error) -> ParseError {
 
 fn position(location: Location) -> At {
     At {
+        file: 0,
         line: u32::try_from(location.line()).unwrap_or(0),
         column: u32::try_from(location.column()).unwrap_or(0),
     }
@@ -150,7 +151,7 @@ fn convert(raw: RawNode) -> Node {
                 .collect(),
         ),
     };
-    Node { value, at }
+    Node::new(value, at)
 }
 
 impl<'de> Deserialize<'de> for RawValue {

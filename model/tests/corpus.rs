@@ -38,6 +38,7 @@ fn options() -> Options {
         environment: [("FROM_PROCESS".to_owned(), "process".to_owned())].into(),
         env_files: Vec::new(),
         home: Some("/home/user".into()),
+        ..Options::default()
     }
 }
 

@@ -61,6 +61,7 @@ impl Config {
             env_files: self.env_files.iter().map(|file| here.join(file)).collect(),
             home: std::env::var_os("HOME").map(PathBuf::from),
             directory,
+            ..Options::default()
         };
         let loaded = load(&text::Disk, &files, &options);
         for diagnostic in &loaded.diagnostics {

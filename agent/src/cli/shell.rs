@@ -46,6 +46,7 @@ fn used(
             environment,
             env_files: Vec::new(),
             home: environment::home_of_owner(&candidate.files[0]),
+            ..Options::default()
         };
         let loaded = load(&text::Disk, &candidate.files, &options);
         let revision = loaded.project.as_ref().map(text::revision);

@@ -65,6 +65,7 @@ impl Entry {
             environment,
             env_files: Vec::new(),
             home: environment::home_of_owner(&candidate.files[0]),
+            ..Options::default()
         };
         // Stamped before reading: a change while it is read shows as a difference.
         let mut inputs = candidate_inputs(candidate);

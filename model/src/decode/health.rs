@@ -6,7 +6,7 @@ use crate::{
     types::Healthcheck,
 };
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub(super) fn healthcheck(&mut self, node: &Node, path: &str) -> Option<Healthcheck> {
         let mut check = Healthcheck::default();
         let mut disabled = false;

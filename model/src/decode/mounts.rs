@@ -12,7 +12,7 @@ use crate::{
 /// Where Docker listens; there is nothing to find here.
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub(super) fn volumes(&mut self, node: &Node, path: &str, mounts: &mut Vec<Mount>) {
         for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {
             // By its place in the canonical list the mount is found again.

@@ -7,7 +7,7 @@ use crate::{
     types::{PortRange, Protocol, PublishedPort},
 };
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub(super) fn ports(&mut self, node: &Node, path: &str) -> Vec<PublishedPort> {
         let mut ports: Vec<PublishedPort> = Vec::new();
         for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::{
     types::{Attachment, Condition, Dependency},
 };
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub(super) fn attachments(&mut self, node: &Node, path: &str) -> BTreeMap<String, Attachment> {
         let mut attachments = BTreeMap::new();
         match &node.value {

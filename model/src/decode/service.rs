@@ -8,7 +8,7 @@ use crate::{
     types::{RestartPolicy, Service},
 };
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     pub(super) fn service(&mut self, node: &Node, path: &str) -> Service {
         let mut service = Service::default();
         let entries = self.section(node, path, path, "services.*");

@@ -8,7 +8,7 @@ use crate::{
     types::{Duration, ParseDurationError},
 };
 
-impl Decoder<'_, '_> {
+impl Decoder<'_> {
     /// Reports a value of the wrong kind.
     pub(super) fn wrong(&mut self, node: &Node, path: &str, want: &str) {
         let hint = match (&node.value, node.value.scalar()) {
