@@ -69,10 +69,9 @@ impl Merge<'_> {
             return base;
         }
         match (base.value, over.value) {
-            (Value::Map(entries), Value::Map(others)) => Node {
-                value: Value::Map(self.entries(entries, others)),
-                ..Node::new(Value::Null, base.at)
-            },
+            (Value::Map(entries), Value::Map(others)) => {
+                Node::new(Value::Map(self.entries(entries, others)), base.at)
+            }
             (Value::List(mut items), Value::List(others)) => {
                 items.extend(others);
                 Node::new(Value::List(items), base.at)

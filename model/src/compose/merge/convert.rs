@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::Merge;
 use crate::tree::{At, Entry, Node, Value};
 
+/// Bytes that the items of one key may repeat of the key. No list of addresses is near.
+const MAX_REPEATED: usize = 256 * 1024;
+
 impl Merge<'_> {
     /// A list as it is, text as its only item, a mapping as sorted `KEY=VALUE`; null is empty.
     ///
@@ -33,6 +36,11 @@ impl Merge<'_> {
         let Entry { key, at, value } = entry;
         match &value.value {
             Value::Null => items.push((key, at)),
+            Value::List(values) if key.len().saturating_mul(values.len()) > MAX_REPEATED => {
+                let message = format!("`{}`: too many values for so long a key", self.path.entry(&key));
+                let hint = "write fewer values, or a shorter key";
+                self.report.refuse(value.at, message, hint);
+            }
             Value::List(values) => {
                 if values.iter().any(|item| item.value.scalar().is_none()) {
                     self.printed(&key, &value);

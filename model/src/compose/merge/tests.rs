@@ -274,6 +274,18 @@ fn many_address_pools_are_refused_instead_of_taking_quadratic_time() {
 }
 
 #[test]
+fn a_long_key_is_not_repeated_without_bound() {
+    let hosts = format!("extra_hosts: {{{}: [{}]}}", "k".repeat(1000), "1, ".repeat(1000));
+    let (found, findings) = service("extra_hosts: [a=1]", &hosts);
+    assert_eq!(plain(&found), plain(&tree("extra_hosts: [a=1]")));
+    let [finding] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    assert!(finding.refusal);
+    assert!(finding.message.len() < 200, "{}", finding.message);
+}
+
+#[test]
 fn labels_of_networks_and_volumes_become_lists() {
     for section in ["networks", "volumes"] {
         let of = |labels: &str| tree(&format!("{section}: {{x: {{labels: {labels}}}}}"));
