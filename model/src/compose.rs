@@ -9,8 +9,15 @@ mod include;
 pub(crate) mod loading;
 pub(crate) mod merge;
 pub(crate) mod normalise;
-pub(crate) mod path;
+mod path;
 pub(crate) mod paths;
 pub(crate) mod profiles;
 pub(crate) mod reset;
 pub(crate) mod unique;
+
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod text;
