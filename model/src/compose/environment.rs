@@ -1,11 +1,14 @@
 //! What the environment of the project fills in: names without a value, env files, label files, configs.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::loading::{Environment, Loading, Origin};
 use crate::{
     dotenv,
-    tree::{Entry, Node, Value},
+    tree::{At, Entry, Node, Value},
 };
 
 /// `environment: [NAME]` and `configs.*.environment` take the value of the project environment.
@@ -64,30 +67,27 @@ impl Loading<'_> {
     }
 
     fn env_files(&mut self, service: &mut Node, name: &str, files: &Node, environment: &Environment) {
-        let mut scope = environment.clone();
-        for entry in service.get("environment").map(Node::entries).unwrap_or_default() {
-            if let Some(value) = entry.value.as_text() {
-                scope
-                    .entry(entry.key.clone())
-                    .or_insert_with(|| value.to_owned());
-            }
-        }
-        let mut values: Vec<Entry> = Vec::new();
-        let mut earlier = Environment::new();
+        let own = service.get("environment").map(Node::entries).unwrap_or_default();
+        let own: BTreeMap<&str, &str> = own
+            .iter()
+            .filter_map(|entry| Some((entry.key.as_str(), entry.value.as_text()?)))
+            .collect();
+        let lookup = |name: &str| {
+            let project = environment.get(name).map(String::as_str);
+            project.or_else(|| own.get(name).copied())
+        };
+        let mut values = Environment::new();
+        let mut unset = BTreeSet::new();
         for (index, item) in files.items().iter().enumerate() {
-            let Some(path) = item.get("path").filter(|path| path.as_text().is_some()) else {
+            let Some((path, at)) = item.get("path").and_then(|path| Some((path.as_text()?, path.at))) else {
                 continue;
             };
-            let optional = item.get("required").is_some_and(|required| {
-                required.value == Value::Bool(false) || required.as_text() == Some("false")
-            });
+            let field = format!("services.{name}.env_file[{index}]");
             let origin = Origin {
-                optional,
-                ..Origin::named(
-                    PathBuf::from(path.as_text().unwrap_or_default()),
-                    path.at,
-                    &format!("services.{name}.env_file[{index}]"),
-                )
+                optional: item
+                    .get("required")
+                    .is_some_and(|required| required.value == Value::Bool(false)),
+                ..Origin::named(PathBuf::from(path), at, &field)
             };
             let Some(text) = self
                 .files
@@ -95,30 +95,21 @@ impl Loading<'_> {
             else {
                 continue;
             };
-            let found = match item.get("format").and_then(Node::as_text) {
-                Some("raw") => dotenv::parse_raw(&text),
-                _ => dotenv::parse_above(&text, &scope, &earlier),
-            };
-            match found {
-                Ok(found) => {
-                    earlier.extend(found.clone());
-                    let number = self.report.file(&origin.file, &text);
-                    values.extend(found.into_iter().map(|(key, value)| {
-                        let at = crate::tree::At {
-                            file: number,
-                            ..Default::default()
-                        };
-                        Entry {
-                            key,
-                            at,
-                            value: Node::text(value, at),
-                        }
-                    }));
+            let read = match item.get("format").and_then(Node::as_text) {
+                None | Some("") => dotenv::parse_into(&text, &lookup, &mut values, &mut unset),
+                Some("raw") => dotenv::parse_raw(&text, &lookup, &mut values),
+                Some(other) => {
+                    let message = format!("`{field}`: the format `{other}` is not known");
+                    self.report.error(at, message, "remove it, or write `format: raw`");
+                    Ok(())
                 }
-                Err(error) => self.broken(&origin.file, &text, &error),
+            };
+            if let Err(error) = read {
+                self.broken(&origin.file, &text, &error);
             }
         }
-        overlay(service, "environment", values, files);
+        unset.into_iter().for_each(|name| self.unset(name, files.at));
+        underlay(service, "environment", values, files.at);
     }
 
     fn label_files(&mut self, service: &mut Node, name: &str, files: &Node) {
@@ -126,56 +117,46 @@ impl Loading<'_> {
             Value::List(_) => files.items(),
             _ => std::slice::from_ref(files),
         };
-        let mut values: Vec<Entry> = Vec::new();
+        let mut values = Environment::new();
         for item in items {
             let Some(path) = item.as_text() else {
                 continue;
             };
-            let origin = Origin::named(
-                PathBuf::from(path),
-                item.at,
-                &format!("services.{name}.label_file"),
-            );
+            let field = format!("services.{name}.label_file");
+            let origin = Origin::named(PathBuf::from(path), item.at, &field);
             let Some(text) = self
                 .files
                 .read(&origin.file, origin.wanted(), &mut self.report)
             else {
                 continue;
             };
-            match dotenv::parse(&text, &Environment::new()) {
-                Ok(found) => values.extend(found.into_iter().map(|(key, value)| Entry {
-                    key,
-                    at: item.at,
-                    value: Node::text(value, item.at),
-                })),
-                Err(error) => self.broken(&origin.file, &text, &error),
+            if let Err(error) = dotenv::parse_into(&text, &|_| None, &mut values, &mut BTreeSet::new()) {
+                self.broken(&origin.file, &text, &error);
             }
         }
-        overlay(service, "labels", values, files);
+        underlay(service, "labels", values, files.at);
     }
 }
 
-/// Puts values below those that the service has itself; of equal names the last counts.
-fn overlay(service: &mut Node, key: &str, values: Vec<Entry>, files: &Node) {
-    let own = service.remove(key);
-    let mut merged: std::collections::BTreeMap<String, Entry> = values
+/// Puts values below those that the service has itself. A name without a value leaves what a file says.
+fn underlay(service: &mut Node, key: &str, values: Environment, at: At) {
+    if values.is_empty() {
+        return;
+    }
+    let mut merged: BTreeMap<String, Entry> = values
         .into_iter()
-        .map(|entry| (entry.key.clone(), entry))
+        .map(|(key, value)| {
+            let value = Node::text(value, at);
+            (key.clone(), Entry { key, at, value })
+        })
         .collect();
-    if let Some(Node {
-        value: Value::Map(entries),
-        ..
-    }) = own
-    {
+    if let Some(Value::Map(entries)) = service.remove(key).map(|node| node.value) {
         for entry in entries {
-            // A name without a value leaves what a file says.
-            if !(entry.value.is_null() && merged.contains_key(&entry.key)) {
+            if !entry.value.is_null() || !merged.contains_key(&entry.key) {
                 merged.insert(entry.key.clone(), entry);
             }
         }
     }
-    if !merged.is_empty() {
-        let value = Value::Map(merged.into_values().collect());
-        service.set(key, Node::new(value, files.at));
-    }
+    let value = Value::Map(merged.into_values().collect());
+    service.set(key, Node::new(value, at));
 }

@@ -2,7 +2,6 @@
 //! merge, check, long form; then defaults, paths and the environment over all of them.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     rc::Rc,
@@ -212,11 +211,7 @@ impl<'a> Loading<'a> {
         interpolation.run(document, "");
         let Interpolation { unset, failures, .. } = interpolation;
         for (name, at) in unset {
-            if self.unset.insert(name.clone()) {
-                let message = format!("the variable `{name}` is not set, and counts as empty");
-                let hint = format!("set it in `.env`, or write `${{{name}:-}}`");
-                self.report.warning(at, message, hint);
-            }
+            self.unset(name, at);
         }
         for failure in failures {
             let message = format!("`{}`: {}", failure.path, failure.error);
@@ -235,34 +230,41 @@ impl<'a> Loading<'a> {
             else {
                 continue;
             };
-            let lookup: Cow<'_, Environment> = if values.is_empty() {
-                Cow::Borrowed(scope)
-            } else {
-                let mut lookup = values.clone();
-                lookup.extend(scope.clone());
-                Cow::Owned(lookup)
-            };
-            match dotenv::parse(&text, &lookup) {
-                Ok(found) => values.extend(found),
-                Err(error) => self.broken(&origin.file, &text, &error),
+            let lookup = |name: &str| scope.get(name).map(String::as_str);
+            let mut unset = BTreeSet::new();
+            if let Err(error) = dotenv::parse_into(&text, &lookup, &mut values, &mut unset) {
+                self.broken(&origin.file, &text, &error);
             }
+            let number = self.report.file(&origin.file, &text);
+            let at = At {
+                file: number,
+                ..At::default()
+            };
+            unset.into_iter().for_each(|name| self.unset(name, at));
         }
         values.extend(scope.clone());
         values
     }
 
     /// Reports an env file that cannot be read as one.
-    pub(super) fn broken(&mut self, file: &Path, text: &str, error: &dotenv::ParseDotenvError) {
-        let message = match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
+    pub(super) fn broken(&mut self, file: &Path, text: &str, error: &dotenv::DotenvError) {
         let at = At {
             file: self.report.file(file, text),
             line: error.line(),
-            column: 1,
+            column: error.column(),
         };
-        self.report.error(at, message, error.hint());
+        self.report.error(at, error.to_string(), error.hint());
+    }
+
+    /// Warns of a variable that has no value, once.
+    pub(super) fn unset(&mut self, name: String, at: At) {
+        if self.unset.contains(&name) {
+            return;
+        }
+        let message = format!("the variable `{name}` is not set, and counts as empty");
+        let hint = format!("set it in `.env`, or write `${{{name}:-}}`");
+        self.report.warning(at, message, hint);
+        self.unset.insert(name);
     }
 
     /// Whether a copy still fits; reported where not.
