@@ -79,6 +79,8 @@ pub(super) fn compose(
         })?;
         read = position(&span.end, file);
         if let Event::DocumentEnd = event {
+            // Documents count, too: the empty ones are the cheapest way to keep a reader busy.
+            composer.charge(position(&span.start, file))?;
             let items = composer.finish();
             // An empty document is one scalar of no length.
             if !items.is_empty() {
@@ -204,13 +206,18 @@ impl<'t> Composer<'t> {
         if is_key {
             self.key(&mut item, at)?;
         } else {
-            self.values += 1;
-            if self.values > MAX_VALUES {
-                return Err(too_much(at));
-            }
+            self.charge(at)?;
         }
         self.items.push(item);
         Ok(number)
+    }
+
+    fn charge(&mut self, at: At) -> Result<(), ParseError> {
+        self.values += 1;
+        match self.values > MAX_VALUES {
+            true => Err(too_much(at)),
+            false => Ok(()),
+        }
     }
 
     /// Makes a key text, or refuses it.
