@@ -17,7 +17,7 @@ use crate::{
     normalise,
     report::Report,
     source::{MAX_FILE, Sources, too_large},
-    tree::{At, Node, Value},
+    tree::{At, Node, Tag, Value},
     types::Project,
     yaml,
 };
@@ -169,29 +169,30 @@ impl Loading<'_> {
         environment: &mut BTreeMap<String, String>,
         report: &mut Report,
     ) -> Option<Project> {
-        if let Some(at) = find_nul(text) {
-            report.error(
-                at,
-                "this is binary data, not YAML",
-                "write the file again as text",
-            );
-            return None;
-        }
-        let mut root = match yaml::parse(text) {
-            Ok(root) => root,
+        let mut documents = match yaml::parse(text, 0) {
+            Ok(documents) => documents.into_iter(),
             Err(error) => {
                 report.error(error.at, error.message, error.hint);
                 return None;
             }
         };
-        if root.value == Value::Null {
+        let Some(mut root) = documents.next().filter(|root| !root.is_null()) else {
             report.error(
                 At::default(),
                 "the file is empty",
                 "write `services:` and a service below it",
             );
             return None;
+        };
+        if let Some(more) = documents.next() {
+            report.error(
+                more.at,
+                "several documents in one file are not supported yet",
+                "put everything into one document, without `---` between",
+            );
+            return None;
         }
+        drop_reset(&mut root);
         // The name first: it is a variable for everything else.
         let name = self.name(&mut root, environment, report);
         environment.insert(
@@ -344,15 +345,17 @@ impl Loading<'_> {
     }
 }
 
-fn find_nul(text: &str) -> Option<At> {
-    let before = &text[..text.find('\0')?];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Some(At {
-        file: 0,
-        line: u32::try_from(line).ok()?,
-        column: u32::try_from(column).ok()?,
-    })
+/// `!reset` takes a key out of the model; `!override` replaces, which it does anyway as long as there is
+/// one file.
+fn drop_reset(node: &mut Node) {
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(drop_reset),
+        Value::Map(entries) => {
+            entries.retain(|entry| entry.value.tag != Tag::Reset);
+            entries.iter_mut().for_each(|entry| drop_reset(&mut entry.value));
+        }
+        _ => {}
+    }
 }
 
 /// A NUL can still come from `"\0"`; neither execve(2) nor a path can hold one.
