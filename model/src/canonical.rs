@@ -2,14 +2,10 @@
 
 mod build;
 mod defaults;
-mod hosts;
 mod json;
-mod keys;
 mod long;
-mod mapping;
 mod mounts;
 mod place;
-mod prune;
 mod reshape;
 mod short;
 #[cfg(test)]
@@ -22,7 +18,6 @@ mod yaml;
 pub(crate) use self::{
     defaults::defaults,
     long::{long, omit_empty},
-    prune::prune,
     reshape::reshape,
     validate::validate,
 };

@@ -2,21 +2,13 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::{
-    Canonical,
-    keys::{Kind, MODEL},
-};
+use super::{Canonical, place::Place};
 use crate::tree::{Entry, Node, Value};
 
 impl Canonical {
-    /// The model with sorted keys. Extensions (`x-…`) are there at the top level and inside of what users
-    /// name, not inside of what Compose defines.
+    /// The model with sorted keys.
     pub fn to_json(&self) -> Json {
-        let root = self.0.entries().iter().map(|entry| {
-            let value = convert(&entry.value, MODEL.of(&entry.key));
-            (entry.key.clone(), value)
-        });
-        object(root.collect())
+        convert(&self.0, &Place::Root)
     }
 }
 
@@ -25,7 +17,7 @@ pub fn json(canonical: &Canonical) -> String {
     format!("{:#}\n", canonical.to_json())
 }
 
-fn convert(node: &Node, kind: &Kind) -> Json {
+fn convert(node: &Node, place: &Place) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -33,33 +25,33 @@ fn convert(node: &Node, kind: &Kind) -> Json {
         Value::Float(value) => float(*value),
         Value::Text(text) => Json::String(text.clone()),
         Value::List(items) => {
-            let kind = kind.of("");
-            Json::Array(items.iter().map(|item| convert(item, kind)).collect())
+            let items = items.iter().enumerate();
+            Json::Array(
+                items
+                    .map(|(index, item)| convert(item, &place.item(index)))
+                    .collect(),
+            )
         }
         Value::Map(entries) => {
-            let own = matches!(kind, Kind::Struct(_) | Kind::Capitals(_));
-            let entries = entries
-                .iter()
-                .filter(|entry| !(own && entry.key.starts_with("x-")))
-                .map(|Entry { key, value, .. }| (name(key, kind), convert(value, kind.of(key))));
-            object(entries.collect())
+            let entries = entries.iter().map(|Entry { key, value, .. }| {
+                let place = place.key(key);
+                (name(key, &place), convert(value, &place))
+            });
+            let mut entries: Vec<_> = entries.collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Json::Object(entries.into_iter().collect::<Map<_, _>>())
         }
     }
 }
 
 /// The rates of devices have no names of their own in JSON: they are those of the reference's fields.
-fn name(key: &str, kind: &Kind) -> String {
-    match (kind, key) {
-        (Kind::Capitals(_), "path") => "Path".to_owned(),
-        (Kind::Capitals(_), "rate") => "Rate".to_owned(),
-        (Kind::Capitals(_), "weight") => "Weight".to_owned(),
+fn name(key: &str, place: &Place) -> String {
+    match key {
+        "path" if place.is_rate() => "Path".to_owned(),
+        "rate" if place.is_rate() => "Rate".to_owned(),
+        "weight" if place.is_rate() => "Weight".to_owned(),
         _ => key.to_owned(),
     }
-}
-
-fn object(mut entries: Vec<(String, Json)>) -> Json {
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Json::Object(entries.into_iter().collect::<Map<_, _>>())
 }
 
 /// Beyond 64 bits numbers are floating point ones.
@@ -111,18 +103,6 @@ mod tests {
             let got = Canonical(parse(model)).to_json().to_string();
             assert_eq!(got, want);
         }
-    }
-
-    #[test]
-    fn extensions_are_kept_where_users_name_the_keys() {
-        let model = parse(
-            "{x-a: {x-b: 1}, services: {x-s: {x-c: 1, image: i, environment: {x-d: 1}, \
-             depends_on: {x-e: {condition: c, x-f: 1}}, ports: [{target: 1, x-g: 1}]}}}",
-        );
-        assert_eq!(
-            Canonical(model).to_json().to_string(),
-            r#"{"services":{"x-s":{"depends_on":{"x-e":{"condition":"c"}},"environment":{"x-d":1},"image":"i","ports":[{"target":1}]}},"x-a":{"x-b":1}}"#
-        );
     }
 
     #[test]

@@ -21,6 +21,46 @@ impl<'a> Place<'a> {
     }
 }
 
+impl Place<'_> {
+    /// The keys from the root on; `[]` for an item of a list.
+    fn steps(&self) -> Vec<&str> {
+        let mut steps = Vec::new();
+        let mut place = self;
+        loop {
+            let step = match *place {
+                Place::Root => break,
+                Place::Key(parent, key) => (parent, key),
+                Place::Item(parent, _) => (parent, "[]"),
+            };
+            steps.push(step.1);
+            place = step.0;
+        }
+        steps.reverse();
+        steps
+    }
+
+    /// Whether null here means that nothing is set, so that YAML has no need to say it.
+    pub fn is_command(&self) -> bool {
+        matches!(
+            self.steps()[..],
+            ["services", _, "command" | "entrypoint"]
+                | [
+                    "services",
+                    _,
+                    "post_start" | "pre_start" | "pre_stop",
+                    "[]",
+                    "command"
+                ]
+                | ["services", _, "develop", "watch", "[]", "exec", "command"]
+        )
+    }
+
+    /// The key of a limit for a block device, which JSON writes with a capital, and YAML without.
+    pub fn is_rate(&self) -> bool {
+        matches!(self.steps()[..], ["services", _, "blkio_config", _, "[]", _])
+    }
+}
+
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

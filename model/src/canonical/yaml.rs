@@ -1,6 +1,6 @@
 //! The canonical model as YAML, laid out as `docker compose config` prints it.
 
-use super::Canonical;
+use super::{Canonical, place::Place};
 use crate::tree::{Entry, Node, Value};
 
 /// The order of the top level; extensions come last.
@@ -24,52 +24,66 @@ pub fn yaml(canonical: &Canonical) -> String {
     entries.sort_by(|a, b| (rank(&a.key), &a.key).cmp(&(rank(&b.key), &b.key)));
     match entries[..] {
         [] => text.push_str("{}\n"),
-        _ => write_entries(&mut text, &entries, 0, false),
+        _ => write_entries(&mut text, &entries, &Place::Root, 0, false),
     }
     text
 }
 
 /// `inline`: the first key stands behind a `- ` that is there already.
-fn write_entries(text: &mut String, entries: &[&Entry], indent: usize, inline: bool) {
+fn write_entries(text: &mut String, entries: &[&Entry], place: &Place, indent: usize, inline: bool) {
     for (index, Entry { key, value, .. }) in entries.iter().enumerate() {
+        let place = place.key(key);
+        let key = one_line(name(key, &place));
         if index > 0 || !inline {
             pad(text, indent);
         }
-        if key.chars().count() > MAX_KEY {
+        if key.len() > MAX_KEY {
             text.push_str("? ");
-            text.push_str(&one_line(key));
+            text.push_str(&key);
             text.push('\n');
             pad(text, indent);
         } else {
-            text.push_str(&one_line(key));
+            text.push_str(&key);
         }
         text.push(':');
-        if !matches!(empty(value), None | Some(true)) {
+        if is_block(value, &place) {
             text.push('\n');
             pad(text, indent + 2);
         } else {
             text.push(' ');
         }
-        write_value(text, value, indent + 2);
+        write_value(text, value, &place, indent + 2);
     }
 }
 
-/// Whether a list or a mapping is empty; scalars are neither.
-fn empty(node: &Node) -> Option<bool> {
-    match &node.value {
-        Value::List(items) => Some(items.is_empty()),
-        Value::Map(entries) => Some(entries.is_empty()),
-        _ => None,
+/// The rates of devices are told as they are written in a Compose file.
+fn name<'a>(key: &'a str, place: &Place) -> &'a str {
+    match key {
+        "Path" if place.is_rate() => "path",
+        "Rate" if place.is_rate() => "rate",
+        "Weight" if place.is_rate() => "weight",
+        _ => key,
     }
+}
+
+/// Whether a value begins on a line of its own: lists and mappings that are not empty.
+fn is_block(node: &Node, place: &Place) -> bool {
+    !node.items().is_empty() || node.entries().iter().any(|entry| is_told(entry, place))
+}
+
+/// A command that is not set is not told.
+fn is_told(entry: &Entry, place: &Place) -> bool {
+    let command = matches!(entry.key.as_str(), "command" | "entrypoint");
+    !(command && entry.value.is_null() && place.key(&entry.key).is_command())
 }
 
 /// Writes a value whose first line is indented already, and its last newline.
-fn write_value(text: &mut String, node: &Node, indent: usize) {
+fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize) {
     match &node.value {
-        Value::Map(entries) if !entries.is_empty() => {
-            let mut entries: Vec<&Entry> = entries.iter().collect();
+        Value::Map(entries) if is_block(node, place) => {
+            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, place)).collect();
             entries.sort_by(|a, b| a.key.cmp(&b.key));
-            write_entries(text, &entries, indent, true);
+            write_entries(text, &entries, place, indent, true);
         }
         Value::List(items) if !items.is_empty() => {
             for (index, item) in items.iter().enumerate() {
@@ -77,7 +91,7 @@ fn write_value(text: &mut String, node: &Node, indent: usize) {
                     pad(text, indent);
                 }
                 text.push_str("- ");
-                write_value(text, item, indent + 2);
+                write_value(text, item, &place.item(index), indent + 2);
             }
         }
         Value::Text(value) => {
@@ -276,6 +290,28 @@ volumes:
 x-a: 1
 "
         );
+    }
+
+    #[test]
+    fn yaml_tells_what_a_compose_file_says() {
+        for (service, want) in [
+            ("{command: null, entrypoint: null}", " {}\n"),
+            (
+                "{command: [], entrypoint: null, environment: {command: null}}",
+                "\n    command: []\n    environment:\n      command: null\n",
+            ),
+            (
+                "{develop: {watch: [{path: a, exec: {command: null}}]}}",
+                "\n    develop:\n      watch:\n        - exec: {}\n          path: a\n",
+            ),
+            (
+                "{blkio_config: {device_read_bps: [{Path: /d, Rate: '1'}]}}",
+                "\n    blkio_config:\n      device_read_bps:\n        - path: /d\n          rate: \"1\"\n",
+            ),
+        ] {
+            let model = parse(&format!("services: {{web: {service}}}"));
+            assert_eq!(yaml(&Canonical(model)), format!("services:\n  web:{want}"));
+        }
     }
 
     #[test]
