@@ -1,4 +1,4 @@
-//! Four MiB of what an attacker would try, and of what is just large.
+//! Megabytes of what an attacker would try, and of what is just large.
 
 use crate::yaml::parse;
 
@@ -16,7 +16,8 @@ fn hostile_text_is_refused_and_large_text_is_read() {
 
 /// What it is, the text, and how many documents it has or why it is refused.
 fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
-    const SIZE: usize = 4 << 20;
+    // The largest file there is; unoptimised a quarter of it, which is refused for the same reasons.
+    const SIZE: usize = if cfg!(debug_assertions) { 1 << 20 } else { 4 << 20 };
     const MUCH: Result<usize, &str> = Err("too much YAML");
     let fill = |start: &str, entry: &dyn Fn(usize) -> String, end: &str| {
         let mut text = start.to_owned();
@@ -88,7 +89,7 @@ fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
         (
             "an alias of a long text",
             fill(
-                &format!("a: &a {}\nb: [", "x".repeat(1 << 20)),
+                &format!("a: &a {}\nb: [", "x".repeat(1 << 18)),
                 &|_| "*a,".to_owned(),
                 "]",
             ),
@@ -97,7 +98,7 @@ fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
         (
             "a long key as an alias",
             fill(
-                &format!("a: &a {}\nb:\n", "x".repeat(1 << 20)),
+                &format!("a: &a {}\nb:\n", "x".repeat(1 << 18)),
                 &|_| "  - *a : 1\n".to_owned(),
                 "",
             ),
