@@ -156,6 +156,18 @@ fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
             MUCH,
         ),
         (
+            "merges of long keys",
+            fill(
+                &format!(
+                    "x: &x\n  ? {k}a\n  : v\n  ? {k}b\n  : v\ny:\n  <<: [",
+                    k = "k".repeat(1 << 18)
+                ),
+                &|_| "*x,".to_owned(),
+                "]\n",
+            ),
+            MUCH,
+        ),
+        (
             "a chain of merges",
             fill(
                 "a0: &a0 {k: v}\n",
