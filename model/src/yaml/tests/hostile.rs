@@ -1,6 +1,11 @@
 //! Megabytes of what an attacker would try, and of what is just large.
 
-use crate::yaml::parse;
+use proptest::prelude::*;
+
+use crate::{
+    tree::{Node, Value},
+    yaml::parse,
+};
 
 #[test]
 fn hostile_text_is_refused_and_large_text_is_read() {
@@ -177,4 +182,43 @@ fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
             MUCH,
         ),
     ]
+}
+
+/// The depth of a tree whose mappings have each key once.
+fn depth(node: &Node) -> usize {
+    let mut keys: Vec<_> = node.entries().iter().map(|entry| &entry.key).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), node.entries().len(), "{node:?}");
+    let below = node
+        .items()
+        .iter()
+        .chain(node.entries().iter().map(|entry| &entry.value));
+    match node.value {
+        Value::List(_) | Value::Map(_) => 1 + below.map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_has_each_key_once_and_few_levels(
+        words in prop::collection::vec(prop::sample::select(vec![
+            "a", "b", "1", "~", "'q'", "\"\\x41\"", "<<", ": ", ":", ", ", "[", "]", "{", "}", "- ", "? ",
+            "&x ", "&y ", "*x ", "*y ", "<<: *x", "<<: [*x, *y]", "!!int ", "!!str ", "!reset ", "!override ",
+            "|\n", ">-\n", "# c", "\n", "\n", "\n  ", "\n    ", "\n---\n", "\t", "é", "\u{feff}", "\r\n", "%",
+        ]), 0..60)
+    ) {
+        let text = words.concat();
+        match parse(&text, 1) {
+            Ok(documents) => for document in documents {
+                prop_assert!(depth(&document) <= 64);
+            },
+            Err(error) => {
+                let lines = text.split(['\n', '\r']).count();
+                prop_assert!((1..=lines).contains(&(error.at.line as usize)), "{:?}", error);
+                prop_assert!(error.at.column > 0 && error.at.file == 1 && !error.hint.is_empty(), "{:?}", error);
+            }
+        }
+    }
 }
