@@ -1,7 +1,7 @@
 //! Scalars as the reference loader reads them into its fields and prints them.
 
 use super::{
-    Zero,
+    Zero, advice,
     path::{Path, cut},
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn tell(node: &Node, path: &Path, wrong: &Wrong, report: &mut Report)
     let (message, hint) = match node.value.scalar() {
         Some(text) if text.is_empty() => (
             format!("`{path}`: an empty text is not {is_not}"),
-            format!("{hint}; if it comes from a variable, give it a default: `${{NAME:-…}}`"),
+            advice::with_default(hint),
         ),
         Some(text) => (
             format!("`{path}`: `{}` is not {is_not}", cut(&text, MAX_SHOWN)),

@@ -2,7 +2,7 @@
 
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{report::Report, support, tree::Node, yaml};
@@ -90,13 +90,29 @@ fn every_attribute_says_in_one_line_what_it_is_for() {
 }
 
 #[test]
-fn the_table_of_support_knows_every_attribute_of_a_service_and_of_the_top_level() {
+fn the_table_of_support_has_the_same_attributes_in_every_section_that_it_lists() {
+    let section = |path: &str| {
+        path.rsplit_once('.')
+            .map_or(String::new(), |(section, _)| section.to_owned())
+    };
+    let mut ours = BTreeSet::new();
     for (path, field) in attributes() {
-        let section = path.strip_suffix(field.name).unwrap_or_default();
-        let section = section.trim_end_matches('.');
-        if section.is_empty() || section == "services.*" {
-            assert!(support::find(section, field.name).is_some(), "{path}");
+        let section = section(&path);
+        // What is below an attribute that is not supported may be left out, with all of its section.
+        if support::below(&section).next().is_some() {
+            assert!(
+                support::find(&section, field.name).is_some(),
+                "{path} is not in the table of support"
+            );
         }
+        ours.insert(path);
+    }
+    for attribute in support::ATTRIBUTES {
+        assert!(
+            ours.contains(attribute.path),
+            "{} is no attribute",
+            attribute.path
+        );
     }
 }
 
