@@ -87,9 +87,9 @@ fn map_entry(entry: &Entry, keys: Keys, value: &Shape, path: &Path, report: &mut
     match (keys.holds(&entry.key), keys.loose()) {
         (true, _) => walk(&entry.value, value, &path, None, report),
         (false, true) => finite(&entry.value, &path, report),
-        (false, false) if entry.key.is_empty() => report.error(
+        (false, false) if keys != Keys::Names => report.error(
             entry.at,
-            format!("`{path}`: a key must not be empty"),
+            format!("`{path}`: a key must be one line that is not empty"),
             "write a name before the `:`",
         ),
         (false, false) => report.error(

@@ -201,7 +201,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "labels: { '': x }",
-            "3:15 `services.web.labels.`: a key must not be empty | write a name before the `:`",
+            "3:15 `services.web.labels.`: a key must be one line that is not empty | write a name before the `:`",
         ),
         (
             "cpus: .inf",
