@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 pub mod canonical;
 mod check;
+#[allow(dead_code)] // until the pipeline uses it
+mod compose;
 mod decode;
 pub mod diagnostic;
 pub mod dotenv;
