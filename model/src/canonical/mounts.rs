@@ -255,18 +255,18 @@ mod tests {
     #[test]
     fn wrong_volumes_are_told_and_left_out() {
         let (mut node, mut report) = (
-            parse("['a::b', 'ab:/c:cached', {target: /d}, 'v:/v']"),
+            parse("['ab::b', 'ab:/c:cached', {target: /d}, 'v:/v']"),
             Report::default(),
         );
         volumes(&mut node, &Place::Root, &mut report);
         found(
             report,
-            "1:2 `[0]`: |1:10 `[1]`: the option `cached` has no effect|1:40 `[3]`: Compose takes a part",
+            "1:2 `[0]`: |1:11 `[1]`: the option `cached` has no effect|1:41 `[3]`: Compose takes a part",
         );
         assert_eq!(
             show(&node),
             "[{type: volume, source: ab, target: /c, volume: {}}, {target: /d}, \
-             {type: volume, target: 'v:/v', volume: {}}]"
+             {type: volume, target: v:/v, volume: {}}]"
         );
     }
 
