@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 pub mod canonical;
 mod check;
+#[allow(dead_code)] // until the pipeline uses it
+mod compose;
 mod decode;
 pub mod diagnostic;
 pub mod dotenv;
@@ -15,6 +17,8 @@ mod name;
 mod normalise;
 #[allow(dead_code)]
 mod report;
+#[allow(dead_code)] // until the pipeline uses it
+pub mod shape;
 pub mod source;
 pub mod support;
 #[allow(dead_code)] // until the pipeline uses it
