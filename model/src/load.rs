@@ -79,8 +79,11 @@ impl Loading<'_> {
         let origins: Vec<Origin> = files.iter().cloned().map(Origin::own).collect();
         if origins.is_empty() {
             let at = self.whole(directory.clone());
-            self.report
-                .error(at, "there is no Compose file to load", "name one, or write `compose.yaml`");
+            self.report.error(
+                at,
+                "there is no Compose file to load",
+                "name one, or write `compose.yaml`",
+            );
         }
         let mut environment = self.project_environment();
         // The name first: it is a variable for everything else.
@@ -97,8 +100,11 @@ impl Loading<'_> {
             && let Some(origin) = origins.first()
         {
             let at = self.whole(origin.file.clone());
-            self.report
-                .error(at, "the file is empty", "write `services:` and a service below it");
+            self.report.error(
+                at,
+                "the file is empty",
+                "write `services:` and a service below it",
+            );
         }
         self.confine(&model);
         normalise::normalise(&mut model, &name, &environment);

@@ -48,7 +48,9 @@ fn folder() -> Option<PathBuf> {
 
 fn rows(folder: &Path, file: &str) -> Vec<Value> {
     let text = fs::read_to_string(folder.join(file)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The only normalisation: absent is null, `{}` or `[]` where Compose means the same by them.
@@ -61,9 +63,7 @@ fn normalise(value: &Value, key: Option<&str>) -> Value {
                 let empty = value.as_object().is_some_and(|map| map.is_empty())
                     || value.as_array().is_some_and(|list| list.is_empty());
                 let dropped = (value.is_null() && !within(&KEEP_NULL))
-                    || (empty
-                        && !KEEP_EMPTY.contains(&name.as_str())
-                        && !within(&RESOURCES));
+                    || (empty && !KEEP_EMPTY.contains(&name.as_str()) && !within(&RESOURCES));
                 (!dropped).then(|| (name.clone(), value))
             });
             Value::Object(entries.collect())
@@ -110,7 +110,10 @@ fn judge(folder: &Path, row: &Value) -> Outcome {
     let want_ok = text("expect") == Some("ok");
     let id = text("id").unwrap().to_owned();
     let errors = || {
-        let errors = loaded.diagnostics.iter().filter(|found| found.is_error() && !found.refusal);
+        let errors = loaded
+            .diagnostics
+            .iter()
+            .filter(|found| found.is_error() && !found.refusal);
         let errors = errors.map(|found| {
             format!(
                 "{}:{}: {}",
@@ -133,7 +136,11 @@ fn judge(folder: &Path, row: &Value) -> Outcome {
     };
     if !want_ok {
         let error = text("error").unwrap_or_default();
-        return outcome(Some(format!("accepted; the reference says: {error}")), false, false);
+        return outcome(
+            Some(format!("accepted; the reference says: {error}")),
+            false,
+            false,
+        );
     }
     let Some(model) = text("model") else {
         return outcome(None, true, false);
@@ -162,7 +169,11 @@ fn first_difference(want: &Value, got: &Value, path: &str) -> String {
             path.to_owned()
         }
         (Value::Array(want), Value::Array(got)) if want.len() == got.len() => {
-            let different = want.iter().zip(got).enumerate().find(|(_, (want, got))| want != got);
+            let different = want
+                .iter()
+                .zip(got)
+                .enumerate()
+                .find(|(_, (want, got))| want != got);
             match different {
                 Some((index, (want, got))) => first_difference(want, got, &format!("{path}[{index}]")),
                 None => path.to_owned(),

@@ -58,14 +58,19 @@ type Index<'m> = BTreeMap<&'m str, &'m Entry>;
 
 fn index<'m>(model: &'m Node, section: &str) -> Index<'m> {
     let entries = model.get(section).map(Node::entries).unwrap_or_default();
-    entries
-        .iter()
-        .map(|entry| (entry.key.as_str(), entry))
-        .collect()
+    entries.iter().map(|entry| (entry.key.as_str(), entry)).collect()
 }
 
 /// Reports a reference to something that is not declared at the top level.
-fn undeclared(at: At, path: &str, kind: &str, section: &str, key: &str, known: &Index<'_>, report: &mut Report) {
+fn undeclared(
+    at: At,
+    path: &str,
+    kind: &str,
+    section: &str,
+    key: &str,
+    known: &Index<'_>,
+    report: &mut Report,
+) {
     let near = if report.full() {
         None
     } else {
@@ -78,9 +83,5 @@ fn undeclared(at: At, path: &str, kind: &str, section: &str, key: &str, known: &
         }
         None => format!("declare it at the top level: `{section}: {{ {key}: }}`"),
     };
-    report.error(
-        at,
-        format!("`{path}`: the {kind} `{key}` is not declared"),
-        hint,
-    );
+    report.error(at, format!("`{path}`: the {kind} `{key}` is not declared"), hint);
 }

@@ -89,10 +89,7 @@ impl Loading<'_> {
                     .is_some_and(|required| required.value == Value::Bool(false)),
                 ..Origin::named(PathBuf::from(path), at, &field)
             };
-            let Some(text) = self
-                .files
-                .read(&origin.file, origin.wanted(), &mut self.report)
-            else {
+            let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {
                 continue;
             };
             let read = match item.get("format").and_then(Node::as_text) {
@@ -100,7 +97,8 @@ impl Loading<'_> {
                 Some("raw") => dotenv::parse_raw(&text, &lookup, &mut values),
                 Some(other) => {
                     let message = format!("`{field}`: the format `{other}` is not known");
-                    self.report.error(at, message, "remove it, or write `format: raw`");
+                    self.report
+                        .error(at, message, "remove it, or write `format: raw`");
                     Ok(())
                 }
             };
@@ -124,10 +122,7 @@ impl Loading<'_> {
             };
             let field = format!("services.{name}.label_file");
             let origin = Origin::named(PathBuf::from(path), item.at, &field);
-            let Some(text) = self
-                .files
-                .read(&origin.file, origin.wanted(), &mut self.report)
-            else {
+            let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {
                 continue;
             };
             if let Err(error) = dotenv::parse_into(&text, &|_| None, &mut values, &mut BTreeSet::new()) {

@@ -60,7 +60,8 @@ impl Loading<'_> {
         let mut done = BTreeMap::new();
         for Entry { key, value, .. } in entries {
             if value.get("extends").is_some()
-                && let Some(extended) = self.extended(key, &here, &here.resets, scope, &mut Vec::new(), &mut done)
+                && let Some(extended) =
+                    self.extended(key, &here, &here.resets, scope, &mut Vec::new(), &mut done)
             {
                 *value = extended;
             }
@@ -175,7 +176,12 @@ impl Loading<'_> {
         let failed = self.report.errors();
         let (mut model, resets) = self.base_model(&origin, scope);
         let directory = file.parent().unwrap_or(Path::new("/"));
-        paths::resolve(&mut model, directory, self.options.home.as_deref(), &mut self.report);
+        paths::resolve(
+            &mut model,
+            directory,
+            self.options.home.as_deref(),
+            &mut self.report,
+        );
         let services = match model.remove("services").map(|services| services.value) {
             Some(Value::Map(services)) => Some(Services {
                 file,

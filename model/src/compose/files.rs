@@ -185,7 +185,11 @@ fn text(file: &Path, bytes: &[u8], report: &mut Report) -> Option<String> {
     let (cut, message, hint) = match str::from_utf8(bytes) {
         Ok(text) => match text.find('\0') {
             None => return Some(text.to_owned()),
-            Some(cut) => (cut, "this is binary data, not YAML", "write the file again as text"),
+            Some(cut) => (
+                cut,
+                "this is binary data, not YAML",
+                "write the file again as text",
+            ),
         },
         Err(error) => (
             error.valid_up_to(),

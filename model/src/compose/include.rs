@@ -80,11 +80,11 @@ impl Loading<'_> {
                             "env_file" => include.env_files = Some(self.texts(value, &name)),
                             "project_directory" => match value.as_text() {
                                 Some(text) => include.directory = Some(text.to_owned()),
-                                None => self.report.error(value.at, format!("`{name}` must be text"), HINT),
+                                None => self
+                                    .report
+                                    .error(value.at, format!("`{name}` must be text"), HINT),
                             },
-                            _ => self
-                                .report
-                                .error(field.at, format!("unknown key `{name}`"), HINT),
+                            _ => self.report.error(field.at, format!("unknown key `{name}`"), HINT),
                         }
                     }
                 }
@@ -95,7 +95,8 @@ impl Loading<'_> {
                 }
             }
             if include.path.is_empty() {
-                self.report.error(item.at, format!("`{name}` has no `path`"), HINT);
+                self.report
+                    .error(item.at, format!("`{name}` has no `path`"), HINT);
                 continue;
             }
             entries.push(include);

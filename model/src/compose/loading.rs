@@ -166,10 +166,7 @@ impl<'a> Loading<'a> {
 
     /// Nothing, if the file cannot be read or is not YAML, which is reported.
     fn parse(&mut self, origin: &Origin) -> Vec<Node> {
-        let Some(text) = self
-            .files
-            .read(&origin.file, origin.wanted(), &mut self.report)
-        else {
+        let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {
             return Vec::new();
         };
         let number = self.report.file(&origin.file, &text);
@@ -187,7 +184,10 @@ impl<'a> Loading<'a> {
         let mut ready = Vec::new();
         for mut document in documents {
             if !matches!(document.value, Value::Map(_)) {
-                let message = format!("a Compose file is a mapping, and this is {}", document.value.kind());
+                let message = format!(
+                    "a Compose file is a mapping, and this is {}",
+                    document.value.kind()
+                );
                 self.report
                     .error(document.at, message, "write `services:` and a service below it");
                 continue;
@@ -215,8 +215,7 @@ impl<'a> Loading<'a> {
         }
         for failure in failures {
             let message = format!("`{}`: {}", failure.path, failure.error);
-            self.report
-                .last_error(failure.at, message, failure.error.hint());
+            self.report.last_error(failure.at, message, failure.error.hint());
         }
     }
 
@@ -224,10 +223,7 @@ impl<'a> Loading<'a> {
     pub fn environment(&mut self, files: &[Origin], scope: &Environment) -> Environment {
         let mut values = Environment::new();
         for origin in files {
-            let Some(text) = self
-                .files
-                .read(&origin.file, origin.wanted(), &mut self.report)
-            else {
+            let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {
                 continue;
             };
             let lookup = |name: &str| scope.get(name).map(String::as_str);

@@ -23,7 +23,10 @@ pub(crate) fn normalise(model: &mut Node, name: &str, environment: &Environment)
 fn default_network(model: &mut Node) {
     let mut used = None;
     if let Some(services) = model.get_mut("services") {
-        for Entry { value: service, at, .. } in services.entries_mut() {
+        for Entry {
+            value: service, at, ..
+        } in services.entries_mut()
+        {
             if service.get("provider").is_some() || service.get("network_mode").is_some() {
                 continue;
             }
@@ -84,7 +87,9 @@ fn service(service: &mut Node, at: At, environment: &Environment) {
             }
         }
     }
-    let image = service.get("image").filter(|image| image.as_text().is_some_and(|image| !image.is_empty()));
+    let image = service
+        .get("image")
+        .filter(|image| image.as_text().is_some_and(|image| !image.is_empty()));
     if let Some(image) = image.cloned()
         && let Some(Value::List(hooks)) = service.get_mut("pre_start").map(|node| &mut node.value)
     {
@@ -175,7 +180,10 @@ fn dependencies(service: &mut Node, service_at: At) {
     if implied.is_empty() {
         return;
     }
-    if !matches!(service.get("depends_on").map(|node| &node.value), Some(Value::Map(_))) {
+    if !matches!(
+        service.get("depends_on").map(|node| &node.value),
+        Some(Value::Map(_))
+    ) {
         service.set("depends_on", Node::new(Value::Map(Vec::new()), service_at));
     }
     let Some(depends_on) = service.get_mut("depends_on") else {

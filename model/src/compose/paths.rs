@@ -109,9 +109,9 @@ impl Resolver<'_> {
     /// A build context may be a URL, an image, or another service.
     fn context(&mut self, node: &mut Node) {
         const ELSEWHERE: [&str; 4] = ["service:", "github.com/", "git@", "docker-image:"];
-        let elsewhere = node
-            .as_text()
-            .is_some_and(|text| text.contains("://") || ELSEWHERE.iter().any(|prefix| text.starts_with(prefix)));
+        let elsewhere = node.as_text().is_some_and(|text| {
+            text.contains("://") || ELSEWHERE.iter().any(|prefix| text.starts_with(prefix))
+        });
         if !elsewhere {
             self.some_path(node);
         }
@@ -184,7 +184,8 @@ impl Resolver<'_> {
 /// `C:\` or `C:/`, or a UNC path.
 fn is_windows(text: &str) -> bool {
     let bytes = text.as_bytes();
-    matches!(bytes, [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic()) || text.starts_with("\\\\")
+    matches!(bytes, [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic())
+        || text.starts_with("\\\\")
 }
 
 fn each(node: &mut Node, mut visit: impl FnMut(&mut Node)) {

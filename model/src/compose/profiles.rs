@@ -23,7 +23,10 @@ pub(crate) fn select(model: &mut Node, active: &[String]) -> Disabled {
     services.retain(|service| {
         let profiles = service.value.get("profiles").map(Node::items).unwrap_or_default();
         let names: Vec<&str> = profiles.iter().filter_map(Node::as_text).collect();
-        let on = profiles.is_empty() || names.iter().any(|name| active.iter().any(|active| active == name));
+        let on = profiles.is_empty()
+            || names
+                .iter()
+                .any(|name| active.iter().any(|active| active == name));
         if !on {
             let names = names.into_iter().map(str::to_owned).collect();
             disabled.insert(service.key.clone(), (service.at, names));

@@ -116,14 +116,25 @@ fn build(project: &Project<'_>, service: &Node, path: &str, report: &mut Report)
             && !project.secrets.contains_key(source)
         {
             let path = format!("{path}.build.secrets");
-            undeclared(secret.at, &path, "secret", "secrets", source, &project.secrets, report);
+            undeclared(
+                secret.at,
+                &path,
+                "secret",
+                "secrets",
+                source,
+                &project.secrets,
+                report,
+            );
         }
     }
 }
 
 fn network(project: &Project<'_>, service: &Node, path: &str, report: &mut Report) {
     let networks = service.get("networks");
-    if let Some(mode) = service.get("network_mode").filter(|_| text(service, "network_mode").is_some()) {
+    if let Some(mode) = service
+        .get("network_mode")
+        .filter(|_| text(service, "network_mode").is_some())
+    {
         if networks.is_some_and(|networks| !networks.entries().is_empty()) {
             report.error(
                 mode.at,
@@ -140,7 +151,15 @@ fn network(project: &Project<'_>, service: &Node, path: &str, report: &mut Repor
     for network in networks.map(Node::entries).unwrap_or_default() {
         if !project.networks.contains_key(network.key.as_str()) {
             let path = format!("{path}.networks");
-            undeclared(network.at, &path, "network", "networks", &network.key, &project.networks, report);
+            undeclared(
+                network.at,
+                &path,
+                "network",
+                "networks",
+                &network.key,
+                &project.networks,
+                report,
+            );
         }
     }
 }
@@ -152,7 +171,15 @@ fn references(project: &Project<'_>, service: &Node, path: &str, report: &mut Re
             && !project.volumes.contains_key(source)
         {
             let path = format!("{path}.volumes");
-            undeclared(mount.at, &path, "volume", "volumes", source, &project.volumes, report);
+            undeclared(
+                mount.at,
+                &path,
+                "volume",
+                "volumes",
+                source,
+                &project.volumes,
+                report,
+            );
         }
     }
     for (key, kind, known) in [
@@ -163,14 +190,30 @@ fn references(project: &Project<'_>, service: &Node, path: &str, report: &mut Re
             if let Some(source) = text(item, "source")
                 && !known.contains_key(source)
             {
-                undeclared(item.at, &format!("{path}.{key}"), kind, key, source, known, report);
+                undeclared(
+                    item.at,
+                    &format!("{path}.{key}"),
+                    kind,
+                    key,
+                    source,
+                    known,
+                    report,
+                );
             }
         }
     }
     for model in service.get("models").map(Node::entries).unwrap_or_default() {
         if !project.models.contains_key(model.key.as_str()) {
             let path = format!("{path}.models");
-            undeclared(model.at, &path, "model", "models", &model.key, &project.models, report);
+            undeclared(
+                model.at,
+                &path,
+                "model",
+                "models",
+                &model.key,
+                &project.models,
+                report,
+            );
         }
     }
 }
@@ -191,7 +234,10 @@ fn dependencies(project: &Project<'_>, service: &Node, path: &str, report: &mut 
             Some((_, profiles)) => report.error(
                 dependency.at,
                 format!("`{path}`: the service `{name}` is switched off by its profiles"),
-                format!("activate one of {}, or write `required: false`", profiles.join(", ")),
+                format!(
+                    "activate one of {}, or write `required: false`",
+                    profiles.join(", ")
+                ),
             ),
             None => no_service(dependency.at, &path, name, project, report),
         }
@@ -237,7 +283,9 @@ fn resources(service: &Node, path: &str, report: &mut Report) {
         }
     }
     let count = scale.or(replicas);
-    if let Some(container_name) = service.get("container_name").filter(|_| text(service, "container_name").is_some())
+    if let Some(container_name) = service
+        .get("container_name")
+        .filter(|_| text(service, "container_name").is_some())
         && let Some(Value::Int(2..)) = count.map(|count| &count.value)
     {
         report.error(
