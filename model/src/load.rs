@@ -8,8 +8,7 @@ use std::{
 
 use crate::{
     canonical::Canonical,
-    check,
-    decode::Decoder,
+    decode::{Decoder, former::check},
     diagnostic::{Diagnostic, Severity, Span},
     dotenv,
     interpolate::{self, Interpolation},

@@ -26,18 +26,33 @@ pub(crate) fn normalise(name: &str, directory: &Path, declared: &Declared) -> Pr
                 None => continue,
             };
             let full = full.unwrap_or_else(|| format!("{name}_{key}"));
-            networks.insert(key.clone(), Network { name: full, internal });
+            networks.insert(
+                key.clone(),
+                Network {
+                    name: full,
+                    internal,
+                    ..Network::default()
+                },
+            );
         }
     }
     let volumes = declared.volumes.iter().map(|(key, volume)| {
         let full = volume.name.clone().unwrap_or_else(|| format!("{name}_{key}"));
-        (key.clone(), Volume { name: full })
+        (
+            key.clone(),
+            Volume {
+                name: full,
+                ..Volume::default()
+            },
+        )
     });
     Project {
         name: name.to_owned(),
         services,
         networks,
         volumes: volumes.collect(),
+        configs: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         directory: directory.to_owned(),
         origins: BTreeMap::new(),
     }
