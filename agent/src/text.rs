@@ -1,7 +1,7 @@
 //! Projects and plans as text: the doors of `model` and `reconciler` that the agent uses.
 
 pub use model::{
-    canonical::{json as project_json, yaml as project_yaml},
+    canonical::{project_json, project_yaml},
     diagnostic::render as diagnostic,
     project_name, revision,
     source::Disk,

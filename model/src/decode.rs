@@ -2,7 +2,6 @@
 //! refused where it stands; all of it is found at once.
 
 mod files;
-pub(crate) mod former;
 mod health;
 mod mounts;
 mod names;
@@ -18,8 +17,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
-
-pub(crate) use former::{Declared, Decoder};
 
 use crate::{
     check,

@@ -1,11 +1,9 @@
 //! Compose files to checked, typed projects. No clock, no runtime, and no file is read but through
 //! the [`source::Sources`] that the caller gives.
 
-#[allow(dead_code)]
 pub mod canonical;
-#[allow(dead_code)] // until the pipeline uses it
 mod check;
-#[allow(dead_code)] // until the pipeline uses it
+mod compose;
 mod decode;
 pub mod diagnostic;
 pub mod dotenv;
@@ -14,14 +12,11 @@ pub mod fingerprint;
 pub mod interpolate;
 pub mod load;
 mod name;
-mod normalise;
-#[allow(dead_code)]
 mod report;
+pub mod shape;
 pub mod source;
-#[allow(dead_code)] // until the pipeline uses it
 pub mod support;
 mod syntax;
-#[allow(dead_code)] // until the pipeline uses it
 mod tree;
 pub mod types;
 mod yaml;

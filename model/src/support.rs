@@ -51,6 +51,11 @@ pub fn attributes() -> impl Iterator<Item = &'static Attribute> {
     parts.into_iter().flatten()
 }
 
+/// One attribute of a section (`services.*`; empty: the top level).
+pub fn find(section: &str, name: &str) -> Option<&'static Attribute> {
+    below(section).find_map(|(known, attribute)| (known == name).then_some(attribute))
+}
+
 /// The attributes below a section (`services.*`; empty: the top level), by name.
 pub fn below(section: &str) -> impl Iterator<Item = (&'static str, &'static Attribute)> {
     attributes().filter_map(move |attribute| {
@@ -349,7 +354,7 @@ mod tests {
     fn found(text: &str) -> Vec<String> {
         let mut report = Report::default();
         report.file("compose.yaml".as_ref(), text);
-        judge(&yaml::parse(text).unwrap(), &BTreeSet::new(), &mut report);
+        judge(&yaml::parse(text, 0).unwrap()[0], &BTreeSet::new(), &mut report);
         let (diagnostics, _) = report.finish();
         let line = |found: crate::diagnostic::Diagnostic| {
             let kind = if found.refusal { "refused" } else { "warning" };

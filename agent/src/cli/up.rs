@@ -273,6 +273,7 @@ fn shown(diagnostic: &Diagnostic) -> String {
     };
     let whole = model::diagnostic::Diagnostic {
         severity,
+        refusal: false,
         span: Span {
             file: diagnostic.file.clone(),
             line: diagnostic.line,

@@ -140,7 +140,7 @@ impl Reader<'_> {
             match option.split_once('=').unwrap_or((option, "")) {
                 // What a tmpfs of a container is anyway.
                 ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
-                ("size", value) => match size::parse(value) {
+                ("size", value) => match size::bytes(value) {
                     Ok(bytes) => size = Some(bytes),
                     Err(_) => self.refuse(place, format!("`{}` is not a size", cut(value)), SIZE_HINT),
                 },

@@ -6,7 +6,7 @@ use crate::{types::*, yaml};
 pub(crate) fn read(text: &str) -> (Project, Vec<String>) {
     let mut report = Report::default();
     report.file("compose.yaml".as_ref(), text);
-    let tree = yaml::parse(text).unwrap();
+    let tree = yaml::parse(text, 0).unwrap().remove(0);
     let project = decode(&tree, "/p".as_ref(), Some("/home/u".as_ref()), &mut report);
     let (diagnostics, origins) = report.finish();
     let found = diagnostics.into_iter().map(|found| {
