@@ -1,11 +1,16 @@
 //! Projects and plans as text: the doors of `model` and `reconciler` that the agent uses.
 
-pub use model::{
-    canonical::{json as project_json, yaml as project_yaml},
-    diagnostic::render as diagnostic,
-    project_name, revision,
-    source::Disk,
-};
+pub use model::{diagnostic::render as diagnostic, project_name, revision, source::Disk};
 pub use reconciler::plan::{
     because, hash as plan_hash, json as plan_json, line as plan_line, render as plan_text, word,
 };
+
+/// What `config` prints, as JSON or YAML; `None`: some error leaves no project.
+pub fn canonical(loaded: &model::load::Loaded, json: bool) -> Option<String> {
+    let project = loaded.project.as_ref()?;
+    Some(if json {
+        model::canonical::json(project)
+    } else {
+        model::canonical::yaml(project)
+    })
+}

@@ -1,8 +1,9 @@
 //! One manifest as it was last read, and whether it must be read again.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,6 +12,7 @@ use std::{
 use model::{
     diagnostic::Diagnostic,
     load::{Options, load},
+    source::Sources,
     types::Project,
 };
 
@@ -35,6 +37,22 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
+    }
+}
+
+/// The disk, with a stamp of each file from before it was read: a change while it is read shows as a
+/// difference.
+struct Stamping {
+    inputs: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
+}
+
+impl Sources for Stamping {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut inputs = self.inputs.borrow_mut();
+        if !inputs.contains_key(path) {
+            inputs.insert(path.to_owned(), Stamp::of(path));
+        }
+        text::Disk.read(path)
     }
 }
 
@@ -67,9 +85,11 @@ impl Entry {
             home: environment::home_of_owner(&candidate.files[0]),
             ..Options::default()
         };
-        // Stamped before reading: a change while it is read shows as a difference.
-        let mut inputs = candidate_inputs(candidate);
-        let loaded = load(&text::Disk, &candidate.files, &options);
+        let sources = Stamping {
+            inputs: RefCell::new(candidate_inputs(candidate)),
+        };
+        let loaded = load(&sources, &candidate.files, &options);
+        let mut inputs = sources.inputs.into_inner();
         for path in loaded.inputs {
             inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
         }
@@ -115,6 +135,13 @@ impl Entry {
             && self.inputs.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
     }
 
+    /// Whether one of the files it is made of is among these.
+    pub fn is_made_of(&self, paths: &BTreeSet<PathBuf>) -> bool {
+        paths
+            .iter()
+            .any(|path| self.inputs.contains_key(path) || self.files.contains(path))
+    }
+
     /// Kept for another round; with `written`, as something that is to be read when it is complete.
     pub fn seen_again(mut self, written: bool) -> Entry {
         if written {
@@ -151,10 +178,10 @@ fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
     }
     candidate.files.iter().cloned().for_each(&mut add);
     if candidate.source == candidate.directory {
-        source::directory::COMPOSE_FILES
+        let names = source::directory::COMPOSE_FILES
             .iter()
-            .for_each(|name| add(candidate.directory.join(name)));
-        add(candidate.directory.join("compose.override.yaml"));
+            .chain(&source::directory::OVERRIDES);
+        names.for_each(|name| add(candidate.directory.join(name)));
     } else {
         add(candidate.source.clone());
     }
