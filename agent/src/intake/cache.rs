@@ -196,3 +196,27 @@ fn fallback_name(candidate: &Candidate) -> String {
         name
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_differs_from_its_stamp() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, missing) = (directory.path().join("file"), directory.path().join("missing"));
+        fs::write(&file, "before").unwrap();
+        let sources = Stamping {
+            inputs: RefCell::default(),
+        };
+        assert_eq!(sources.read(&file).unwrap(), b"before");
+        assert!(sources.read(&missing).is_err());
+        for path in [&file, &missing] {
+            assert_eq!(sources.inputs.borrow()[path], Stamp::of(path), "nothing changed");
+            fs::write(path, "afterwards").unwrap();
+            // The second time it is read is not the first.
+            assert_eq!(sources.read(path).unwrap(), b"afterwards");
+            assert_ne!(sources.inputs.borrow()[path], Stamp::of(path));
+        }
+    }
+}

@@ -234,6 +234,24 @@ fn a_file_being_written_is_left_alone_until_it_is_closed_or_the_same_twice() {
 }
 
 #[test]
+fn any_file_a_project_is_made_of_is_left_alone_while_it_is_written() {
+    let mut host = Host::new();
+    host.write("shop.yaml", &BETTER.replace("better", "'${NAME:-none}'"));
+    host.write(".env", "NAME=better\n");
+    assert_eq!(wish(&host.read().0, "shop"), "run better");
+    // Truncated, it is a valid one.
+    let path = host.path(".env");
+    fs::write(&path, "").unwrap();
+    host.writing.insert(path.clone());
+    assert_eq!(wish(&host.read().0, "shop"), "run better");
+    fs::write(&path, "NAME=best\n").unwrap();
+    host.writing.remove(&path);
+    assert_eq!(wish(&host.read().0, "shop"), "run best");
+    fs::write(&path, "").unwrap();
+    assert_eq!(wish(&host.read().0, "shop"), "run none", "written in one go");
+}
+
+#[test]
 fn an_operators_down_holds_until_it_is_cleared() {
     let mut host = Host::new();
     host.write("shop.yaml", GOOD);

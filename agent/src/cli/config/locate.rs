@@ -196,7 +196,7 @@ pub fn here() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The disk as a command line sees it: `-` is standard input, and /dev/null an empty file.
+/// The disk as a command line sees it: `-` is standard input.
 pub struct Given {
     stdin: Option<Vec<u8>>,
 }
@@ -226,7 +226,6 @@ impl Sources for Given {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match &self.stdin {
             Some(bytes) if path.as_os_str() == STDIN => Ok(bytes.clone()),
-            _ if path == Path::new(NONE) => Ok(Vec::new()),
             _ => text::Disk.read(path),
         }
     }
