@@ -15,6 +15,8 @@ mod name;
 mod normalise;
 #[allow(dead_code)]
 mod report;
+#[allow(dead_code)] // until the pipeline uses it
+pub mod shape;
 pub mod source;
 pub mod support;
 mod syntax;
