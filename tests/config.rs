@@ -289,6 +289,26 @@ fn wrong_usage_is_64() {
 }
 
 #[test]
+fn the_schema_is_json_that_an_editor_can_take() {
+    let output = Command::new(Host::binary())
+        .arg("schema")
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(
+        schema["$schema"]
+            .as_str()
+            .is_some_and(|url| url.starts_with("https://json-schema.org/"))
+    );
+    for key in [
+        "name", "include", "services", "networks", "volumes", "configs", "secrets",
+    ] {
+        assert!(schema["properties"][key].is_object(), "{key}");
+    }
+}
+
+#[test]
 fn doctor_says_what_this_host_can_do() {
     let output = Command::new(Host::binary())
         .arg("doctor")

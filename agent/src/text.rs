@@ -1,6 +1,8 @@
 //! Projects and plans as text: the doors of `model` and `reconciler` that the agent uses.
 
-pub use model::{diagnostic::render as diagnostic, project_name, revision, source::Disk};
+pub use model::{
+    diagnostic::render as diagnostic, project_name, revision, shape::json_schema as schema, source::Disk,
+};
 pub use reconciler::plan::{
     because, hash as plan_hash, json as plan_json, line as plan_line, render as plan_text, word,
 };
