@@ -1,18 +1,30 @@
 //! `stead config`: the canonical project, as `docker compose config` prints it.
 
-mod locate;
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
-use std::path::PathBuf;
-
+use anyhow::Context;
 use model::{
     diagnostic::{Diagnostic, Severity},
     load::{Options, load},
+    source::Sources,
 };
 use serde_json::json;
 
 use super::{Global, print, print_json};
-use crate::{api::views, environment, exit, render, text};
-use locate::{Asked, Given};
+use crate::{
+    api::views,
+    environment, exit, render,
+    source::{
+        error_at,
+        locate::{self, Asked, Located, STDIN},
+    },
+    text,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Config {
@@ -50,9 +62,9 @@ impl Config {
             project_directory: self.project_directory.clone(),
             env_files: self.env_files.clone(),
         };
-        let located = locate::locate(&asked, &locate::here()?, &environment::of_process())?;
+        let located = locate::locate(&asked, &here()?, &environment::of_process())?;
         let sources = Given::read(&located)?;
-        let mut diagnostics = locate::passed_over(&located);
+        let mut diagnostics = passed_over(&located);
         let options = Options {
             fallback_name: located
                 .directory
@@ -96,5 +108,103 @@ fn as_checked(diagnostic: Diagnostic) -> Diagnostic {
     Diagnostic {
         severity,
         ..diagnostic
+    }
+}
+
+/// The working directory by the name the shell has for it: a project is named after it, also where it is
+/// a link.
+///
+/// # Errors
+/// It was removed.
+fn here() -> anyhow::Result<PathBuf> {
+    let same = |path: &PathBuf| {
+        let identity = |path: &Path| fs::metadata(path).map(|at| (at.dev(), at.ino()));
+        let (a, b) = (identity(path), identity(Path::new(".")));
+        path.is_absolute() && matches!((a, b), (Ok(a), Ok(b)) if a == b)
+    };
+    match std::env::var_os("PWD").map(PathBuf::from).filter(same) {
+        Some(path) => Ok(locate::clean(&path)),
+        None => std::env::current_dir().context("the working directory is gone; go to another one"),
+    }
+}
+
+/// The disk as a command line sees it: `-` is standard input.
+struct Given {
+    stdin: Option<Vec<u8>>,
+}
+
+impl Given {
+    /// Reads standard input where a file says so.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read(located: &Located) -> anyhow::Result<Given> {
+        let mut given = Given { stdin: None };
+        if located.files.iter().any(|file| file.as_os_str() == STDIN) {
+            let mut bytes = Vec::new();
+            let limit = model::source::MAX_FILE + 1;
+            io::stdin()
+                .lock()
+                .take(limit)
+                .read_to_end(&mut bytes)
+                .context("standard input cannot be read")?;
+            given.stdin = Some(bytes);
+        }
+        Ok(given)
+    }
+}
+
+impl Sources for Given {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match &self.stdin {
+            Some(bytes) if path.as_os_str() == STDIN => Ok(bytes.clone()),
+            _ => text::Disk.read(path),
+        }
+    }
+}
+
+/// What is said about files that nobody reads.
+fn passed_over(located: &Located) -> Vec<Diagnostic> {
+    let read: Vec<String> = located
+        .files
+        .iter()
+        .map(|file| {
+            file.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let warning = |file: &PathBuf| Diagnostic {
+        severity: Severity::Warning,
+        ..error_at(
+            file,
+            format!("this file is not read: {} beside it is", read.join(" and ")),
+            "remove it, or name the files with -f",
+        )
+    };
+    located.passed_over.iter().map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_nobody_reads_is_a_warning_with_what_is_read_instead() {
+        let located = Located {
+            files: ["/p/compose.yaml", "/p/compose.override.yaml"]
+                .map(PathBuf::from)
+                .into(),
+            passed_over: vec!["/p/docker-compose.yml".into()],
+            ..Located::default()
+        };
+        let said = passed_over(&located);
+        assert!(said.len() == 1 && !said[0].is_error(), "{said:?}");
+        assert!(
+            said[0].message.contains("compose.yaml and compose.override.yaml"),
+            "{said:?}"
+        );
+        assert_eq!(said[0].span.file, located.passed_over[0]);
     }
 }

@@ -9,14 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use model::{
-    diagnostic::Diagnostic,
-    load::{Options, load},
-    source::Sources,
-    types::Project,
-};
+use model::{diagnostic::Diagnostic, load::load, source::Sources, types::Project};
 
-use crate::{environment, source, source::Candidate, text};
+use crate::{source, source::Candidate, text};
 
 /// What tells that a file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,18 +72,11 @@ impl Entry {
         if let Some(problem) = &candidate.problem {
             return Entry::refused(candidate, problem.clone());
         }
-        let options = Options {
-            directory: candidate.directory.clone(),
-            fallback_name: candidate.fallback_name.clone(),
-            environment,
-            env_files: Vec::new(),
-            home: environment::home_of_owner(&candidate.files[0]),
-            ..Options::default()
-        };
         let sources = Stamping {
             inputs: RefCell::new(candidate_inputs(candidate)),
         };
-        let loaded = load(&sources, &candidate.files, &options);
+        let (files, options) = candidate.to_load(environment);
+        let loaded = load(&sources, &files, &options);
         let mut inputs = sources.inputs.into_inner();
         for path in loaded.inputs {
             inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
@@ -178,6 +166,7 @@ fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
     }
     candidate.files.iter().cloned().for_each(&mut add);
     if candidate.source == candidate.directory {
+        add(candidate.directory.join(".env"));
         let names = source::directory::COMPOSE_FILES
             .iter()
             .chain(&source::directory::OVERRIDES);

@@ -130,7 +130,7 @@ fn file(path: &Path, manifest: &Path, origin: &Path) -> Candidate {
     }
 }
 
-fn name_of(path: &Path) -> String {
+pub fn name_of(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()

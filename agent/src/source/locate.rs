@@ -1,27 +1,22 @@
-//! Which project `config` means: files, directory and variables, found as docker compose finds them.
+//! Files, directory and variables of a project, found as docker compose finds them.
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
-use model::{diagnostic::Diagnostic, dotenv, source::Sources};
+use anyhow::bail;
+use model::{dotenv, source::Sources};
 
-use crate::{
-    source::{directory, error_at},
-    text,
-};
+use super::directory;
+use crate::text;
 
 /// Standard input, as a file name.
-const STDIN: &str = "-";
+pub const STDIN: &str = "-";
 /// `--env-file /dev/null`: no env file at all.
 const NONE: &str = "/dev/null";
 
-/// What was typed.
+/// What was typed after `config`.
 #[derive(Debug, Default, Clone)]
 pub struct Asked {
     pub files: Vec<PathBuf>,
@@ -30,7 +25,7 @@ pub struct Asked {
 }
 
 /// What is to be loaded. Paths are absolute and have no `.` and `..`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Located {
     pub files: Vec<PathBuf>,
     pub directory: PathBuf,
@@ -77,15 +72,9 @@ pub fn locate(asked: &Asked, here: &Path, process: &BTreeMap<String, String>) ->
                 environment.entry(name.clone()).or_insert_with(|| value.clone());
             }
         }
-        let variable = |name: &str| {
-            let value = environment.get(name).or_else(|| first.get(name));
-            value.filter(|value| !value.is_empty())
-        };
-        match variable("COMPOSE_FILE") {
-            Some(list) => {
-                let separator = variable("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
-                (list.split(separator).map(PathBuf::from).collect(), Vec::new())
-            }
+        let variable = |name: &str| environment.get(name).or_else(|| first.get(name));
+        match listed(variable) {
+            Some(files) => (files, Vec::new()),
             None => search(start)?,
         }
     } else {
@@ -110,6 +99,33 @@ pub fn locate(asked: &Asked, here: &Path, process: &BTreeMap<String, String>) ->
         env_files,
         passed_over,
     })
+}
+
+/// Of a project directory: what `COMPOSE_FILE` in its `.env` names instead of the files found there. `None`:
+/// there is none, or `.env` is wrong, which is told by whoever loads the project.
+pub fn named_in(directory: &Path, environment: &BTreeMap<String, String>) -> Option<Located> {
+    let first = variables_at(directory, &[], environment).ok()?;
+    let files = listed(|name| first.get(name))?;
+    let files: Vec<PathBuf> = files.iter().map(|file| clean(&directory.join(file))).collect();
+    let mut environment = environment.clone();
+    for (name, value) in first {
+        environment.entry(name).or_insert(value);
+    }
+    Some(Located {
+        directory: files[0].parent().unwrap_or(directory).to_owned(),
+        files,
+        environment,
+        env_files: Vec::new(),
+        passed_over: Vec::new(),
+    })
+}
+
+/// The files that the variables name.
+fn listed<'a>(variable: impl Fn(&str) -> Option<&'a String>) -> Option<Vec<PathBuf>> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let list = variable("COMPOSE_FILE")?;
+    let separator = variable("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+    Some(list.split(separator).map(PathBuf::from).collect())
 }
 
 /// In `start`, else in the nearest directory above that has one.
@@ -165,7 +181,7 @@ fn is_true(name: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<b
 }
 
 /// Without `.` and `..`, by the names alone: a link keeps its name.
-fn clean(path: &Path) -> PathBuf {
+pub fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -179,83 +195,10 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// The working directory by the name the shell has for it: a project is named after it, also where it is
-/// a link.
-///
-/// # Errors
-/// It was removed.
-pub fn here() -> anyhow::Result<PathBuf> {
-    let same = |path: &PathBuf| {
-        let identity = |path: &Path| fs::metadata(path).map(|at| (at.dev(), at.ino()));
-        let (a, b) = (identity(path), identity(Path::new(".")));
-        path.is_absolute() && matches!((a, b), (Ok(a), Ok(b)) if a == b)
-    };
-    match std::env::var_os("PWD").map(PathBuf::from).filter(same) {
-        Some(path) => Ok(clean(&path)),
-        None => std::env::current_dir().context("the working directory is gone; go to another one"),
-    }
-}
-
-/// The disk as a command line sees it: `-` is standard input.
-pub struct Given {
-    stdin: Option<Vec<u8>>,
-}
-
-impl Given {
-    /// Reads standard input where a file says so.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn read(located: &Located) -> anyhow::Result<Given> {
-        let mut given = Given { stdin: None };
-        if located.files.iter().any(|file| file.as_os_str() == STDIN) {
-            let mut bytes = Vec::new();
-            let limit = model::source::MAX_FILE + 1;
-            io::stdin()
-                .lock()
-                .take(limit)
-                .read_to_end(&mut bytes)
-                .context("standard input cannot be read")?;
-            given.stdin = Some(bytes);
-        }
-        Ok(given)
-    }
-}
-
-impl Sources for Given {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        match &self.stdin {
-            Some(bytes) if path.as_os_str() == STDIN => Ok(bytes.clone()),
-            _ => text::Disk.read(path),
-        }
-    }
-}
-
-/// What is said about files that nobody reads.
-pub fn passed_over(located: &Located) -> Vec<Diagnostic> {
-    let read: Vec<String> = located
-        .files
-        .iter()
-        .map(|file| {
-            file.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned()
-        })
-        .collect();
-    let warning = |file: &PathBuf| Diagnostic {
-        severity: model::diagnostic::Severity::Warning,
-        ..error_at(
-            file,
-            format!("this file is not read: {} beside it is", read.join(" and ")),
-            "remove it, or name the files with -f",
-        )
-    };
-    located.passed_over.iter().map(warning).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -458,15 +401,34 @@ mod tests {
     }
 
     #[test]
-    fn a_second_compose_file_is_passed_over_with_a_warning() {
+    fn a_second_compose_file_is_passed_over() {
         let (_directory, root) = tree(&[("compose.yaml", ""), ("docker-compose.yml", "")]);
         let located = locate(&Asked::default(), &root, &BTreeMap::new()).unwrap();
-        let said = passed_over(&located);
-        assert_eq!(said.len(), 1);
-        assert!(
-            !said[0].is_error() && said[0].message.contains("compose.yaml"),
-            "{said:?}"
+        assert_eq!(located.passed_over, [root.join("docker-compose.yml")]);
+    }
+
+    #[test]
+    fn a_project_directory_may_name_its_files_in_its_env_file() {
+        let (_directory, root) = tree(&[
+            ("plain/.env", "TAG=1\n"),
+            ("wrong/.env", "COMPOSE_FILE='open\n"),
+            (
+                "listed/.env",
+                "COMPOSE_FILE=deploy/base.yaml:${SECOND:-more.yaml}\nTAG=1\n",
+            ),
+        ]);
+        // Where an agent runs has no say in it.
+        let outside = variables(&[("COMPOSE_FILE", "x.yaml"), ("TAG", "2")]);
+        for name in ["plain", "wrong", "none"] {
+            assert_eq!(named_in(&root.join(name), &outside), None, "{name}");
+        }
+        let directory = root.join("listed");
+        let located = named_in(&directory, &outside).unwrap();
+        assert_eq!(
+            located.files,
+            [directory.join("deploy/base.yaml"), directory.join("more.yaml")]
         );
-        assert_eq!(said[0].span.file, root.join("docker-compose.yml"));
+        assert_eq!(located.directory, directory.join("deploy"));
+        assert_eq!(located.environment["TAG"], "2");
     }
 }
