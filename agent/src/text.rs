@@ -9,10 +9,10 @@ pub use reconciler::plan::{
 
 /// What `config` prints, as JSON or YAML; `None`: some error leaves no project.
 pub fn canonical(loaded: &model::load::Loaded, json: bool) -> Option<String> {
-    let project = loaded.project.as_ref()?;
+    let canonical = loaded.canonical.as_ref()?;
     Some(if json {
-        model::canonical::json(project)
+        model::canonical::json(canonical)
     } else {
-        model::canonical::yaml(project)
+        model::canonical::yaml(canonical)
     })
 }

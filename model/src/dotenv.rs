@@ -1,47 +1,65 @@
-//! `.env` and env files: names and values of the project environment.
+//! `.env` and env files: names and values of the project environment and of containers.
 //!
-//! Syntax: Compose Specification, "`.env` file syntax". `K=V`, `K: V`, `export K=V`, `K` alone; `'raw'`,
-//! `"escaped $INTERPOLATED"` and `unquoted $INTERPOLATED # comment`; quotes may span lines.
+//! Syntax: Compose Specification, "`.env` file syntax", as the reference loader reads it. `K=V`, `K: V`,
+//! `export K=V`, `K` alone; `'raw'`, `"escaped $INTERPOLATED"` and `unquoted $INTERPOLATED # comment`;
+//! quotes may span lines. `format: raw` is the other syntax: `K=V` and `K` alone, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::interpolate::{self, TemplateError};
+use crate::{
+    interpolate::{self, TemplateError},
+    syntax::cut,
+};
 
-/// What is wrong with a line; lines count from 1.
+/// All values that one call adds may not have more bytes than this: lines that double each other's values
+/// would fill the memory.
+const MAX_TOTAL: usize = 64 * 1024 * 1024;
+
+/// What is wrong in a file, and where: lines and columns (in characters) count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DotenvError {
-    #[error("`{name}` is not a variable name")]
-    Name { line: u32, name: String },
-    #[error("the quote {quote} is never closed")]
-    Unclosed { line: u32, quote: char },
-    #[error("the value cannot be interpolated")]
-    Template {
-        line: u32,
-        #[source]
-        source: TemplateError,
-    },
+#[error("{kind}")]
+pub struct DotenvError {
+    line: u32,
+    column: u32,
+    pub kind: DotenvErrorKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DotenvErrorKind {
+    #[error("`{0}` is not a variable name")]
+    Name(String),
+    #[error("the quote {0} is never closed")]
+    Unclosed(char),
+    #[error("the value cannot be interpolated: {0}")]
+    Template(TemplateError),
+    #[error("the values become longer than {MAX_TOTAL} bytes")]
+    TooMuch,
 }
 
 impl DotenvError {
     pub fn line(&self) -> u32 {
-        match self {
-            DotenvError::Name { line, .. }
-            | DotenvError::Unclosed { line, .. }
-            | DotenvError::Template { line, .. } => *line,
-        }
+        self.line
+    }
+
+    pub fn column(&self) -> u32 {
+        self.column
     }
 
     /// What to do about it.
     pub fn hint(&self) -> String {
-        match self {
-            DotenvError::Name { .. } => "write `NAME=value`; a comment starts with `#`".to_owned(),
-            DotenvError::Unclosed { quote, .. } => {
-                format!("close it with {quote}, or escape it as \\{quote}")
+        match &self.kind {
+            DotenvErrorKind::Name(_) => {
+                "write `NAME=value`; a name has no blanks, and a comment starts with `#`".to_owned()
             }
-            DotenvError::Template { source, .. } => source.hint(),
+            DotenvErrorKind::Unclosed(quote) => format!("close it with {quote}, or escape it as \\{quote}"),
+            DotenvErrorKind::Template(error) => error.hint(),
+            DotenvErrorKind::TooMuch => "shorten the values that others refer to".to_owned(),
         }
     }
 }
+
+/// Where values come from that a file does not give itself.
+pub type Scope<'s> = &'s dyn Fn(&str) -> Option<&'s str>;
 
 /// Reads one file. Values see `environment` first, then the earlier lines. A name without a value takes
 /// it from `environment`, or is left out.
@@ -52,157 +70,264 @@ pub fn parse(
     text: &str,
     environment: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, DotenvError> {
-    let text = text
-        .strip_prefix('\u{feff}')
-        .unwrap_or(text)
-        .replace("\r\n", "\n");
-    let mut reader = Reader {
-        rest: &text,
-        line: 1,
-        scope: environment.clone(),
-        values: BTreeMap::new(),
-    };
-    while reader.entry(environment)? {}
-    Ok(reader.values)
+    let mut values = BTreeMap::new();
+    let scope = |name: &str| environment.get(name).map(String::as_str);
+    parse_into(text, &scope, &mut values, &mut BTreeSet::new())?;
+    Ok(values)
 }
 
-struct Reader<'a> {
-    rest: &'a str,
+/// Reads one of several files into `values`, which holds what the files before it gave. Values see `scope`
+/// first, then `values`. A name without a value takes it from `scope`, or changes nothing. `unset`
+/// collects the names that were used without a value.
+///
+/// # Errors
+/// The first line that breaks the syntax; the lines before it are in `values`.
+pub fn parse_into(
+    text: &str,
+    scope: Scope<'_>,
+    values: &mut BTreeMap<String, String>,
+    unset: &mut BTreeSet<String>,
+) -> Result<(), DotenvError> {
+    let mut reader = Reader::of(text);
+    let mut total = 0;
+    while let Some(mut entry) = reader.entry()? {
+        let value = match entry.value.take() {
+            None => scope(&entry.name).map(str::to_owned),
+            Some(Written {
+                text, expand: false, ..
+            }) => Some(text),
+            Some(Written {
+                text, line, column, ..
+            }) => {
+                let lookup = |name: &str| match scope(name) {
+                    Some(value) => Some(value),
+                    None => values.get(name).map(String::as_str),
+                };
+                let expanded = interpolate::substitute_with(&text, &lookup, unset);
+                let error = |error| DotenvError {
+                    line,
+                    column,
+                    kind: DotenvErrorKind::Template(error),
+                };
+                Some(expanded.map_err(error)?)
+            }
+        };
+        if let Some(value) = value {
+            total += value.len();
+            if total > MAX_TOTAL {
+                return Err(entry.at(DotenvErrorKind::TooMuch));
+            }
+            values.insert(entry.name, value);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file of `format: raw` into `values`: lines are `NAME=value` with the value as it stands to the
+/// end of the line, `NAME` alone, empty, or a comment that starts with `#`.
+///
+/// # Errors
+/// The first line with an empty name or blanks in its name.
+pub fn parse_raw(
+    text: &str,
+    scope: Scope<'_>,
+    values: &mut BTreeMap<String, String>,
+) -> Result<(), DotenvError> {
+    for (line, written) in (1..).zip(without_mark(text).split('\n')) {
+        let written = written.strip_suffix('\r').unwrap_or(written);
+        let trimmed = written.trim_start();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match trimmed.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (trimmed, scope(trimmed)),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(DotenvError {
+                line,
+                column: characters(written) - characters(trimmed) + 1,
+                kind: DotenvErrorKind::Name(cut(name)),
+            });
+        }
+        if let Some(value) = value {
+            values.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// One variable of a file.
+struct Variable {
     line: u32,
-    /// What values may refer to.
-    scope: BTreeMap<String, String>,
-    values: BTreeMap<String, String>,
+    column: u32,
+    name: String,
+    /// `None`: only the name is there.
+    value: Option<Written>,
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, bytes: usize) -> &'a str {
+struct Written {
+    line: u32,
+    column: u32,
+    text: String,
+    expand: bool,
+}
+
+impl Variable {
+    fn at(&self, kind: DotenvErrorKind) -> DotenvError {
+        DotenvError {
+            line: self.line,
+            column: self.column,
+            kind,
+        }
+    }
+}
+
+struct Reader<'t> {
+    rest: &'t str,
+    line: u32,
+    column: u32,
+}
+
+impl<'t> Reader<'t> {
+    fn of(text: &'t str) -> Self {
+        Reader {
+            rest: without_mark(text),
+            line: 1,
+            column: 1,
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> &'t str {
         let (taken, rest) = self.rest.split_at(bytes);
-        self.line += u32::try_from(taken.matches('\n').count()).unwrap_or(u32::MAX);
+        match taken.rfind('\n') {
+            Some(feed) => {
+                self.line += u32::try_from(taken.matches('\n').count()).unwrap_or(u32::MAX);
+                self.column = 1 + characters(&taken[feed + 1..]);
+            }
+            None => self.column += characters(taken),
+        }
         self.rest = rest;
         taken
     }
 
-    fn take_while(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
+    fn take_while(&mut self, keep: impl Fn(char) -> bool) -> &'t str {
         self.take(self.rest.len() - self.rest.trim_start_matches(keep).len())
     }
 
-    fn entry(&mut self, environment: &BTreeMap<String, String>) -> Result<bool, DotenvError> {
-        self.take_while(char::is_whitespace);
-        if self.rest.is_empty() {
-            return Ok(false);
+    fn error(&self, kind: DotenvErrorKind) -> DotenvError {
+        DotenvError {
+            line: self.line,
+            column: self.column,
+            kind,
         }
-        if self.rest.starts_with('#') {
-            self.take_while(|c| c != '\n');
-            return Ok(true);
-        }
-        let line = self.line;
-        if let Some(after) = self.rest.strip_prefix("export")
-            && after.starts_with([' ', '\t'])
-        {
-            self.take("export".len());
-            self.take_while(|c| matches!(c, ' ' | '\t'));
-        }
-        let written = self.take_while(|c| !matches!(c, '=' | ':' | '\n'));
-        let (name, comment) = match written.split_once(" #") {
-            Some((name, _)) => (name.trim(), true),
-            None => (written.trim(), false),
-        };
-        let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
-        if name.is_empty() || !name.chars().all(valid) {
-            return Err(DotenvError::Name {
-                line,
-                name: name.to_owned(),
-            });
-        }
-        let value = if !comment && self.rest.starts_with(['=', ':']) {
-            self.take(1);
-            self.take_while(|c| matches!(c, ' ' | '\t'));
-            Some(self.value(line)?)
-        } else {
-            self.take_while(|c| c != '\n');
-            environment.get(name).cloned()
-        };
-        // Docker ignores names that start with a digit; nothing could refer to them.
-        if let Some(value) = value
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-        {
-            self.scope.entry(name.to_owned()).or_insert_with(|| value.clone());
-            if !environment.contains_key(name) {
-                self.scope.insert(name.to_owned(), value.clone());
-            }
-            self.values.insert(name.to_owned(), value);
-        }
-        Ok(true)
     }
 
-    fn value(&mut self, line: u32) -> Result<String, DotenvError> {
+    fn entry(&mut self) -> Result<Option<Variable>, DotenvError> {
+        self.take_while(char::is_whitespace);
+        while self.rest.starts_with('#') {
+            self.take_while(|c| c != '\n');
+            self.take_while(char::is_whitespace);
+        }
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        if let Some(after) = self.rest.strip_prefix("export")
+            && after.starts_with(blank)
+        {
+            self.take("export".len());
+            self.take_while(blank);
+        }
+        let (line, column) = (self.line, self.column);
+        let end = self.rest.find(['=', ':', '\n']).unwrap_or(self.rest.len());
+        let written = &self.rest[..end];
+        let name = written.trim_end();
+        let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
+        // A blank that is no space is let through, as in the reference loader.
+        if !name.chars().all(|c| valid(c) || (blank(c) && c != ' ')) {
+            return Err(self.error(DotenvErrorKind::Name(cut(written.trim_end()))));
+        }
+        self.take(end);
+        let value = if self.rest.starts_with(['=', ':']) {
+            self.take(1);
+            self.take_while(blank);
+            Some(self.value()?)
+        } else {
+            None
+        };
+        Ok(Some(Variable {
+            line,
+            column,
+            name: name.to_owned(),
+            value,
+        }))
+    }
+
+    fn value(&mut self) -> Result<Written, DotenvError> {
+        let (line, column) = (self.line, self.column);
         let quote = match self.rest.chars().next() {
             Some(quote @ ('\'' | '"')) => quote,
             _ => {
                 let raw = self.take_while(|c| c != '\n');
-                let raw = match raw.find(" #").or_else(|| raw.find("\t#")) {
-                    Some(comment) => &raw[..comment],
-                    None if raw.starts_with('#') => "",
-                    None => raw,
-                };
-                return self.expand(raw.trim(), line);
+                // A `#` right after the `=` starts no comment.
+                let raw = raw.split(" #").next().unwrap_or_default();
+                return Ok(Written {
+                    line,
+                    column,
+                    text: raw.trim_end().to_owned(),
+                    expand: true,
+                });
             }
         };
-        self.take(1);
         let mut escaped = false;
-        let end = self.rest.find(|c: char| {
+        let end = self.rest[1..].find(|c: char| {
             let closes = c == quote && !escaped;
             escaped = c == '\\' && !escaped;
             closes
         });
         let Some(end) = end else {
-            return Err(DotenvError::Unclosed { line, quote });
+            return Err(self.error(DotenvErrorKind::Unclosed(quote)));
         };
-        let raw = self.take(end);
         self.take(1);
-        // Whatever follows a closing quote on its line is a comment.
-        self.take_while(|c| c != '\n');
-        match quote {
-            '\'' => Ok(raw.replace("\\'", "'")),
-            _ => self.expand(&unescape(raw), line),
-        }
-    }
-
-    fn expand(&mut self, text: &str, line: u32) -> Result<String, DotenvError> {
-        interpolate::substitute(text, &self.scope, &mut BTreeSet::new())
-            .map_err(|source| DotenvError::Template { line, source })
+        let raw = self.take(end);
+        // What follows the closing quote is read as the next line would be.
+        self.take(1);
+        Ok(Written {
+            line,
+            column,
+            text: unescape(raw, quote),
+            expand: quote == '"',
+        })
     }
 }
 
-/// Escapes of double quotes. `\$` becomes `$$`, which interpolation turns into `$`.
-fn unescape(raw: &str) -> String {
+/// Single quotes know `\'` alone. In double quotes `\$` becomes `$$`, which interpolation turns into `$`;
+/// what is no escape stays as it is.
+fn unescape(raw: &str, quote: char) -> String {
     let mut text = String::with_capacity(raw.len());
-    let mut chars = raw.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            text.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => text.push('\n'),
-            Some('t') => text.push('\t'),
-            Some('r') => text.push('\r'),
-            Some('a') => text.push('\u{7}'),
-            Some('b') => text.push('\u{8}'),
-            Some('f') => text.push('\u{c}'),
-            Some('v') => text.push('\u{b}'),
-            Some('$') => text.push_str("$$"),
-            Some(same @ ('\\' | '"')) => text.push(same),
-            Some('0') => {
-                let mut code = 0;
-                for _ in 0..3 {
-                    let Some(digit) = chars.peek().and_then(|c| c.to_digit(8)) else {
-                        break;
-                    };
-                    code = code * 8 + digit;
-                    chars.next();
+    let mut rest = raw;
+    while let Some(backslash) = rest.find('\\') {
+        text.push_str(&rest[..backslash]);
+        let mut chars = rest[backslash + 1..].chars();
+        let next = chars.next();
+        let after = chars.as_str();
+        rest = after;
+        match next {
+            Some(c) if c == quote => text.push(c),
+            Some(c) if quote == '"' && escape(c).is_some() => text.extend(escape(c)),
+            Some('$') if quote == '"' => text.push_str("$$"),
+            Some('0') if quote == '"' => {
+                let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                let (digits, after) = after.split_at(digits.min(3));
+                rest = after;
+                match u32::from_str_radix(digits, 8).ok().filter(|code| *code <= 0xff) {
+                    Some(code) if digits.len() == 3 => text.extend(char::from_u32(code)),
+                    // As in the reference loader, which drops the zero.
+                    _ => {
+                        text.push('\\');
+                        text.push_str(digits);
+                    }
                 }
-                text.push(char::from_u32(code).unwrap_or('\u{fffd}'));
             }
             Some(other) => {
                 text.push('\\');
@@ -211,88 +336,37 @@ fn unescape(raw: &str) -> String {
             None => text.push('\\'),
         }
     }
+    text.push_str(rest);
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(text: &str) -> Result<Vec<(String, String)>, DotenvError> {
-        let environment = [("OUTER", "outer"), ("WINS", "process")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into();
-        parse(text, &environment).map(|values| values.into_iter().collect())
-    }
-
-    #[test]
-    fn every_form_of_a_line_is_read() {
-        for (text, want) in [
-            ("A=1\nB=2\n", &[("A", "1"), ("B", "2")][..]),
-            ("A=1", &[("A", "1")]),
-            ("\u{feff}A=1\r\nB=2\r\n", &[("A", "1"), ("B", "2")]),
-            ("  A = 1  \n\n# comment\n\t#B=2\n", &[("A", "1")]),
-            ("A: 1\n", &[("A", "1")]),
-            ("export A=1\nexport  B=2", &[("A", "1"), ("B", "2")]),
-            ("A=\nB=''\nC=\"\"\n", &[("A", ""), ("B", ""), ("C", "")]),
-            (
-                "A=a b # c\nB=a#b\nC=#x\n",
-                &[("A", "a b"), ("B", "a#b"), ("C", "")],
-            ),
-            ("A=1=2:3\n", &[("A", "1=2:3")]),
-            ("A='raw $OUTER \\n' # c\n", &[("A", "raw $OUTER \\n")]),
-            ("A='it\\'s'\n", &[("A", "it's")]),
-            (
-                "A=\"a\\n\\t\\\\\\\"\\$OUTER\\0101\"\n",
-                &[("A", "a\n\t\\\"$OUTERA")],
-            ),
-            (
-                "A=\"two\nlines\" # c\nB='two\nlines'\nC=3\n",
-                &[("A", "two\nlines"), ("B", "two\nlines"), ("C", "3")],
-            ),
-            ("A=$OUTER\nB=\"${OUTER}2\"\n", &[("A", "outer"), ("B", "outer2")]),
-            ("A=1\nB=$A\n", &[("A", "1"), ("B", "1")]),
-            // The environment wins over earlier lines.
-            ("WINS=file\nB=$WINS\n", &[("B", "process"), ("WINS", "file")]),
-            ("A=${NO:-d}\n", &[("A", "d")]),
-            ("OUTER\nNO\n", &[("OUTER", "outer")]),
-            ("A=1\nA=2\nB=$A\n", &[("A", "2"), ("B", "2")]),
-            ("a.b-c[0]=1\n", &[("a.b-c[0]", "1")]),
-            ("1A=1\n", &[]),
-            ("", &[]),
-        ] {
-            let want = want.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            assert_eq!(read(text), Ok(want), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_broken_line_is_named() {
-        for (text, line, message) in [
-            ("A=1\nB C=2\n", 2, "`B C` is not a variable name"),
-            ("A=1\n\n=2\n", 3, "`` is not a variable name"),
-            ("A=1\nB='x\ny\n", 2, "quote ' is never closed"),
-            ("A=\"x\\\"\n", 1, "quote \" is never closed"),
-            ("A=1\nB=${\n", 2, "cannot be interpolated"),
-        ] {
-            let error = read(text).unwrap_err();
-            assert_eq!(error.line(), line, "{text:?}");
-            assert!(error.to_string().contains(message), "{text:?}: {error}");
-            assert!(!error.hint().is_empty());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_read_or_refused(text in any::<String>()) {
-            let _ = read(&text);
-        }
-
-        #[test]
-        fn single_quotes_keep_everything(value in "[^'\\\\\r]*") {
-            prop_assert_eq!(read(&format!("A='{value}'\n")), Ok(vec![("A".to_owned(), value)]));
-        }
-    }
+fn escape(c: char) -> Option<char> {
+    Some(match c {
+        'n' => '\n',
+        't' => '\t',
+        'r' => '\r',
+        'a' => '\u{7}',
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'v' => '\u{b}',
+        '\\' => '\\',
+        _ => return None,
+    })
 }
+
+/// White space within a line.
+fn blank(c: char) -> bool {
+    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ' | '\u{85}' | '\u{a0}')
+}
+
+fn characters(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+#[cfg(test)]
+#[path = "dotenv/tests.rs"]
+mod tests;

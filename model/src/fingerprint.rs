@@ -13,7 +13,7 @@ const VERSION: &str = "stead project 1\n";
 pub fn revision(project: &Project) -> String {
     let mut hash = Sha256::new();
     hash.update(VERSION);
-    hash.update(canonical::json(project));
+    hash.update(canonical::project_json(project));
     hash.finalize()
         .iter()
         .take(6)

@@ -2,24 +2,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use crate::{
-    canonical::Canonical,
-    check,
-    decode::Decoder,
-    diagnostic::{Diagnostic, Severity, Span},
-    dotenv,
-    interpolate::{self, Interpolation},
+    canonical::{self, Canonical},
+    compose::{
+        consistency,
+        files::Files,
+        loading::{Environment, Loading, Origin, Scope},
+        normalise, profiles,
+    },
+    decode,
+    diagnostic::Diagnostic,
+    interpolate,
     name::project_name,
-    normalise,
-    report::Report,
-    source::{MAX_FILE, Sources, too_large},
+    shape,
+    source::Sources,
     tree::{At, Node, Value},
     types::Project,
-    yaml,
 };
 
 /// What the caller decides. The process environment is never looked at here.
@@ -54,323 +55,158 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Loads one project from its Compose file ; several files of one project are an error today.
+/// Loads one project from its Compose files, later ones merged over earlier ones.
 pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Loaded {
-    let mut loading = Loading {
-        sources,
-        options,
-        inputs: BTreeSet::new(),
-        diagnostics: Vec::new(),
-    };
-    let environment = loading.environment();
-    let project = match files {
-        [] => {
-            loading.error(
-                &options.directory,
-                0,
-                "there is no Compose file to load",
-                "name one, or write `compose.yaml`",
-            );
-            None
-        }
-        [file] => loading.file(file, environment),
-        [_, more @ ..] => {
-            loading.inputs.extend(files.iter().cloned());
-            for file in more {
-                let message = "merging several Compose files is not supported yet";
-                loading.error(
-                    file,
-                    0,
-                    message,
-                    "put everything into one file, and remove this one",
-                );
-            }
-            None
-        }
-    };
-    let Loading {
-        inputs, diagnostics, ..
-    } = loading;
-    let project = project.filter(|_| !diagnostics.iter().any(Diagnostic::is_error));
+    let root = options.confined.then_some(options.directory.as_path());
+    let mut loading = Loading::new(Files::new(sources, root), options);
+    let model = loading.project(files);
+    let project = decode::decode(&model, &options.directory, &mut loading.report);
+    let Loading { files, report, .. } = loading;
+    let (failed, refused) = (report.failed(), report.refused());
+    let (diagnostics, origins) = report.finish();
     Loaded {
-        project,
-        canonical: None,
-        inputs,
+        project: (!failed && !refused).then_some(Project { origins, ..project }),
+        canonical: (!failed).then_some(Canonical(model)),
+        inputs: files.inputs,
         diagnostics,
     }
 }
 
-struct Loading<'a> {
-    sources: &'a dyn Sources,
-    options: &'a Options,
-    inputs: BTreeSet<PathBuf>,
-    diagnostics: Vec<Diagnostic>,
-}
-
 impl Loading<'_> {
-    /// The variables of the project: those given, over env files (later ones win) or `.env`.
-    fn environment(&mut self) -> BTreeMap<String, String> {
-        let given = &self.options.environment;
-        let optional = self.options.env_files.is_empty();
-        let files = if optional {
-            vec![self.options.directory.join(".env")]
-        } else {
-            self.options.env_files.clone()
-        };
-        let mut environment = BTreeMap::new();
-        for file in files {
-            let mut scope = environment.clone();
-            scope.extend(given.clone());
-            let Some(text) = self.read(&file, optional) else {
-                continue;
-            };
-            match dotenv::parse(&text, &scope) {
-                Ok(values) => environment.extend(values),
-                Err(error) => {
-                    let message = match std::error::Error::source(&error) {
-                        Some(source) => format!("{error}: {source}"),
-                        None => error.to_string(),
-                    };
-                    let mut report = Report::default();
-                    let number = report.file(&file, &text);
-                    report.error(
-                        At {
-                            file: number,
-                            line: error.line(),
-                            column: 1,
-                        },
-                        message,
-                        error.hint(),
-                    );
-                    self.diagnostics.extend(report.finish().0);
-                }
-            }
-        }
-        environment.extend(given.clone());
-        environment
-    }
-
-    fn file(&mut self, file: &Path, mut environment: BTreeMap<String, String>) -> Option<Project> {
-        let text = self.read(file, false)?;
-        let mut report = Report::default();
-        report.file(file, &text);
-        let project = self.parse(&text, &mut environment, &mut report);
-        let failed = report.failed();
-        let (diagnostics, origins) = report.finish();
-        self.diagnostics.extend(diagnostics);
-        project
-            .filter(|_| !failed)
-            .map(|project| Project { origins, ..project })
-    }
-
-    fn parse(
-        &self,
-        text: &str,
-        environment: &mut BTreeMap<String, String>,
-        report: &mut Report,
-    ) -> Option<Project> {
-        if let Some(at) = find_nul(text) {
-            report.error(
+    /// The canonical model of the whole project.
+    fn project(&mut self, files: &[PathBuf]) -> Node {
+        let directory = &self.options.directory;
+        let origins: Vec<Origin> = files.iter().cloned().map(Origin::own).collect();
+        if origins.is_empty() {
+            let at = self.whole(directory.clone());
+            self.report.error(
                 at,
-                "this is binary data, not YAML",
-                "write the file again as text",
+                "there is no Compose file to load",
+                "name one, or write `compose.yaml`",
             );
-            return None;
         }
-        let mut root = match yaml::parse(text) {
-            Ok(root) => root,
-            Err(error) => {
-                report.error(error.at, error.message, error.hint);
-                return None;
-            }
+        let mut environment = self.project_environment();
+        // The name first: it is a variable for everything else.
+        let name = self.name(&origins, &environment).unwrap_or_default();
+        environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+        let scope = Scope {
+            directory,
+            environment: &environment,
+            included: &[],
         };
-        if root.value == Value::Null {
-            report.error(
-                At::default(),
+        let mut model = self.model(&origins, &scope);
+        if model.entries().is_empty()
+            && !self.report.failed()
+            && let Some(origin) = origins.first()
+        {
+            let at = self.whole(origin.file.clone());
+            self.report.error(
+                at,
                 "the file is empty",
                 "write `services:` and a service below it",
             );
-            return None;
         }
-        // The name first: it is a variable for everything else.
-        let name = self.name(&mut root, environment, report);
-        environment.insert(
-            "COMPOSE_PROJECT_NAME".to_owned(),
-            name.clone().unwrap_or_default(),
-        );
-        let mut interpolation = Interpolation {
-            environment,
-            unset: BTreeMap::new(),
-            failures: Vec::new(),
-        };
-        interpolation.run(&mut root, "");
-        let Interpolation { unset, failures, .. } = interpolation;
-        for (name, at) in unset {
-            let message = format!("the variable `{name}` is not set, and counts as empty");
-            report.warning(at, message, format!("set it in `.env`, or write `${{{name}:-}}`"));
-        }
-        for failure in failures {
-            report.last_error(
-                failure.at,
-                format!("`{}`: {}", failure.path, failure.error),
-                failure.error.hint(),
-            );
-        }
-        refuse_nul(&root, report);
-        let mut decoder = Decoder {
-            report,
-            environment,
-            directory: &self.options.directory,
-            home: self.options.home.as_ref(),
-        };
-        let declared = decoder.project(&root);
-        let project = normalise::normalise(&name.unwrap_or_default(), &self.options.directory, &declared);
-        check::check(&project, &declared, report);
-        Some(project)
+        self.confine(&model);
+        normalise::normalise(&mut model, &name, &environment);
+        canonical::reshape(&mut model, &mut self.report);
+        shape::settle(&mut model, &mut self.report);
+        self.report.settle();
+        let disabled = profiles::select(&mut model, &self.profiles(&environment));
+        consistency::check(&model, &disabled, &mut self.report);
+        self.resolve_files(&mut model, &environment);
+        let at = model.get("name").map_or(At::default(), |name| name.at);
+        model.set("name", Node::text(name, at));
+        self.report.settle();
+        model
     }
 
-    /// `COMPOSE_PROJECT_NAME`, else `name:`, else the caller's.
-    fn name(
-        &self,
-        root: &mut Node,
-        environment: &BTreeMap<String, String>,
-        report: &mut Report,
-    ) -> Option<String> {
+    /// The given variables, over those of the env files or of `.env`.
+    fn project_environment(&mut self) -> Environment {
+        let options = self.options;
+        let mut files: Vec<Origin> = options.env_files.iter().cloned().map(Origin::own).collect();
+        if files.is_empty() {
+            files.push(Origin {
+                optional: true,
+                ..Origin::own(options.directory.join(".env"))
+            });
+        }
+        self.environment(&files, &options.environment)
+    }
+
+    /// Those of the options; without any, those of `COMPOSE_PROFILES`.
+    fn profiles(&self, environment: &Environment) -> Vec<String> {
+        if !self.options.profiles.is_empty() {
+            return self.options.profiles.clone();
+        }
+        let profiles = environment.get("COMPOSE_PROFILES").map_or("", String::as_str);
+        profiles
+            .split(',')
+            .map(str::trim)
+            .filter(|profile| !profile.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// `COMPOSE_PROJECT_NAME`, else the last `name:`, else the caller's.
+    fn name(&mut self, files: &[Origin], environment: &Environment) -> Option<String> {
         const HINT: &str = "use `a-z`, `0-9`, `_` and `-`, a letter or digit first; for example `name: shop`";
         if let Some(name) = environment
             .get("COMPOSE_PROJECT_NAME")
             .filter(|name| !name.is_empty())
         {
             if project_name(name) != *name {
-                report.error(
-                    At::default(),
-                    format!("`COMPOSE_PROJECT_NAME`: `{name}` is not a project name"),
-                    HINT,
-                );
+                let message = format!("`COMPOSE_PROJECT_NAME`: `{name}` is not a project name");
+                let at = self.first(files);
+                self.report.error(at, message, HINT);
                 return None;
             }
             return Some(name.clone());
         }
-        let entry = match &mut root.value {
-            Value::Map(entries) => entries.iter_mut().find(|entry| entry.key == "name"),
-            _ => None,
-        };
-        let (at, written) = match entry {
-            Some(entry) => {
-                report.origin("name".to_owned(), entry.at);
-                let Value::Text(text) = &entry.value.value else {
-                    let message = format!("`name` must be text, and is {}", entry.value.value.kind());
-                    report.error(entry.value.at, message, HINT);
-                    return None;
-                };
-                // A template that fails is reported with all the others.
-                let name = interpolate::substitute(text, environment, &mut BTreeSet::new()).ok()?;
-                (entry.value.at, name)
+        let mut written = None;
+        for origin in files {
+            for document in self.parsed(origin) {
+                // What is no text is reported with all the other wrong values.
+                if let Some(name) = document.get("name")
+                    && let Some(text) = name.as_text().filter(|text| !text.is_empty())
+                {
+                    written = Some((name.at, text.to_owned()));
+                }
             }
-            None => (At::default(), self.options.fallback_name.clone()),
+        }
+        let (at, written) = match written {
+            Some((at, text)) => {
+                // A template that fails is reported with all the others.
+                let name = interpolate::substitute(&text, environment, &mut BTreeSet::new()).ok()?;
+                (at, name)
+            }
+            None => (self.first(files), self.options.fallback_name.clone()),
         };
         let name = project_name(&written);
         if name.len() > 128 {
-            report.error(at, "`name` is longer than 128 characters", HINT);
+            self.report
+                .error(at, "`name` is longer than 128 characters", HINT);
             return None;
         }
         if name.is_empty() {
-            report.error(
-                at,
-                format!("`name`: nothing of `{written}` can be part of a project name"),
-                HINT,
-            );
+            let message = format!("`name`: nothing of `{written}` can be part of a project name");
+            self.report.error(at, message, HINT);
             return None;
         }
         Some(name)
     }
 
-    /// The text of a file without its byte order mark. Failures are reported.
-    fn read(&mut self, file: &Path, optional: bool) -> Option<String> {
-        self.inputs.insert(file.to_owned());
-        let read = self
-            .sources
-            .read(file)
-            .and_then(|bytes| match bytes.len() as u64 {
-                0..=MAX_FILE => Ok(bytes),
-                large => Err(too_large(large)),
-            });
-        let bytes = match read {
-            Ok(bytes) => bytes,
-            Err(error) if optional && error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.error(file, 0, "the file does not exist", "check its name, or write it");
-                return None;
-            }
-            Err(error) => {
-                let message = format!("the file cannot be read: {error}");
-                self.error(file, 0, &message, "make it a readable text file of at most 4 MiB");
-                return None;
-            }
-        };
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        match str::from_utf8(bytes) {
-            Ok(text) => Some(text.to_owned()),
-            Err(error) => {
-                let line = 1 + bytes[..error.valid_up_to()]
-                    .iter()
-                    .filter(|byte| **byte == b'\n')
-                    .count();
-                let message = "the file is not UTF-8 text";
-                self.error(
-                    file,
-                    u32::try_from(line).unwrap_or(0),
-                    message,
-                    "save it in the encoding UTF-8",
-                );
-                None
-            }
+    /// The first file as a whole.
+    fn first(&mut self, files: &[Origin]) -> At {
+        match files.first() {
+            Some(origin) => self.whole(origin.file.clone()),
+            None => At::default(),
         }
     }
 
-    fn error(&mut self, file: &Path, line: u32, message: &str, hint: &str) {
-        self.diagnostics.push(Diagnostic {
-            severity: Severity::Error,
-            refusal: false,
-            span: Span {
-                file: file.to_owned(),
-                line,
-                column: line.min(1),
-            },
-            message: message.to_owned(),
-            hint: Some(hint.to_owned()),
-            source_line: None,
-        });
-    }
-}
-
-fn find_nul(text: &str) -> Option<At> {
-    let before = &text[..text.find('\0')?];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Some(At {
-        file: 0,
-        line: u32::try_from(line).ok()?,
-        column: u32::try_from(column).ok()?,
-    })
-}
-
-/// A NUL can still come from `"\0"`; neither execve(2) nor a path can hold one.
-fn refuse_nul(node: &Node, report: &mut Report) {
-    const HINT: &str = "remove the `\\0`";
-    match &node.value {
-        Value::Text(text) if text.contains('\0') => {
-            report.error(node.at, "a value holds a NUL character", HINT)
+    fn whole(&mut self, file: PathBuf) -> At {
+        At {
+            file: self.report.file(&file, ""),
+            ..At::default()
         }
-        Value::List(items) => items.iter().for_each(|item| refuse_nul(item, report)),
-        Value::Map(entries) => {
-            for entry in entries {
-                if entry.key.contains('\0') {
-                    report.error(entry.at, "a key holds a NUL character", HINT);
-                }
-                refuse_nul(&entry.value, report);
-            }
-        }
-        _ => {}
     }
 }

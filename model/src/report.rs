@@ -19,12 +19,15 @@ const MAX_LINE: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     files: Vec<File>,
+    numbers: BTreeMap<PathBuf, u16>,
     diagnostics: Vec<Diagnostic>,
     left_out: usize,
-    failed: bool,
+    errors: usize,
     refused: bool,
     /// Values that have an error already, and mean nothing to later checks.
     settled: BTreeSet<At>,
+    /// Values with an error of the present stage.
+    fresh: Vec<At>,
     /// Where each canonical field came from, by dotted path.
     pub origins: BTreeMap<String, At>,
 }
@@ -38,9 +41,16 @@ struct File {
 }
 
 impl Report {
-    /// Enters a file; the number is what [`At::file`] holds. More than 65,535 files share the last number.
+    /// Enters a file, once; the number is what [`At::file`] holds. More than 65,535 files share the last.
     pub fn file(&mut self, path: &Path, text: &str) -> u16 {
         let number = u16::try_from(self.files.len()).unwrap_or(u16::MAX);
+        let number = *self.numbers.entry(path.to_owned()).or_insert(number);
+        if let Some(file) = self.files.get_mut(usize::from(number)) {
+            if file.text.is_empty() {
+                text.clone_into(&mut file.text);
+            }
+            return number;
+        }
         self.files.push(File {
             path: path.to_owned(),
             text: text.to_owned(),
@@ -58,7 +68,8 @@ impl Report {
 
     /// What no loader of Compose accepts.
     pub fn error(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
-        self.failed = true;
+        self.errors += 1;
+        self.fresh.push(at);
         self.add(Severity::Error, false, at, message.into(), hint.into());
     }
 
@@ -78,6 +89,12 @@ impl Report {
         self.add(Severity::Warning, false, at, message.into(), hint.into());
     }
 
+    /// A stage ends: values that have an error by now mean nothing to later ones.
+    pub fn settle(&mut self) {
+        let known = |at: &At| at.line > 0;
+        self.settled.extend(self.fresh.drain(..).filter(known));
+    }
+
     /// Remembers where the canonical field `path` was written.
     pub fn origin(&mut self, path: String, at: At) {
         self.origins.insert(path, at);
@@ -95,7 +112,12 @@ impl Report {
 
     /// Whether an error was found that no loader of Compose accepts.
     pub fn failed(&self) -> bool {
-        self.failed
+        self.errors > 0
+    }
+
+    /// How many such errors were found.
+    pub fn errors(&self) -> usize {
+        self.errors
     }
 
     /// Whether something was found that stead does not run.
@@ -110,12 +132,12 @@ impl Report {
         self.diagnostics.dedup();
         if self.left_out > 0 {
             self.diagnostics.push(Diagnostic {
-                severity: if self.failed || self.refused {
+                severity: if self.errors > 0 || self.refused {
                     Severity::Error
                 } else {
                     Severity::Warning
                 },
-                refusal: !self.failed && self.refused,
+                refusal: self.errors == 0,
                 span: self.span(At::default()),
                 message: format!("{} more findings are not shown", self.left_out),
                 hint: Some("repair those that are shown first".to_owned()),

@@ -16,6 +16,12 @@ pub trait Sources {
     /// `NotFound` for a missing file; anything else for one that must not be read (a FIFO, a device,
     /// a directory, too large): the message says which.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The path without symbolic links.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing is.
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
 }
 
 /// A manifest larger than this is refused, unread.
@@ -27,6 +33,10 @@ impl Sources for BTreeMap<PathBuf, Vec<u8>> {
         self.get(path)
             .cloned()
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
     }
 }
 
@@ -59,6 +69,10 @@ impl Sources for Disk {
             return Err(too_large(bytes.len() as u64));
         }
         Ok(bytes)
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 }
 

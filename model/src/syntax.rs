@@ -1,10 +1,18 @@
 //! The small languages inside Compose values: pure functions from text to typed values.
 
+pub(crate) mod cpus;
+pub(crate) mod device;
+pub(crate) mod host;
 pub(crate) mod image;
+pub(crate) mod mapping;
 pub(crate) mod port;
 pub(crate) mod size;
+pub(crate) mod ssh;
 pub(crate) mod volume;
 pub(crate) mod words;
+
+#[cfg(test)]
+mod cases;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -22,6 +30,30 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+/// As [`clean`] for a path inside a container, which may be relative: then it is never empty.
+pub(crate) fn clean_text(path: &str) -> String {
+    let cleaned = clean(Path::new(path));
+    match cleaned.to_string_lossy() {
+        cleaned if cleaned.is_empty() && !path.is_empty() => ".".to_owned(),
+        cleaned => cleaned.into_owned(),
+    }
+}
+
+/// A decimal number with an optional fraction and exponent; it may be too large, and infinite.
+fn float(text: &str) -> Option<f64> {
+    // `parse` alone would take names like `inf`.
+    let number = |c: u8| c.is_ascii_digit() || matches!(c, b'.' | b'+' | b'-' | b'e' | b'E');
+    text.parse().ok().filter(|_| text.bytes().all(number))
+}
+
+/// A value for a message, of which nobody reads more than the beginning.
+pub(crate) fn cut(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A path of a manifest made absolute: `~` is `home`, everything relative is below `directory`.
@@ -49,7 +81,10 @@ mod tests {
             ("a/../../b", "../b"),
         ] {
             assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
+            assert_eq!(clean_text(path), want);
         }
+        assert_eq!(clean_text("a/.."), ".");
+        assert_eq!(clean_text(""), "");
     }
 
     #[test]

@@ -92,7 +92,11 @@ fn valid_projects_load_to_their_canonical_form() {
         let loaded = load_case(case);
         expect(&case.join("expected.txt"), &diagnostics(&loaded), &mut wrong);
         match &loaded.project {
-            Some(project) => expect(&case.join("expected.yaml"), &canonical::yaml(project), &mut wrong),
+            Some(project) => expect(
+                &case.join("expected.yaml"),
+                &canonical::project_yaml(project),
+                &mut wrong,
+            ),
             None => wrong.push(format!(
                 "{} is refused:\n{}",
                 case.display(),
@@ -141,8 +145,11 @@ fn the_canonical_form_is_its_own_canonical_form() {
             continue;
         };
         // In JSON a `$` stays as it is, for programs.
-        let json = Some(canonical::json(&project)).filter(|text| !text.contains('$'));
-        for text in [Some(canonical::yaml(&project)), json].into_iter().flatten() {
+        let json = Some(canonical::project_json(&project)).filter(|text| !text.contains('$'));
+        for text in [Some(canonical::project_yaml(&project)), json]
+            .into_iter()
+            .flatten()
+        {
             let again = load_text(text.clone());
             let shown = diagnostics(&again);
             let again = again
@@ -150,8 +157,8 @@ fn the_canonical_form_is_its_own_canonical_form() {
                 .unwrap_or_else(|| panic!("{}:\n{text}\n{shown}", case.display()));
             assert_eq!(again.services, project.services, "{}", case.display());
             assert_eq!(
-                canonical::yaml(&again),
-                canonical::yaml(&project),
+                canonical::project_yaml(&again),
+                canonical::project_yaml(&project),
                 "{}",
                 case.display()
             );

@@ -161,6 +161,10 @@ impl Sources for Given {
             _ => text::Disk.read(path),
         }
     }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        text::Disk.real_path(path)
+    }
 }
 
 /// What is said about files that nobody reads.

@@ -49,6 +49,10 @@ impl Sources for Stamping {
         }
         text::Disk.read(path)
     }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        text::Disk.real_path(path)
+    }
 }
 
 /// A manifest after reading.

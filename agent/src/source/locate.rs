@@ -1,11 +1,11 @@
 //! Files, directory and variables of a project, found as docker compose finds them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use model::{dotenv, source::Sources};
 
 use super::directory;
@@ -160,12 +160,18 @@ fn variables_at(
         let Ok(bytes) = text::Disk.read(file) else {
             continue;
         };
-        let mut scope = variables.clone();
-        scope.extend(environment.clone());
-        match dotenv::parse(&String::from_utf8_lossy(&bytes), &scope) {
-            Ok(values) => variables.extend(values),
-            Err(error) => bail!("{}:{}: {error}; {}", file.display(), error.line(), error.hint()),
-        }
+        let text = String::from_utf8_lossy(&bytes);
+        let given = |name: &str| environment.get(name).map(String::as_str);
+        // Names without a value are told by whoever loads the project, too.
+        dotenv::parse_into(&text, &given, &mut variables, &mut BTreeSet::new()).map_err(|error| {
+            anyhow!(
+                "{}:{}:{}: {error}; {}",
+                file.display(),
+                error.line(),
+                error.column(),
+                error.hint()
+            )
+        })?;
     }
     Ok(variables)
 }

@@ -45,48 +45,48 @@ impl Decoder<'_> {
         let short = match volume::parse(text) {
             Ok(short) => short,
             Err(error) => {
-                let hint = match error {
-                    volume::ParseVolumeError::EmptyPart(_) => {
-                        "write `SOURCE:TARGET[:OPTIONS]`; is a variable in it unset?"
-                    }
-                    volume::ParseVolumeError::Drive(_) => "give the volume a name of two letters or more",
-                    volume::ParseVolumeError::TooManyParts(_) => {
-                        "write `SOURCE:TARGET[:OPTIONS]`, or the long form"
-                    }
-                };
+                let hint = error.hint();
                 self.report.error(node.at, format!("`{path}`: {error}"), hint);
                 return None;
             }
         };
+        if short.drive {
+            let message = format!("`{path}`: `{text}` is taken for a Windows drive by Compose");
+            self.report
+                .error(node.at, message, "give the volume a name of two letters or more");
+            return None;
+        }
+        let bind = short.bind.unwrap_or_default();
+        match bind.propagation.as_deref() {
+            None | Some("private" | "rprivate") => {}
+            Some(option) => {
+                let message = format!("`{path}`: the propagation `{option}` is not supported yet");
+                self.report
+                    .error(node.at, message, "remove it; mounts are `rprivate`");
+            }
+        }
+        if let Some(option) = bind.selinux {
+            let message = format!("`{path}`: the option `{option}` has no effect here");
+            self.report.warning(node.at, message, "remove it");
+        }
         for option in &short.ignored {
             let message = format!("`{path}`: the option `{option}` has no effect here");
             self.report.warning(node.at, message, "remove it");
         }
-        for option in &short.unsupported {
-            let message = format!("`{path}`: the propagation `{option}` is not supported yet");
-            self.report
-                .error(node.at, message, "remove it; mounts are `rprivate`");
-        }
-        let target = self.target(node, short.target, path)?;
+        let target = self.target(node, &short.target, path)?;
         let read_only = short.read_only;
-        Some(match short.source {
-            volume::Source::Anonymous => Mount::Volume {
-                source: None,
-                target,
-                read_only,
-                nocopy: short.nocopy,
-            },
-            volume::Source::Named(name) => Mount::Volume {
-                source: Some(name.to_owned()),
-                target,
-                read_only,
-                nocopy: short.nocopy,
-            },
-            volume::Source::Path(source) => Mount::Bind {
-                source: self.source(node, source, path)?,
+        Some(match (short.kind, short.source) {
+            (volume::Kind::Bind, Some(source)) => Mount::Bind {
+                source: self.source(node, &source, path)?,
                 target,
                 read_only,
                 create_host_path: true,
+            },
+            (_, source) => Mount::Volume {
+                source,
+                target,
+                read_only,
+                nocopy: short.volume.is_some_and(|volume| volume.nocopy),
             },
         })
     }
@@ -204,7 +204,7 @@ impl Decoder<'_> {
                 match option.split_once('=').unwrap_or((option, "")) {
                     // What a tmpfs of a container is anyway.
                     ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
-                    ("size", value) => match size::parse(value) {
+                    ("size", value) => match size::bytes(value) {
                         Ok(bytes) => size = Some(bytes),
                         Err(error) => self
                             .report
@@ -266,7 +266,7 @@ impl Decoder<'_> {
                 return None;
             }
         };
-        match size::parse(&text) {
+        match size::bytes(&text) {
             Ok(size) => Some(size),
             Err(error) => {
                 self.report

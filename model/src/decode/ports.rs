@@ -13,8 +13,8 @@ impl Decoder<'_> {
         for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {
             let path = format!("{path}[{index}]");
             let parsed = match &item.value {
-                Value::Int(number) => self.parsed(item, &path, port::parse(&number.to_string())),
-                Value::Text(text) => self.parsed(item, &path, port::parse(text)),
+                Value::Int(number) => self.parsed(item, &path, port::published_ports(&number.to_string())),
+                Value::Text(text) => self.parsed(item, &path, port::published_ports(text)),
                 Value::Map(_) => self.long_port(item, &path),
                 _ => {
                     let message = format!("`{path}` must be a port, and is {}", item.value.kind());
@@ -33,8 +33,8 @@ impl Decoder<'_> {
     }
 
     fn long_port(&mut self, node: &Node, path: &str) -> Option<Vec<PublishedPort>> {
-        let (mut target, mut target_text) = (None, String::new());
-        let (mut published, mut published_text) = (None, String::new());
+        let mut target = None;
+        let mut published = None;
         let mut host_ip = None;
         let mut protocol = Protocol::Tcp;
         let mut target_given = false;
@@ -44,7 +44,7 @@ impl Decoder<'_> {
             match entry.key.as_str() {
                 "target" => {
                     target_given = true;
-                    target_text = self.port_text(value, &path)?;
+                    let target_text = self.port_text(value, &path)?;
                     let range = port::range(&target_text).and_then(|range: PortRange| {
                         // The long form has one container port.
                         if range.first == range.last {
@@ -57,7 +57,7 @@ impl Decoder<'_> {
                 }
                 "published" if value.value == Value::Text(String::new()) => {}
                 "published" => {
-                    published_text = self.port_text(value, &path)?;
+                    let published_text = self.port_text(value, &path)?;
                     published = self
                         .parsed(value, &path, port::published(&published_text))
                         .flatten();
@@ -84,15 +84,13 @@ impl Decoder<'_> {
                 "add the port of the container: `target: 80`",
             );
         }
-        let ports = port::expand(
-            target?,
-            &target_text,
+        let port = PublishedPort {
+            target: target?.first,
             published,
-            &published_text,
             host_ip,
             protocol,
-        );
-        self.parsed(node, path, ports)
+        };
+        Some(vec![port])
     }
 
     /// A port may be a number or text.
@@ -111,14 +109,7 @@ impl Decoder<'_> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let hint = match &error {
-                    ParsePortError::Address(_) => "write an address like `127.0.0.1` or `[::1]`, not a name",
-                    ParsePortError::Lengths(..) => {
-                        "write as many host ports as container ports, or one container port"
-                    }
-                    ParsePortError::Protocol(_) => "write `/tcp` or `/udp`, or leave it out for tcp",
-                    _ => "write `HOST:CONTAINER`, for example \"8080:80\" or \"127.0.0.1:8080:80/tcp\"",
-                };
+                let hint = error.hint();
                 self.report.error(node.at, format!("`{path}`: {error}"), hint);
                 None
             }

@@ -111,8 +111,7 @@ impl Decoder<'_> {
             }
             Err(error) => {
                 let message = format!("`{path}`: {error}");
-                self.report
-                    .error(node.at, message, "write the command as a list of words");
+                self.report.error(node.at, message, error.hint());
                 None
             }
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use super::Decoder;
 use crate::{
     tree::{Entry, Node, Value},
-    types::{Duration, ParseDurationError},
+    types::Duration,
 };
 
 impl Decoder<'_> {
@@ -125,11 +125,8 @@ impl Decoder<'_> {
         match Duration::from_str(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
-                let hint = match &error {
-                    ParseDurationError::NoUnit(text) => format!("write `{text}s` for seconds"),
-                    _ => "write numbers with units, like `1m30s` or `500ms`".to_owned(),
-                };
-                self.report.error(node.at, format!("`{path}`: {error}"), hint);
+                self.report
+                    .error(node.at, format!("`{path}`: {error}"), error.hint());
                 None
             }
         }

@@ -7,7 +7,7 @@ use crate::{report::Report, support, tree::Node, yaml};
 
 /// One document.
 pub(super) fn parse(text: &str) -> Node {
-    yaml::parse(text).unwrap()
+    yaml::parse(text, 0).unwrap().remove(0)
 }
 
 /// `LINE:COLUMN message | hint` of each finding.
@@ -119,7 +119,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "command: [sleep, 10]",
-            "3:21 `services.web.command[1]`: must be text, and is a number | put it in quotes: `\"10\"`",
+            "3:22 `services.web.command[1]`: must be text, and is a number | put it in quotes: `\"10\"`",
         ),
         (
             "healthcheck: { interval: 30 }",
@@ -139,7 +139,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "image:",
-            "3:11 `services.web.image` has no value; it must be text | write a value after `image:`, or remove the line",
+            "3:10 `services.web.image` has no value; it must be text | write a value after `image:`, or remove the line",
         ),
         (
             "imag: x",
@@ -242,7 +242,7 @@ fn the_top_level_is_checked_too() {
         ),
         (
             "services: { a: }",
-            "1:15 `services.a` has no value; it must be a mapping | write a value after `a:`, or remove the line",
+            "1:14 `services.a` has no value; it must be a mapping | write a value after `a:`, or remove the line",
         ),
         (
             "name: 1",

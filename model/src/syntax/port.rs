@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::cut;
 use crate::types::{PortRange, Protocol, PublishedPort};
 
 /// Why a text is no published port.
@@ -13,108 +14,131 @@ pub(crate) enum ParsePortError {
     Backwards(String),
     #[error("`{0}` is not an IP address")]
     Address(String),
-    #[error("the protocol `{0}` is not supported: only tcp and udp are")]
+    #[error("`{0}` is not a protocol")]
     Protocol(String),
+    #[error("the protocol `{0}` is not supported: only tcp and udp are")]
+    UnsupportedProtocol(String),
     #[error("the host ports `{0}` and the container ports `{1}` are ranges of different lengths")]
     Lengths(String, String),
-    #[error("there is no container port")]
-    Empty,
+    #[error("`{0}` has no container port")]
+    Empty(String),
 }
 
-/// Ranges come out pairwise; a host range for one container port stays a range.
-pub(crate) fn parse(text: &str) -> Result<Vec<PublishedPort>, ParsePortError> {
-    let (ports, protocol) = match text.split_once('/') {
-        Some((ports, name)) => (ports, protocol(name)?),
-        None => (text, Protocol::Tcp),
+impl ParsePortError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ParsePortError::Address(_) => "write an address like `127.0.0.1` or `[::1]`, not a name",
+            ParsePortError::Lengths(..) => {
+                "write as many host ports as container ports, or one container port"
+            }
+            ParsePortError::Protocol(_) | ParsePortError::UnsupportedProtocol(_) => {
+                "write `/tcp` or `/udp`, or leave it out for tcp"
+            }
+            _ => "write `HOST:CONTAINER`, for example \"8080:80\" or \"127.0.0.1:8080:80/tcp\"",
+        }
+    }
+}
+
+/// One entry of the long form; the `mode` of all that have a short form is `ingress`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// Without brackets, else as written. `None`: every address.
+    pub host_ip: Option<String>,
+    /// A number or a range, of which one port is taken. `None` and `0`: any free port.
+    pub published: Option<String>,
+    /// May be 0.
+    pub target: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// Ranges come out pairwise, in the order of the container ports as texts (`10` before `9`), which is
+/// that of the reference loader; a host range for one container port stays a range.
+pub(crate) fn parse(text: &str) -> Result<Vec<Port>, ParsePortError> {
+    let (front, last) = match text.rsplit_once(':') {
+        Some((front, last)) => (Some(front), last),
+        None => (None, text),
     };
-    let (front, container) = match ports.rsplit_once(':') {
-        Some((front, container)) => (Some(front), container),
-        None => (None, ports),
-    };
+    let (container, protocol) = last.split_once('/').unwrap_or((last, ""));
     if container.is_empty() {
-        return Err(ParsePortError::Empty);
+        return Err(ParsePortError::Empty(cut(text)));
     }
-    let (address, host) = match front {
-        None => (None, ""),
-        Some(front) => match front.rsplit_once(':') {
-            Some((address, host)) => (Some(address), host),
-            None => (None, front),
-        },
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "" | "tcp" => "tcp",
+        "udp" => "udp",
+        "sctp" => "sctp",
+        _ => return Err(ParsePortError::Protocol(cut(protocol))),
     };
-    let host_ip = match address {
-        None | Some("") => None,
-        Some(text) => Some(self::address(text)?),
+    let (address, host) = match front.map(|front| front.rsplit_once(':').unwrap_or(("", front))) {
+        Some((address, host)) => (address, host),
+        None => ("", ""),
     };
-    let target = range(container)?;
-    let published = match host {
+    let host_ip = match unbracketed(address) {
         "" => None,
-        host => published(host)?,
+        bare => {
+            self::address(bare)?;
+            Some(bare.to_owned())
+        }
     };
-    expand(target, container, published, host, host_ip, protocol)
+    let (first, last) = ends(container)?;
+    let host_range = match host {
+        "" => None,
+        _ => Some(ends(host)?),
+    };
+    if let Some((host_first, host_last)) = host_range
+        && first != last
+        && host_last - host_first != last - first
+    {
+        return Err(ParsePortError::Lengths(cut(host), cut(container)));
+    }
+    let mut ports: Vec<Port> = (first..=last)
+        .map(|target| Port {
+            host_ip: host_ip.clone(),
+            published: host_range.map(|(host_first, host_last)| match host_first == host_last {
+                _ if first != last => (host_first + (target - first)).to_string(),
+                true => host_first.to_string(),
+                false => format!("{host_first}-{host_last}"),
+            }),
+            target,
+            protocol: protocol.to_owned(),
+        })
+        .collect();
+    ports.sort_by_cached_key(|port| port.target.to_string());
+    Ok(ports)
 }
 
-/// Pairs a container range with a host range.
-pub(crate) fn expand(
-    target: PortRange,
-    target_text: &str,
-    published: Option<PortRange>,
-    published_text: &str,
-    host_ip: Option<IpAddr>,
-    protocol: Protocol,
-) -> Result<Vec<PublishedPort>, ParsePortError> {
-    let port = |target, published| PublishedPort {
-        target,
-        published,
-        host_ip,
-        protocol,
-    };
-    let Some(host) = published else {
-        return Ok((target.first..=target.last)
-            .map(|target| port(target, None))
-            .collect());
-    };
-    if target.first == target.last {
-        return Ok(vec![port(target.first, Some(host))]);
-    }
-    if host.last - host.first != target.last - target.first {
-        return Err(ParsePortError::Lengths(
-            published_text.to_owned(),
-            target_text.to_owned(),
-        ));
-    }
-    Ok((target.first..=target.last)
-        .zip(host.first..=host.last)
-        .map(|(target, host)| {
-            port(
-                target,
-                Some(PortRange {
-                    first: host,
-                    last: host,
-                }),
-            )
+/// The ports of a short form as stead runs them.
+pub(crate) fn published_ports(text: &str) -> Result<Vec<PublishedPort>, ParsePortError> {
+    parse(text)?
+        .into_iter()
+        .map(|port| {
+            Ok(PublishedPort {
+                target: range(&port.target.to_string())?.first,
+                published: match port.published {
+                    Some(text) => published(&text)?,
+                    None => None,
+                },
+                host_ip: port.host_ip.map(|text| address(&text)).transpose()?,
+                protocol: self::protocol(&port.protocol)?,
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// `80` or `80-90`, from 1.
 pub(crate) fn range(text: &str) -> Result<PortRange, ParsePortError> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let range = match (number(first), number(last)) {
-        (Some(first), Some(last)) => PortRange { first, last },
-        _ => return Err(ParsePortError::Number(text.to_owned())),
-    };
-    if range.first > range.last {
-        return Err(ParsePortError::Backwards(text.to_owned()));
+    match ends(text)? {
+        (0, _) => Err(ParsePortError::Number(cut(text))),
+        (first, last) => Ok(PortRange { first, last }),
     }
-    Ok(range)
 }
 
 /// A host port or range; `0` stands for any free port.
 pub(crate) fn published(text: &str) -> Result<Option<PortRange>, ParsePortError> {
-    if text == "0" {
-        Ok(None)
-    } else {
-        range(text).map(Some)
+    match ends(text)? {
+        (0, 0) => Ok(None),
+        _ => range(text).map(Some),
     }
 }
 
@@ -122,45 +146,55 @@ pub(crate) fn protocol(text: &str) -> Result<Protocol, ParsePortError> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        _ => Err(ParsePortError::Protocol(text.to_owned())),
+        _ => Err(ParsePortError::UnsupportedProtocol(cut(text))),
     }
 }
 
 /// IPv6 with or without brackets.
 pub(crate) fn address(text: &str) -> Result<IpAddr, ParsePortError> {
-    let bare = text
+    unbracketed(text)
+        .parse()
+        .map_err(|_| ParsePortError::Address(cut(text)))
+}
+
+fn unbracketed(address: &str) -> &str {
+    address
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse().map_err(|_| ParsePortError::Address(text.to_owned()))
+        .unwrap_or(address)
+}
+
+/// `80` or `80-90`, from 0.
+fn ends(text: &str) -> Result<(u16, u16), ParsePortError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first > last => Err(ParsePortError::Backwards(cut(text))),
+        (Some(first), Some(last)) => Ok((first, last)),
+        _ => Err(ParsePortError::Number(cut(text))),
+    }
 }
 
 /// Digits only: `parse` alone would take `+80`.
 fn number(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|c| c.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port > 0)
+    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn show(ports: &[PublishedPort]) -> Vec<String> {
+    fn show(ports: &[Port]) -> Vec<String> {
+        let part = |text: &Option<String>, end: &str| match text {
+            Some(text) => format!("{text}{end}"),
+            None => String::new(),
+        };
         ports
             .iter()
             .map(|port| {
-                let ip = port.host_ip.map(|ip| format!("{ip} ")).unwrap_or_default();
-                let host = match port.published {
-                    None => "?".to_owned(),
-                    Some(range) if range.first == range.last => range.first.to_string(),
-                    Some(range) => format!("{}-{}", range.first, range.last),
-                };
-                let udp = if port.protocol == Protocol::Udp {
-                    " udp"
-                } else {
-                    ""
-                };
-                format!("{ip}{host}>{}{udp}", port.target)
+                let ip = part(&port.host_ip, " ");
+                let host = part(&port.published, "");
+                format!("{ip}{host}>{}/{}", port.target, port.protocol)
             })
             .collect()
     }
@@ -168,30 +202,42 @@ mod tests {
     #[test]
     fn the_short_form_is_read_as_compose_reads_it() {
         for (text, want) in [
-            ("80", &["?>80"][..]),
-            ("8080:80", &["8080>80"]),
-            ("8080:80/udp", &["8080>80 udp"]),
-            ("8080:80/TCP", &["8080>80"]),
-            (":80", &["?>80"]),
-            ("0:80", &["?>80"]),
-            ("80-81", &["?>80", "?>81"]),
-            ("8080-8081:80-81", &["8080>80", "8081>81"]),
-            ("8000-9000:80", &["8000-9000>80"]),
-            ("127.0.0.1:8080:80", &["127.0.0.1 8080>80"]),
-            ("127.0.0.1::80", &["127.0.0.1 ?>80"]),
+            ("80", &[">80/tcp"][..]),
+            ("080", &[">80/tcp"]),
+            ("8080:80", &["8080>80/tcp"]),
+            ("8080:80/udp", &["8080>80/udp"]),
+            ("8080:80/TCP", &["8080>80/tcp"]),
+            ("80/Sctp", &[">80/sctp"]),
+            ("80/", &[">80/tcp"]),
+            (":80", &[">80/tcp"]),
+            ("::80", &[">80/tcp"]),
+            ("0:80", &["0>80/tcp"]),
+            ("0", &[">0/tcp"]),
+            ("80-81", &[">80/tcp", ">81/tcp"]),
+            ("8080-8081:80-81", &["8080>80/tcp", "8081>81/tcp"]),
+            ("80-80:8080", &["80>8080/tcp"]),
+            ("80-80:8080-8080", &["80>8080/tcp"]),
+            ("8000-9000:80", &["8000-9000>80/tcp"]),
+            // By the text of the container port.
+            (
+                "1009-1011:9-11/udp",
+                &["1010>10/udp", "1011>11/udp", "1009>9/udp"],
+            ),
+            ("127.0.0.1:8080:80", &["127.0.0.1 8080>80/tcp"]),
+            ("127.0.0.1::80", &["127.0.0.1 >80/tcp"]),
             (
                 "127.0.0.1:5000-5001:5000-5001/udp",
-                &["127.0.0.1 5000>5000 udp", "127.0.0.1 5001>5001 udp"],
+                &["127.0.0.1 5000>5000/udp", "127.0.0.1 5001>5001/udp"],
             ),
-            ("[::1]:8080:80", &["::1 8080>80"]),
-            ("::1:8080:80", &["::1 8080>80"]),
-            ("0.0.0.0:80:80", &["0.0.0.0 80>80"]),
+            ("[::1]:8080:80", &["::1 8080>80/tcp"]),
+            ("[2001:DB8::1]::80", &["2001:DB8::1 >80/tcp"]),
+            ("[127.0.0.1]:1:80", &["127.0.0.1 1>80/tcp"]),
+            ("::1:8080:80", &["::1 8080>80/tcp"]),
+            ("0.0.0.0:80:80", &["0.0.0.0 80>80/tcp"]),
+            ("65535:65535", &["65535>65535/tcp"]),
         ] {
-            assert_eq!(
-                show(&parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))),
-                want,
-                "{text}"
-            );
+            let ports = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(show(&ports), want, "{text}");
         }
     }
 
@@ -200,17 +246,42 @@ mod tests {
         for (text, want) in [
             ("", "no container port"),
             ("80:", "no container port"),
+            ("/udp", "no container port"),
             ("http", "`http` is not a port"),
+            ("udp", "`udp` is not a port"),
             ("70000", "`70000` is not a port"),
-            ("80:0", "`0` is not a port"),
+            ("65536:80", "`65536` is not a port"),
             ("+80:80", "`+80` is not a port"),
+            ("-1", "`-1` is not a port"),
+            ("80-", "`80-` is not a port"),
+            ("80-82-84", "`80-82-84` is not a port"),
+            (" 80", "` 80` is not a port"),
+            ("80.10", "`80.10` is not a port"),
             ("90-80", "ends before it begins"),
             ("localhost:80:80", "`localhost` is not an IP address"),
-            ("80:80/sctp", "`sctp` is not supported"),
+            ("[::1:80:80", "`[::1` is not an IP address"),
+            ("fe80::1%eth0:80:80", "`fe80::1%eth0` is not an IP address"),
+            ("80:80/xyz", "`xyz` is not a protocol"),
+            ("80/tcp/udp", "`tcp/udp` is not a protocol"),
+            ("80/tcp:80", "`80/tcp` is not a port"),
             ("8080-8082:80-81", "different lengths"),
             ("8080:80-81", "different lengths"),
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains(want), "{text}: {error}");
+            assert!(!error.hint().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_runs_has_a_port_and_a_protocol_that_stead_knows() {
+        assert!(published_ports("0:80").unwrap()[0].published.is_none());
+        for (text, want) in [
+            ("0", "`0` is not a port"),
+            ("0-1:80", "`0-1` is not a port"),
+            ("80/sctp", "`sctp` is not supported"),
+        ] {
+            let error = published_ports(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
     }

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::syntax::cut;
+
 /// Nanoseconds; serialised as Compose prints it (`1m30s`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(pub u64);
@@ -27,11 +29,25 @@ pub enum ParseDurationError {
     TooLong(String),
 }
 
-/// Longest first, so that `ms` is not read as `m`.
-const UNITS: [(&str, u64); 9] = [
+impl ParseDurationError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            ParseDurationError::NoUnit(text) => format!("write `{text}s` for seconds"),
+            ParseDurationError::Negative(_) => "write a duration from `0s`".to_owned(),
+            ParseDurationError::Malformed(_) | ParseDurationError::TooLong(_) => {
+                "write numbers with units, like `1m30s` or `500ms`".to_owned()
+            }
+        }
+    }
+}
+
+const UNITS: [(&str, i64); 10] = [
     ("ns", 1),
     ("us", 1_000),
-    ("µs", 1_000),
+    // The micro sign, and the Greek letter.
+    ("\u{b5}s", 1_000),
+    ("\u{3bc}s", 1_000),
     ("ms", 1_000_000),
     ("s", 1_000_000_000),
     ("m", 60_000_000_000),
@@ -40,69 +56,95 @@ const UNITS: [(&str, u64); 9] = [
     ("w", 604_800_000_000_000),
 ];
 
-/// One or more of number and unit (`ns us µs ms s m h d w`), decimals allowed; `0` alone is allowed.
-impl FromStr for Duration {
-    type Err = ParseDurationError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || ParseDurationError::Malformed(text.to_owned());
-        let too_long = || ParseDurationError::TooLong(text.to_owned());
-        if text.starts_with('-') {
-            return Err(ParseDurationError::Negative(text.to_owned()));
-        }
-        let mut rest = text.strip_prefix('+').unwrap_or(text);
+impl Duration {
+    /// Reads a duration as the reference loader does, to nanoseconds: one or more of number and unit
+    /// (`ns us µs ms s m h d w`), decimals and a sign allowed; `0` alone is allowed. What runs has no use
+    /// for a negative one, and `parse` refuses it.
+    ///
+    /// # Errors
+    /// No duration, a missing unit, more than 292 years.
+    pub fn nanoseconds(text: &str) -> Result<i64, ParseDurationError> {
+        let malformed = || ParseDurationError::Malformed(cut(text));
+        let too_long = || ParseDurationError::TooLong(cut(text));
+        let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
         if rest == "0" {
-            return Ok(Duration(0));
+            return Ok(0);
         }
         if rest.is_empty() {
             return Err(malformed());
         }
-        let mut total = 0u64;
+        let mut total = 0i64;
         while !rest.is_empty() {
-            let digits = rest.len()
-                - rest
-                    .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
-                    .len();
-            let (number, after) = rest.split_at(digits);
-            let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-            if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            let (whole, after) = split_where(rest, |c| !c.is_ascii_digit());
+            let (fraction, after) = match after.strip_prefix('.') {
+                Some(after) => split_where(after, |c| !c.is_ascii_digit()),
+                None => ("", after),
+            };
+            if whole.is_empty() && fraction.is_empty() {
                 return Err(malformed());
             }
-            let letters = after.len()
-                - after
-                    .trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.')
-                    .len();
-            let (unit, after) = after.split_at(letters);
+            let (unit, after) = split_where(after, |c| c.is_ascii_digit() || c == '.');
             if unit.is_empty() {
-                return Err(ParseDurationError::NoUnit(text.to_owned()));
+                return Err(match after.is_empty() {
+                    true => ParseDurationError::NoUnit(cut(text)),
+                    // A second point.
+                    false => malformed(),
+                });
             }
             let (_, factor) = UNITS
                 .iter()
                 .find(|(name, _)| *name == unit)
                 .ok_or_else(malformed)?;
-            let whole = if whole.is_empty() {
-                0
-            } else {
-                whole.parse::<u64>().map_err(|_| too_long())?
+            let whole = match whole {
+                "" => 0,
+                whole => whole.parse::<i64>().map_err(|_| too_long())?,
             };
-            let mut part = whole.checked_mul(*factor).ok_or_else(too_long)?;
-            let mut scale = *factor;
-            for digit in fraction.bytes() {
-                // Digits below a nanosecond are dropped, as Go's time.ParseDuration does.
-                let step = u128::from(digit - b'0') * u128::from(scale);
-                part = part.saturating_add(u64::try_from(step / 10).unwrap_or(u64::MAX));
-                scale /= 10;
-                if scale == 0 {
-                    break;
-                }
-            }
-            total = total.checked_add(part).ok_or_else(too_long)?;
+            total = whole
+                .checked_mul(*factor)
+                .and_then(|part| part.checked_add(share(fraction, *factor)))
+                .and_then(|part| part.checked_add(total))
+                .ok_or_else(too_long)?;
             rest = after;
         }
-        if total > i64::MAX as u64 {
-            return Err(too_long());
-        }
-        Ok(Duration(total))
+        Ok(if text.starts_with('-') { -total } else { total })
+    }
+
+    /// Nanoseconds as Go prints a `time.Duration`, which is what `docker compose config` prints.
+    pub fn print(nanoseconds: i64) -> String {
+        let sign = if nanoseconds < 0 { "-" } else { "" };
+        format!("{sign}{}", Duration(nanoseconds.unsigned_abs()))
+    }
+}
+
+/// The text before the first such character, and from it.
+fn split_where(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(end).unwrap_or(text.len()))
+}
+
+/// The decimals of a unit, less than one. In floating point, for the reference loader rounds so; digits
+/// beyond an `i64` are dropped.
+fn share(decimals: &str, unit: i64) -> i64 {
+    let (mut digits, mut scale) = (0i64, 1f64);
+    for digit in decimals.bytes().map(|c| i64::from(c - b'0')) {
+        let Some(more) = digits
+            .checked_mul(10)
+            .and_then(|digits| digits.checked_add(digit))
+        else {
+            break;
+        };
+        digits = more;
+        scale *= 10.0;
+    }
+    (digits as f64 * (unit as f64 / scale)) as i64
+}
+
+impl FromStr for Duration {
+    type Err = ParseDurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let nanoseconds = Duration::nanoseconds(text)?;
+        let negative = |_| ParseDurationError::Negative(cut(text));
+        u64::try_from(nanoseconds).map(Duration).map_err(negative)
     }
 }
 
@@ -177,7 +219,14 @@ mod tests {
             ("1w2d", 9 * 86_400 * S),
             ("100us", 100_000),
             ("100µs", 100_000),
+            ("100\u{3bc}s", 100_000),
             ("0.5ns", 0),
+            ("+5s", 5 * S),
+            ("0.1h", 360 * S),
+            ("1h1h", 7200 * S),
+            ("1.25d0.5s", 108_000 * S + 500_000_000),
+            ("0.3333333333333333333h", 1_200 * S),
+            ("0.123456789012h", 444_444_440_443),
             ("0", 0),
             ("0s", 0),
         ] {
@@ -194,14 +243,41 @@ mod tests {
             ("1x", Malformed),
             ("1 s", Malformed),
             ("1..5s", Malformed),
+            ("1.5.5s", Malformed),
+            (".s", Malformed),
+            ("-", Malformed),
+            ("--1s", Malformed),
+            (" 1s", Malformed),
+            ("1S", Malformed),
+            ("1s ", Malformed),
             ("10", NoUnit),
             ("1m30", NoUnit),
             ("-1s", Negative),
+            ("-1ns", Negative),
             ("99999999999h", TooLong),
+            ("9223372036s9999999999ns", TooLong),
             ("99999999999999999999s", TooLong),
         ] {
-            assert_eq!(text.parse::<Duration>(), Err(want(text.to_owned())), "{text}");
+            let error = want(text.to_owned());
+            assert!(!error.hint().is_empty());
+            assert_eq!(text.parse::<Duration>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn negative_durations_are_read_and_printed_as_compose_does() {
+        for (text, ns, printed) in [
+            ("-1s", -1_000_000_000, "-1s"),
+            ("-1m30s", -90_000_000_000, "-1m30s"),
+            ("-0", 0, "0s"),
+            ("-0s", 0, "0s"),
+            ("-1.5ms", -1_500_000, "-1.5ms"),
+            ("1w", 604_800_000_000_000, "168h0m0s"),
+        ] {
+            assert_eq!(Duration::nanoseconds(text), Ok(ns), "{text}");
+            assert_eq!(Duration::print(ns), printed);
+        }
+        assert_eq!(Duration::print(i64::MIN), "-2562047h47m16.854775808s");
     }
 
     #[test]

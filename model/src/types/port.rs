@@ -112,7 +112,7 @@ mod tests {
                 json!({"mode": "ingress", "host_ip": "127.0.0.1", "target": 80, "published": "8080", "protocol": "tcp"}),
             ),
         ] {
-            let port = port::parse(text).unwrap().remove(0);
+            let port = port::published_ports(text).unwrap().remove(0);
             assert_eq!(serde_json::to_value(&port).unwrap(), want);
             assert_eq!(serde_json::from_value::<PublishedPort>(want).unwrap(), port);
         }

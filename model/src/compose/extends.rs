@@ -1,0 +1,208 @@
+//! `extends`: a service takes the attributes of another one, of the same file or of another.
+//!
+//! Compose Specification, "extends". Same merge rules as for several files.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use super::{
+    loading::{Loading, Origin, Scope},
+    merge, paths, reset,
+};
+use crate::tree::{At, Entry, Node, Value};
+
+/// Chains of `extends` longer than this are refused.
+const MAX_CHAIN: usize = 64;
+
+/// The services of one file while they are extended.
+#[derive(Debug, Clone)]
+pub(super) struct Services {
+    file: PathBuf,
+    services: Rc<BTreeMap<String, Node>>,
+    /// What the file resets, to be taken out of the bases of its own services.
+    resets: Rc<reset::Paths>,
+}
+
+/// The services that are being extended, outermost first.
+type Chain = Vec<(PathBuf, String)>;
+
+impl Loading<'_> {
+    /// Resolves every `extends` of one document.
+    pub(super) fn extend(
+        &mut self,
+        document: &mut Node,
+        file: &Path,
+        scope: &Scope<'_>,
+        resets: &Rc<reset::Paths>,
+    ) {
+        let Some(services) = document.get_mut("services") else {
+            return;
+        };
+        let Value::Map(entries) = &mut services.value else {
+            return;
+        };
+        if !entries.iter().any(|entry| entry.value.get("extends").is_some()) {
+            return;
+        }
+        let here = Services {
+            file: file.to_owned(),
+            services: Rc::new(
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.clone()))
+                    .collect(),
+            ),
+            resets: resets.clone(),
+        };
+        let mut done = BTreeMap::new();
+        for Entry { key, value, .. } in entries {
+            if value.get("extends").is_some()
+                && let Some(extended) =
+                    self.extended(key, &here, &here.resets, scope, &mut Vec::new(), &mut done)
+            {
+                *value = extended;
+            }
+        }
+    }
+
+    /// The service with everything it extends. `None`: it is null, or an error is reported.
+    fn extended(
+        &mut self,
+        name: &str,
+        here: &Services,
+        resets: &Rc<reset::Paths>,
+        scope: &Scope<'_>,
+        chain: &mut Chain,
+        done: &mut BTreeMap<(PathBuf, String), Node>,
+    ) -> Option<Node> {
+        let service = here.services.get(name).filter(|service| !service.is_null())?;
+        let Some(extends) = service.get("extends") else {
+            return Some(service.clone());
+        };
+        let key = (here.file.clone(), name.to_owned());
+        if let Some(done) = done.get(&key) {
+            return Some(done.clone());
+        }
+        let path = format!("services.{name}.extends");
+        if chain.contains(&key) || chain.len() >= MAX_CHAIN {
+            let names: Vec<_> = chain
+                .iter()
+                .map(|(_, name)| name.as_str())
+                .chain([name])
+                .take(MAX_CHAIN.min(12))
+                .collect();
+            let message = if chain.contains(&key) {
+                format!("`extends` goes in a circle: {}", names.join(" → "))
+            } else {
+                format!("`extends` is chained more than {MAX_CHAIN} deep")
+            };
+            self.report
+                .last_error(extends.at, message, "remove one of these `extends`");
+            return None;
+        }
+        let (reference, file) = self.target(extends, &path)?;
+        let base_of = match file {
+            Some((file, at)) => self.base_file(&file, at, &path, scope)?,
+            None => here.clone(),
+        };
+        if !base_of.services.contains_key(&reference) {
+            let names = base_of.services.keys().map(String::as_str);
+            let hint = match crate::support::nearest(&reference, names) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => "name a service of that file".to_owned(),
+            };
+            let message = format!(
+                "`{path}`: there is no service `{reference}` in `{}`",
+                base_of.file.display()
+            );
+            self.report.error(extends.at, message, hint);
+            return None;
+        }
+        chain.push(key.clone());
+        let base_resets = base_of.resets.clone();
+        let base = self.extended(&reference, &base_of, &base_resets, scope, chain, done);
+        chain.pop();
+        let Some(mut base) = base else {
+            // A null base has nothing to give.
+            return Some(service.clone());
+        };
+        if !self.grow(&base, extends.at) {
+            return None;
+        }
+        resets.apply_to("services", name, &mut base);
+        let mut extended = merge::extend_service(base, service.clone(), name, &mut self.report);
+        extended.remove("extends");
+        done.insert(key, extended.clone());
+        Some(extended)
+    }
+
+    /// The service that is named, and the file, if one is.
+    fn target(&mut self, extends: &Node, path: &str) -> Option<(String, Option<(String, At)>)> {
+        const HINT: &str = "write `extends: { service: NAME, file: PATH }`";
+        if let Some(name) = extends.as_text() {
+            return Some((name.to_owned(), None));
+        }
+        let Some(service) = extends.get("service").and_then(Node::as_text) else {
+            self.report
+                .last_error(extends.at, format!("`{path}.service` is required"), HINT);
+            return None;
+        };
+        let file = match extends.get("file") {
+            None => None,
+            Some(file) => match file.as_text() {
+                Some(text) => Some((text.to_owned(), file.at)),
+                None if file.is_null() => None,
+                None => {
+                    self.report
+                        .last_error(file.at, format!("`{path}.file` must be text"), HINT);
+                    return None;
+                }
+            },
+        };
+        Some((service.to_owned(), file))
+    }
+
+    /// The services of another file, in long form, with its paths made absolute.
+    fn base_file(&mut self, file: &str, at: At, path: &str, scope: &Scope<'_>) -> Option<Services> {
+        let file = crate::syntax::clean(&scope.directory.join(file));
+        let cached = (scope.directory.to_owned(), file.clone());
+        if let Some(services) = self.bases.get(&cached) {
+            return services.clone();
+        }
+        let origin = Origin::named(file.clone(), at, path);
+        let failed = self.report.errors();
+        let (mut model, resets) = self.base_model(&origin, scope);
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        paths::resolve(
+            &mut model,
+            directory,
+            self.options.home.as_deref(),
+            &mut self.report,
+        );
+        let services = match model.remove("services").map(|services| services.value) {
+            Some(Value::Map(services)) => Some(Services {
+                file,
+                services: Rc::new(
+                    services
+                        .into_iter()
+                        .map(|entry| (entry.key, entry.value))
+                        .collect(),
+                ),
+                resets,
+            }),
+            // The file cannot be read, which is reported.
+            _ if self.report.errors() > failed => None,
+            _ => {
+                let message = format!("`{path}`: there are no services in `{}`", file.display());
+                self.report.error(at, message, "name a file that has `services`");
+                None
+            }
+        };
+        // Also a failure: it is reported once.
+        self.bases.insert(cached, services.clone());
+        services
+    }
+}

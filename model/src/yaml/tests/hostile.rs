@@ -1,0 +1,167 @@
+//! Four MiB of what an attacker would try, and of what is just large.
+
+use crate::yaml::parse;
+
+#[test]
+fn hostile_text_is_refused_and_large_text_is_read() {
+    for (name, yaml, want) in hostile() {
+        let got = parse(&yaml, 0).map(|documents| documents.len());
+        match (got, want) {
+            (Ok(got), Ok(want)) => assert_eq!(got, want, "{name}"),
+            (Err(error), Err(want)) => assert!(error.message.contains(want), "{name}: {error}"),
+            (got, want) => panic!("{name}: {got:?} and not {want:?}"),
+        }
+    }
+}
+
+/// What it is, the text, and how many documents it has or why it is refused.
+fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
+    const SIZE: usize = 4 << 20;
+    const MUCH: Result<usize, &str> = Err("too much YAML");
+    let fill = |start: &str, entry: &dyn Fn(usize) -> String, end: &str| {
+        let mut text = start.to_owned();
+        let mut number = 0;
+        while text.len() < SIZE - 200 {
+            text += &entry(number);
+            number += 1;
+        }
+        text + end
+    };
+    let bomb = |width: usize| {
+        let level = |n: usize| {
+            format!(
+                "a{}: &a{} [{}]\n",
+                n,
+                n,
+                vec![format!("*a{}", n - 1); width].join(",")
+            )
+        };
+        "a0: &a0 {k: v}\n".to_owned() + &(1..40).map(level).collect::<String>()
+    };
+    let merge_bomb: String = (1..40)
+        .map(|n| format!("a{n}: &a{n} {{<<: [*a{m}, *a{m}, {{k{n}: v}}]}}\n", m = n - 1))
+        .collect();
+    let keys: String = (0..1000).map(|n| format!("  k{n}: v\n")).collect();
+    vec![
+        (
+            "services",
+            fill(
+                "services:\n",
+                &|n| {
+                    format!(
+                        "  s{n}:\n    image: example.org/image/{n}:1.2.3\n    user: {}\n",
+                        "u".repeat(100)
+                    )
+                },
+                "",
+            ),
+            Ok(1),
+        ),
+        ("a flow sequence", fill("a: [", &|_| "x,".to_owned(), "]"), MUCH),
+        (
+            "a flow sequence of long texts",
+            fill("a: [", &|_| "x".repeat(50) + ", ", "]"),
+            Ok(1),
+        ),
+        ("a plain scalar", fill("a: ", &|_| "x".repeat(80), "\n"), Ok(1)),
+        (
+            "a scalar of lines",
+            fill("a: |\n", &|_| "  line\n".to_owned(), ""),
+            Ok(1),
+        ),
+        (
+            "a quoted scalar",
+            fill("a: \"", &|_| "\\L x\n  ".to_owned(), "\"\n"),
+            Ok(1),
+        ),
+        ("a number", fill("a: ", &|_| "9".repeat(80), "\n"), Ok(1)),
+        (
+            "a base64 text",
+            fill("a: !!binary |\n", &|_| "  YWFh\n".to_owned(), ""),
+            Ok(1),
+        ),
+        ("comments", fill("", &|_| "# comment\n".to_owned(), ""), Ok(0)),
+        ("one comment", fill("a: 1 # ", &|_| "x".repeat(80), ""), Ok(1)),
+        ("an alias bomb", bomb(9), MUCH),
+        ("a slow alias bomb", bomb(2), MUCH),
+        ("a merge bomb", format!("a0: &a0 {{k: v}}\n{merge_bomb}"), MUCH),
+        (
+            "an alias of a long text",
+            fill(
+                &format!("a: &a {}\nb: [", "x".repeat(1 << 20)),
+                &|_| "*a,".to_owned(),
+                "]",
+            ),
+            MUCH,
+        ),
+        (
+            "a long key as an alias",
+            fill(
+                &format!("a: &a {}\nb:\n", "x".repeat(1 << 20)),
+                &|_| "  - *a : 1\n".to_owned(),
+                "",
+            ),
+            MUCH,
+        ),
+        ("brackets", "[".repeat(SIZE), MUCH),
+        ("braces", "{a: ".repeat(SIZE / 4), MUCH),
+        ("dashes", "- ".repeat(SIZE / 2), MUCH),
+        ("question marks", "? ".repeat(SIZE / 2), Err("a key must be text")),
+        (
+            "closed brackets",
+            format!("{}{}", "[".repeat(SIZE / 2), "]".repeat(SIZE / 2)),
+            MUCH,
+        ),
+        (
+            "99,000 keys",
+            (0..99_000).map(|n| format!("key-{n}: value\n")).collect(),
+            Ok(1),
+        ),
+        (
+            "100,000 keys",
+            (0..100_000).map(|n| format!("key-{n}: value\n")).collect(),
+            MUCH,
+        ),
+        (
+            "keys that are alike",
+            fill("", &|n| format!("{}{n}: v\n", "k".repeat(900)), ""),
+            Ok(1),
+        ),
+        ("anchors", fill("a: [", &|n| format!("&a{n} x, "), "]"), MUCH),
+        (
+            "long anchors",
+            fill("a:\n", &|n| format!("- &{}{n} x\n", "a".repeat(100)), ""),
+            Ok(1),
+        ),
+        ("tags", fill("a: [", &|n| format!("!t{n} x, "), "]"), MUCH),
+        ("documents", fill("", &|n| format!("--- {n}\n"), ""), MUCH),
+        ("empty documents", fill("", &|_| "---\n".to_owned(), ""), MUCH),
+        (
+            "merges of a large mapping",
+            fill(
+                &format!("x: &x\n{keys}services:\n"),
+                &|n| format!("  s{n}: {{<<: *x}}\n"),
+                "",
+            ),
+            MUCH,
+        ),
+        (
+            "merges of a large mapping in one",
+            fill(
+                &format!("x: &x\n{keys}services:\n  <<: ["),
+                &|_| "*x,".to_owned(),
+                "]\n",
+            ),
+            MUCH,
+        ),
+        (
+            "a chain of merges",
+            fill(
+                "a0: &a0 {k: v}\n",
+                &|n| format!("a{m}: &a{m} {{<<: *a{n}}}\n", m = n + 1),
+                "",
+            ),
+            MUCH,
+        ),
+    ]
+}
