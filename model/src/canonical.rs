@@ -7,7 +7,6 @@ mod long;
 mod mounts;
 mod place;
 mod reshape;
-mod short;
 #[cfg(test)]
 mod testing;
 mod unique;

@@ -1,118 +1,72 @@
-//! What only the whole project shows: references to nothing, cycles, clashes.
+//! What only the whole project shows, and no reference loader minds: clashes of names, ports, addresses and
+//! mount points, and waiting for what never comes.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-
-use crate::{
-    decode::Declared,
-    report::Report,
-    support::nearest,
-    types::{Condition, Mount, Project, Service},
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+    path::{Path, PathBuf},
 };
 
-pub(crate) fn check(project: &Project, declared: &Declared, report: &mut Report) {
+use crate::{
+    report::Report,
+    tree::At,
+    types::{Condition, Namespace, PortRange, Project, Protocol, Service},
+};
+
+pub(crate) fn check(project: &Project, report: &mut Report) {
     for (name, service) in &project.services {
         let path = format!("services.{name}");
-        networks(project, service, &path, declared, report);
-        mounts(project, service, &path, report);
-        dependencies(project, service, &path, report);
+        mounts(service, &path, report);
+        health(project, service, &path, report);
+        namespaces(service, &path, report);
     }
-    cycles(project, report);
+    ports(project, report);
+    addresses(project, report);
+    container_names(project, report);
     names(project, report);
 }
 
-fn networks(project: &Project, service: &Service, path: &str, declared: &Declared, report: &mut Report) {
-    for key in service
-        .networks
-        .keys()
-        .filter(|key| !project.networks.contains_key(*key))
-    {
-        let at = report.at(&format!("{path}.networks.{key}"));
-        let hint = match known(report, key, declared.networks.keys().map(String::as_str)) {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => format!("declare it at the top level: `networks: {{ {key}: }}`"),
-        };
-        report.error(
-            at,
-            format!("`{path}.networks`: the network `{key}` is not declared"),
-            hint,
-        );
-    }
-}
-
-/// The declared name that was probably meant, while there is room to say so.
-fn known<'a>(report: &Report, wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if report.full() {
-        None
-    } else {
-        nearest(wrong, names)
-    }
-}
-
-fn mounts(project: &Project, service: &Service, path: &str, report: &mut Report) {
-    let mut targets = BTreeMap::new();
-    for (index, mount) in service.volumes.iter().enumerate() {
-        let at = report.at(&format!("{path}.volumes.{index}"));
-        if let Mount::Volume {
-            source: Some(key), ..
-        } = mount
-            && !project.volumes.contains_key(key)
-        {
-            let hint = match known(report, key, project.volumes.keys().map(String::as_str)) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => format!(
-                    "declare it at the top level: `volumes: {{ {key}: }}`; a directory starts with `./`"
+fn mounts(service: &Service, path: &str, report: &mut Report) {
+    let volumes = service.volumes.iter().map(|mount| mount.target());
+    let volumes = volumes
+        .enumerate()
+        .map(|(index, target)| ("volumes", index, target));
+    let configs = service.container.configs.iter().enumerate();
+    let configs = configs.map(|(index, file)| ("configs", index, &file.target));
+    let secrets = service.container.secrets.iter().enumerate();
+    let secrets = secrets.map(|(index, file)| ("secrets", index, &file.target));
+    let mut targets: BTreeMap<&PathBuf, At> = BTreeMap::new();
+    for (list, index, target) in volumes.chain(configs).chain(secrets) {
+        let at = report.at(&format!("{path}.{list}.{index}"));
+        if let Some(first) = targets.insert(target, at) {
+            report.refuse(
+                at,
+                format!(
+                    "`{path}`: something is already mounted on `{}`, in line {}",
+                    shown(target),
+                    first.line
                 ),
-            };
-            report.error(
-                at,
-                format!("`{path}.volumes`: the volume `{key}` is not declared"),
-                hint,
+                "remove one of the two, or change its path",
             );
-        }
-        match targets.entry(mount.target()) {
-            Entry::Vacant(entry) => {
-                entry.insert(at);
-            }
-            Entry::Occupied(first) => {
-                let target = mount.target().display();
-                report.error(
-                    at,
-                    format!(
-                        "`{path}`: something is already mounted on `{target}`, in line {}",
-                        first.get().line
-                    ),
-                    "remove one of the two, or change its path",
-                );
-            }
         }
     }
 }
 
-fn dependencies(project: &Project, service: &Service, path: &str, report: &mut Report) {
+fn shown(path: &Path) -> String {
+    crate::support::cut(&path.to_string_lossy())
+}
+
+fn health(project: &Project, service: &Service, path: &str, report: &mut Report) {
     for (name, dependency) in &service.depends_on {
-        let at = report.at(&format!("{path}.depends_on.{name}"));
         let Some(other) = project.services.get(name) else {
-            let hint = match known(report, name, project.services.keys().map(String::as_str)) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => "add the service, or remove the dependency".to_owned(),
-            };
-            report.error(
-                at,
-                format!("`{path}.depends_on`: there is no service `{name}`"),
-                hint,
-            );
             continue;
         };
-        let disabled = other.healthcheck.as_ref().is_some_and(|check| {
-            check
-                .test
-                .as_deref()
-                .is_some_and(|test| test.first().is_some_and(|word| word == "NONE"))
-        });
+        let test = other.healthcheck.as_ref().and_then(|check| check.test.as_ref());
+        let disabled = test.is_some_and(|test| test.first().is_some_and(|word| word == "NONE"));
         // Without a `healthcheck` the image's may still count: that is known only later.
         if dependency.condition == Condition::Healthy && disabled {
-            report.error(
-                at,
+            report.refuse(
+                report.at(&format!("{path}.depends_on.{name}")),
                 format!(
                     "`{path}.depends_on.{name}` waits for health, and `{name}` has its healthcheck disabled"
                 ),
@@ -122,65 +76,185 @@ fn dependencies(project: &Project, service: &Service, path: &str, report: &mut R
     }
 }
 
-/// Reports each cycle once, at the dependency that closes it.
-fn cycles(project: &Project, report: &mut Report) {
-    let mut done = BTreeSet::new();
-    for start in project.services.keys() {
-        if done.contains(start.as_str()) {
-            continue;
-        }
-        // The chain so far, each with the dependencies still to look at: no recursion, chains may be long.
-        let mut chain: Vec<(&str, Vec<&str>)> = Vec::new();
-        let mut on_chain = BTreeSet::new();
-        let next = |name: &str| -> Vec<&str> {
-            project
-                .services
-                .get(name)
-                .map(|s| s.depends_on.keys().rev().map(String::as_str).collect())
-                .unwrap_or_default()
-        };
-        chain.push((start, next(start)));
-        on_chain.insert(start.as_str());
-        while let Some((name, rest)) = chain.last_mut() {
-            let name = *name;
-            let Some(dependency) = rest.pop() else {
-                chain.pop();
-                on_chain.remove(name);
-                done.insert(name);
+/// Who joins the network of another has no ports of its own.
+fn namespaces(service: &Service, path: &str, report: &mut Report) {
+    if service.ports.is_empty() {
+        return;
+    }
+    let at = report.at(&format!("{path}.ports"));
+    match &service.namespaces.network_mode {
+        Some(Namespace::Service(other)) => report.refuse(
+            at,
+            format!("`{path}.ports`: the network is that of `{other}`, and so are its ports"),
+            format!("publish the ports at `{other}`"),
+        ),
+        Some(Namespace::Container(_) | Namespace::None) => report.refuse(
+            at,
+            format!("`{path}.ports`: there is no network of its own to publish ports of"),
+            "remove the ports, or `network_mode`",
+        ),
+        Some(Namespace::Host) => report.warning(
+            at,
+            format!("`{path}.ports` has no effect: the network is that of the host"),
+            "remove the ports",
+        ),
+        _ => {}
+    }
+}
+
+/// Who has a fixed port of the host: on one address, or on all of a family.
+#[derive(Default)]
+struct Owners<'p> {
+    all: Option<(&'p str, At)>,
+    one: BTreeMap<IpAddr, (&'p str, At)>,
+}
+
+/// A host port can be had once.
+fn ports(project: &Project, report: &mut Report) {
+    let mut owners: BTreeMap<(Protocol, u16, bool), Owners> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let path = format!("services.{name}");
+        let several = service.container.scale.is_some_and(|scale| scale > 1);
+        for (index, port) in service.ports.iter().enumerate() {
+            let Some(PortRange { first, last }) = port.published else {
                 continue;
             };
-            if on_chain.contains(dependency) {
-                let from = chain
-                    .iter()
-                    .position(|(name, _)| *name == dependency)
-                    .unwrap_or(0);
-                let mut names: Vec<&str> = chain[from..].iter().map(|(name, _)| *name).collect();
-                names.push(dependency);
-                let at = report.at(&format!("services.{name}.depends_on.{dependency}"));
-                let message = if names.len() == 2 {
-                    format!("`services.{name}` depends on itself")
-                } else {
-                    format!("`depends_on` goes in a circle: {}", shorten(&names))
+            if first != last {
+                continue;
+            }
+            let at = report.at(&format!("{path}.ports.{index}"));
+            if several {
+                report.refuse(
+                    at,
+                    format!("`{path}.ports`: only one of several containers can have the host port {first}"),
+                    "leave the host port out, or give a range: `8000-8010:80`",
+                );
+            }
+            let families = match port.host_ip {
+                None => [Some(true), Some(false)],
+                Some(address) => [Some(address.is_ipv4()), None],
+            };
+            let clash = families.into_iter().flatten().find_map(|ipv4| {
+                let owners = owners.entry((port.protocol, first, ipv4)).or_default();
+                let specific = port.host_ip.filter(|address| !address.is_unspecified());
+                let clash = match specific {
+                    Some(address) => owners.all.or_else(|| owners.one.get(&address).copied()),
+                    None => owners.all.or_else(|| owners.one.values().next().copied()),
                 };
-                report.error(at, message, "remove one of these dependencies");
-            } else if !done.contains(dependency) && project.services.contains_key(dependency) {
-                chain.push((dependency, next(dependency)));
-                on_chain.insert(dependency);
+                match specific {
+                    Some(address) => {
+                        owners.one.entry(address).or_insert((name, at));
+                    }
+                    None => owners.all = owners.all.or(Some((name, at))),
+                }
+                clash
+            });
+            if let Some((owner, first_at)) = clash {
+                let whose = if owner == name { "this service" } else { owner };
+                report.refuse(
+                    at,
+                    format!(
+                        "`{path}.ports`: {whose} already publishes the host port {first}, in line {}",
+                        first_at.line
+                    ),
+                    "choose another host port, or publish on different addresses",
+                );
             }
         }
     }
 }
 
-fn shorten(names: &[&str]) -> String {
-    const MOST: usize = 12;
-    if names.len() <= MOST {
-        return names.join(" → ");
+/// Fixed addresses lie in the subnet of their network, and belong to one service.
+fn addresses(project: &Project, report: &mut Report) {
+    let mut owners: BTreeMap<(&str, IpAddr), &str> = BTreeMap::new();
+    for (key, network) in &project.networks {
+        for subnet in &network.subnets {
+            if let Some(gateway) = subnet.gateway {
+                owners.insert((key, gateway), "the gateway");
+            }
+            for (name, address) in &subnet.aux_addresses {
+                owners.insert((key, *address), name);
+            }
+        }
     }
-    format!(
-        "{} → … → {}",
-        names[..MOST - 1].join(" → "),
-        names[names.len() - 1]
-    )
+    for (name, service) in &project.services {
+        for (key, attachment) in &service.networks {
+            let Some(network) = project.networks.get(key) else {
+                continue;
+            };
+            let fixed = [
+                ("ipv4_address", attachment.ipv4_address),
+                ("ipv6_address", attachment.ipv6_address),
+            ];
+            for (field, address) in fixed {
+                let Some(address) = address else { continue };
+                let path = format!("services.{name}.networks.{key}.{field}");
+                let at = report.at(&path);
+                let inside = network.subnets.iter().any(|pool| pool.subnet.contains(address));
+                if !inside && !network.external {
+                    report.refuse(
+                        at,
+                        format!("`{path}`: `{address}` is in no subnet of the network `{key}`"),
+                        format!("choose an address of a subnet in `networks.{key}.ipam.config`"),
+                    );
+                }
+                match owners.entry((key, address)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(name);
+                    }
+                    Entry::Occupied(owner) => report.refuse(
+                        at,
+                        format!("`{path}`: `{address}` is already taken, by `{}`", owner.get()),
+                        "choose another address",
+                    ),
+                }
+            }
+        }
+    }
+    subnets(project, report);
+}
+
+/// No two subnets of the project overlap.
+fn subnets(project: &Project, report: &mut Report) {
+    let pools = project.networks.iter().flat_map(|(key, network)| {
+        let pools = network.subnets.iter().enumerate();
+        pools.map(move |(index, pool)| (pool.subnet, key, index))
+    });
+    let mut pools: Vec<_> = pools.collect();
+    pools.sort_unstable();
+    // Subnets are nested or apart: in this order one that overlaps follows one that contains it.
+    let mut largest = None;
+    for (subnet, key, index) in pools {
+        match largest {
+            Some((outer, other)) if subnet.overlaps(&outer) => {
+                let path = format!("networks.{key}.ipam.config");
+                report.refuse(
+                    report.at(&format!("{path}.{index}")),
+                    format!("`{path}`: `{subnet}` overlaps `{outer}` of the network `{other}`"),
+                    "choose subnets that are apart",
+                );
+            }
+            _ => largest = Some((subnet, key)),
+        }
+    }
+}
+
+/// A container name is unique on the host.
+fn container_names(project: &Project, report: &mut Report) {
+    let mut owners = BTreeMap::new();
+    for (name, service) in &project.services {
+        let Some(container) = &service.names.container_name else {
+            continue;
+        };
+        if let Some(first) = owners.insert(container, name) {
+            let path = format!("services.{name}.container_name");
+            report.refuse(
+                report.at(&path),
+                format!("`{path}`: the service `{first}` has the same container name `{container}`"),
+                "give them different names",
+            );
+        }
+    }
 }
 
 /// Two keys must not share one network or volume by accident.
@@ -198,7 +272,7 @@ fn names(project: &Project, report: &mut Report) {
         if let Some(first) = seen.insert((kind, name), key) {
             let at = report.at(&format!("{section}.{key}"));
             let message = format!("the {kind}s `{first}` and `{key}` have the same name `{name}`");
-            report.error(
+            report.refuse(
                 at,
                 message,
                 "give them different names, or use one key in both places",
@@ -206,3 +280,6 @@ fn names(project: &Project, report: &mut Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,14 +9,31 @@ use crate::types::Service;
 /// Dotted path below the service (`environment.A`, `ports`, `command`) to canonical JSON text.
 pub type Fields = BTreeMap<String, String>;
 
-/// Flattens the canonical service. Mappings open one level per key; lists and scalars are one field
+/// Keys of a service that say nothing about its containers, each with the reason: a change of them alone
+/// must not touch what runs.
+pub const LEFT_OUT: [(&str, &str); 4] = [
+    ("build", "the digest of the image decides, not how it was made"),
+    (
+        "deploy",
+        "limits and the restart policy count where the service has them; the rest is about many",
+    ),
+    (
+        "pull_policy",
+        "it says when to look for an image, and the digest of the image decides",
+    ),
+    ("scale", "each container is the same, however many there are"),
+];
+
+/// Flattens the canonical service, but for what is [`LEFT_OUT`]. Mappings open one level per key; lists and scalars are one field
 /// each, so that a changed list is one change. A dot inside a key is kept: paths are for people and
 /// for looking up origins, never parsed back.
 pub fn fields(service: &Service) -> Fields {
     let mut fields = Fields::new();
     if let Ok(Value::Object(map)) = serde_json::to_value(service) {
         for (key, value) in map {
-            open(&key, value, &mut fields);
+            if LEFT_OUT.iter().all(|(left_out, _)| *left_out != key) {
+                open(&key, value, &mut fields);
+            }
         }
     }
     fields
@@ -41,7 +58,7 @@ fn open(path: &str, value: Value, fields: &mut Fields) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Attachment, Mount, RestartPolicy};
+    use crate::types::{Attachment, Build, Container, Mount, PullPolicy, RestartPolicy};
 
     #[test]
     fn mappings_open_and_lists_and_scalars_are_one_field_each() {
@@ -57,6 +74,7 @@ mod tests {
                     "front".to_owned(),
                     Attachment {
                         aliases: vec!["www".into()],
+                        ..Attachment::default()
                     },
                 ),
             ]
@@ -66,6 +84,13 @@ mod tests {
                 size: None,
                 mode: None,
             }],
+            container: Container {
+                scale: Some(3),
+                pull_policy: Some(PullPolicy::Always),
+                build: Some(Build::default()),
+                init: true,
+                ..Container::default()
+            },
             restart: RestartPolicy::OnFailure(Some(3)),
             stop_grace_period: Some(crate::types::Duration(1_500_000_000)),
             ..Service::default()
@@ -82,6 +107,7 @@ mod tests {
                 ("environment.A", "1"),
                 ("environment.B.C", ""),
                 ("image", "builtin:hello"),
+                ("init", "true"),
                 ("networks.default", "{}"),
                 ("networks.front.aliases", r#"["www"]"#),
                 ("restart", "on-failure:3"),

@@ -60,7 +60,12 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
     let root = options.confined.then_some(options.directory.as_path());
     let mut loading = Loading::new(Files::new(sources, root), options);
     let model = loading.project(files);
-    let project = decode::decode(&model, &options.directory, &mut loading.report);
+    let project = decode::decode(
+        &model,
+        &options.directory,
+        options.home.as_deref(),
+        &mut loading.report,
+    );
     let Loading { files, report, .. } = loading;
     let (failed, refused) = (report.failed(), report.refused());
     let (diagnostics, origins) = report.finish();

@@ -60,8 +60,12 @@ pub struct Pattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     Any,
-    /// Any text but the empty one.
+    /// Any text with something in it but line breaks.
     NotEmpty,
+    /// Any text of one line.
+    Line,
+    /// As [`Keys::Line`]; what is below other keys is not looked at.
+    LooseLine,
     /// Letters, digits, `.`, `_` and `-`; others are an error.
     Names,
     /// As [`Keys::Names`]; what is below other keys is not looked at.
@@ -197,7 +201,8 @@ impl Keys {
     fn holds(self, key: &str) -> bool {
         match self {
             Keys::Any => true,
-            Keys::NotEmpty => !key.is_empty(),
+            Keys::NotEmpty => key.chars().any(|c| c != '\n'),
+            Keys::Line | Keys::LooseLine => !key.is_empty() && !key.contains('\n'),
             Keys::Names | Keys::LooseNames => {
                 !key.is_empty()
                     && key
@@ -210,7 +215,7 @@ impl Keys {
 
     /// Whether keys of another form are allowed, with anything below them.
     fn loose(self) -> bool {
-        matches!(self, Keys::LooseNames | Keys::LooseSmall)
+        matches!(self, Keys::LooseLine | Keys::LooseNames | Keys::LooseSmall)
     }
 }
 

@@ -1,51 +1,64 @@
 //! Every attribute of the Compose Specification, and whether stead honours it. One table: it drives the
-//! messages of the loader and can be printed as documentation.
+//! messages of the loader and is printed as documentation.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+mod resources;
+mod services;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
+
+use crate::{
+    report::Report,
+    tree::{At, Node, Value},
+};
 
 /// What happens to an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
     Supported,
-    /// Accepted without an effect, with a warning.
-    Ignored,
     /// Accepted without an effect and without a word, because it means nothing on one host.
     Silent,
-    /// Known to Compose; an error until stead honours it.
+    /// Accepted without an effect, with a warning that says why.
+    Ignored,
+    /// A refusal until stead honours it; the hint says what to do meanwhile.
     NotYet,
+    /// A refusal for good; the hint says what to use instead.
+    Rejected,
 }
 
 /// One attribute. `path` has `*` for names and list positions; everything below an attribute that is not
-/// supported shares its fate. `hint` says what to do instead.
+/// supported shares its fate.
 #[derive(Debug, Clone, Copy)]
 pub struct Attribute {
     pub path: &'static str,
     pub support: Support,
+    /// What to do instead, or why nothing happens. Empty where the attribute above has one.
     pub hint: &'static str,
+    /// Values that ask for nothing else than what happens anyway.
+    pub accepts: &'static [&'static str],
 }
 
-/// What to do where the table has no better advice.
-const REMOVE: &str = "remove it, or keep this project on Docker Compose until stead supports it";
+/// The table, ordered as the specification is: top level, services, networks, volumes, configs, secrets.
+pub fn attributes() -> impl Iterator<Item = &'static Attribute> {
+    let parts = [
+        resources::TOP,
+        services::SERVICE,
+        services::NESTED,
+        resources::BELOW,
+    ];
+    parts.into_iter().flatten()
+}
 
 /// One attribute of a section (`services.*`; empty: the top level).
-pub(crate) fn find(section: &str, name: &str) -> Option<&'static Attribute> {
-    static BY_PATH: LazyLock<BTreeMap<&str, &Attribute>> = LazyLock::new(|| {
-        ATTRIBUTES
-            .iter()
-            .map(|attribute| (attribute.path, attribute))
-            .collect()
-    });
-    // A dot would reach into the section below.
-    match (section, name) {
-        (_, name) if name.contains('.') => None,
-        ("", name) => BY_PATH.get(name).copied(),
-        _ => BY_PATH.get(format!("{section}.{name}").as_str()).copied(),
-    }
+pub fn find(section: &str, name: &str) -> Option<&'static Attribute> {
+    below(section).find_map(|(known, attribute)| (known == name).then_some(attribute))
 }
 
 /// The attributes below a section (`services.*`; empty: the top level), by name.
-pub(crate) fn below(section: &str) -> impl Iterator<Item = (&'static str, &'static Attribute)> {
-    ATTRIBUTES.iter().filter_map(move |attribute| {
+pub fn below(section: &str) -> impl Iterator<Item = (&'static str, &'static Attribute)> {
+    attributes().filter_map(move |attribute| {
         let name = if section.is_empty() {
             attribute.path
         } else {
@@ -53,6 +66,164 @@ pub(crate) fn below(section: &str) -> impl Iterator<Item = (&'static str, &'stat
         };
         (!name.contains('.')).then_some((name, attribute))
     })
+}
+
+/// The table by the parts of its paths.
+#[derive(Default)]
+struct Level {
+    attribute: Option<&'static Attribute>,
+    below: BTreeMap<&'static str, Level>,
+}
+
+static TABLE: LazyLock<Level> = LazyLock::new(|| {
+    let mut top = Level::default();
+    for attribute in attributes() {
+        let mut level = &mut top;
+        for part in attribute.path.split('.') {
+            level = level.below.entry(part).or_default();
+        }
+        level.attribute = Some(attribute);
+    }
+    top
+});
+
+/// Reports each attribute that a canonical project uses and stead does not act on. What stands for a
+/// default, or asks for nothing, is accepted.
+/// What is in `refused`, by path, has a refusal of its own already.
+pub(crate) fn judge(project: &Node, refused: &BTreeSet<String>, report: &mut Report) {
+    let mut walk = Walk {
+        refused,
+        report,
+        path: Vec::new(),
+    };
+    walk.enter(project, &TABLE, false);
+}
+
+enum Part<'n> {
+    Key(&'n str),
+    Index(usize),
+}
+
+struct Walk<'n, 'r> {
+    refused: &'r BTreeSet<String>,
+    report: &'r mut Report,
+    path: Vec<Part<'n>>,
+}
+
+impl<'n> Walk<'n, '_> {
+    /// `image`: the service that this is in has one.
+    fn enter(&mut self, node: &'n Node, level: &Level, image: bool) {
+        match &node.value {
+            Value::Map(entries) => {
+                let named = level.below.get("*");
+                for entry in entries {
+                    // In a mapping whose keys the user chooses, `x-` is a name like any other.
+                    if named.is_none() && entry.key.starts_with("x-") {
+                        continue;
+                    }
+                    // The reference prints some keys with capitals.
+                    let key = entry.key.to_ascii_lowercase();
+                    if let Some(next) = named.or_else(|| level.below.get(key.as_str())) {
+                        self.path.push(Part::Key(&entry.key));
+                        self.visit(entry.at, &entry.value, next, image);
+                        self.path.pop();
+                    }
+                }
+            }
+            Value::List(items) => {
+                let Some(next) = level.below.get("*") else {
+                    return;
+                };
+                for (index, item) in items.iter().enumerate() {
+                    self.path.push(Part::Index(index));
+                    self.visit(item.at, item, next, image);
+                    self.path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn visit(&mut self, at: At, node: &'n Node, level: &Level, image: bool) {
+        let Some(attribute) = level.attribute else {
+            // A name or a place in a list: `services.web`.
+            let own = node.get("image").is_some_and(|image| !asks_nothing(image, &[]));
+            return self.enter(node, level, image || own);
+        };
+        if asks_nothing(node, attribute.accepts) {
+            return;
+        }
+        match attribute.support {
+            Support::Supported => return self.enter(node, level, image),
+            Support::Silent => return,
+            _ => {}
+        }
+        let path = shown(&self.path);
+        let hint = attribute.hint;
+        match attribute.support {
+            Support::Ignored => self.report.warning(at, format!("`{path}` is ignored"), hint),
+            // Nothing is to be built while there is an image.
+            _ if attribute.path == BUILD && image => self.report.warning(
+                at,
+                format!("`{path}` is ignored: stead does not build images"),
+                "build the image before, or remove this",
+            ),
+            _ if self.refused.contains(&path) => {}
+            support => {
+                let yet = if support == Support::NotYet { " yet" } else { "" };
+                let message = match short(node) {
+                    Some(value) => format!("`{path}`: `{value}` is not supported{yet}"),
+                    None => format!("`{path}` is not supported{yet}"),
+                };
+                self.report.refuse(at, message, hint);
+            }
+        }
+    }
+}
+
+const BUILD: &str = "services.*.build";
+
+/// Nothing is written, or what is accepted.
+fn asks_nothing(node: &Node, accepts: &[&str]) -> bool {
+    match &node.value {
+        Value::Null => true,
+        Value::Text(text) if text.is_empty() => true,
+        Value::List(items) => items.is_empty(),
+        Value::Map(entries) => entries.is_empty(),
+        value => value
+            .scalar()
+            .is_some_and(|text| accepts.contains(&text.as_str())),
+    }
+}
+
+/// A scalar that fits into a message.
+fn short(node: &Node) -> Option<String> {
+    node.value.scalar().filter(|text| text.len() <= 40)
+}
+
+fn shown(path: &[Part]) -> String {
+    let mut text = String::new();
+    for part in path {
+        match part {
+            Part::Index(index) => text.push_str(&format!("[{index}]")),
+            Part::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(&cut(key));
+            }
+        }
+    }
+    text
+}
+
+/// Text for a message, cut where it would fill the screen.
+pub(crate) fn cut(text: &str) -> String {
+    const MOST: usize = 80;
+    if text.chars().count() <= MOST {
+        return text.to_owned();
+    }
+    text.chars().take(MOST - 1).chain(['…']).collect()
 }
 
 /// The name that was probably meant, if some name is close.
@@ -90,225 +261,78 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 const fn yes(path: &'static str) -> Attribute {
-    Attribute {
-        path,
-        support: Support::Supported,
-        hint: "",
-    }
+    row(path, Support::Supported, "")
 }
 
 const fn silent(path: &'static str) -> Attribute {
-    Attribute {
-        path,
-        support: Support::Silent,
-        hint: "",
-    }
+    row(path, Support::Silent, "")
 }
 
 const fn ignored(path: &'static str, hint: &'static str) -> Attribute {
-    Attribute {
-        path,
-        support: Support::Ignored,
-        hint,
-    }
+    row(path, Support::Ignored, hint)
 }
 
 const fn not_yet(path: &'static str, hint: &'static str) -> Attribute {
+    row(path, Support::NotYet, hint)
+}
+
+const fn rejected(path: &'static str, hint: &'static str) -> Attribute {
+    row(path, Support::Rejected, hint)
+}
+
+const fn row(path: &'static str, support: Support, hint: &'static str) -> Attribute {
     Attribute {
         path,
-        support: Support::NotYet,
+        support,
         hint,
+        accepts: &[],
     }
 }
 
-/// The table, ordered as the specification is: top level, services, networks, volumes.
-#[rustfmt::skip]
-pub const ATTRIBUTES: &[Attribute] = &[
-    yes("name"),
-    yes("services"),
-    yes("networks"),
-    yes("volumes"),
-    ignored("version", "it has no meaning any more; remove it"),
-    not_yet("include", "copy the services into this file, or make the other file a project of its own"),
-    not_yet("configs", "mount the file with `volumes` and `:ro`"),
-    not_yet("secrets", "mount the file with `volumes` and `:ro`"),
-    not_yet("models", "remove it: there is no model runner here"),
-    not_yet("services.*.annotations", REMOVE),
-    not_yet("services.*.attach", "remove it"),
-    not_yet("services.*.blkio_config", REMOVE),
-    not_yet("services.*.build", "build the image with another tool and name it: `image: oci:DIR` or `image: oci-archive:FILE`"),
-    not_yet("services.*.cap_add", REMOVE),
-    not_yet("services.*.cap_drop", REMOVE),
-    not_yet("services.*.cgroup", REMOVE),
-    not_yet("services.*.cgroup_parent", REMOVE),
-    yes("services.*.command"),
-    not_yet("services.*.configs", "mount the file with `volumes` and `:ro`"),
-    not_yet("services.*.container_name", "remove it: the container is named `<project>-<service>-1`, and other services reach it by the service name"),
-    not_yet("services.*.cpu_count", "remove it: it is for Windows"),
-    not_yet("services.*.cpu_percent", "remove it: it is for Windows"),
-    not_yet("services.*.cpu_period", REMOVE),
-    not_yet("services.*.cpu_quota", REMOVE),
-    not_yet("services.*.cpu_rt_period", REMOVE),
-    not_yet("services.*.cpu_rt_runtime", REMOVE),
-    not_yet("services.*.cpu_shares", REMOVE),
-    not_yet("services.*.cpus", REMOVE),
-    not_yet("services.*.cpuset", REMOVE),
-    not_yet("services.*.credential_spec", "remove it: it is for Windows"),
-    yes("services.*.depends_on"),
-    not_yet("services.*.deploy", "remove it; one instance of each service runs"),
-    not_yet("services.*.develop", "remove it: it is for `docker compose watch`"),
-    not_yet("services.*.device_cgroup_rules", REMOVE),
-    not_yet("services.*.devices", REMOVE),
-    not_yet("services.*.dns", REMOVE),
-    not_yet("services.*.dns_opt", REMOVE),
-    not_yet("services.*.dns_search", REMOVE),
-    not_yet("services.*.domainname", REMOVE),
-    yes("services.*.entrypoint"),
-    not_yet("services.*.env_file", "move the variables into `environment`, or into `.env` and write `NAME:` there"),
-    yes("services.*.environment"),
-    not_yet("services.*.expose", "remove it: every port is open to the services of the same network"),
-    not_yet("services.*.extends", "copy the attributes, or share them through a YAML anchor (`&name`, `<<: *name`)"),
-    not_yet("services.*.external_links", "attach both services to one network instead"),
-    not_yet("services.*.extra_hosts", "remove it, or put the names into the image"),
-    not_yet("services.*.gpus", "remove it"),
-    not_yet("services.*.group_add", REMOVE),
-    yes("services.*.healthcheck"),
-    yes("services.*.hostname"),
-    yes("services.*.image"),
-    not_yet("services.*.init", "remove it, or start the program through an init of the image"),
-    not_yet("services.*.ipc", REMOVE),
-    not_yet("services.*.isolation", "remove it: it is for Windows"),
-    not_yet("services.*.label_file", REMOVE),
-    yes("services.*.labels"),
-    not_yet("services.*.links", "remove it: services of one network reach each other by name; order them with `depends_on`"),
-    not_yet("services.*.logging", "remove it: logs are kept, and rotated by size"),
-    not_yet("services.*.mac_address", REMOVE),
-    not_yet("services.*.mem_limit", REMOVE),
-    not_yet("services.*.mem_reservation", REMOVE),
-    not_yet("services.*.mem_swappiness", "remove it: cgroup v2 has no such setting"),
-    not_yet("services.*.memswap_limit", REMOVE),
-    not_yet("services.*.models", "remove it: there is no model runner here"),
-    not_yet("services.*.network_mode", "attach the service to `networks` instead"),
-    yes("services.*.networks"),
-    not_yet("services.*.oom_kill_disable", "remove it: cgroup v2 has no such setting"),
-    not_yet("services.*.oom_score_adj", REMOVE),
-    not_yet("services.*.pid", REMOVE),
-    not_yet("services.*.pids_limit", REMOVE),
-    not_yet("services.*.platform", "remove it; the image must be made for this machine"),
-    yes("services.*.ports"),
-    not_yet("services.*.post_start", REMOVE),
-    not_yet("services.*.pre_start", REMOVE),
-    not_yet("services.*.pre_stop", REMOVE),
-    not_yet("services.*.privileged", "remove it; most images run without"),
-    not_yet("services.*.profiles", "remove it, or move the service into a manifest of its own"),
-    not_yet("services.*.provider", "remove it, or run what it provides as a service"),
-    not_yet("services.*.pull_policy", "remove it; nothing is pulled yet"),
-    not_yet("services.*.pull_refresh_after", REMOVE),
-    not_yet("services.*.read_only", "remove it; mount what must not change with `:ro`"),
-    yes("services.*.restart"),
-    not_yet("services.*.runtime", "remove it: stead runs the containers itself"),
-    not_yet("services.*.scale", "remove it; one instance of each service runs"),
-    not_yet("services.*.secrets", "mount the file with `volumes` and `:ro`"),
-    not_yet("services.*.security_opt", REMOVE),
-    not_yet("services.*.shm_size", REMOVE),
-    not_yet("services.*.stdin_open", REMOVE),
-    yes("services.*.stop_grace_period"),
-    yes("services.*.stop_signal"),
-    not_yet("services.*.storage_opt", REMOVE),
-    not_yet("services.*.sysctls", REMOVE),
-    yes("services.*.tmpfs"),
-    not_yet("services.*.tty", REMOVE),
-    not_yet("services.*.ulimits", REMOVE),
-    not_yet("services.*.use_api_socket", "remove it: there is no Docker socket here"),
-    yes("services.*.user"),
-    not_yet("services.*.userns_mode", REMOVE),
-    not_yet("services.*.uts", REMOVE),
-    yes("services.*.volumes"),
-    not_yet("services.*.volumes_from", "list the same `volumes` here"),
-    yes("services.*.working_dir"),
-    yes("services.*.healthcheck.test"),
-    yes("services.*.healthcheck.interval"),
-    yes("services.*.healthcheck.timeout"),
-    yes("services.*.healthcheck.retries"),
-    yes("services.*.healthcheck.disable"),
-    not_yet("services.*.healthcheck.start_period", "raise `retries` so that the first probes may fail"),
-    not_yet("services.*.healthcheck.start_interval", "remove it; `interval` counts from the start"),
-    yes("services.*.depends_on.*.condition"),
-    yes("services.*.depends_on.*.required"),
-    yes("services.*.depends_on.*.restart"),
-    yes("services.*.networks.*.aliases"),
-    not_yet("services.*.networks.*.ipv4_address", REMOVE),
-    not_yet("services.*.networks.*.ipv6_address", REMOVE),
-    not_yet("services.*.networks.*.link_local_ips", REMOVE),
-    not_yet("services.*.networks.*.mac_address", REMOVE),
-    not_yet("services.*.networks.*.priority", REMOVE),
-    not_yet("services.*.networks.*.gw_priority", REMOVE),
-    not_yet("services.*.networks.*.interface_name", REMOVE),
-    not_yet("services.*.networks.*.driver_opts", REMOVE),
-    yes("services.*.ports.*.target"),
-    yes("services.*.ports.*.published"),
-    yes("services.*.ports.*.host_ip"),
-    yes("services.*.ports.*.protocol"),
-    silent("services.*.ports.*.mode"),
-    silent("services.*.ports.*.app_protocol"),
-    silent("services.*.ports.*.name"),
-    yes("services.*.volumes.*.type"),
-    yes("services.*.volumes.*.source"),
-    yes("services.*.volumes.*.target"),
-    yes("services.*.volumes.*.read_only"),
-    yes("services.*.volumes.*.bind"),
-    yes("services.*.volumes.*.volume"),
-    yes("services.*.volumes.*.tmpfs"),
-    silent("services.*.volumes.*.consistency"),
-    not_yet("services.*.volumes.*.image", REMOVE),
-    yes("services.*.volumes.*.bind.create_host_path"),
-    ignored("services.*.volumes.*.bind.selinux", "it has no effect here"),
-    not_yet("services.*.volumes.*.bind.propagation", "remove it; mounts are `rprivate`"),
-    not_yet("services.*.volumes.*.bind.recursive", "remove it"),
-    yes("services.*.volumes.*.volume.nocopy"),
-    not_yet("services.*.volumes.*.volume.labels", "remove it"),
-    not_yet("services.*.volumes.*.volume.subpath", "mount the whole volume"),
-    yes("services.*.volumes.*.tmpfs.size"),
-    yes("services.*.volumes.*.tmpfs.mode"),
-    yes("networks.*.name"),
-    yes("networks.*.driver"),
-    yes("networks.*.internal"),
-    not_yet("networks.*.external", "remove it: every project has networks of its own"),
-    not_yet("networks.*.ipam", "remove it: addresses are chosen automatically and stay"),
-    not_yet("networks.*.driver_opts", REMOVE),
-    not_yet("networks.*.attachable", REMOVE),
-    not_yet("networks.*.enable_ipv4", REMOVE),
-    not_yet("networks.*.enable_ipv6", REMOVE),
-    not_yet("networks.*.labels", REMOVE),
-    yes("volumes.*.name"),
-    yes("volumes.*.driver"),
-    not_yet("volumes.*.external", "remove it; a volume with the same `name` is found again"),
-    not_yet("volumes.*.driver_opts", "mount the directory as a bind volume instead"),
-    not_yet("volumes.*.labels", REMOVE),
-];
+impl Attribute {
+    /// Also these values are accepted.
+    const fn but(self, accepts: &'static [&'static str]) -> Attribute {
+        Attribute { accepts, ..self }
+    }
+}
+
+/// What to do where the table has no better advice.
+const REMOVE: &str = "remove it, or keep this project on Docker Compose until stead supports it";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::yaml;
 
     #[test]
     fn the_table_names_every_attribute_once_and_says_what_to_do() {
         let mut seen = BTreeSet::new();
-        for attribute in ATTRIBUTES {
+        let mut said = BTreeMap::new();
+        for attribute in attributes() {
             assert!(seen.insert(attribute.path), "{} is there twice", attribute.path);
-            let needs_hint = matches!(attribute.support, Support::NotYet | Support::Ignored);
+            let above = attribute.path.rmatch_indices('.').find_map(|(end, _)| {
+                let support: Option<&Support> = said.get(&attribute.path[..end]);
+                support.copied()
+            });
+            let needs_hint = !matches!(attribute.support, Support::Supported | Support::Silent)
+                && above.is_none_or(|above| above == Support::Supported);
             assert_eq!(needs_hint, !attribute.hint.is_empty(), "{}", attribute.path);
+            if let Some(above) = above.filter(|above| *above != Support::Supported) {
+                assert_eq!(
+                    attribute.support, above,
+                    "{} shares the fate of its parent",
+                    attribute.path
+                );
+            }
+            said.insert(attribute.path, attribute.support);
         }
         assert_eq!(
             below("services.*").count(),
             93,
-            "attributes of a service in the schema of compose-go"
+            "attributes of a service in the schema"
         );
         assert_eq!(below("").count(), 9);
-        assert!(find("", "services").is_some() && find("services.*", "image").is_some());
-        assert!(find("services.*", "healthcheck.test").is_none() && find("", "image").is_none());
+        assert_eq!(seen.len(), 353, "attributes in the schema, nested ones included");
     }
 
     #[test]
@@ -325,5 +349,91 @@ mod tests {
         ] {
             assert_eq!(nearest(wrong, names()), want, "{wrong}");
         }
+    }
+
+    fn found(text: &str) -> Vec<String> {
+        let mut report = Report::default();
+        report.file("compose.yaml".as_ref(), text);
+        judge(&yaml::parse(text, 0).unwrap()[0], &BTreeSet::new(), &mut report);
+        let (diagnostics, _) = report.finish();
+        let line = |found: crate::diagnostic::Diagnostic| {
+            let kind = if found.refusal { "refused" } else { "warning" };
+            assert!(found.hint.is_some(), "{}", found.message);
+            format!("{}: {kind}: {}", found.span.line, found.message)
+        };
+        diagnostics.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_is_not_acted_on_is_reported_once_where_it_stands() {
+        let text = "\
+services:
+  web:
+    image: nginx
+    build: { context: /p }
+    mem_limit: '10'
+    mem_swappiness: '60'
+    attach: false
+    healthcheck: { start_period: 10s }
+    x-mine: { mem_limit: 1 }
+    ports:
+      - { target: 80, mode: host }
+    deploy: { resources: { limits: { cpus: 1.5, pids: 3 } } }
+  x-app:
+    init: true
+networks:
+  back: { driver: overlay }
+";
+        assert_eq!(
+            found(text),
+            [
+                "4: warning: `services.web.build` is ignored: stead does not build images",
+                "5: refused: `services.web.mem_limit`: `10` is not supported yet",
+                "6: refused: `services.web.mem_swappiness`: `60` is not supported",
+                "7: warning: `services.web.attach` is ignored",
+                "8: refused: `services.web.healthcheck.start_period`: `10s` is not supported yet",
+                "12: refused: `services.web.deploy.resources.limits.cpus`: `1.5` is not supported yet",
+                "12: refused: `services.web.deploy.resources.limits.pids`: `3` is not supported yet",
+                "14: refused: `services.x-app.init`: `true` is not supported yet",
+                "16: refused: `networks.back.driver`: `overlay` is not supported yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_accepted() {
+        let text = "\
+name: p
+services:
+  web:
+    image: nginx
+    command: null
+    privileged: false
+    oom_kill_disable: false
+    cpu_count: 0
+    isolation: default
+    scale: 1
+    pull_policy: if_not_present
+    runtime: runc
+    secrets: []
+    blkio_config: {}
+    deploy: { placement: {}, resources: {}, replicas: 1, mode: replicated }
+    expose: ['80']
+    depends_on: { db: { condition: service_started, required: true } }
+    ports: [{ mode: ingress, target: 80, protocol: tcp, name: http }]
+    volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: rprivate } }]
+networks:
+  default: { name: p_default, ipam: {}, attachable: true, enable_ipv4: true, enable_ipv6: false }
+";
+        assert_eq!(found(text), [""; 0]);
+    }
+
+    #[test]
+    fn a_build_without_an_image_is_refused() {
+        let text = "services: { web: { build: { context: /p, dockerfile: Dockerfile } } }";
+        assert_eq!(
+            found(text),
+            ["1: refused: `services.web.build` is not supported yet"]
+        );
     }
 }

@@ -3,26 +3,47 @@
 //! Every map is a `BTreeMap` and every list keeps the file's order, so that equal input gives equal
 //! output. The serialised form (serde) is the canonical form that `stead config` prints.
 
+mod container;
+mod deploy;
 mod duration;
 mod health;
 mod mount;
+mod namespace;
+mod network;
 mod port;
+mod resources;
 mod restart;
+mod security;
+mod text;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use container::{
+    Container, FileMount, FileSource, Hook, Logging, ParsePlatformError, ParsePullPolicyError, Platform,
+    PullPolicy, VolumesFrom,
+};
+pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
 pub use health::Healthcheck;
-pub use mount::Mount;
+pub use mount::{Mount, Propagation};
+pub use namespace::{Namespace, Namespaces, ParseNamespaceError};
+pub use network::{
+    Attachment, Cidr, ExtraHost, Link, MacAddress, Names, Network, ParseCidrError, ParseMacAddressError,
+    Subnet,
+};
 pub use port::{PortRange, Protocol, PublishedPort};
+pub use resources::{BlockIo, CpuSet, Cpus, ParseCpuSetError, ParseCpusError, Resources, Ulimit};
 pub use restart::{ParseRestartPolicyError, RestartPolicy};
+pub use security::{
+    Capability, Device, ParseCapabilityError, ParseSecurityOptionError, Security, SecurityOption,
+};
 
 use crate::diagnostic::Span;
 
 /// One Compose project.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
     /// Normalised as Compose does: `[a-z0-9][a-z0-9_-]*`.
     pub name: String,
@@ -33,6 +54,12 @@ pub struct Project {
     /// Declared named volumes, by their key in the file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,
+    /// By their key in the file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, FileSource>,
+    /// By their key in the file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, FileSource>,
     /// Absolute project directory: what relative paths were resolved against.
     #[serde(skip)]
     pub directory: PathBuf,
@@ -96,13 +123,16 @@ pub struct Service {
     /// `None`: 10 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<Duration>,
-}
-
-/// How a service takes part in a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub aliases: Vec<String>,
+    #[serde(flatten)]
+    pub resources: Resources,
+    #[serde(flatten)]
+    pub security: Security,
+    #[serde(flatten)]
+    pub namespaces: Namespaces,
+    #[serde(flatten)]
+    pub names: Names,
+    #[serde(flatten)]
+    pub container: Container,
 }
 
 /// A `depends_on` entry; the short list form is `service_started`, required.
@@ -124,19 +154,17 @@ pub enum Condition {
     CompletedSuccessfully,
 }
 
-/// A network of a project.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
-    /// The full name, `<project>_<key>` unless the file gives one.
-    pub name: String,
-    /// No way out: neither forwarding nor names of the outside.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub internal: bool,
-}
-
 /// A named volume of a project.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// The full name, `<project>_<key>` unless the file gives one.
     pub name: String,
+    /// Made by someone else; nothing else is said then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// Of the driver `local`: what mount(8) is to be told (`type`, `device`, `o`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }

@@ -1,53 +1,88 @@
-//! The table of keys in docs/manifests.md is the one the loader goes by.
+//! The pages on what stead supports are written by the tables that the loader goes by.
 //!
-//! `UPDATE=1 cargo test -p stead-model --test documentation` writes it anew.
+//! `UPDATE=1 cargo test -p stead-model --test documentation` writes them anew.
 
 use std::{fs, path::Path};
 
-use model::support::{ATTRIBUTES, Support};
+use model::support::{Attribute, Support, attributes};
 
-const BEGIN: &str = "## Keys\n";
-
-/// One line a key; the many that are an error for now only by name, for their hint is in the message.
-fn table() -> String {
-    let mut text = String::from("\nSupported:\n\n");
-    let of = |support: Support| {
-        ATTRIBUTES
-            .iter()
-            .filter(move |attribute| attribute.support == support)
-    };
-    let list = |support: Support| {
-        let names = of(support).map(|attribute| format!("`{}`", attribute.path.replace(".*", ".NAME")));
-        names.collect::<Vec<_>>().join(", ")
-    };
-    text.push_str(&list(Support::Supported));
-    text.push_str("\n\nAccepted without an effect, with a warning:\n\n");
-    text.push_str(&list(Support::Ignored));
-    text.push_str("\n\nAccepted without an effect, as they mean nothing on one host:\n\n");
-    text.push_str(&list(Support::Silent));
-    text.push_str("\n\nNot yet; an error that says what to do instead:\n\n| key | instead |\n|---|---|\n");
-    for attribute in of(Support::NotYet) {
-        let path = attribute.path.replace(".*", ".NAME");
-        text.push_str(&format!(
-            "| `{path}` | {} |\n",
-            attribute.hint.replace('|', "\\|")
-        ));
+/// Compares a page with what it must be, or writes it.
+fn expect(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, text).unwrap();
     }
-    text.push_str("\nKeys that begin with `x-` are left alone everywhere.\n");
-    text
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == text,
+        "docs/{name} is old: UPDATE=1 cargo test -p stead-model --test documentation"
+    );
+}
+
+const SUPPORT: &str = "\
+# Compose attributes
+
+Every attribute of the Compose Specification, and what stead does with it. A Compose file that Docker Compose
+loads is loaded here, too: `stead config` prints the same project. What stead cannot run is told by `config`,
+and is an error for `plan` and `apply`: nothing is silently left out.
+
+| | |
+|---|---|
+| yes | acted on |
+| no effect | accepted without a word: it means nothing on one host |
+| ignored | accepted with a warning that says why |
+| not yet | an error that says what to do meanwhile |
+| no | an error that says what to use instead |
+
+Keys that begin with `x-` are left alone. Values in the last column ask for what happens anyway, and are
+accepted whatever the second column says. [Deliberate differences](compose-differences.md) from Docker Compose
+have a page of their own.
+";
+
+fn row(attribute: &Attribute) -> String {
+    let path = attribute.path.replace(".*", ".NAME");
+    let support = match attribute.support {
+        Support::Supported => "yes",
+        Support::Silent => "no effect",
+        Support::Ignored => "ignored",
+        Support::NotYet => "not yet",
+        Support::Rejected => "no",
+    };
+    let accepts = attribute.accepts.iter().map(|value| format!("`{value}`"));
+    format!(
+        "| `{path}` | {support} | {} | {} |\n",
+        attribute.hint.replace('|', "\\|"),
+        accepts.collect::<Vec<_>>().join(", "),
+    )
 }
 
 #[test]
-fn the_table_of_keys_is_the_one_the_loader_goes_by() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/manifests.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, now) = page.split_once(BEGIN).expect("the page has a section Keys");
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, format!("{before}{BEGIN}{}", table())).unwrap();
-        return;
+fn the_page_of_attributes_is_the_table_that_the_loader_goes_by() {
+    let mut text = SUPPORT.to_owned();
+    let sections = [
+        ("Top level", ""),
+        ("Services", "services"),
+        ("Networks", "networks"),
+        ("Volumes", "volumes"),
+        ("Configs", "configs"),
+        ("Secrets", "secrets"),
+        ("Models", "models"),
+    ];
+    let mut written = 0;
+    for (title, section) in sections {
+        text.push_str(&format!(
+            "\n## {title}\n\n| attribute | | instead, or why | accepted |\n|---|---|---|---|\n"
+        ));
+        let mut rows: Vec<&Attribute> = attributes()
+            .filter(|attribute| {
+                let (first, below) = attribute.path.split_once('.').unwrap_or((attribute.path, ""));
+                let own = sections.iter().any(|(_, section)| *section == first) && !below.is_empty();
+                if own { first == section } else { section.is_empty() }
+            })
+            .collect();
+        rows.sort_by_key(|attribute| attribute.path);
+        written += rows.len();
+        text.extend(rows.into_iter().map(row));
     }
-    assert!(
-        now == table(),
-        "docs/manifests.md is old: UPDATE=1 cargo test -p stead-model --test documentation"
-    );
+    assert_eq!(written, attributes().count());
+    expect("compose-support.md", &text);
 }

@@ -2,11 +2,12 @@
 
 use super::{
     long::wrap,
-    place::{Place, cut, each, each_entry},
+    place::{Place, each, each_entry},
     unique::Unique,
 };
 use crate::{
     report::Report,
+    syntax::{cut, ssh},
     tree::{Node, Value},
 };
 
@@ -23,7 +24,7 @@ pub(super) fn long(node: &mut Node, place: &Place, report: &mut Report) {
             }
         }
         "additional_contexts" => additional_contexts(value, place, report),
-        "ssh" => ssh(value, place, report),
+        "ssh" => ssh_keys(value, place, report),
         "ulimits" => each(value, place, |limit, place| ulimit(limit, place, report)),
         _ => {}
     });
@@ -48,21 +49,19 @@ fn additional_contexts(node: &mut Node, place: &Place, report: &mut Report) {
     *node = contexts.into_node(node.at);
 }
 
-fn ssh(node: &mut Node, place: &Place, report: &mut Report) {
+fn ssh_keys(node: &mut Node, place: &Place, report: &mut Report) {
     let Value::List(items) = &node.value else {
         return;
     };
     let mut keys = Unique::default();
     for (index, item) in items.iter().enumerate() {
         let Some(text) = item.as_text() else { continue };
-        match text.split_once('=') {
-            Some((id, path)) => keys.set(id, Node::text(path, item.at)),
-            None if text == "default" => keys.set(text, Node::new(Value::Null, item.at)),
-            None => report.error(
-                item.at,
-                format!("`{}`: `{}` is no SSH key", place.item(index), cut(text)),
-                "write `default` for the agent's socket, or `ID=PATH`",
-            ),
+        match ssh::parse(text) {
+            Ok((id, path)) => {
+                let path = path.map_or(Value::Null, |path| Value::Text(path.to_owned()));
+                keys.set(id, Node::new(path, item.at));
+            }
+            Err(error) => report.error(item.at, format!("`{}`: {error}", place.item(index)), error.hint()),
         }
     }
     *node = keys.into_node(node.at);
@@ -120,7 +119,7 @@ mod tests {
                 "{additional_contexts: [a=b, c]}",
                 "1:29 `additional_contexts[1]`: `c` has no `=`",
             ),
-            ("{ssh: [a]}", "1:8 `ssh[0]`: `a` is no SSH key"),
+            ("{ssh: [a]}", "1:8 `ssh[0]`: the SSH key `a` has no path"),
             ("{ulimits: {nofile: '1'}}", "1:20 `ulimits.nofile` is text"),
             (
                 "{ulimits: {nofile: {soft: '1', hard: 1}}}",

@@ -4,11 +4,12 @@
 
 use super::{
     build, mounts,
-    place::{Place, cut, each, each_entry, mapping},
+    place::{Place, each, each_entry, mapping},
     unique::Unique,
 };
 use crate::{
     report::Report,
+    syntax::cut,
     tree::{Node, Value},
 };
 

@@ -1,14 +1,9 @@
 //! Ports, volumes and devices of a service: the short forms with colons.
 
-use std::path::Path;
-
-use super::{
-    place::{Place, cut, mapping},
-    short::{device, port, volume},
-};
+use super::place::{Place, mapping};
 use crate::{
     report::Report,
-    syntax,
+    syntax::{clean_text, cut, device, port, volume},
     tree::{At, Entry, Node, Value},
 };
 
@@ -122,11 +117,11 @@ fn volume_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option
             return None;
         }
     };
-    if short.source.is_none() && drive(&short.target) {
+    if short.drive {
         report.warning(
             at,
             format!(
-                "`{place}`: Compose reads `{}` as one path on a Windows drive",
+                "`{place}`: Compose takes a part of `{}` for a Windows drive",
                 cut(text)
             ),
             "give the volume a name of two characters or more, or use the long syntax",
@@ -139,13 +134,16 @@ fn volume_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option
             "remove it; what Compose knows is ro, rw, nocopy, z, Z and the propagation modes",
         );
     }
-    let mut node = mapping(at, [("type", Value::Text(short.r#type))]);
+    let kind = match short.kind {
+        volume::Kind::Bind => "bind",
+        volume::Kind::Volume => "volume",
+    };
+    let mut node = mapping(at, [("type", Value::Text(kind.to_owned()))]);
     set_text(&mut node, "source", short.source);
-    set_text(&mut node, "target", Some(clean(&short.target)));
+    set_text(&mut node, "target", Some(clean_text(&short.target)));
     if short.read_only {
         node.set("read_only", Node::new(Value::Bool(true), at));
     }
-    set_text(&mut node, "consistency", short.consistency);
     if let Some(bind) = short.bind {
         let mut options = Node::new(Value::Map(Vec::new()), at);
         set_text(&mut options, "selinux", bind.selinux);
@@ -166,30 +164,14 @@ fn volume_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option
     Some(node)
 }
 
-/// Starts with a letter and a colon.
-fn drive(path: &str) -> bool {
-    let mut chars = path.chars();
-    chars.next().is_some_and(char::is_alphabetic) && chars.next() == Some(':')
-}
-
-/// A target without `.`, `..` and double slashes; an empty one stays empty.
-fn clean(target: &str) -> String {
-    let clean = syntax::clean(Path::new(target));
-    match clean.to_str() {
-        Some("") if !target.is_empty() => ".".to_owned(),
-        Some(clean) => clean.to_owned(),
-        None => target.to_owned(),
-    }
-}
-
 fn device_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option<Node> {
     match device::parse(text) {
         Ok(device) => Some(mapping(
             at,
             [
-                ("source", Value::Text(device.source)),
-                ("target", Value::Text(device.target)),
-                ("permissions", Value::Text(device.permissions)),
+                ("source", Value::Text(device.source.to_owned())),
+                ("target", Value::Text(device.target.to_owned())),
+                ("permissions", Value::Text(device.permissions.to_owned())),
             ],
         )),
         Err(error) => {
@@ -272,15 +254,19 @@ mod tests {
 
     #[test]
     fn wrong_volumes_are_told_and_left_out() {
-        let (mut node, mut report) = (parse("['a::b', 'ab:/c:cached', {target: /d}]"), Report::default());
+        let (mut node, mut report) = (
+            parse("['ab::b', 'ab:/c:cached', {target: /d}, 'v:/v']"),
+            Report::default(),
+        );
         volumes(&mut node, &Place::Root, &mut report);
         found(
             report,
-            "1:2 `[0]`: |1:10 `[1]`: the option `cached` has no effect",
+            "1:2 `[0]`: |1:11 `[1]`: the option `cached` has no effect|1:41 `[3]`: Compose takes a part",
         );
         assert_eq!(
             show(&node),
-            "[{type: volume, source: ab, target: /c, volume: {}}, {target: /d}]"
+            "[{type: volume, source: ab, target: /c, volume: {}}, {target: /d}, \
+             {type: volume, target: v:/v, volume: {}}]"
         );
     }
 
@@ -305,6 +291,9 @@ mod tests {
         }
         let (mut node, mut report) = (parse("['a:b:c:d']"), Report::default());
         devices(&mut node, &Place::Root, &mut report);
-        found(report, "1:2 `[0]`: `a:b:c:d` has too many");
+        found(
+            report,
+            "1:2 `[0]`: the device `a:b:c:d` has more than three parts",
+        );
     }
 }

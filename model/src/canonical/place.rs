@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::tree::{At, Entry, Node, Value};
+use crate::{
+    syntax::cut,
+    tree::{At, Entry, Node, Value},
+};
 
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
@@ -117,12 +120,4 @@ pub(super) fn mapping<const N: usize>(at: At, entries: [(&str, Value); N]) -> No
         })
         .collect();
     Node::new(Value::Map(entries), at)
-}
-
-/// User's text in a message, at most 60 characters of it.
-pub(super) fn cut(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

@@ -1,9 +1,9 @@
 //! Commands as words: the last reshape, after normalisation, and the only one that may lose something.
 
-use super::place::{Place, cut, each, each_entry, each_ref};
+use super::place::{Place, each, each_entry, each_ref};
 use crate::{
     report::Report,
-    syntax::words,
+    syntax::{cut, mapping, words},
     tree::{Node, Value},
 };
 
@@ -68,11 +68,7 @@ fn command(node: &mut Node, place: &Place, report: &mut Report) {
             let words = split.words.into_iter().map(|word| Node::text(word, at));
             node.value = Value::List(words.collect());
         }
-        Err(error) => report.error(
-            node.at,
-            format!("`{place}`: {error}"),
-            "write the command as a list of words",
-        ),
+        Err(error) => report.error(node.at, format!("`{place}`: {error}"), error.hint()),
     }
 }
 
@@ -82,14 +78,8 @@ fn variables(node: &Node, place: &Place, report: &mut Report) {
         return;
     }
     each_ref(node, place, |item, place| {
-        let text = item.as_text().unwrap_or_default();
-        let name = text.split_once('=').map_or(text, |(name, _)| name);
-        if name.ends_with(char::is_whitespace) {
-            report.error(
-                item.at,
-                format!("`{place}`: there is a blank after `{}`", cut(name.trim_end())),
-                "write `NAME=VALUE` without blanks before the `=`",
-            );
+        if let Err(error) = mapping::parse(item.as_text().unwrap_or_default()) {
+            report.error(item.at, format!("`{place}`: {error}"), error.hint());
         }
     });
 }
@@ -139,11 +129,11 @@ mod tests {
             ),
             (
                 "environment: [A=1, 'B =2']",
-                "1:37 `services.web.environment[1]`: there is a blank after `B`",
+                "1:37 `services.web.environment[1]`: the name `B ` ends in a space",
             ),
             (
                 "build: {args: ['A ']}",
-                "1:33 `services.web.build.args[0]`: there is a blank after `A`",
+                "1:33 `services.web.build.args[0]`: the name `A ` ends in a space",
             ),
             ("labels: ['A =b'], environment: {'A ': b}", ""),
         ] {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 pub(super) fn parse(text: &str) -> Node {
-    yaml::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    try_parse(text).unwrap_or_else(|| panic!("{text}"))
 }
 
 /// One line of flow style; text that looks like something else is in quotes.
@@ -30,9 +30,13 @@ pub(super) fn show(node: &Node) -> String {
     }
 }
 
+fn try_parse(text: &str) -> Option<Node> {
+    yaml::parse(text, 0).ok()?.pop()
+}
+
 fn plain(text: &str) -> bool {
-    let list = yaml::parse(&format!("[{text}]"));
-    list.is_ok_and(|list| matches!(list.items(), [item] if item.as_text() == Some(text)))
+    let list = try_parse(&format!("[{text}]"));
+    list.is_some_and(|list| matches!(list.items(), [item] if item.as_text() == Some(text)))
 }
 
 /// `want`: `line:column message…`, separated by `|`, each the start of one finding; empty for none.

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::place::{Place, cut, each_ref};
+use super::place::{Place, each_ref};
 use crate::{
     report::Report,
+    syntax::cut,
     tree::{Entry, Node, Value},
 };
 

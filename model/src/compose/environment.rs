@@ -103,7 +103,7 @@ impl Loading<'_> {
                 }
             };
             if let Err(error) = read {
-                self.broken(&origin.file, &text, &error);
+                self.broken(&origin.file, &error);
             }
         }
         unset.into_iter().for_each(|name| self.unset(name, files.at));
@@ -126,7 +126,7 @@ impl Loading<'_> {
                 continue;
             };
             if let Err(error) = dotenv::parse_into(&text, &|_| None, &mut values, &mut BTreeSet::new()) {
-                self.broken(&origin.file, &text, &error);
+                self.broken(&origin.file, &error);
             }
         }
         underlay(service, "labels", values, files.at);

@@ -229,11 +229,10 @@ impl<'a> Loading<'a> {
             let lookup = |name: &str| scope.get(name).map(String::as_str);
             let mut unset = BTreeSet::new();
             if let Err(error) = dotenv::parse_into(&text, &lookup, &mut values, &mut unset) {
-                self.broken(&origin.file, &text, &error);
+                self.broken(&origin.file, &error);
             }
-            let number = self.report.file(&origin.file, &text);
             let at = At {
-                file: number,
+                file: self.report.file(&origin.file, ""),
                 ..At::default()
             };
             unset.into_iter().for_each(|name| self.unset(name, at));
@@ -242,10 +241,10 @@ impl<'a> Loading<'a> {
         values
     }
 
-    /// Reports an env file that cannot be read as one.
-    pub(super) fn broken(&mut self, file: &Path, text: &str, error: &dotenv::DotenvError) {
+    /// Reports an env file that cannot be read as one. Its line is not shown: it may hold a password.
+    pub(super) fn broken(&mut self, file: &Path, error: &dotenv::DotenvError) {
         let at = At {
-            file: self.report.file(file, text),
+            file: self.report.file(file, ""),
             line: error.line(),
             column: error.column(),
         };

@@ -53,23 +53,23 @@ impl Resolver<'_> {
                 "build" => self.build(value),
                 "env_file" => each(value, |item| {
                     if let Some(path) = item.get_mut("path") {
-                        self.path(path);
+                        self.some_path(path);
                     }
                 }),
                 "label_file" => match value.value {
-                    Value::List(_) => each(value, |item| self.path(item)),
-                    _ => self.path(value),
+                    Value::List(_) => each(value, |item| self.some_path(item)),
+                    _ => self.some_path(value),
                 },
                 "extends" => {
                     if let Some(file) = value.get_mut("file") {
-                        self.path(file);
+                        self.some_path(file);
                     }
                 }
                 "develop" => {
                     if let Some(watch) = value.get_mut("watch") {
                         each(watch, |item| {
                             if let Some(path) = item.get_mut("path") {
-                                self.path(path);
+                                self.some_path(path);
                             }
                         });
                     }
@@ -113,7 +113,7 @@ impl Resolver<'_> {
             text.contains("://") || ELSEWHERE.iter().any(|prefix| text.starts_with(prefix))
         });
         if !elsewhere {
-            self.path(node);
+            self.some_path(node);
         }
     }
 
@@ -146,11 +146,18 @@ impl Resolver<'_> {
         }
     }
 
+    /// Nothing stays nothing, where that is no path.
+    fn some_path(&mut self, node: &mut Node) {
+        if node.as_text() != Some("") {
+            self.path(node);
+        }
+    }
+
     fn path(&mut self, node: &mut Node) {
         let Value::Text(text) = &mut node.value else {
             return;
         };
-        if text.is_empty() || text.starts_with('/') || is_windows(text) {
+        if text.starts_with('/') || is_windows(text) {
             return;
         }
         let path = match text.strip_prefix('~') {

@@ -1,67 +1,77 @@
 //! The healthcheck of a service.
 
-use super::Decoder;
-use crate::{
-    tree::{Node, Value},
-    types::Healthcheck,
-};
+use super::{Reader, value::Place};
+use crate::types::{Duration, Healthcheck};
 
-impl Decoder<'_> {
-    pub(super) fn healthcheck(&mut self, node: &Node, path: &str) -> Option<Healthcheck> {
-        let mut check = Healthcheck::default();
-        let mut disabled = false;
-        for entry in self.section(node, path, path, "services.*.healthcheck") {
-            let path = format!("{path}.{}", entry.key);
-            let value = &entry.value;
-            self.report.origin(path.clone(), entry.at);
-            match entry.key.as_str() {
-                "test" => check.test = self.test(value, &path),
-                // Zero means "not said" in the Engine API (HealthConfig).
-                "interval" => check.interval = self.duration(value, &path).filter(|interval| interval.0 > 0),
-                "timeout" => check.timeout = self.duration(value, &path).filter(|timeout| timeout.0 > 0),
-                "retries" => check.retries = self.number(value, &path).filter(|retries| *retries > 0),
-                "disable" => {
-                    disabled = self.boolean(value, &path).unwrap_or_default();
-                    if disabled {
-                        self.report.origin(path.replace(".disable", ".test"), entry.at);
-                    }
-                }
-                _ => {}
+/// The shortest time that the Engine takes.
+const SHORTEST: Duration = Duration(1_000_000);
+
+impl Reader<'_> {
+    pub(super) fn healthcheck(&mut self, place: &Place) -> Option<Healthcheck> {
+        let place = place.get("healthcheck")?;
+        if place.flag("disable") {
+            if let Some(at) = self
+                .report
+                .origins
+                .get(&format!("{}.disable", place.path))
+                .copied()
+            {
+                self.report.origin(format!("{}.test", place.path), at);
             }
-        }
-        if disabled {
             return Some(Healthcheck {
                 test: Some(vec!["NONE".to_owned()]),
                 ..Healthcheck::default()
             });
         }
+        let check = Healthcheck {
+            test: self.test(&place),
+            interval: self.health_time(&place, "interval"),
+            timeout: self.health_time(&place, "timeout"),
+            // Zero means "not said" in the Engine API (HealthConfig).
+            retries: self
+                .number(&place, "retries", 0..=i128::from(u32::MAX))
+                .filter(|retries| *retries > 0),
+            start_period: self.health_time(&place, "start_period"),
+            start_interval: self.health_time(&place, "start_interval"),
+        };
         Some(check).filter(|check| *check != Healthcheck::default())
     }
 
-    fn test(&mut self, node: &Node, path: &str) -> Option<Vec<String>> {
-        match &node.value {
-            Value::Text(text) => Some(vec!["CMD-SHELL".to_owned(), text.clone()]),
-            Value::List(items) if items.is_empty() => None,
-            Value::List(_) => {
-                let test = self.texts(node, path)?;
-                let words = test.len();
-                let wrong = match test.first().map(String::as_str) {
-                    Some("NONE") if words == 1 => return Some(test),
-                    Some("CMD") if words > 1 => return Some(test),
-                    Some("CMD-SHELL") if words == 2 => return Some(test),
-                    Some("NONE") => "takes nothing after `NONE`",
-                    Some("CMD") => "has no command after `CMD`",
-                    Some("CMD-SHELL") => "takes one text after `CMD-SHELL`",
-                    _ => "must begin with `CMD`, `CMD-SHELL` or `NONE`",
-                };
-                let hint = "write `[\"CMD\", \"program\", \"argument\"]`, or plain text for a shell";
-                self.report.error(node.at, format!("`{path}` {wrong}"), hint);
-                None
-            }
-            _ => {
-                self.wrong(node, path, "text or a list");
-                None
-            }
+    fn health_time(&mut self, place: &Place, key: &str) -> Option<Duration> {
+        let time = self.duration(place, key)?;
+        if time < SHORTEST {
+            let what = format!("{time} is shorter than a millisecond");
+            self.refuse(&place.get(key)?, what, "write `1ms` or more; `0s` is the default");
+            return None;
         }
+        Some(time)
+    }
+
+    fn test(&mut self, place: &Place) -> Option<Vec<String>> {
+        let place = place.get("test")?;
+        let test: Vec<String> = place.items().filter_map(|word| word.scalar()).collect();
+        let words = test.len();
+        let wrong = match test.first().map(String::as_str) {
+            None => return None,
+            Some("NONE") if words == 1 => return Some(test),
+            Some("CMD") if words > 1 => return Some(test),
+            Some("CMD-SHELL") if words == 2 => {
+                if test.get(1).is_some_and(|command| command == "NONE") {
+                    self.report.warning(
+                        place.node.at,
+                        format!("`{}`: the text `NONE` is a command of this name", place.path),
+                        "to have no healthcheck, write `[\"NONE\"]` or `disable: true`",
+                    );
+                }
+                return Some(test);
+            }
+            Some("NONE") => "nothing comes after `NONE`",
+            Some("CMD") => "there is no command after `CMD`",
+            Some("CMD-SHELL") => "one text comes after `CMD-SHELL`",
+            _ => "a list begins with `CMD`, `CMD-SHELL` or `NONE`",
+        };
+        let hint = "write `[\"CMD\", \"program\", \"argument\"]`, or plain text for a shell";
+        self.refuse(&place, wrong, hint);
+        None
     }
 }

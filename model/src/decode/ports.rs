@@ -1,116 +1,59 @@
-//! Published ports of a service, short and long.
+//! Published ports of a service.
 
-use super::Decoder;
+use std::collections::BTreeSet;
+
+use super::{Reader, value::Place};
 use crate::{
+    support::cut,
     syntax::port::{self, ParsePortError},
-    tree::{Node, Value},
-    types::{PortRange, Protocol, PublishedPort},
+    types::{Protocol, PublishedPort},
 };
 
-impl Decoder<'_> {
-    pub(super) fn ports(&mut self, node: &Node, path: &str) -> Vec<PublishedPort> {
-        let mut ports: Vec<PublishedPort> = Vec::new();
-        for (index, item) in self.list(node, path).unwrap_or_default().iter().enumerate() {
-            let path = format!("{path}[{index}]");
-            let parsed = match &item.value {
-                Value::Int(number) => self.parsed(item, &path, port::published_ports(&number.to_string())),
-                Value::Text(text) => self.parsed(item, &path, port::published_ports(text)),
-                Value::Map(_) => self.long_port(item, &path),
-                _ => {
-                    let message = format!("`{path}` must be a port, and is {}", item.value.kind());
-                    self.report
-                        .error(item.at, message, "write it in quotes: \"8080:80\"");
-                    None
-                }
-            };
-            for port in parsed.unwrap_or_default() {
-                if !ports.contains(&port) {
-                    ports.push(port);
-                }
+impl Reader<'_> {
+    /// In the order of the file; what is there twice counts once.
+    pub(super) fn ports(&mut self, place: &Place) -> Vec<PublishedPort> {
+        let mut seen = BTreeSet::new();
+        let mut ports = Vec::new();
+        for place in place.list("ports") {
+            if let Some(port) = self.port(&place)
+                && seen.insert(port.clone())
+            {
+                ports.push(port);
             }
         }
         ports
     }
 
-    fn long_port(&mut self, node: &Node, path: &str) -> Option<Vec<PublishedPort>> {
-        let mut target = None;
-        let mut published = None;
-        let mut host_ip = None;
-        let mut protocol = Protocol::Tcp;
-        let mut target_given = false;
-        for entry in self.section(node, path, path, "services.*.ports.*") {
-            let path = format!("{path}.{}", entry.key);
-            let value = &entry.value;
-            match entry.key.as_str() {
-                "target" => {
-                    target_given = true;
-                    let target_text = self.port_text(value, &path)?;
-                    let range = port::range(&target_text).and_then(|range: PortRange| {
-                        // The long form has one container port.
-                        if range.first == range.last {
-                            Ok(range)
-                        } else {
-                            Err(ParsePortError::Number(target_text.clone()))
-                        }
-                    });
-                    target = self.parsed(value, &path, range);
-                }
-                "published" if value.value == Value::Text(String::new()) => {}
-                "published" => {
-                    let published_text = self.port_text(value, &path)?;
-                    published = self
-                        .parsed(value, &path, port::published(&published_text))
-                        .flatten();
-                }
-                "host_ip" => {
-                    if let Some(text) = self.text(value, &path).filter(|text| !text.is_empty()) {
-                        host_ip = self.parsed(value, &path, port::address(text));
-                    }
-                }
-                "protocol" => {
-                    if let Some(text) = self.text(value, &path) {
-                        protocol = self
-                            .parsed(value, &path, port::protocol(text))
-                            .unwrap_or(protocol);
-                    }
-                }
-                _ => {}
-            }
-        }
-        if !target_given {
-            self.report.error(
-                node.at,
-                format!("`{path}` has no `target`"),
-                "add the port of the container: `target: 80`",
-            );
-        }
-        let port = PublishedPort {
+    fn port(&mut self, place: &Place) -> Option<PublishedPort> {
+        let target = self.read(place, "target", port::range);
+        let published = self.read(place, "published", port::published);
+        let host_ip = self.read(place, "host_ip", port::address);
+        let protocol = self.read(place, "protocol", port::protocol);
+        Some(PublishedPort {
             target: target?.first,
-            published,
+            published: published.flatten(),
             host_ip,
-            protocol,
-        };
-        Some(vec![port])
+            protocol: protocol.unwrap_or(Protocol::Tcp),
+        })
     }
 
-    /// A port may be a number or text.
-    fn port_text(&mut self, node: &Node, path: &str) -> Option<String> {
-        match &node.value {
-            Value::Int(number) => Some(number.to_string()),
-            Value::Text(text) => Some(text.clone()),
-            _ => {
-                self.wrong(node, path, "a port");
-                None
-            }
-        }
-    }
-
-    fn parsed<T>(&mut self, node: &Node, path: &str, result: Result<T, ParsePortError>) -> Option<T> {
-        match result {
+    fn read<T>(
+        &mut self,
+        place: &Place,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, ParsePortError>,
+    ) -> Option<T> {
+        let text = place.word(key)?;
+        match read(&text) {
             Ok(value) => Some(value),
             Err(error) => {
-                let hint = error.hint();
-                self.report.error(node.at, format!("`{path}`: {error}"), hint);
+                let hint = match &error {
+                    ParsePortError::Address(_) => "write an address like `127.0.0.1` or `::1`, not a name",
+                    ParsePortError::Protocol(_) => "write `tcp` or `udp`, or leave it out for tcp",
+                    _ => "write a number from 1 to 65535, for the host also a range like `8000-8010`",
+                };
+                let what = read(&cut(&text)).err().unwrap_or(error);
+                self.refuse(&place.get(key)?, what, hint);
                 None
             }
         }

@@ -1,165 +1,148 @@
 //! One service.
 
-use super::Decoder;
+use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
-    syntax::{image, words},
-    tree::{Node, Value},
-    types::{RestartPolicy, Service},
+    support::cut,
+    syntax::image,
+    types::{Build, Container, Deploy, DeployMode, Hook, RestartPolicy, Service, UpdateConfig},
 };
 
-impl Decoder<'_> {
-    pub(super) fn service(&mut self, node: &Node, path: &str) -> Service {
-        let mut service = Service::default();
-        let entries = self.section(node, path, path, "services.*");
-        for entry in &entries {
-            let path = format!("{path}.{}", entry.key);
-            let value = &entry.value;
-            self.report.origin(path.clone(), entry.at);
-            match entry.key.as_str() {
-                "image" => service.image = self.image(value, &path).unwrap_or_default(),
-                "command" => service.command = self.command(value, &path),
-                "entrypoint" => service.entrypoint = self.command(value, &path),
-                "environment" => {
-                    for (name, value) in self.pairs(value, &path) {
-                        // A name alone takes the value of the project environment, or is left out.
-                        if let Some(value) = value.or_else(|| self.environment.get(&name).cloned()) {
-                            service.environment.insert(name, value);
-                        }
-                    }
-                }
-                "labels" => {
-                    let labels = self.pairs(value, &path).into_iter();
-                    service.labels = labels
-                        .map(|(name, value)| (name, value.unwrap_or_default()))
-                        .collect();
-                }
-                "networks" => service.networks = self.attachments(value, &path),
-                "ports" => service.ports = self.ports(value, &path),
-                "depends_on" => service.depends_on = self.dependencies(value, &path),
-                "restart" => service.restart = self.restart(value, &path).unwrap_or_default(),
-                "healthcheck" => service.healthcheck = self.healthcheck(value, &path),
-                "hostname" => service.hostname = self.hostname(value, &path),
-                "user" => service.user = self.not_empty(value, &path),
-                "working_dir" => service.working_dir = self.working_dir(value, &path),
-                "stop_signal" => service.stop_signal = self.stop_signal(value, &path),
-                "stop_grace_period" => service.stop_grace_period = self.duration(value, &path),
-                // Below: both fill one list, volumes first.
-                _ => {}
-            }
+impl Reader<'_> {
+    pub(super) fn service(&mut self, place: &Place) -> Service {
+        let environment = place.optional_texts("environment").into_iter();
+        Service {
+            image: self.image(place, "image").unwrap_or_default(),
+            command: place.get("command").map(|_| place.words("command")),
+            entrypoint: place.get("entrypoint").map(|_| place.words("entrypoint")),
+            // A name that the project environment does not have stays unset.
+            environment: environment
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
+            volumes: self.mounts(place),
+            networks: self.attachments(place),
+            ports: self.ports(place),
+            depends_on: self.dependencies(place),
+            restart: self.restart(place),
+            healthcheck: self.healthcheck(place),
+            hostname: self.hostname(place, "hostname"),
+            labels: place.texts_by_name("labels"),
+            user: self.user(place),
+            working_dir: self.working_dir(place),
+            stop_signal: self.stop_signal(place),
+            stop_grace_period: self.exact_duration(place, "stop_grace_period"),
+            resources: self.resources_of(place),
+            security: self.security(place),
+            namespaces: self.namespaces(place),
+            names: self.names(place),
+            container: Container {
+                init: place.flag("init"),
+                tty: place.flag("tty"),
+                stdin_open: place.flag("stdin_open"),
+                annotations: place.texts_by_name("annotations"),
+                configs: self.file_mounts(place, "configs", "/"),
+                secrets: self.file_mounts(place, "secrets", "/run/secrets"),
+                volumes_from: self.volumes_from(place),
+                logging: self.logging(place),
+                pre_start: self.hooks(place, "pre_start"),
+                post_start: self.hooks(place, "post_start"),
+                pre_stop: self.hooks(place, "pre_stop"),
+                platform: self.parsed(place, "platform", "write it like `linux/amd64`"),
+                pull_policy: self.parsed(place, "pull_policy", PULL_POLICIES),
+                scale: self.scale(place),
+                build: self.build(place),
+                deploy: self.deploy(place),
+            },
         }
-        for key in ["volumes", "tmpfs"] {
-            if let Some(entry) = entries.iter().find(|entry| entry.key == key) {
-                let key_path = format!("{path}.{key}");
-                let list = format!("{path}.volumes");
-                if key == "tmpfs" && service.volumes.is_empty() {
-                    self.report.origin(list.clone(), entry.at);
-                }
-                match key {
-                    "volumes" => self.volumes(&entry.value, &key_path, &mut service.volumes),
-                    _ => self.tmpfs(&entry.value, &key_path, &list, &mut service.volumes),
-                }
-            }
-        }
-        // `build` is reported where it stands; an image would be missing only because of it.
-        let has =
-            |key: &str| matches!(&node.value, Value::Map(entries) if entries.iter().any(|e| e.key == key));
-        if matches!(node.value, Value::Map(_)) && !has("image") && !has("build") {
-            let at = self.report.at(path);
-            self.report.error(
-                at,
-                format!("`{path}` has no image"),
-                "add `image:`, for example `image: builtin:hello`",
-            );
-        }
-        service
     }
 
-    fn image(&mut self, node: &Node, path: &str) -> Option<String> {
-        let text = self.text(node, path)?;
-        match image::resolve(text, self.directory, self.home.map(|home| home.as_path())) {
+    fn image(&mut self, place: &Place, key: &str) -> Option<String> {
+        let place = place.get(key)?;
+        let text = place.scalar()?;
+        match image::resolve(&text, self.directory, self.home) {
             Ok(image) => Some(image),
             Err(error) => {
-                self.report
-                    .error(node.at, format!("`{path}`: {error}"), error.hint());
+                // The text is in the error, and may be long.
+                let message = error.to_string().replace(&text, &cut(&text));
+                let hint = error.hint().replace(&text, &cut(&text));
+                self.refuse(&place, message, &hint);
                 None
             }
         }
     }
 
-    /// Nothing is the image's own; empty text and the empty list clear it.
-    fn command(&mut self, node: &Node, path: &str) -> Option<Vec<String>> {
-        let text = match &node.value {
-            Value::Null => return None,
-            Value::List(_) => return self.texts(node, path),
-            Value::Text(text) => text,
-            _ => {
-                self.wrong(node, path, "text");
-                return None;
-            }
+    /// `deploy.restart_policy` wins.
+    fn restart(&mut self, place: &Place) -> RestartPolicy {
+        const HINT: &str = "write `no`, `always`, `unless-stopped` or `on-failure[:N]`";
+        let own = self.parsed(place, "restart", HINT).unwrap_or_default();
+        let Some(policy) = place
+            .get("deploy")
+            .and_then(|deploy| deploy.get("restart_policy"))
+        else {
+            return own;
         };
-        match words::split(text) {
-            Ok(words) => {
-                if let Some(dropped) = words.dropped {
-                    self.report.warning(
-                        node.at,
-                        format!("`{path}`: no shell runs here, `{dropped}` is dropped as in Docker Compose"),
-                        "for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character",
-                    );
-                }
-                Some(words.words)
-            }
-            Err(error) => {
-                let message = format!("`{path}`: {error}");
-                self.report.error(node.at, message, error.hint());
-                None
+        let condition = policy.word("condition");
+        let most = self.number(&policy, "max_attempts", 0..=i128::from(u32::MAX));
+        if let Some(service) = self.report.origins.get(&policy.path).copied() {
+            self.report.origin(format!("{}.restart", place.path), service);
+        }
+        match condition.as_deref() {
+            None | Some("any" | "always") => RestartPolicy::Always,
+            Some("none" | "no") => RestartPolicy::No,
+            Some("unless-stopped") => RestartPolicy::UnlessStopped,
+            Some("on-failure") => RestartPolicy::OnFailure(most.filter(|most| *most > 0)),
+            Some(other) => {
+                let what = format!("`{}` is no condition to restart on", cut(other));
+                let place = policy.get("condition").unwrap_or(policy);
+                self.refuse(&place, what, "write `none`, `on-failure` or `any`");
+                own
             }
         }
     }
 
-    fn restart(&mut self, node: &Node, path: &str) -> Option<RestartPolicy> {
-        let text = self.text(node, path)?;
-        match text.parse() {
-            Ok(policy) => Some(policy),
-            Err(error) => {
-                let hint = "write `no`, `always`, `unless-stopped` or `on-failure[:N]`";
-                self.report.error(node.at, format!("`{path}`: {error}"), hint);
-                None
-            }
-        }
-    }
-
-    fn hostname(&mut self, node: &Node, path: &str) -> Option<String> {
-        let text = self.not_empty(node, path)?;
+    pub(super) fn hostname(&mut self, place: &Place, key: &str) -> Option<String> {
+        let place = place.get(key)?;
+        let text = place.scalar().filter(|text| !text.is_empty())?;
         if !is_hostname(&text) {
             let hint = "use letters, digits and `-` between dots, at most 64 in all (RFC 1123)";
-            self.report
-                .error(node.at, format!("`{path}`: `{text}` is not a host name"), hint);
+            self.refuse(&place, format!("`{}` is not a host name", cut(&text)), hint);
             return None;
         }
         Some(text)
     }
 
-    fn working_dir(&mut self, node: &Node, path: &str) -> Option<String> {
-        let text = self.not_empty(node, path)?;
+    fn user(&mut self, place: &Place) -> Option<String> {
+        let text = place.word("user")?;
+        let place = place.get("user")?;
+        let parts = text.split(':');
+        if parts.clone().count() > 2 || parts.clone().any(|part| part.trim() != part) || text.starts_with(':')
+        {
+            let what = format!("`{}` is not a user", cut(&text));
+            self.refuse(&place, what, "write `user` or `user:group`, as names or numbers");
+            return None;
+        }
+        Some(text)
+    }
+
+    pub(super) fn working_dir(&mut self, place: &Place) -> Option<String> {
+        let text = place.word("working_dir")?;
         if !text.starts_with('/') {
-            let message = format!("`{path}`: `{text}` is not an absolute path");
-            self.report.error(node.at, message, "start it with `/`");
+            let place = place.get("working_dir")?;
+            let what = format!("`{}` is not an absolute path", cut(&text));
+            self.refuse(&place, what, "start it with `/`");
             return None;
         }
         Some(text)
     }
 
-    fn stop_signal(&mut self, node: &Node, path: &str) -> Option<String> {
-        let text = match node.value {
-            Value::Int(number) => number.to_string(),
-            _ => self.not_empty(node, path)?,
-        };
+    fn stop_signal(&mut self, place: &Place) -> Option<String> {
+        let text = place.word("stop_signal")?;
         if !is_signal(&text) {
-            let message = format!("`{path}`: `{text}` is not a signal");
-            self.report.error(
-                node.at,
-                message,
+            let place = place.get("stop_signal")?;
+            let what = format!("`{}` is not a signal", cut(&text));
+            self.refuse(
+                &place,
+                what,
                 "write a name like `SIGINT` or a number from 1 to 64",
             );
             return None;
@@ -167,13 +150,113 @@ impl Decoder<'_> {
         Some(text)
     }
 
-    /// Text; empty text says nothing.
-    fn not_empty(&mut self, node: &Node, path: &str) -> Option<String> {
-        self.text(node, path)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
+    /// `deploy.replicas` and `scale` are equal where both are said.
+    fn scale(&mut self, place: &Place) -> Option<u32> {
+        const RANGE: std::ops::RangeInclusive<i128> = 0..=10_000;
+        let deploy = place.get("deploy");
+        let replicas = deploy.and_then(|deploy| self.number(&deploy, "replicas", RANGE));
+        let scale = self.number(place, "scale", RANGE);
+        replicas.or(scale).filter(|scale| *scale != 1)
+    }
+
+    fn hooks(&mut self, place: &Place, key: &str) -> Vec<Hook> {
+        let mut hooks = Vec::new();
+        for place in place.list(key) {
+            let environment = place.optional_texts("environment").into_iter();
+            hooks.push(Hook {
+                command: place.words("command"),
+                user: self.user(&place),
+                privileged: place.flag("privileged"),
+                working_dir: self.working_dir(&place),
+                environment: environment
+                    .filter_map(|(name, value)| Some((name, value?)))
+                    .collect(),
+                image: self.image(&place, "image"),
+                per_replica: place.flag("per_replica"),
+            });
+        }
+        hooks
+    }
+
+    fn deploy(&mut self, place: &Place) -> Option<Deploy> {
+        let place = place.get("deploy")?;
+        let restart = place.get("restart_policy");
+        let restart_delay = restart.as_ref().and_then(|policy| self.duration(policy, "delay"));
+        let restart_window = restart
+            .as_ref()
+            .and_then(|policy| self.duration(policy, "window"));
+        let update_config = place.get("update_config").map(|update| UpdateConfig {
+            parallelism: self.number(&update, "parallelism", 0..=i128::from(u32::MAX)),
+            delay: self.duration(&update, "delay"),
+            start_first: update.word("order").as_deref() == Some("start-first"),
+            failure_action: self.named(
+                &update,
+                "failure_action",
+                "write `pause`, `continue` or `rollback`",
+            ),
+            monitor: self.duration(&update, "monitor"),
+        });
+        let deploy = Deploy {
+            mode: self
+                .named(&place, "mode", "write `replicated` or `global`")
+                .filter(|mode| *mode != DeployMode::Replicated),
+            labels: place.texts_by_name("labels"),
+            restart_delay,
+            restart_window,
+            update_config,
+            constraints: place
+                .get("placement")
+                .map(|placement| placement.words("constraints"))
+                .unwrap_or_default(),
+        };
+        Some(deploy).filter(|deploy| *deploy != Deploy::default())
+    }
+
+    /// One of the names of an enumeration.
+    pub(super) fn named<T: serde::de::DeserializeOwned>(
+        &mut self,
+        place: &Place,
+        key: &str,
+        hint: &str,
+    ) -> Option<T> {
+        let text = place.word(key)?;
+        let place = place.get(key)?;
+        match serde_json::from_value(text.as_str().into()) {
+            Ok(value) => Some(value),
+            Err(_) => {
+                self.refuse(&place, format!("`{}` means nothing here", cut(&text)), hint);
+                None
+            }
+        }
+    }
+
+    fn build(&mut self, place: &Place) -> Option<Build> {
+        let place = place.get("build")?;
+        let secrets = place.list("secrets").into_iter();
+        Some(Build {
+            context: place.word("context"),
+            dockerfile: place.word("dockerfile").map(Into::into),
+            dockerfile_inline: place.word("dockerfile_inline"),
+            args: place.optional_texts("args"),
+            target: place.word("target"),
+            labels: place.texts_by_name("labels"),
+            tags: place.words("tags"),
+            platforms: place.words("platforms"),
+            cache_from: place.words("cache_from"),
+            cache_to: place.words("cache_to"),
+            no_cache: place.flag("no_cache"),
+            pull: place.flag("pull"),
+            privileged: place.flag("privileged"),
+            network: place.word("network"),
+            additional_contexts: place.texts_by_name("additional_contexts"),
+            secrets: secrets.filter_map(|secret| secret.word("source")).collect(),
+            shm_size: self.bytes(&place, "shm_size"),
+            ulimits: self.ulimits(&place),
+        })
     }
 }
+
+const PULL_POLICIES: &str = "write `always`, `never`, `missing`, `daily`, `weekly` or `every_12h`";
 
 /// signal(7): a name with or without `SIG`, `RTMIN+n`, `RTMAX-n`, or a number.
 fn is_signal(text: &str) -> bool {

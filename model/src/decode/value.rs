@@ -1,183 +1,191 @@
-//! Single values: text, numbers, booleans, lists, mappings, and the forms that many keys share.
+//! Single values of a canonical tree: scalars, lists, mappings.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr};
 
-use super::Decoder;
+use super::Reader;
 use crate::{
-    tree::{Entry, Node, Value},
-    types::Duration,
+    support::cut,
+    tree::{At, Node, Value},
+    types::{Duration, ParseDurationError},
 };
 
-impl Decoder<'_> {
-    /// Reports a value of the wrong kind.
-    pub(super) fn wrong(&mut self, node: &Node, path: &str, want: &str) {
-        let hint = match (&node.value, node.value.scalar()) {
-            (Value::Null, _) => "give it a value, or remove the key".to_owned(),
-            (_, Some(scalar)) if want == "text" => format!("write it in quotes: \"{scalar}\""),
-            _ => format!("write {want} here"),
+/// A value and its path, as messages show it: `services.web.ports[0]`.
+#[derive(Debug, Clone)]
+pub(super) struct Place<'n> {
+    pub node: &'n Node,
+    pub path: String,
+}
+
+impl<'n> Place<'n> {
+    pub fn new(node: &'n Node, path: String) -> Self {
+        Place { node, path }
+    }
+
+    /// A value of a mapping that is there and not null.
+    pub fn get(&self, key: &str) -> Option<Place<'n>> {
+        let node = self.node.get(key).filter(|node| !node.is_null())?;
+        Some(Place::new(node, self.below(key)))
+    }
+
+    /// The values of a mapping, also those that are null.
+    pub fn entries(&self) -> impl Iterator<Item = (&'n str, At, Place<'n>)> {
+        self.node.entries().iter().map(|entry| {
+            let place = Place::new(&entry.value, self.below(&entry.key));
+            (entry.key.as_str(), entry.at, place)
+        })
+    }
+
+    pub fn items(&self) -> impl Iterator<Item = Place<'n>> {
+        let items = self.node.items().iter().enumerate();
+        items.map(|(index, item)| Place::new(item, format!("{}[{index}]", self.path)))
+    }
+
+    /// The items of a list below.
+    pub fn list(&self, key: &str) -> Vec<Place<'n>> {
+        self.get(key).map_or_else(Vec::new, |list| list.items().collect())
+    }
+
+    pub fn scalar(&self) -> Option<String> {
+        self.node.value.scalar()
+    }
+
+    /// Text that is there and not empty.
+    pub fn word(&self, key: &str) -> Option<String> {
+        self.get(key)?.scalar().filter(|text| !text.is_empty())
+    }
+
+    pub fn words(&self, key: &str) -> Vec<String> {
+        let items = self.list(key).into_iter();
+        items.filter_map(|item| item.scalar()).collect()
+    }
+
+    pub fn flag(&self, key: &str) -> bool {
+        self.get(key)
+            .is_some_and(|flag| flag.node.value == Value::Bool(true))
+    }
+
+    /// A mapping of texts; null is empty text.
+    pub fn texts_by_name(&self, key: &str) -> BTreeMap<String, String> {
+        let texts = self.optional_texts(key).into_iter();
+        texts
+            .map(|(name, text)| (name, text.unwrap_or_default()))
+            .collect()
+    }
+
+    /// A mapping of texts and nulls.
+    pub fn optional_texts(&self, key: &str) -> BTreeMap<String, Option<String>> {
+        let Some(map) = self.get(key) else {
+            return BTreeMap::new();
         };
-        let path = if path.contains(' ') {
-            path.to_owned()
+        let entries = map.entries();
+        entries
+            .map(|(name, _, value)| (name.to_owned(), value.scalar()))
+            .collect()
+    }
+
+    fn below(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            cut(key)
         } else {
-            format!("`{path}`")
-        };
-        self.report.error(
-            node.at,
-            format!("{path} must be {want}, and is {}", node.value.kind()),
-            hint,
-        );
+            format!("{}.{}", self.path, cut(key))
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn refuse(&mut self, place: &Place, what: impl Display, hint: &str) {
+        let message = format!("`{}`: {what}", place.path);
+        self.report.refuse(place.node.at, message, hint);
+        if !self.report.full() {
+            self.refused.insert(place.path.clone());
+        }
     }
 
-    pub(super) fn map<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [Entry]> {
-        match &node.value {
-            Value::Map(entries) => Some(entries),
-            _ => {
-                self.wrong(node, path, "a mapping");
+    /// A scalar of a type that says itself what is wrong. Empty text is nothing.
+    pub(super) fn parsed<T>(&mut self, place: &Place, key: &str, hint: &str) -> Option<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let place = place.get(key)?;
+        self.parse(&place, hint)
+    }
+
+    pub(super) fn parse<T>(&mut self, place: &Place, hint: &str) -> Option<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let text = place.scalar().filter(|text| !text.is_empty())?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                // The text is in the error, and may be long.
+                let error = if text.chars().count() > 80 {
+                    cut(&text).parse::<T>().err().unwrap_or(error)
+                } else {
+                    error
+                };
+                self.refuse(place, error, hint);
                 None
             }
         }
     }
 
-    pub(super) fn list<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n [Node]> {
-        match &node.value {
-            Value::List(items) => Some(items),
-            _ => {
-                self.wrong(node, path, "a list");
-                None
-            }
+    /// The items of a list, those left out that are refused.
+    pub(super) fn all_parsed<T>(&mut self, place: &Place, key: &str, hint: &str) -> Vec<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let items = place.list(key).into_iter();
+        items.filter_map(|item| self.parse(&item, hint)).collect()
+    }
+
+    /// A whole number within a range.
+    pub(super) fn number<T: TryFrom<i128>>(
+        &mut self,
+        place: &Place,
+        key: &str,
+        range: RangeInclusive<i128>,
+    ) -> Option<T> {
+        let place = place.get(key)?;
+        let text = place.scalar().filter(|text| !text.is_empty())?;
+        let number = text.parse().ok().filter(|number: &i128| range.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            let hint = if *most >= i128::from(i64::MAX) {
+                format!("write a whole number from {least}")
+            } else {
+                format!("write a whole number from {least} to {most}")
+            };
+            self.refuse(&place, format!("`{}` is out of range", cut(&text)), &hint);
         }
+        number
     }
 
-    pub(super) fn text<'n>(&mut self, node: &'n Node, path: &str) -> Option<&'n str> {
-        match &node.value {
-            Value::Text(text) => Some(text),
-            _ => {
-                self.wrong(node, path, "text");
-                None
-            }
-        }
+    /// Bytes; 0 is nothing.
+    pub(super) fn bytes(&mut self, place: &Place, key: &str) -> Option<u64> {
+        self.number(place, key, 0..=i128::from(i64::MAX))
+            .filter(|bytes| *bytes > 0)
     }
 
-    /// A list of texts; items of another kind are reported one by one.
-    pub(super) fn texts(&mut self, node: &Node, path: &str) -> Option<Vec<String>> {
-        let items = self.list(node, path)?;
-        Some(
-            items
-                .iter()
-                .filter_map(|item| Some(self.text(item, path)?.to_owned()))
-                .collect(),
-        )
+    /// Zero is "not said" in the Engine API.
+    pub(super) fn duration(&mut self, place: &Place, key: &str) -> Option<Duration> {
+        self.exact_duration(place, key).filter(|duration| duration.0 > 0)
     }
 
-    /// `true` and `false`, also as text (from a variable); `yes`, `on`, … with a warning, as Compose does.
-    pub(super) fn boolean(&mut self, node: &Node, path: &str) -> Option<bool> {
-        let text = match &node.value {
-            Value::Bool(value) => return Some(*value),
-            Value::Text(text) => text.to_ascii_lowercase(),
-            _ => {
-                self.wrong(node, path, "true or false");
-                return None;
-            }
-        };
-        let value = match text.as_str() {
-            "true" => return Some(true),
-            "false" => return Some(false),
-            "y" | "yes" | "on" | "1" => true,
-            "n" | "no" | "off" | "0" => false,
-            _ => {
-                self.wrong(node, path, "true or false");
-                return None;
-            }
-        };
-        self.report.warning(
-            node.at,
-            format!("`{path}`: `{text}` is text in YAML 1.2, read as {value}"),
-            format!("write {value}"),
-        );
-        Some(value)
-    }
-
-    /// A whole number from 0, also as text (from a variable).
-    pub(super) fn number<T: TryFrom<i128>>(&mut self, node: &Node, path: &str) -> Option<T> {
-        let value = match &node.value {
-            Value::Int(value) => Some(*value),
-            Value::Text(text) => text.parse::<u64>().ok().map(i128::from),
-            _ => None,
-        };
-        let value = value
-            .filter(|value| *value >= 0)
-            .and_then(|value| T::try_from(value).ok());
-        if value.is_none() {
-            let message = format!("`{path}` must be a whole number from 0");
-            self.report.error(node.at, message, "write a number like 3 here");
-        }
-        value
-    }
-
-    pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
-        if let Value::Int(number) = node.value {
-            let message = format!("`{path}`: {number} has no unit");
-            self.report
-                .error(node.at, message, format!("write `{number}s` for seconds"));
-            return None;
-        }
-        let text = self.text(node, path)?;
-        match Duration::from_str(text) {
+    pub(super) fn exact_duration(&mut self, place: &Place, key: &str) -> Option<Duration> {
+        let place = place.get(key)?;
+        let text = place.scalar().filter(|text| !text.is_empty())?;
+        match text.parse() {
             Ok(duration) => Some(duration),
             Err(error) => {
-                self.report
-                    .error(node.at, format!("`{path}`: {error}"), error.hint());
+                let what = match &error {
+                    ParseDurationError::Negative(text) => format!("`{}` is negative", cut(text)),
+                    _ => format!("`{}` is no time that can be waited for", cut(&text)),
+                };
+                self.refuse(&place, what, "write numbers with units, like `1m30s` or `500ms`");
                 None
             }
         }
-    }
-
-    /// A mapping `NAME: value`, or a list of `NAME=value`; a name without a value has `None`. Each name
-    /// gets an origin.
-    pub(super) fn pairs(&mut self, node: &Node, path: &str) -> BTreeMap<String, Option<String>> {
-        let mut pairs = BTreeMap::new();
-        match &node.value {
-            Value::Map(entries) => {
-                for entry in entries {
-                    let path = format!("{path}.{}", entry.key);
-                    let value = match (&entry.value.value, entry.value.value.scalar()) {
-                        (Value::Null, _) => None,
-                        (_, Some(scalar)) => Some(scalar),
-                        _ => {
-                            self.wrong(&entry.value, &path, "text, a number, true or false");
-                            continue;
-                        }
-                    };
-                    if entry.key.is_empty() || entry.key.contains('=') {
-                        let message = format!("`{path}`: `{}` is not a name", entry.key);
-                        self.report
-                            .error(entry.at, message, "a name is not empty and has no `=`");
-                        continue;
-                    }
-                    self.report.origin(path, entry.at);
-                    pairs.insert(entry.key.clone(), value);
-                }
-            }
-            Value::List(items) => {
-                for item in items {
-                    let Some(text) = self.text(item, path) else {
-                        continue;
-                    };
-                    let (name, value) = match text.split_once('=') {
-                        Some((name, value)) => (name, Some(value.to_owned())),
-                        None => (text, None),
-                    };
-                    if name.is_empty() {
-                        let message = format!("`{path}`: `{text}` has no name before the `=`");
-                        self.report.error(item.at, message, "write it as `NAME=value`");
-                        continue;
-                    }
-                    self.report.origin(format!("{path}.{name}"), item.at);
-                    pairs.insert(name.to_owned(), value);
-                }
-            }
-            _ => self.wrong(node, path, "a mapping or a list"),
-        }
-        pairs
     }
 }

@@ -171,6 +171,11 @@ fn section_with(object: &'static Object, key: &str) -> Option<&'static str> {
     Some(section.name)
 }
 
+/// What to do where an empty text may come from a variable that is not set.
+pub(super) fn with_default(hint: &str) -> String {
+    format!("{hint}; if it comes from a variable, give it a default: `${{NAME:-…}}`")
+}
+
 /// How to write an attribute that is missing.
 pub(super) fn missing(name: &str, object: &Object) -> String {
     match object.field(name).map(|field| field.shape) {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     report::Report,
-    tree::{At, Entry, Node, Value},
+    tree::{Entry, Node, Value},
 };
 
 /// Longer values are cut in messages.
@@ -37,16 +37,10 @@ fn walk(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, report: 
     match (shape, &node.value) {
         (Shape::Choice(values), Value::Text(text)) if !values.contains(&text.as_str()) => {
             let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-            report.error(
-                node.at,
-                format!("`{path}`: `{}` is not allowed here", cut(text, MAX_SHOWN)),
-                format!("write {}", one_of(&values)),
-            );
+            not_allowed(node, text, format!("write {}", one_of(&values)), path, report);
         }
         (Shape::Pattern(pattern), Value::Text(text)) if !(pattern.holds)(text) => {
-            let shown = cut(text, MAX_SHOWN);
-            let message = format!("`{path}`: `{shown}` is not allowed here");
-            report.error(node.at, message, pattern.hint);
+            not_allowed(node, text, pattern.hint.to_owned(), path, report);
         }
         (Shape::Integer { min, max }, Value::Int(_) | Value::Float(_)) => {
             range(node, *min, *max, path, report);
@@ -80,14 +74,22 @@ fn wrong_kind(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, re
     report.error(node.at, message, hint);
 }
 
+fn not_allowed(node: &Node, text: &str, hint: String, path: &Path, report: &mut Report) {
+    let (shown, hint) = match text {
+        "" => ("an empty text".to_owned(), advice::with_default(&hint)),
+        text => (format!("`{}`", cut(text, MAX_SHOWN)), hint),
+    };
+    report.error(node.at, format!("`{path}`: {shown} is not allowed here"), hint);
+}
+
 fn map_entry(entry: &Entry, keys: Keys, value: &Shape, path: &Path, report: &mut Report) {
     let path = path.entry(entry);
     match (keys.holds(&entry.key), keys.loose()) {
         (true, _) => walk(&entry.value, value, &path, None, report),
         (false, true) => finite(&entry.value, &path, report),
-        (false, false) if entry.key.is_empty() => report.error(
+        (false, false) if keys != Keys::Names => report.error(
             entry.at,
-            format!("`{path}`: a key must not be empty"),
+            format!("`{path}`: a key must be one line that is not empty"),
             "write a name before the `:`",
         ),
         (false, false) => report.error(
@@ -116,12 +118,8 @@ fn object(node: &Node, object: &'static Object, path: &Path, report: &mut Report
         }
     }
     for name in missing {
-        let at = match path.at() {
-            at if at == At::default() => node.at,
-            at => at,
-        };
         report.error(
-            at,
+            path.at(),
             format!("`{path}` has no `{name}`"),
             advice::missing(name, object),
         );

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Form, path::Path, scalar, scalar::Wrong};
 use crate::{
     report::Report,
+    syntax::{host, mapping, ssh},
     tree::{Entry, Node, Value},
 };
 
@@ -12,7 +13,7 @@ use crate::{
 pub(super) fn settle(node: &mut Node, form: Form, path: &Path, report: &mut Report) {
     match form {
         Form::Hosts => return hosts(node, path, report),
-        Form::Keys => return keys(node),
+        Form::Keys => return keys(node, path, report),
         Form::Variables | Form::Labels => from_list(node, form == Form::Variables),
         _ => {}
     }
@@ -53,10 +54,10 @@ fn from_list(node: &mut Node, null: bool) {
     let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
     for item in items {
         let text = item.value.scalar().unwrap_or_default();
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Value::Text(value.to_owned())),
-            None if null => (text.as_str(), Value::Null),
-            None => (text.as_str(), Value::Text(String::new())),
+        let (key, value) = match mapping::split(&text) {
+            (key, Some(value)) => (key, Value::Text(value.to_owned())),
+            (key, None) if null => (key, Value::Null),
+            (key, None) => (key, Value::Text(String::new())),
         };
         let entry = Entry {
             key: key.to_owned(),
@@ -90,9 +91,19 @@ fn values(node: &mut Node, path: &Path, report: &mut Report) {
 }
 
 /// Identifiers with or without a path, as a list.
-fn keys(node: &mut Node) {
-    let Value::Map(entries) = &node.value else {
-        return;
+fn keys(node: &mut Node, path: &Path, report: &mut Report) {
+    let entries = match &node.value {
+        Value::Map(entries) => entries,
+        Value::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if let Err(error) = ssh::parse(item.as_text().unwrap_or_default()) {
+                    let path = Path::Item(path, index, item.at);
+                    scalar::tell(item, &path, &bad("a key with a path", error.hint()), report);
+                }
+            }
+            return;
+        }
+        _ => return,
     };
     let items = entries.iter().map(|entry| {
         let path = entry.value.value.scalar().unwrap_or_default();
@@ -111,8 +122,12 @@ fn hosts(node: &mut Node, path: &Path, report: &mut Report) {
     match &node.value {
         Value::Map(entries) => {
             for entry in entries {
-                let path = path.entry(entry);
-                let key = Node::text(entry.key.clone(), entry.at);
+                if let Err(error) = host::name(&entry.key) {
+                    let key = Node::text(entry.key.clone(), entry.at);
+                    let wrong = bad("a host name", error.hint());
+                    scalar::tell(&key, &path.entry(entry), &wrong, report);
+                    continue;
+                }
                 let single = std::slice::from_ref(&entry.value);
                 let addresses = match &entry.value.value {
                     Value::List(items) => items,
@@ -120,21 +135,23 @@ fn hosts(node: &mut Node, path: &Path, report: &mut Report) {
                 };
                 for address in addresses {
                     let text = address.value.scalar().unwrap_or_default();
-                    found.extend(host(&key, &entry.key, &text, &path, report));
+                    let line = format!("{}={}", entry.key, host::address(&text));
+                    found.push(Node::text(line, entry.at));
                 }
             }
         }
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
-                let path = Path::Item(path, index, item.at);
-                let text = item.value.scalar().unwrap_or_default();
-                let Some((name, addresses)) = text.split_once('=').or_else(|| text.split_once(':')) else {
-                    let is_not = "a host with an address";
-                    scalar::tell(item, &path, &bad(is_not), report);
-                    continue;
-                };
-                for address in addresses.split(',') {
-                    found.extend(host(item, name, address, &path, report));
+                match host::parse(&item.value.scalar().unwrap_or_default()) {
+                    Ok((name, addresses)) => {
+                        let lines = addresses.iter().map(|address| format!("{name}={address}"));
+                        found.extend(lines.map(|line| Node::text(line, item.at)));
+                    }
+                    Err(error) => {
+                        let path = Path::Item(path, index, item.at);
+                        let wrong = bad("a host with an address", error.hint());
+                        scalar::tell(item, &path, &wrong, report);
+                    }
                 }
             }
         }
@@ -144,19 +161,9 @@ fn hosts(node: &mut Node, path: &Path, report: &mut Report) {
     node.value = Value::List(found);
 }
 
-fn host(from: &Node, name: &str, address: &str, path: &Path, report: &mut Report) -> Option<Node> {
-    if name.is_empty() || name.contains([':', '=']) {
-        scalar::tell(from, path, &bad("a host name with an address"), report);
-        return None;
-    }
-    let inner = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let address = inner.filter(|inner| !inner.is_empty()).unwrap_or(address);
-    Some(Node::text(format!("{name}={address}"), from.at))
-}
-
-fn bad(is_not: &'static str) -> Wrong {
+fn bad(is_not: &'static str, hint: &str) -> Wrong {
     Wrong {
         is_not,
-        hint: "write `HOST=ADDRESS`, for example `db.example=10.0.0.5`".to_owned(),
+        hint: hint.to_owned(),
     }
 }

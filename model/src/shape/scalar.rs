@@ -1,14 +1,14 @@
 //! Scalars as the reference loader reads them into its fields and prints them.
 
 use super::{
-    Zero,
+    Zero, advice,
     path::{Path, cut},
 };
 use crate::{
     report::Report,
-    syntax::size,
+    syntax::{cpus, size},
     tree::{Node, Value},
-    types::{Duration, ParseDurationError},
+    types::Duration,
 };
 
 /// Longer values are cut in messages.
@@ -32,7 +32,7 @@ pub(super) fn tell(node: &Node, path: &Path, wrong: &Wrong, report: &mut Report)
     let (message, hint) = match node.value.scalar() {
         Some(text) if text.is_empty() => (
             format!("`{path}`: an empty text is not {is_not}"),
-            format!("{hint}; if it comes from a variable, give it a default: `${{NAME:-…}}`"),
+            advice::with_default(hint),
         ),
         Some(text) => (
             format!("`{path}`: `{}` is not {is_not}", cut(&text, MAX_SHOWN)),
@@ -108,10 +108,10 @@ pub(super) fn float(node: &Node) -> Result<Value, Wrong> {
     let parsed = match &node.value {
         Value::Int(int) => Some(*int as f32),
         Value::Float(float) => Some(*float as f32),
-        Value::Text(text) => text.parse().ok(),
+        Value::Text(text) => cpus::parse(text).ok(),
         _ => None,
     };
-    match parsed.filter(|float: &f32| float.is_finite()) {
+    match parsed.filter(|float| float.is_finite()) {
         Some(float) => Ok(number(&float.to_string())),
         None => wrong("a number", "write a number like `0.5`"),
     }
@@ -128,19 +128,10 @@ pub(super) fn number(text: &str) -> Value {
 
 /// Bytes. A decimal number means nothing to the reference, which is told.
 pub(super) fn bytes(node: &Node, path: &Path, report: &mut Report) -> Result<i64, Wrong> {
-    const HINT: &str = "write a number and a unit, for example `512m` or `2g`";
+    const HINT: &str = "write bytes, or a number with a unit, like `64m`";
     match &node.value {
-        Value::Int(int) => match i64::try_from(*int) {
-            Ok(bytes) => Ok(bytes),
-            Err(_) => wrong("a size", HINT),
-        },
-        Value::Text(text) => {
-            let sized = || size::parse(text).ok().and_then(|size| i64::try_from(size).ok());
-            match text.parse().ok().or_else(sized) {
-                Some(bytes) => Ok(bytes),
-                None => wrong("a size", HINT),
-            }
-        }
+        Value::Int(int) => i64::try_from(*int).or_else(|_| wrong("a size", HINT)),
+        Value::Text(text) => size::parse(text).or_else(|error| wrong("a size", error.hint())),
         Value::Float(_) => {
             report.warning(
                 node.at,
@@ -155,25 +146,12 @@ pub(super) fn bytes(node: &Node, path: &Path, report: &mut Report) -> Result<i64
 
 /// A duration as it is printed.
 pub(super) fn duration(node: &Node) -> Result<String, Wrong> {
-    const HINT: &str = "write a number and a unit, for example `30s` or `1m30s`";
     let Some(text) = node.value.scalar() else {
-        return wrong("a duration", HINT);
+        return wrong("a duration", "write numbers with units, like `1m30s` or `500ms`");
     };
-    let (sign, size) = match text.strip_prefix('-') {
-        Some(size) if !size.starts_with('+') => ("-", size),
-        _ => ("", text.as_str()),
-    };
-    match size.parse::<Duration>() {
-        Ok(Duration(0)) => Ok("0s".to_owned()),
-        Ok(duration) => Ok(format!("{sign}{duration}")),
-        Err(ParseDurationError::NoUnit(_)) => {
-            let number = cut(&text, MAX_SHOWN);
-            wrong(
-                "a duration",
-                format!("add a unit: `{number}s` for seconds, `{number}ms`, `{number}m`"),
-            )
-        }
-        Err(_) => wrong("a duration", HINT),
+    match Duration::nanoseconds(&text) {
+        Ok(nanoseconds) => Ok(Duration::print(nanoseconds)),
+        Err(error) => wrong("a duration", error.hint()),
     }
 }
 

@@ -59,7 +59,8 @@ fn of(shape: &Shape) -> Value {
 fn map(keys: Keys, value: &Value) -> Value {
     let pattern = match keys {
         Keys::Any => return json!({ "type": "object", "additionalProperties": value }),
-        Keys::NotEmpty => ".+",
+        Keys::NotEmpty => "[^\n]",
+        Keys::Line | Keys::LooseLine => "^[^\n]+$",
         Keys::Names | Keys::LooseNames => "^[a-zA-Z0-9._-]+$",
         Keys::LooseSmall => "^[a-z]+$",
     };

@@ -13,6 +13,8 @@ pub enum Mount {
         target: PathBuf,
         read_only: bool,
         nocopy: bool,
+        /// Below the volume's root.
+        subpath: Option<String>,
     },
     /// `source` is absolute; `create_host_path`: a missing source becomes a directory.
     Bind {
@@ -20,6 +22,8 @@ pub enum Mount {
         target: PathBuf,
         read_only: bool,
         create_host_path: bool,
+        /// `None`: `rprivate`.
+        propagation: Option<Propagation>,
     },
     /// `size` in bytes; `mode` as permission bits.
     Tmpfs {
@@ -27,6 +31,18 @@ pub enum Mount {
         size: Option<u64>,
         mode: Option<u32>,
     },
+}
+
+/// mount_namespaces(7); the recursive ones reach the mounts below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    Private,
+    RPrivate,
+    Shared,
+    RShared,
+    Slave,
+    RSlave,
 }
 
 impl Mount {
@@ -57,11 +73,16 @@ struct Long {
 #[derive(Serialize, Deserialize)]
 struct Bind {
     create_host_path: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    propagation: Option<Propagation>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Volume {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     nocopy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subpath: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,10 +111,14 @@ impl Serialize for Mount {
                 target,
                 read_only,
                 nocopy,
+                subpath,
             } => Long {
                 source: source.clone(),
                 read_only: *read_only,
-                volume: nocopy.then_some(Volume { nocopy: true }),
+                volume: (*nocopy || subpath.is_some()).then(|| Volume {
+                    nocopy: *nocopy,
+                    subpath: subpath.clone(),
+                }),
                 ..long("volume", target)
             },
             Mount::Bind {
@@ -101,11 +126,13 @@ impl Serialize for Mount {
                 target,
                 read_only,
                 create_host_path,
+                propagation,
             } => Long {
                 source: Some(source.to_string_lossy().into_owned()),
                 read_only: *read_only,
                 bind: Some(Bind {
                     create_host_path: *create_host_path,
+                    propagation: *propagation,
                 }),
                 ..long("bind", target)
             },
@@ -132,22 +159,26 @@ impl<'de> Deserialize<'de> for Mount {
         } = long;
         match long.r#type.as_str() {
             "volume" => {
-                let nocopy = long.volume.is_some_and(|volume| volume.nocopy);
+                let Volume { nocopy, subpath } = long.volume.unwrap_or_default();
                 Ok(Mount::Volume {
                     source,
                     target,
                     read_only,
                     nocopy,
+                    subpath,
                 })
             }
             "bind" => {
                 let source = source.ok_or_else(|| de::Error::missing_field("source"))?.into();
-                let create_host_path = long.bind.is_none_or(|bind| bind.create_host_path);
+                let (create_host_path, propagation) = long
+                    .bind
+                    .map_or((true, None), |bind| (bind.create_host_path, bind.propagation));
                 Ok(Mount::Bind {
                     source,
                     target,
                     read_only,
                     create_host_path,
+                    propagation,
                 })
             }
             "tmpfs" => {
@@ -180,6 +211,7 @@ mod tests {
                     target: "/data".into(),
                     read_only: true,
                     nocopy: true,
+                    subpath: None,
                 },
                 json!({"type": "volume", "source": "data", "target": "/data", "read_only": true, "volume": {"nocopy": true}}),
             ),
@@ -189,8 +221,9 @@ mod tests {
                     target: "/data".into(),
                     read_only: false,
                     nocopy: false,
+                    subpath: Some("a/b".into()),
                 },
-                json!({"type": "volume", "target": "/data"}),
+                json!({"type": "volume", "target": "/data", "volume": {"subpath": "a/b"}}),
             ),
             (
                 Mount::Bind {
@@ -198,8 +231,9 @@ mod tests {
                     target: "/b".into(),
                     read_only: false,
                     create_host_path: false,
+                    propagation: Some(Propagation::RSlave),
                 },
-                json!({"type": "bind", "source": "/a", "target": "/b", "bind": {"create_host_path": false}}),
+                json!({"type": "bind", "source": "/a", "target": "/b", "bind": {"create_host_path": false, "propagation": "rslave"}}),
             ),
             (
                 Mount::Tmpfs {

@@ -225,10 +225,14 @@ impl<'i, 't> Expansion<'i, 't, '_> {
                 self.charge(1 + count as usize, item.at(self.file))?;
                 let pairs: Vec<_> = self.pairs(source).collect();
                 for (key, value, text) in pairs {
-                    match text {
-                        Some(text) if seen.insert(text) => result.push((key, value)),
-                        Some(_) => {}
-                        None => sources.extend(self.sources(value as usize)?),
+                    let Some(text) = text else {
+                        sources.extend(self.sources(value as usize)?);
+                        continue;
+                    };
+                    // Looking at a key costs its length, even when it is not taken.
+                    self.charge_text(text.len(), item.at(self.file))?;
+                    if seen.insert(text) {
+                        result.push((key, value));
                     }
                 }
             }

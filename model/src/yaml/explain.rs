@@ -71,6 +71,13 @@ pub(super) fn explain(
         }
         _ => {}
     }
+    if matches!(error.kind(), Kind::SimpleKeyExpected | Kind::InvalidSimpleKey) {
+        return with_hint(
+            at,
+            "a key without its `:`",
+            "write `key: value`, with a space behind the `:`, or indent the line below its key",
+        );
+    }
     let words = error.info();
     let words = words.lines().next().unwrap_or_default();
     // The end of the file is behind its last line.

@@ -327,6 +327,8 @@ fn what_is_wrong_is_refused_where_it_stands() {
         ("a: ['b, c]\n", (1, 5), "a quoted text is not closed"),
         ("a: b\n c: d\n", (2, 3), "a `:` where no key can stand"),
         ("a:\n  b: 1\n c: 2\n", (3, 2), "not valid YAML"),
+        ("a: 1\nb:c\n  d: 2\n", (2, 1), "a key without its `:`"),
+        ("a: 1\nb\nc: 2\n", (2, 1), "a key without its `:`"),
         ("a: @b\n", (1, 4), "no value can begin with `@`"),
         ("a: %b\n", (1, 4), "no value can begin with `%`"),
         ("a: 1\nb: \0\n", (2, 4), "binary data"),

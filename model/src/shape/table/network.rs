@@ -36,7 +36,7 @@ const EXTERNAL_NAME: Object = object(&[
 const IPAM: Object = object(&[
     text("driver", "How addresses are managed; `default` if nothing is said"),
     field("config", list(&Shape::Object(&POOL)), Form::Parts, "The subnets"),
-    field("options", names(Keys::NotEmpty, &Shape::Text), Form::Labels, "Options of the driver"),
+    field("options", names(Keys::Line, &Shape::Text), Form::Labels, "Options of the driver"),
 ]);
 
 #[rustfmt::skip]
@@ -44,7 +44,7 @@ const POOL: Object = object(&[
     text("subnet", "The subnet, like `10.1.0.0/16`"),
     text("ip_range", "Part of the subnet that addresses are taken from"),
     text("gateway", "Address of the gateway"),
-    field("aux_addresses", names(Keys::NotEmpty, &Shape::Text), Form::Labels, "Addresses that others use, by host name"),
+    field("aux_addresses", names(Keys::Line, &Shape::Text), Form::Labels, "Addresses that others use, by host name"),
 ]);
 
 #[rustfmt::skip]

@@ -18,7 +18,7 @@ pub const MAP_OR_TEXTS: Shape = Shape::OneOf(&[
     ),
     UNIQUE_TEXTS,
 ]);
-pub const OPTIONS: Shape = names(Keys::Any, &NUMBER_OR_TEXT);
+pub const OPTIONS: Shape = names(Keys::LooseLine, &NUMBER_OR_TEXT);
 pub const HOSTS: Shape = Shape::OneOf(&[
     names(Keys::NotEmpty, &Shape::OneOf(&[Shape::Text, TEXTS])),
     UNIQUE_TEXTS,

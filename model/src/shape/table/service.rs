@@ -234,7 +234,7 @@ const EXTENDS: Object = closed(&[
 #[rustfmt::skip]
 const PROVIDER: Object = object(&[
     text("type", "The program, or the name of a plugin"),
-    field("options", names(Keys::Any, &PROVIDER_OPTION), Form::Lists, "Options of the program"),
+    field("options", names(Keys::LooseLine, &PROVIDER_OPTION), Form::Lists, "Options of the program"),
 ])
 .requires(&["type"]);
 
@@ -256,7 +256,7 @@ const HEALTHCHECK: Object = object(&[
 #[rustfmt::skip]
 const LOGGING: Object = object(&[
     text("driver", "What takes the output"),
-    field("options", names(Keys::Any, &Shape::OneOf(&[Shape::Text, Shape::Number, Shape::Null])), Form::Labels, "Options of the driver"),
+    field("options", names(Keys::LooseLine, &Shape::OneOf(&[Shape::Text, Shape::Number, Shape::Null])), Form::Labels, "Options of the driver"),
 ]);
 
 #[rustfmt::skip]

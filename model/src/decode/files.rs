@@ -1,0 +1,75 @@
+//! Configs, secrets and logs.
+
+use std::path::Path;
+
+use super::{Reader, value::Place};
+use crate::{
+    support::cut,
+    types::{FileMount, FileSource, Logging},
+};
+
+impl Reader<'_> {
+    pub(super) fn file_source(&mut self, key: &str, place: &Place, project: &str) -> FileSource {
+        FileSource {
+            name: self.object_name(key, place, project),
+            file: place.word("file").map(Into::into),
+            environment: place.word("environment"),
+            content: place.get("content").and_then(|content| content.scalar()),
+            external: place.flag("external"),
+            labels: place.texts_by_name("labels"),
+        }
+    }
+
+    /// A relative target is below `directory`, and so is the default.
+    pub(super) fn file_mounts(&mut self, place: &Place, key: &str, directory: &str) -> Vec<FileMount> {
+        let mut mounts = Vec::new();
+        for item in place.list(key) {
+            let source = item.word("source").unwrap_or_default();
+            let target = item.word("target").unwrap_or_else(|| source.clone());
+            let target = Path::new(directory).join(target);
+            let uid = self.number(&item, "uid", 0..=i128::from(u32::MAX) - 1);
+            let gid = self.number(&item, "gid", 0..=i128::from(u32::MAX) - 1);
+            let mode = self.octal(&item);
+            if let Some(target) = self.target(&item, &target.to_string_lossy()) {
+                mounts.push(FileMount {
+                    source,
+                    target,
+                    uid,
+                    gid,
+                    mode,
+                });
+            }
+        }
+        mounts
+    }
+
+    /// The canonical form has modes as octal text.
+    fn octal(&mut self, place: &Place) -> Option<u32> {
+        let text = place.word("mode")?;
+        let digits = text.strip_prefix("0o").unwrap_or(&text);
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o7777);
+        if mode.is_none() {
+            let place = place.get("mode")?;
+            let what = format!("`{}` is not a mode", cut(&text));
+            self.refuse(&place, what, "write permissions in octal, like `0440`");
+        }
+        mode
+    }
+
+    pub(super) fn logging(&mut self, place: &Place) -> Option<Logging> {
+        let place = place.get("logging")?;
+        let logging = Logging {
+            driver: place.word("driver"),
+            options: place.texts_by_name("options"),
+        };
+        let known = ["json-file", "local", "journald", "none"];
+        if let Some(driver) = &logging.driver
+            && !known.contains(&driver.as_str())
+            && let Some(place) = place.get("driver")
+        {
+            let what = format!("there is no log driver `{}` here", cut(driver));
+            self.refuse(&place, what, "remove it: logs are kept, and rotated by size");
+        }
+        Some(logging).filter(|logging| *logging != Logging::default())
+    }
+}

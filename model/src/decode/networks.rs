@@ -1,0 +1,143 @@
+//! Networks, and how services take part in them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Reader, value::Place};
+use crate::{
+    name::is_hostname,
+    support::cut,
+    types::{Attachment, Cidr, Network, Subnet},
+};
+
+pub(super) const MAC: &str = "write six bytes like `02:42:ac:11:00:05`, the first one even";
+const CIDR: &str = "write it like `10.5.0.0/16`";
+
+impl Reader<'_> {
+    pub(super) fn network(&mut self, key: &str, place: &Place, project: &str) -> Network {
+        let ipv4 = place.get("enable_ipv4").and_then(|flag| flag.scalar());
+        let driver = place.word("driver");
+        Network {
+            name: self.object_name(key, place, project),
+            internal: place.flag("internal"),
+            external: place.flag("external"),
+            driver: driver.filter(|driver| !matches!(driver.as_str(), "bridge" | "default")),
+            driver_opts: place.texts_by_name("driver_opts"),
+            subnets: self.subnets(place),
+            enable_ipv4: (ipv4.as_deref() == Some("false")).then_some(false),
+            enable_ipv6: place.flag("enable_ipv6"),
+            labels: place.texts_by_name("labels"),
+        }
+    }
+
+    fn subnets(&mut self, place: &Place) -> Vec<Subnet> {
+        let Some(ipam) = place.get("ipam") else {
+            return Vec::new();
+        };
+        let mut subnets = Vec::new();
+        for place in ipam.list("config") {
+            let subnet: Option<Cidr> = self.parsed(&place, "subnet", CIDR);
+            let ip_range: Option<Cidr> = self.parsed(&place, "ip_range", CIDR);
+            let gateway = place.get("gateway").and_then(|gateway| self.ip(&gateway));
+            let mut aux_addresses = BTreeMap::new();
+            for (name, _, address) in place.get("aux_addresses").iter().flat_map(Place::entries) {
+                if let Some(address) = self.ip(&address) {
+                    self.inside(&place, subnet, address);
+                    aux_addresses.insert(name.to_owned(), address);
+                }
+            }
+            if let Some(gateway) = gateway {
+                self.inside(&place, subnet, gateway);
+            }
+            if let (Some(subnet), Some(range)) = (subnet, ip_range)
+                && !(subnet.contains(range.address()) && range.prefix() >= subnet.prefix())
+            {
+                let what = format!("`{range}` is not inside the subnet `{subnet}`");
+                let place = place.get("ip_range").unwrap_or_else(|| place.clone());
+                self.refuse(&place, what, "choose a part of the subnet");
+            }
+            subnets.extend(subnet.map(|subnet| Subnet {
+                subnet,
+                ip_range,
+                gateway,
+                aux_addresses,
+            }));
+        }
+        subnets
+    }
+
+    fn inside(&mut self, place: &Place, subnet: Option<Cidr>, address: IpAddr) {
+        if let Some(subnet) = subnet
+            && !subnet.contains(address)
+        {
+            let what = format!("`{address}` is not inside the subnet `{subnet}`");
+            self.refuse(place, what, "choose an address of the subnet");
+        }
+    }
+
+    pub(super) fn attachments(&mut self, place: &Place) -> BTreeMap<String, Attachment> {
+        let mut attachments = BTreeMap::new();
+        let Some(place) = place.get("networks") else {
+            return attachments;
+        };
+        for (key, _, place) in place.entries() {
+            attachments.insert(key.to_owned(), self.attachment(&place));
+        }
+        attachments
+    }
+
+    fn attachment(&mut self, place: &Place) -> Attachment {
+        const PRIORITY: std::ops::RangeInclusive<i128> = i64::MIN as i128..=i64::MAX as i128;
+        let mut aliases: Vec<String> = Vec::new();
+        for item in place.list("aliases") {
+            let alias = item.scalar().unwrap_or_default();
+            // Underscores are common in aliases, and resolve.
+            if is_hostname(&alias.replace('_', "-")) {
+                aliases.push(alias);
+            } else {
+                let what = format!("`{}` is not a host name", cut(&alias));
+                self.refuse(&item, what, "use letters, digits, `-` and `_` between dots");
+            }
+        }
+        Attachment {
+            aliases,
+            ipv4_address: self.address_of(place, "ipv4_address", IpAddr::is_ipv4),
+            ipv6_address: self.address_of(place, "ipv6_address", IpAddr::is_ipv6),
+            mac_address: self.parsed(place, "mac_address", MAC),
+            priority: self
+                .number(place, "priority", PRIORITY)
+                .filter(|priority| *priority != 0),
+            gw_priority: self
+                .number(place, "gw_priority", PRIORITY)
+                .filter(|priority| *priority != 0),
+            interface_name: self.interface(place),
+            driver_opts: place.texts_by_name("driver_opts"),
+        }
+    }
+
+    fn address_of(&mut self, place: &Place, key: &str, family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
+        let place = place.get(key)?;
+        let address = self.ip(&place)?;
+        if !family(&address) {
+            self.refuse(
+                &place,
+                format!("`{address}` is of the other family"),
+                "use the key of its family",
+            );
+            return None;
+        }
+        Some(address)
+    }
+
+    /// `IFNAMSIZ` of Linux is 16, with the NUL.
+    fn interface(&mut self, place: &Place) -> Option<String> {
+        let text = place.word("interface_name")?;
+        let known = |c: u8| c.is_ascii_graphic() && !b"/:".contains(&c);
+        if text.len() > 15 || !text.bytes().all(known) || matches!(text.as_str(), "." | ".." | "lo") {
+            let place = place.get("interface_name")?;
+            let what = format!("`{}` is not a name for an interface", cut(&text));
+            self.refuse(&place, what, "use letters and digits, at most 15");
+            return None;
+        }
+        Some(text)
+    }
+}
