@@ -37,9 +37,7 @@ fn convert(node: &Node, place: &Place) -> Json {
             )
         }
         Value::Map(entries) => {
-            let told = entries
-                .iter()
-                .filter(|entry| !place.hides(&entry.key, node));
+            let told = entries.iter().filter(|entry| !place.hides(&entry.key, node));
             let entries = told.map(|Entry { key, value, .. }| {
                 let place = place.key(key);
                 (name(key, &place), convert(value, &place))

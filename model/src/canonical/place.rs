@@ -44,9 +44,7 @@ impl Place<'_> {
 
     /// Whether a key of `node`, which is here, is not for printing: what a config took from the environment.
     pub fn hides(&self, key: &str, node: &Node) -> bool {
-        key == "content"
-            && node.get("environment").is_some()
-            && matches!(self.steps()[..], ["configs", _])
+        key == "content" && node.get("environment").is_some() && matches!(self.steps()[..], ["configs", _])
     }
 
     /// Whether null here means that nothing is set, so that YAML has no need to say it.

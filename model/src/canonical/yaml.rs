@@ -82,7 +82,10 @@ fn is_told(entry: &Entry, node: &Node, place: &Place) -> bool {
 fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize) {
     match &node.value {
         Value::Map(entries) if is_block(node, place) => {
-            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, node, place)).collect();
+            let mut entries: Vec<&Entry> = entries
+                .iter()
+                .filter(|entry| is_told(entry, node, place))
+                .collect();
             entries.sort_by(|a, b| a.key.cmp(&b.key));
             write_entries(text, &entries, place, indent, true);
         }
