@@ -42,6 +42,15 @@ impl Place<'_> {
         steps
     }
 
+    /// Whether this is what a secret, or a config from a variable, has come to: it has its source beside it.
+    pub fn is_read_content(&self, siblings: &[Entry]) -> bool {
+        match self.steps()[..] {
+            ["secrets", _, "content"] => true,
+            ["configs", _, "content"] => siblings.iter().any(|entry| entry.key == "environment"),
+            _ => false,
+        }
+    }
+
     /// Whether null here means that nothing is set, so that YAML has no need to say it.
     pub fn is_command(&self) -> bool {
         matches!(

@@ -68,20 +68,25 @@ fn name<'a>(key: &'a str, place: &Place) -> &'a str {
 
 /// Whether a value begins on a line of its own: lists and mappings that are not empty.
 fn is_block(node: &Node, place: &Place) -> bool {
-    !node.items().is_empty() || node.entries().iter().any(|entry| is_told(entry, place))
+    let entries = node.entries();
+    !node.items().is_empty() || entries.iter().any(|entry| is_told(entry, entries, place))
 }
 
-/// A command that is not set is not told.
-fn is_told(entry: &Entry, place: &Place) -> bool {
-    let command = matches!(entry.key.as_str(), "command" | "entrypoint");
-    !(command && entry.value.is_null() && place.key(&entry.key).is_command())
+/// Not told is a command that is not set, and what was read for a secret or a config.
+fn is_told(entry: &Entry, siblings: &[Entry], place: &Place) -> bool {
+    match entry.key.as_str() {
+        "command" | "entrypoint" => !(entry.value.is_null() && place.key(&entry.key).is_command()),
+        "content" => !place.key("content").is_read_content(siblings),
+        _ => true,
+    }
 }
 
 /// Writes a value whose first line is indented already, and its last newline.
 fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize) {
     match &node.value {
         Value::Map(entries) if is_block(node, place) => {
-            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, place)).collect();
+            let told = entries.iter().filter(|entry| is_told(entry, entries, place));
+            let mut entries: Vec<&Entry> = told.collect();
             entries.sort_by(|a, b| a.key.cmp(&b.key));
             write_entries(text, &entries, place, indent, true);
         }
@@ -312,6 +317,15 @@ x-a: 1
             let model = parse(&format!("services: {{web: {service}}}"));
             assert_eq!(yaml(&Canonical(model)), format!("services:\n  web:{want}"));
         }
+    }
+
+    #[test]
+    fn what_was_read_for_secrets_and_configs_is_not_told() {
+        let model = parse("{secrets: {s: {environment: A, content: b}}, configs: {c: {content: d}}}");
+        assert_eq!(
+            yaml(&Canonical(model)),
+            "secrets:\n  s:\n    environment: A\nconfigs:\n  c:\n    content: d\n"
+        );
     }
 
     #[test]
