@@ -7,6 +7,9 @@ use crate::{
     tree::{At, Entry, Node, Value},
 };
 
+static LIMIT: [(&str, Value); 2] = [("soft", Value::Int(0)), ("hard", Value::Int(0))];
+static DEVICE: [(&str, Value); 1] = [("capabilities", Value::List(Vec::new()))];
+
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
     Root,
@@ -65,6 +68,23 @@ impl Place<'_> {
                 ]
                 | ["services", _, "develop", "watch", "[]", "exec", "command"]
         )
+    }
+
+    /// Keys of a mapping here that a file must write, also where their values say nothing.
+    pub fn required_keys(&self) -> &'static [(&'static str, Value)] {
+        match self.steps()[..] {
+            ["services", _, "ulimits", _] | ["services", _, "build", "ulimits", _] => &LIMIT,
+            [
+                "services",
+                _,
+                "deploy",
+                "resources",
+                "reservations",
+                "devices",
+                "[]",
+            ] => &DEVICE,
+            _ => &[],
+        }
     }
 
     /// The key of a limit for a block device, which JSON writes with a capital, and YAML without.
