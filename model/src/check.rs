@@ -2,7 +2,7 @@
 //! mount points, and waiting for what never comes.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use std::{
 use crate::{
     report::Report,
     tree::At,
-    types::{Condition, Namespace, PortRange, Project, Protocol, Service},
+    types::{Cidr, Condition, Namespace, PortRange, Project, Protocol, Service},
 };
 
 pub(crate) fn check(project: &Project, report: &mut Report) {
@@ -56,7 +56,7 @@ fn mounts(service: &Service, path: &str, report: &mut Report) {
 }
 
 fn shown(path: &Path) -> String {
-    crate::support::cut(&path.to_string_lossy())
+    crate::syntax::cut(&path.to_string_lossy())
 }
 
 fn health(project: &Project, service: &Service, path: &str, report: &mut Report) {
@@ -170,8 +170,10 @@ fn ports(project: &Project, report: &mut Report) {
 /// Fixed addresses lie in the subnet of their network, and belong to one service.
 fn addresses(project: &Project, report: &mut Report) {
     let mut owners: BTreeMap<(&str, IpAddr), &str> = BTreeMap::new();
+    let mut pools: BTreeSet<(&str, Cidr)> = BTreeSet::new();
     for (key, network) in &project.networks {
         for subnet in &network.subnets {
+            pools.insert((key, subnet.subnet));
             if let Some(gateway) = subnet.gateway {
                 owners.insert((key, gateway), "the gateway");
             }
@@ -193,7 +195,11 @@ fn addresses(project: &Project, report: &mut Report) {
                 let Some(address) = address else { continue };
                 let path = format!("services.{name}.networks.{key}.{field}");
                 let at = report.at(&path);
-                let inside = network.subnets.iter().any(|pool| pool.subnet.contains(address));
+                let longest = if address.is_ipv4() { 32 } else { 128 };
+                let inside = (0..=longest).any(|prefix| {
+                    let around = Cidr::around(address, prefix);
+                    pools.contains(&(key.as_str(), around))
+                });
                 if !inside && !network.external {
                     report.refuse(
                         at,

@@ -22,7 +22,8 @@ use crate::{
     check,
     name::{is_object_name, is_resource_key},
     report::Report,
-    support::{self, cut},
+    support,
+    syntax::cut,
     tree::{Node, Value},
     types::{Project, Volume},
 };

@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     report::Report,
+    syntax::cut,
     tree::{At, Node, Value},
 };
 
@@ -218,15 +219,6 @@ fn shown(path: &[Part]) -> String {
         }
     }
     text
-}
-
-/// Text for a message, cut where it would fill the screen.
-pub(crate) fn cut(text: &str) -> String {
-    const MOST: usize = 80;
-    if text.chars().count() <= MOST {
-        return text.to_owned();
-    }
-    text.chars().take(MOST - 1).chain(['…']).collect()
 }
 
 /// The name that was probably meant, if some name is close.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Reader, value::Place};
 use crate::{
-    support::cut,
+    syntax::cut,
     types::{FileMount, FileSource, Logging},
 };
 

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Reader, value::Place};
 use crate::{
-    support::cut,
-    syntax::{self, size},
+    syntax::{self, cut, size},
     types::{Mount, VolumesFrom},
 };
 

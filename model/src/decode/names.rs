@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
-    support::cut,
+    syntax::cut,
     types::{ExtraHost, Link, Names},
 };
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
-    support::cut,
+    syntax::cut,
     types::{Attachment, Cidr, Network, Subnet},
 };
 

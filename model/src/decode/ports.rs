@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Reader, value::Place};
 use crate::{
-    support::cut,
-    syntax::port::{self, ParsePortError},
+    syntax::{
+        cut,
+        port::{self, ParsePortError},
+    },
     types::{Protocol, PublishedPort},
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{Reader, value::Place};
 use crate::{
-    support::cut,
+    syntax::cut,
     types::{Device, Security},
 };
 

@@ -3,8 +3,7 @@
 use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
-    support::cut,
-    syntax::image,
+    syntax::{cut, image},
     types::{Build, Container, Deploy, DeployMode, Hook, RestartPolicy, Service, UpdateConfig},
 };
 
@@ -245,10 +244,16 @@ impl Reader<'_> {
             cache_from: place.words("cache_from"),
             cache_to: place.words("cache_to"),
             no_cache: place.flag("no_cache"),
+            no_cache_filter: place.words("no_cache_filter"),
             pull: place.flag("pull"),
             privileged: place.flag("privileged"),
             network: place.word("network"),
             additional_contexts: place.texts_by_name("additional_contexts"),
+            extra_hosts: place.words("extra_hosts"),
+            ssh: place.words("ssh"),
+            entitlements: place.words("entitlements"),
+            provenance: place.word("provenance"),
+            sbom: place.word("sbom"),
             secrets: secrets.filter_map(|secret| secret.word("source")).collect(),
             shm_size: self.bytes(&place, "shm_size"),
             ulimits: self.ulimits(&place),

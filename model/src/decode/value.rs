@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, str::FromStr
 
 use super::Reader;
 use crate::{
-    support::cut,
+    syntax::cut,
     tree::{At, Node, Value},
     types::{Duration, ParseDurationError},
 };
@@ -119,7 +119,7 @@ impl Reader<'_> {
             Ok(value) => Some(value),
             Err(error) => {
                 // The text is in the error, and may be long.
-                let error = if text.chars().count() > 80 {
+                let error = if text.chars().count() > 60 {
                     cut(&text).parse::<T>().err().unwrap_or(error)
                 } else {
                     error

@@ -35,7 +35,7 @@ pub(super) const BELOW: &[Attribute] = &[
     not_yet("networks.*.ipam.config.*.ip_range", ""),
     not_yet("networks.*.ipam.config.*.gateway", ""),
     not_yet("networks.*.ipam.config.*.aux_addresses", ""),
-    ignored("networks.*.ipam.options", "remove it: addresses have no other choice of options here"),
+    ignored("networks.*.ipam.options", "remove it: how addresses are chosen has no options here"),
     not_yet("networks.*.external", "remove it: every project has networks of its own").but(&["false"]),
     not_yet("networks.*.external.name", ""),
     yes("networks.*.internal"),

@@ -88,6 +88,9 @@ pub struct Build {
     pub cache_to: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_cache: bool,
+    /// Stages that are always built anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_cache_filter: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pull: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -96,6 +99,18 @@ pub struct Build {
     pub network: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub additional_contexts: BTreeMap<String, String>,
+    /// `NAME=ADDRESS`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<String>,
+    /// Agent sockets and keys, by identifier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entitlements: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<String>,
     /// Keys of `Project::secrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,

@@ -127,6 +127,14 @@ pub enum ParseCidrError {
 }
 
 impl Cidr {
+    /// The subnet of this prefix length that an address is in.
+    pub fn around(address: IpAddr, prefix: u8) -> Self {
+        Cidr {
+            address: masked(address, prefix),
+            prefix,
+        }
+    }
+
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -172,10 +180,7 @@ impl FromStr for Cidr {
         if !digits || prefix > most {
             return Err(malformed());
         }
-        let cidr = Cidr {
-            address: masked(address, prefix),
-            prefix,
-        };
+        let cidr = Cidr::around(address, prefix);
         if cidr.address != address {
             return Err(ParseCidrError::HostBits(text.to_owned(), cidr));
         }
