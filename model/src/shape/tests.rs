@@ -200,7 +200,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "use_api_socket: 'yes'",
-            "3:21 `services.web.use_api_socket`: must be `true` or `false`, and is text | write `true` or `false` without quotes",
+            "3:21 `services.web.use_api_socket`: must be a boolean, and is text | write `true` or `false` without quotes",
         ),
         (
             "blkio_config: { x-a: 1 }",
