@@ -329,6 +329,12 @@ fn what_is_wrong_is_refused_where_it_stands() {
         ("a:\n  b: 1\n c: 2\n", (3, 2), "not valid YAML"),
         ("a: 1\nb:c\n  d: 2\n", (2, 1), "a key without its `:`"),
         ("a: 1\nb\nc: 2\n", (2, 1), "a key without its `:`"),
+        (
+            "a: \"b\nc\"\n",
+            (1, 4),
+            "or goes on in a line that is not indented",
+        ),
+        ("a: 'b'# c\n", (1, 7), "a `#` right behind a value"),
         ("a: @b\n", (1, 4), "no value can begin with `@`"),
         ("a: %b\n", (1, 4), "no value can begin with `%`"),
         ("a: 1\nb: \0\n", (2, 4), "binary data"),
