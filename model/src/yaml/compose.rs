@@ -2,11 +2,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap, mem};
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag as WrittenTag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag as WrittenTag};
 
 use super::{
     MAX_DEPTH, MAX_TEXT, MAX_VALUES, ParseError,
     explain::{explain, nested, shorten, syntax, too_much},
+    repair::Failure,
     scalar::{Schema, resolve},
 };
 use crate::tree::{At, Tag, Value};
@@ -53,7 +54,7 @@ pub(super) fn compose(
     text: &str,
     file: u16,
     mut document: impl FnMut(&[Item<'_>]) -> Result<(), ParseError>,
-) -> Result<(), ParseError> {
+) -> Result<(), Failure> {
     let mut options = granit_parser::options! {
         emit_unresolved_aliases: true,
         // Checked again here, where the two kinds count together.
@@ -75,7 +76,15 @@ pub(super) fn compose(
         let (event, span) = event.map_err(|error| {
             let flow = composer.open.iter().rev().find(|open| open.flow);
             let flow = flow.and_then(|open| composer.items.get(open.item as usize));
-            explain(&error, text, file, flow, read)
+            Failure {
+                error: explain(&error, text, file, flow, read),
+                repair: match error.kind() {
+                    ErrorKind::InvalidQuotedScalarIndent | ErrorKind::CommentNotSeparated => {
+                        error.marker().byte_offset()
+                    }
+                    _ => None,
+                },
+            }
         })?;
         read = position(&span.end, file);
         if let Event::DocumentEnd = event {
