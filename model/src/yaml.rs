@@ -2,8 +2,9 @@
 //!
 //! The reader: `granit-parser` makes events, [`compose`] makes a flat list of items out of them (anchors
 //! and aliases still apart), [`expand`] makes the tree (aliases and `<<` resolved), [`scalar`] says what
-//! a plain scalar is; [`repair`] reads once more what only Compose takes. None of them recurses, so hostile nesting costs no stack. A value that comes from
-//! an anchor has the position of its definition, because that is the text to edit.
+//! a plain scalar is. None of them recurses, so hostile nesting costs no stack. [`repair`] is for what
+//! only Compose takes. A value that comes from an anchor has the position of its definition, because that
+//! is the text to edit.
 
 mod compose;
 mod expand;

@@ -8,7 +8,7 @@ use super::{
     MAX_DEPTH, MAX_TEXT, MAX_VALUES, ParseError,
     explain::{explain, nested, shorten, syntax, too_much},
     repair::Failure,
-    scalar::{Schema, resolve},
+    scalar::{Schema, resolve, special},
 };
 use crate::tree::{At, Tag, Value};
 
@@ -237,15 +237,21 @@ impl<'t> Composer<'t> {
         };
         let found = match source.map(|source| (&source.kind, source.schema)) {
             Some((Kind::Scalar(text), schema)) => {
-                let merge = schema == Schema::Plain && !from_alias && text == "<<";
-                match resolve(text, schema) {
-                    _ if merge => {
+                if schema == Schema::Plain && !from_alias {
+                    if text == "<<" {
                         if let Some(open) = self.open.last_mut() {
                             open.merges = true;
                         }
                         item.schema = Schema::Merge;
                         return Ok(());
                     }
+                    // Most keys: they stay parts of the text.
+                    if special(text).is_none() {
+                        item.schema = Schema::Text;
+                        return Ok(());
+                    }
+                }
+                match resolve(text, schema) {
                     Ok(Value::Text(key)) => {
                         if from_alias {
                             self.key_text += key.len();
@@ -253,10 +259,7 @@ impl<'t> Composer<'t> {
                                 return Err(too_much(at));
                             }
                         }
-                        // Most keys are left as they are: parts of the text.
-                        if from_alias || *text != key {
-                            item.kind = Kind::Scalar(Cow::Owned(key));
-                        }
+                        item.kind = Kind::Scalar(Cow::Owned(key));
                         item.schema = Schema::Text;
                         return Ok(());
                     }

@@ -4,9 +4,9 @@
 use super::ParseError;
 use crate::tree::At;
 
-/// Readings of one file: many of a small one, two of a large one.
+/// How often a file is read at most; a large one is not read again.
 pub(super) fn attempts(text: &str) -> usize {
-    (2 + (1 << 19) / text.len().max(1)).min(32)
+    (1 + (1 << 19) / text.len().max(1)).min(32)
 }
 
 /// Why a file is not read, and the byte before which spaces might help.
