@@ -251,6 +251,9 @@ impl<'t> Composer<'t> {
                         return Ok(());
                     }
                 }
+                if schema == Schema::Text && !from_alias {
+                    return Ok(());
+                }
                 match resolve(text, schema) {
                     Ok(Value::Text(key)) => {
                         if from_alias {
