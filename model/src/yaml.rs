@@ -57,12 +57,18 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Vec<Node>, ParseError> {
         Err(failure) => failure,
     };
     let mut repaired = repair(text, &first);
+    let mut at = first.error.at;
     for _ in 1..repair::attempts(text) {
-        let Some(text) = repaired else { break };
-        match read(&text, file) {
+        let Some(spaced) = repaired.filter(|spaced| spaced.len() <= text.len() * 2) else {
+            break;
+        };
+        let failure = match read(&spaced, file) {
             Ok(documents) => return Ok(documents),
-            Err(failure) => repaired = repair(&text, &failure),
-        }
+            Err(failure) => failure,
+        };
+        // What helped once is not tried again at the same place.
+        repaired = repair(&spaced, &failure).filter(|_| failure.error.at > at);
+        at = failure.error.at;
     }
     // What was wrong at first is what the file says; the rest may come of the repair.
     Err(first.error)

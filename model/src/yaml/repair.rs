@@ -27,26 +27,32 @@ pub(super) fn repair(text: &str, failure: &Failure) -> Option<String> {
     if after.starts_with('#') && !before.ends_with(char::is_whitespace) {
         return Some(format!("{before} {after}"));
     }
-    let (quote, width) = opening(text, failure.error.at)?;
+    let (open, quote, width) = opening(text, failure.error.at)?;
+    let inside = text.get(open + 1..)?;
+    let close = open + 1 + closing(inside, quote)?;
     let start = before.rfind('\n')? + 1;
-    let (before, after) = text.split_at_checked(start)?;
-    let (inside, after) = after.split_at_checked(closing(after, quote)?)?;
-    let lines = inside.split_inclusive('\n');
+    // Otherwise it is another quoted text that is broken, and spaces would change what is not in it.
+    if start <= open || close < before.len() {
+        return None;
+    }
+    let lines = text.get(start..close)?.split_inclusive('\n');
     if lines.clone().count().saturating_mul(width) > text.len() {
         return None;
     }
     // Leading space is no part of a quoted text that goes on, so any width will do that is wide enough.
     let indent = " ".repeat(width);
     let inside: String = lines.flat_map(|line| [indent.as_str(), line]).collect();
-    Some(format!("{before}{inside}{after}"))
+    Some(format!("{}{inside}{}", text.get(..start)?, text.get(close..)?))
 }
 
-/// The quote at a position, and how many characters are before it in its line.
-fn opening(text: &str, at: At) -> Option<(char, usize)> {
-    let line = text.lines().nth(at.line.checked_sub(1)? as usize)?;
+/// The byte of the quote at a position, the quote, and how many characters are before it in its line.
+fn opening(text: &str, at: At) -> Option<(usize, char, usize)> {
+    let above = at.line.checked_sub(1)? as usize;
     let width = at.column.checked_sub(1)? as usize;
-    let quote = line.chars().nth(width)?;
-    matches!(quote, '"' | '\'').then_some((quote, width))
+    let mut lines = text.split_inclusive('\n');
+    let start: usize = lines.by_ref().take(above).map(str::len).sum();
+    let (byte, quote) = lines.next()?.char_indices().nth(width)?;
+    matches!(quote, '"' | '\'').then_some((start + byte, quote, width))
 }
 
 /// The byte at which a quoted text ends that has begun before.

@@ -204,6 +204,10 @@ fn what_compose_takes_beyond_yaml_is_read_as_there() {
     ] {
         assert_eq!(show(&one(yaml)), want, "{yaml}");
     }
+    // Found by fuzzing: a repair that did not help was tried again, on twice the text.
+    assert!(parse("%YAM%L 1.2\r\n---\r\n? \"a\r\r\r\r\rs\r\r,]\r\nold\n", 0).is_err());
+    // Lines that end in CR only are not repaired: those spaces would come before `c`.
+    assert!(parse("a:\nc: \"x\ry\"", 0).is_err());
     let root = one("a: 'b\nc'\nd: e\n");
     assert_eq!(root.get("d").map(|d| place(d.at)), Some((3, 4)));
 }
