@@ -1,6 +1,6 @@
 //! Docker's defaults, one table each.
 
-use model::types::{Healthcheck, RestartPolicy};
+use model::types::Healthcheck;
 
 use super::*;
 use crate::{key::Slot, observed::ImageHealthcheck};
