@@ -2,16 +2,19 @@
 //!
 //! The reader: `granit-parser` makes events, [`compose`] makes a flat list of items out of them (anchors
 //! and aliases still apart), [`expand`] makes the tree (aliases and `<<` resolved), [`scalar`] says what
-//! a plain scalar is. None of them recurses, so hostile nesting costs no stack. A value that comes from
-//! an anchor has the position of its definition, because that is the text to edit.
+//! a plain scalar is. None of them recurses, so hostile nesting costs no stack. [`repair`] is for what
+//! only Compose takes. A value that comes from an anchor has the position of its definition, because that
+//! is the text to edit.
 
 mod compose;
 mod expand;
 mod explain;
+mod repair;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
+use self::repair::{Failure, repair};
 use crate::tree::{At, Node};
 
 /// Values in one file, aliases expanded; keys are not counted. The reference loader counts so, too.
@@ -47,6 +50,29 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Vec<Node>, ParseError> {
             hint: "write the file again as text".to_owned(),
         });
     }
+    let first = match read(text, file) {
+        Ok(documents) => return Ok(documents),
+        Err(failure) => failure,
+    };
+    let mut repaired = repair(text, &first);
+    let mut at = first.error.at;
+    for _ in 1..repair::attempts(text) {
+        let Some(spaced) = repaired.filter(|spaced| spaced.len() <= text.len() * 2) else {
+            break;
+        };
+        let failure = match read(&spaced, file) {
+            Ok(documents) => return Ok(documents),
+            Err(failure) => failure,
+        };
+        // What helped once is not tried again at the same place.
+        repaired = repair(&spaced, &failure).filter(|_| failure.error.at > at);
+        at = failure.error.at;
+    }
+    // What was wrong at first is what the file says; the rest may come of the repair.
+    Err(first.error)
+}
+
+fn read(text: &str, file: u16) -> Result<Vec<Node>, Failure> {
     let mut documents = Vec::new();
     let mut spent = expand::Spent::default();
     compose::compose(text, file, |items| {

@@ -167,15 +167,6 @@ fn files_that_cannot_be_read_are_errors_of_their_own() {
     assert_eq!(errors(&none), ["/p:0:0: there is no Compose file to load"]);
     let missing = load(&BTreeMap::new(), &["/p/compose.yaml".into()], &options);
     assert_eq!(errors(&missing), ["/p/compose.yaml:0:0: the file does not exist"]);
-    let two = load(
-        &BTreeMap::new(),
-        &["/p/compose.yaml".into(), "/p/compose.override.yaml".into()],
-        &options,
-    );
-    assert_eq!(
-        errors(&two),
-        ["/p/compose.override.yaml:0:0: merging several Compose files is not supported yet"]
-    );
 }
 
 #[test]

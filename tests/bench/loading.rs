@@ -39,12 +39,17 @@ pub fn large() -> Spread {
     Spread::of(times.skip(1).collect())
 }
 
-/// Milliseconds to look at [`PROJECTS`] project directories again, each with an override and an env file,
-/// of which nothing changed: what an agent does after each event.
+/// Milliseconds to look at [`PROJECTS`] projects again of which nothing changed: what an agent does after each
+/// event. Every second one is a directory with an override and an env file, the others are plain files.
 pub fn unchanged(place: &Path) -> Spread {
     let layout = Layout::new(Some(place)).expect("a root");
     for number in 0..PROJECTS {
         let project = layout.manifests.join(format!("p{number:04}"));
+        if number % 2 == 0 {
+            fs::create_dir_all(&layout.manifests).expect("a directory");
+            fs::write(project.with_extension("yaml"), manifest(2)).expect("a file");
+            continue;
+        }
         fs::create_dir_all(&project).expect("a directory");
         for (name, text) in [
             ("compose.yaml", manifest(2)),

@@ -62,7 +62,13 @@ impl Config {
             project_directory: self.project_directory.clone(),
             env_files: self.env_files.clone(),
         };
-        let located = locate::locate(&asked, &here()?, &environment::of_process())?;
+        let located = match locate::locate(&asked, &here()?, &environment::of_process()) {
+            Ok(located) => located,
+            Err(problem) => {
+                tell(&[*problem], global.json)?;
+                return Ok(exit::FAILED);
+            }
+        };
         let sources = Given::read(&located)?;
         let mut diagnostics = passed_over(&located);
         let options = Options {
@@ -81,22 +87,28 @@ impl Config {
         };
         let loaded = load(&sources, &located.files, &options);
         diagnostics.extend(loaded.diagnostics.iter().cloned().map(as_checked));
-        for diagnostic in &diagnostics {
-            eprintln!("{}", text::diagnostic(diagnostic, render::colour_err()));
-        }
         let json = global.json || self.format == Format::Json;
         let canonical = text::canonical(&loaded, json);
-        match &canonical {
-            Some(text) if !self.quiet => print(&format!("{}\n", text.trim_end()))?,
-            // One document in any case: what was found, where there is no project to print.
-            _ if global.json => {
-                let found: Vec<_> = diagnostics.iter().map(views::diagnostic).collect();
-                print_json(&json!({ "diagnostics": found }))?;
-            }
-            _ => {}
+        let printed = canonical.as_ref().filter(|_| !self.quiet);
+        // One document in any case: what was found, where there is no project to print.
+        tell(&diagnostics, global.json && printed.is_none())?;
+        if let Some(text) = printed {
+            print(&format!("{}\n", text.trim_end()))?;
         }
         Ok(if canonical.is_some() { 0 } else { exit::FAILED })
     }
+}
+
+/// To people, and to programs where `json` says so.
+fn tell(diagnostics: &[Diagnostic], json: bool) -> anyhow::Result<()> {
+    for diagnostic in diagnostics {
+        eprintln!("{}", text::diagnostic(diagnostic, render::colour_err()));
+    }
+    if json {
+        let found: Vec<_> = diagnostics.iter().map(views::diagnostic).collect();
+        print_json(&json!({ "diagnostics": found }))?;
+    }
+    Ok(())
 }
 
 /// What stead alone refuses does not make the project a wrong one.

@@ -16,6 +16,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+const KEY: &str = "x-stead-source";
+
 /// All that a generated manifest says.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,10 @@ pub fn source_of(manifest: &Path) -> Option<PathBuf> {
 }
 
 fn parse(text: &str) -> Option<PathBuf> {
+    // Each of thousands of manifests is looked at after each event.
+    if !text.contains(KEY) {
+        return None;
+    }
     let manifest: Manifest = serde_yaml::from_str(text).ok()?;
     manifest.source.is_absolute().then_some(manifest.source)
 }

@@ -5,10 +5,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{anyhow, bail};
-use model::{dotenv, source::Sources};
+use model::{
+    diagnostic::{Diagnostic, Span},
+    dotenv,
+    source::Sources,
+};
 
-use super::directory;
+use super::{directory, error_at};
 use crate::text;
 
 /// Standard input, as a file name.
@@ -23,6 +26,9 @@ pub struct Asked {
     pub project_directory: Option<PathBuf>,
     pub env_files: Vec<PathBuf>,
 }
+
+/// Why there is nothing to load.
+type Problem = Box<Diagnostic>;
 
 /// What is to be loaded. Paths are absolute and have no `.` and `..`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,7 +47,7 @@ pub struct Located {
 ///
 /// # Errors
 /// There is no Compose file, or what says where it is cannot be understood.
-pub fn locate(asked: &Asked, here: &Path, process: &BTreeMap<String, String>) -> anyhow::Result<Located> {
+pub fn locate(asked: &Asked, here: &Path, process: &BTreeMap<String, String>) -> Result<Located, Problem> {
     let absolute = |path: &Path| clean(&here.join(path));
     let mut environment = process.clone();
     environment
@@ -57,7 +63,7 @@ pub fn locate(asked: &Asked, here: &Path, process: &BTreeMap<String, String>) ->
         asked.env_files.clone()
     };
     let mut env_files: Vec<PathBuf> = named.iter().map(|file| absolute(file)).collect();
-    if env_files.is_empty() && is_true("COMPOSE_DISABLE_ENV_FILE", process)? {
+    if env_files.is_empty() && is_true("COMPOSE_DISABLE_ENV_FILE", process, here)? {
         env_files.push(NONE.into());
     }
     let project_directory = asked.project_directory.as_deref().map(absolute);
@@ -129,17 +135,18 @@ fn listed<'a>(variable: impl Fn(&str) -> Option<&'a String>) -> Option<Vec<PathB
 }
 
 /// In `start`, else in the nearest directory above that has one.
-fn search(start: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+fn search(start: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Problem> {
     for directory in start.ancestors() {
         if let Some(chosen) = directory::choose(|name| directory.join(name).exists()) {
             let paths = |names: Vec<&str>| names.into_iter().map(|name| directory.join(name)).collect();
             return Ok((paths(chosen.files), paths(chosen.passed_over)));
         }
     }
-    bail!(
-        "there is no compose.yaml in {} or above; name a file with -f",
-        start.display()
-    )
+    Err(Box::new(error_at(
+        start,
+        "there is no compose.yaml in it or above",
+        "name a file with -f",
+    )))
 }
 
 /// The variables of the env files, else of `.env` in `directory` where there is one. A missing env file is
@@ -148,7 +155,7 @@ fn variables_at(
     directory: &Path,
     env_files: &[PathBuf],
     environment: &BTreeMap<String, String>,
-) -> anyhow::Result<BTreeMap<String, String>> {
+) -> Result<BTreeMap<String, String>, Problem> {
     let default = [directory.join(".env")];
     let files = if env_files.is_empty() {
         default.as_slice()
@@ -164,25 +171,32 @@ fn variables_at(
         let given = |name: &str| environment.get(name).map(String::as_str);
         // Names without a value are told by whoever loads the project, too.
         dotenv::parse_into(&text, &given, &mut variables, &mut BTreeSet::new()).map_err(|error| {
-            anyhow!(
-                "{}:{}:{}: {error}; {}",
-                file.display(),
-                error.line(),
-                error.column(),
-                error.hint()
-            )
+            let line = usize::try_from(error.line()).unwrap_or(0);
+            Diagnostic {
+                span: Span {
+                    file: file.clone(),
+                    line: error.line(),
+                    column: error.column(),
+                },
+                source_line: text.lines().nth(line.saturating_sub(1)).map(str::to_owned),
+                ..error_at(file, error.to_string(), error.hint())
+            }
         })?;
     }
     Ok(variables)
 }
 
 /// A switch among the variables, in the words of docker compose.
-fn is_true(name: &str, variables: &BTreeMap<String, String>) -> anyhow::Result<bool> {
+fn is_true(name: &str, variables: &BTreeMap<String, String>, here: &Path) -> Result<bool, Problem> {
     match variables.get(name).map(String::as_str) {
         None => Ok(false),
         Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some(other) => bail!("{name} is `{other}`; set it to true or false, or unset it"),
+        Some(other) => Err(Box::new(error_at(
+            here,
+            format!("the variable `{name}` is `{other}`, which is neither true nor false"),
+            "set it to `true` or `false`, or unset it",
+        ))),
     }
 }
 
@@ -390,16 +404,15 @@ mod tests {
         let (_directory, root) = tree(&[("bad/.env", "A=1\nB='open\n"), ("empty/x", "")]);
         for (here, process, words) in [
             ("empty", &[][..], &["compose.yaml", "-f"][..]),
-            ("bad", &[], &[".env:2", "never closed"]),
+            ("bad", &[], &[".env:2:3: error", "never closed", "B='open"]),
             (
                 "empty",
                 &[("COMPOSE_DISABLE_ENV_FILE", "maybe")],
                 &["COMPOSE_DISABLE_ENV_FILE", "maybe", "true"],
             ),
         ] {
-            let said = locate(&Asked::default(), &root.join(here), &variables(process))
-                .unwrap_err()
-                .to_string();
+            let found = locate(&Asked::default(), &root.join(here), &variables(process)).unwrap_err();
+            let said = text::diagnostic(&found, false);
             for word in words {
                 assert!(said.contains(word), "{word}: {said}");
             }

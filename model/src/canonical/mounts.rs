@@ -1,6 +1,6 @@
 //! Ports, volumes and devices of a service: the short forms with colons.
 
-use super::place::{Place, mapping};
+use super::place::{Place, each, mapping};
 use crate::{
     report::Report,
     syntax::{clean_text, cut, device, port, volume},
@@ -16,42 +16,41 @@ pub(super) fn ports(node: &mut Node, place: &Place, left: &mut usize, report: &m
     };
     let mut ports = Vec::with_capacity(items.len());
     for (index, item) in std::mem::take(items).into_iter().enumerate() {
-        let text = match &item.value {
-            Value::Text(text) => text.clone(),
-            Value::Int(number) => number.to_string(),
-            Value::Float(number) => {
-                report.error(
-                    item.at,
-                    format!("`{}`: the number {number} is not a port", place.item(index)),
-                    "write ports as text in quotes: YAML reads `80.10` and `1e3` as fractions",
-                );
-                continue;
-            }
-            _ => {
-                ports.push(item);
-                continue;
-            }
-        };
-        match port::parse(&text) {
-            Ok(parsed) if parsed.len() > *left => {
-                *left = 0;
-                report.error(
-                    item.at,
-                    format!(
-                        "`{}`: more than {MAX_PORTS} ports are published",
-                        place.item(index)
-                    ),
-                    "publish fewer or smaller ranges",
-                );
-            }
-            Ok(parsed) => {
-                *left -= parsed.len();
+        match expand(&item, *left) {
+            None => ports.push(item),
+            Some(Ok(parsed)) => {
+                *left = left.saturating_sub(parsed.len());
                 ports.extend(parsed.into_iter().map(|port| port_node(port, item.at)));
             }
-            Err(error) => report.error(item.at, format!("`{}`: {error}", place.item(index)), error.hint()),
+            // It keeps its place, so that those after it keep theirs in messages.
+            Some(Err((message, hint))) => {
+                report.last_error(item.at, format!("`{}`: {message}", place.item(index)), hint);
+                ports.push(item);
+            }
         }
     }
     node.value = Value::List(ports);
+}
+
+/// The ports of a short form, or a message and a hint. `None`: it is none.
+fn expand(item: &Node, left: usize) -> Option<Result<Vec<port::Port>, (String, &'static str)>> {
+    let parsed = match &item.value {
+        Value::Text(text) => port::parse(text),
+        Value::Int(number) => port::parse(&number.to_string()),
+        Value::Float(number) => {
+            let hint = "write ports as text in quotes: YAML reads `80.10` and `1e3` as fractions";
+            return Some(Err((format!("the number {number} is not a port"), hint)));
+        }
+        _ => return None,
+    };
+    Some(match parsed {
+        Ok(ports) if ports.len() > left => Err((
+            format!("more than {MAX_PORTS} ports are published"),
+            "publish fewer or smaller ranges",
+        )),
+        Ok(ports) => Ok(ports),
+        Err(error) => Err((error.to_string(), error.hint())),
+    })
 }
 
 fn port_node(port: port::Port, at: At) -> Node {
@@ -88,24 +87,15 @@ pub(super) fn devices(node: &mut Node, place: &Place, report: &mut Report) {
     });
 }
 
-/// Replaces the texts of a list; those without a long form leave it, as they are reported.
+/// Replaces the texts of a list; those without a long form keep their place, and are reported.
 fn rewrite(node: &mut Node, place: &Place, mut long: impl FnMut(&str, At, &Place) -> Option<Node>) {
-    let Value::List(items) = &mut node.value else {
-        return;
-    };
-    let mut index = 0;
-    items.retain_mut(|item| {
-        let place = place.item(index);
-        index += 1;
+    each(node, place, |item, place| {
         let Value::Text(text) = &item.value else {
-            return true;
+            return;
         };
-        let long = long(text, item.at, &place);
-        let known = long.is_some();
-        if let Some(long) = long {
+        if let Some(long) = long(text, item.at, place) {
             *item = long;
         }
-        known
     });
 }
 
@@ -113,25 +103,15 @@ fn volume_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option
     let short = match volume::parse(text) {
         Ok(short) => short,
         Err(error) => {
-            report.error(at, format!("`{place}`: {error}"), error.hint());
+            report.last_error(at, format!("`{place}`: {error}"), error.hint());
             return None;
         }
     };
-    if short.drive {
-        report.warning(
-            at,
-            format!(
-                "`{place}`: Compose takes a part of `{}` for a Windows drive",
-                cut(text)
-            ),
-            "give the volume a name of two characters or more, or use the long syntax",
-        );
-    }
     for option in &short.ignored {
         report.warning(
             at,
-            format!("`{place}`: the option `{}` has no effect", cut(option)),
-            "remove it; what Compose knows is ro, rw, nocopy, z, Z and the propagation modes",
+            format!("`{place}`: the option `{}` has no effect here", cut(option)),
+            "remove it",
         );
     }
     let kind = match short.kind {
@@ -175,7 +155,7 @@ fn device_node(text: &str, at: At, place: &Place, report: &mut Report) -> Option
             ],
         )),
         Err(error) => {
-            report.error(at, format!("`{place}`: {error}"), error.hint());
+            report.last_error(at, format!("`{place}`: {error}"), error.hint());
             None
         }
     }
@@ -221,7 +201,11 @@ mod tests {
             report,
             "1:6 `[1]`: the number 80.1 is not a port|1:13 `[2]`: |1:28 `[4]`: more than",
         );
-        assert_eq!(node.items().len(), 5);
+        assert_eq!(
+            node.items().len(),
+            1 + 1 + 1 + 4 + 1,
+            "what is wrong keeps its place"
+        );
     }
 
     #[test]
@@ -253,20 +237,19 @@ mod tests {
     }
 
     #[test]
-    fn wrong_volumes_are_told_and_left_out() {
+    fn wrong_volumes_are_told_and_keep_their_place() {
         let (mut node, mut report) = (
-            parse("['ab::b', 'ab:/c:cached', {target: /d}, 'v:/v']"),
+            parse("['ab::b', 'ab:/c:cached', {target: /d}]"),
             Report::default(),
         );
         volumes(&mut node, &Place::Root, &mut report);
         found(
             report,
-            "1:2 `[0]`: |1:11 `[1]`: the option `cached` has no effect|1:41 `[3]`: Compose takes a part",
+            "1:2 `[0]`: |1:11 `[1]`: the option `cached` has no effect here",
         );
         assert_eq!(
             show(&node),
-            "[{type: volume, source: ab, target: /c, volume: {}}, {target: /d}, \
-             {type: volume, target: v:/v, volume: {}}]"
+            "[ab::b, {type: volume, source: ab, target: /c, volume: {}}, {target: /d}]"
         );
     }
 

@@ -58,10 +58,10 @@ fn command(node: &mut Node, place: &Place, report: &mut Report) {
                 report.warning(
                     node.at,
                     format!(
-                        "`{place}`: Compose drops `{}`: no shell reads this command",
+                        "`{place}`: no shell runs here, `{}` is dropped as in Docker Compose",
                         cut(&dropped)
                     ),
-                    "write `[\"sh\", \"-c\", \"…\"]` to have a shell, or quote the character",
+                    "for a shell, write `[\"sh\", \"-c\", \"…\"]`; otherwise quote the character",
                 );
             }
             let at = node.at;
@@ -120,12 +120,12 @@ mod tests {
         for (service, want) in [
             (
                 "command: a; b",
-                "1:27 `services.web.command`: Compose drops `; b`",
+                "1:27 `services.web.command`: no shell runs here, `; b` is dropped",
             ),
             ("entrypoint: a 'b", "1:30 `services.web.entrypoint`: the quote"),
             (
                 "post_start: [{command: a && b}]",
-                "1:41 `services.web.post_start[0].command`: Compose drops `&& b`",
+                "1:41 `services.web.post_start[0].command`: no shell runs here, `&& b` is dropped",
             ),
             (
                 "environment: [A=1, 'B =2']",

@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap, mem};
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag as WrittenTag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, Span, StructureStyle, Tag as WrittenTag};
 
 use super::{
     MAX_DEPTH, MAX_TEXT, MAX_VALUES, ParseError,
     explain::{explain, nested, shorten, syntax, too_much},
-    scalar::{Schema, resolve},
+    repair::Failure,
+    scalar::{Schema, resolve, special},
 };
 use crate::tree::{At, Tag, Value};
 
@@ -53,7 +54,7 @@ pub(super) fn compose(
     text: &str,
     file: u16,
     mut document: impl FnMut(&[Item<'_>]) -> Result<(), ParseError>,
-) -> Result<(), ParseError> {
+) -> Result<(), Failure> {
     let mut options = granit_parser::options! {
         emit_unresolved_aliases: true,
         // Checked again here, where the two kinds count together.
@@ -75,7 +76,15 @@ pub(super) fn compose(
         let (event, span) = event.map_err(|error| {
             let flow = composer.open.iter().rev().find(|open| open.flow);
             let flow = flow.and_then(|open| composer.items.get(open.item as usize));
-            explain(&error, text, file, flow, read)
+            Failure {
+                error: explain(&error, text, file, flow, read),
+                repair: match error.kind() {
+                    ErrorKind::InvalidQuotedScalarIndent | ErrorKind::CommentNotSeparated => {
+                        error.marker().byte_offset()
+                    }
+                    _ => None,
+                },
+            }
         })?;
         read = position(&span.end, file);
         if let Event::DocumentEnd = event {
@@ -228,15 +237,24 @@ impl<'t> Composer<'t> {
         };
         let found = match source.map(|source| (&source.kind, source.schema)) {
             Some((Kind::Scalar(text), schema)) => {
-                let merge = schema == Schema::Plain && !from_alias && text == "<<";
-                match resolve(text, schema) {
-                    _ if merge => {
+                if schema == Schema::Plain && !from_alias {
+                    if text == "<<" {
                         if let Some(open) = self.open.last_mut() {
                             open.merges = true;
                         }
                         item.schema = Schema::Merge;
                         return Ok(());
                     }
+                    // Most keys: they stay parts of the text.
+                    if special(text).is_none() {
+                        item.schema = Schema::Text;
+                        return Ok(());
+                    }
+                }
+                if schema == Schema::Text && !from_alias {
+                    return Ok(());
+                }
+                match resolve(text, schema) {
                     Ok(Value::Text(key)) => {
                         if from_alias {
                             self.key_text += key.len();
@@ -244,10 +262,7 @@ impl<'t> Composer<'t> {
                                 return Err(too_much(at));
                             }
                         }
-                        // Most keys are left as they are: parts of the text.
-                        if from_alias || *text != key {
-                            item.kind = Kind::Scalar(Cow::Owned(key));
-                        }
+                        item.kind = Kind::Scalar(Cow::Owned(key));
                         item.schema = Schema::Text;
                         return Ok(());
                     }

@@ -32,8 +32,11 @@ pub(super) fn explain(
         Kind::UnclosedQuotedScalar | Kind::InvalidQuotedScalarIndent => {
             return with_hint(
                 opening_quote(text, read, at).unwrap_or(at),
-                "a quoted text is not closed",
-                "close it with the quote it begins with; lines that go on with it are indented",
+                match error.kind() {
+                    Kind::UnclosedQuotedScalar => "a quoted text is not closed",
+                    _ => "a quoted text is not closed, or goes on in a line that is not indented",
+                },
+                "close it with the quote it begins with, or indent the lines that go on with it",
             );
         }
         Kind::MappingValueNotAllowed => {
@@ -49,6 +52,9 @@ pub(super) fn explain(
                 &format!("no value can begin with `{}`", character.escape_debug()),
                 "put the text into quotes",
             );
+        }
+        Kind::CommentNotSeparated => {
+            return with_hint(at, "a `#` right behind a value", "put a space before the comment");
         }
         Kind::UnclosedFlowCollection { open } => return unclosed(at, *open),
         Kind::InvalidColonPlacement

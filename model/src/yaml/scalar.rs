@@ -44,9 +44,13 @@ pub(super) fn resolve(text: &str, schema: Schema) -> Result<Value, String> {
     }
 }
 
-/// A plain scalar without a tag. Dates stay text, and so do `yes`, `on`, and `22:22`.
 fn plain(text: &str) -> Value {
-    let value = match text {
+    special(text).unwrap_or_else(|| Value::Text(text.to_owned()))
+}
+
+/// A plain scalar without a tag that is not text. Dates are text, and so are `yes`, `on`, and `22:22`.
+pub(super) fn special(text: &str) -> Option<Value> {
+    match text {
         "" | "~" | "null" | "Null" | "NULL" => Some(Value::Null),
         "true" | "True" | "TRUE" => Some(Value::Bool(true)),
         "false" | "False" | "FALSE" => Some(Value::Bool(false)),
@@ -55,8 +59,7 @@ fn plain(text: &str) -> Value {
         "-.inf" | "-.Inf" | "-.INF" => Some(Value::Float(f64::NEG_INFINITY)),
         "-0" => Some(Value::Float(-0.0)),
         _ => number(text),
-    };
-    value.unwrap_or_else(|| Value::Text(text.to_owned()))
+    }
 }
 
 fn number(text: &str) -> Option<Value> {

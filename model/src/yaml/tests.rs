@@ -189,6 +189,30 @@ fn every_document_that_holds_something_is_a_node() {
 }
 
 #[test]
+fn what_compose_takes_beyond_yaml_is_read_as_there() {
+    for (yaml, want) in [
+        ("a: 'b'# c\nd: [e]# [\n", "{a: 'b', d: ['e']}"),
+        ("a:\n  b: \"c\n  d\n\n  e\"\n  f: 1\n", "{a: {b: 'c d\ne', f: 1}}"),
+        (
+            "a:\n  - \"b\\\"\nc\\\n  d\" # \"\n  - 'e\n''f\ng'\nh: i\n",
+            "{a: ['b\" cd', 'e 'f g'], h: 'i'}",
+        ),
+        (
+            "a: 'é\nb'\nc: 'd\ne'\nf: 'g\nh'\n",
+            "{a: 'é b', c: 'd e', f: 'g h'}",
+        ),
+    ] {
+        assert_eq!(show(&one(yaml)), want, "{yaml}");
+    }
+    // Found by fuzzing: a repair that did not help was tried again, on twice the text.
+    assert!(parse("%YAM%L 1.2\r\n---\r\n? \"a\r\r\r\r\rs\r\r,]\r\nold\n", 0).is_err());
+    // Lines that end in CR only are not repaired: those spaces would come before `c`.
+    assert!(parse("a:\nc: \"x\ry\"", 0).is_err());
+    let root = one("a: 'b\nc'\nd: e\n");
+    assert_eq!(root.get("d").map(|d| place(d.at)), Some((3, 4)));
+}
+
+#[test]
 fn merge_keys_give_what_is_not_there_and_the_first_source_wins() {
     const BASE: &str = "x: &x {a: 1, b: {c: 1}}\ny: &y {a: 2, d: 2}\nl: &l [*x, *y]\n";
     for (yaml, want) in [
@@ -329,6 +353,17 @@ fn what_is_wrong_is_refused_where_it_stands() {
         ("a:\n  b: 1\n c: 2\n", (3, 2), "not valid YAML"),
         ("a: 1\nb:c\n  d: 2\n", (2, 1), "a key without its `:`"),
         ("a: 1\nb\nc: 2\n", (2, 1), "a key without its `:`"),
+        (
+            "a: \"b\nc: d\n",
+            (1, 4),
+            "or goes on in a line that is not indented",
+        ),
+        (
+            "a: 'b\nc: \"d'\ne'\n",
+            (1, 4),
+            "or goes on in a line that is not indented",
+        ),
+        ("a: 'b'# c\n1: d\n", (1, 7), "a `#` right behind a value"),
         ("a: @b\n", (1, 4), "no value can begin with `@`"),
         ("a: %b\n", (1, 4), "no value can begin with `%`"),
         ("a: 1\nb: \0\n", (2, 4), "binary data"),

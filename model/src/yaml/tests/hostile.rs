@@ -143,6 +143,25 @@ fn hostile() -> Vec<(&'static str, String, Result<usize, &'static str>)> {
         ("documents", fill("", &|n| format!("--- {n}\n"), ""), MUCH),
         ("empty documents", fill("", &|_| "---\n".to_owned(), ""), MUCH),
         (
+            "quoted texts that are not indented",
+            fill("", &|n| format!("k{n}: '{}\nb'\n", "a".repeat(60)), ""),
+            Err("not indented"),
+        ),
+        (
+            "one quoted text that is not indented",
+            fill(
+                &format!("{}: '\n", "k".repeat(1000)),
+                &|_| "b\n".to_owned(),
+                "'\n",
+            ),
+            Err("not indented"),
+        ),
+        (
+            "comments behind values",
+            fill("", &|n| format!("k{n}: '{}'# c\n", "a".repeat(60)), ""),
+            Err("`#`"),
+        ),
+        (
             "merges of a large mapping",
             fill(
                 &format!("x: &x\n{keys}services:\n"),

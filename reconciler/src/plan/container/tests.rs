@@ -1,6 +1,6 @@
 //! Docker's defaults, one table each.
 
-use model::types::{Healthcheck, RestartPolicy};
+use model::types::Healthcheck;
 
 use super::*;
 use crate::{key::Slot, observed::ImageHealthcheck};
@@ -8,21 +8,7 @@ use crate::{key::Slot, observed::ImageHealthcheck};
 fn service(change: impl FnOnce(&mut Service)) -> Service {
     let mut service = Service {
         image: "app:1".to_owned(),
-        command: None,
-        entrypoint: None,
-        environment: BTreeMap::new(),
-        volumes: Vec::new(),
-        networks: BTreeMap::new(),
-        ports: Vec::new(),
-        depends_on: BTreeMap::new(),
-        restart: RestartPolicy::No,
-        healthcheck: None,
-        hostname: None,
-        labels: BTreeMap::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace_period: None,
+        ..Service::default()
     };
     change(&mut service);
     service
@@ -35,11 +21,7 @@ fn words(text: &str) -> Vec<String> {
 fn build(service: &Service, config: ImageConfig) -> Result<ContainerSpec, String> {
     let project = Project {
         name: "shop".to_owned(),
-        services: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        volumes: BTreeMap::new(),
-        directory: PathBuf::new(),
-        origins: BTreeMap::new(),
+        ..Project::default()
     };
     let key = InstanceKey {
         project: project.name.clone(),
@@ -116,8 +98,7 @@ fn a_probe_takes_each_open_value_from_the_image_then_the_engine() {
     let check = |test: Option<&str>, interval: Option<u64>| Healthcheck {
         test: test.map(words),
         interval: interval.map(|seconds| model::types::Duration(seconds * 1_000_000_000)),
-        timeout: None,
-        retries: None,
+        ..Healthcheck::default()
     };
     let cases = [
         (None, None, None),
