@@ -19,7 +19,7 @@ use crate::{
     name::project_name,
     shape,
     source::Sources,
-    tree::{At, Node, Value},
+    tree::{At, Node},
     types::Project,
 };
 

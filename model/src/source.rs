@@ -17,11 +17,13 @@ pub trait Sources {
     /// a directory, too large): the message says which.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The path without symbolic links.
+    /// The path without symbolic links; sources that have none leave it as it is.
     ///
     /// # Errors
     /// `NotFound` where nothing is.
-    fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
 }
 
 /// A manifest larger than this is refused, unread.
@@ -33,10 +35,6 @@ impl Sources for BTreeMap<PathBuf, Vec<u8>> {
         self.get(path)
             .cloned()
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-    }
-
-    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
-        Ok(path.to_owned())
     }
 }
 

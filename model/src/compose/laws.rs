@@ -165,7 +165,8 @@ proptest! {
     #[test]
     fn any_two_trees_merge_without_a_panic(mut base in node(), mut over in node()) {
         let mut report = Report::default();
-        let paths = reset::apply(&mut base, &mut over);
+        let paths = reset::take(&mut over);
+        paths.apply(&mut base);
         paths.apply_to("services", "web", &mut base);
         extend_service(base.clone(), over.clone(), "web", &mut report);
         let mut model = merge(base, over, &mut report);

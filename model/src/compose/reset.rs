@@ -30,13 +30,6 @@ pub(crate) fn take(over: &mut Node) -> Paths {
     paths
 }
 
-/// [`take`], and then [`Paths::apply`] to the model so far.
-pub(crate) fn apply(model: &mut Node, over: &mut Node) -> Paths {
-    let paths = take(over);
-    paths.apply(model);
-    paths
-}
-
 impl Paths {
     /// Takes the paths out of the model so far.
     pub fn apply(&self, model: &mut Node) {

@@ -8,7 +8,9 @@ use crate::{
 };
 
 pub(super) fn tree(text: &str) -> Node {
-    yaml::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    let documents = yaml::parse(text, 0).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let null = Node::new(Value::Null, Default::default());
+    documents.into_iter().next().unwrap_or(null)
 }
 
 /// Without positions; the order of mappings does not count.

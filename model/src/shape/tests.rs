@@ -107,7 +107,7 @@ fn the_table_of_support_has_the_same_attributes_in_every_section_that_it_lists()
         }
         ours.insert(path);
     }
-    for attribute in support::ATTRIBUTES {
+    for attribute in support::attributes() {
         assert!(
             ours.contains(attribute.path),
             "{} is no attribute",

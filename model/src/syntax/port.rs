@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::cut;
-use crate::types::{PortRange, Protocol, PublishedPort};
+#[cfg(test)]
+use crate::types::PublishedPort;
+use crate::types::{PortRange, Protocol};
 
 /// Why a text is no published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +111,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Port>, ParsePortError> {
 }
 
 /// The ports of a short form as stead runs them.
+#[cfg(test)]
 pub(crate) fn published_ports(text: &str) -> Result<Vec<PublishedPort>, ParsePortError> {
     parse(text)?
         .into_iter()

@@ -1,6 +1,12 @@
 //! What `!reset` and `!override` take out, and what they leave.
 
 use super::*;
+
+fn apply(model: &mut Node, over: &mut Node) -> Paths {
+    let paths = take(over);
+    paths.apply(model);
+    paths
+}
 use crate::compose::text::{at, plain, tree};
 
 /// A tree, and tags for some of its paths.
