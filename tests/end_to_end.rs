@@ -12,6 +12,7 @@ mod contract;
 mod edit;
 mod examples;
 mod exec_logs;
+mod files;
 mod harness;
 mod images;
 mod leaks;

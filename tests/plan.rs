@@ -1,5 +1,7 @@
 //! `plan` tells the whole way beforehand, changes nothing, and is what happens.
 
+use std::fs;
+
 use crate::host::{Host, PATIENCE};
 
 const GATED: &str = r#"services:
@@ -75,7 +77,7 @@ fn apply_does_only_the_plan_that_was_approved() {
     };
     host.start_agent();
     let source = host.directory("source/shop").join("compose.yaml");
-    std::fs::write(&source, GATED).expect("a file");
+    fs::write(&source, GATED).expect("a file");
     let path = source.display().to_string();
     let plan = host.stead(&["--json", "plan", "-f", &path]);
     assert_eq!(plan.code, 2, "{plan:?}");
@@ -94,5 +96,32 @@ fn apply_does_only_the_plan_that_was_approved() {
     host.stead_ok(&["down", "shop"]);
     host.wait("all is gone", PATIENCE, || host.ps().is_empty().then_some(()));
     assert!(source.exists(), "the source stays");
+    host.finish();
+}
+
+#[test]
+fn what_stead_does_not_run_is_told_in_full_and_nothing_of_it_is_applied() {
+    let Some(mut host) = Host::new("plan-refused") else {
+        return;
+    };
+    host.start_agent();
+    let source = host.directory("source/shop");
+    let text = "services:\n  web:\n    image: builtin:hello\n    ipc: host\n  db:\n    image: builtin:hello\n    pid: host\n";
+    fs::write(source.join("compose.yaml"), text).expect("a file");
+    let path = source.display().to_string();
+    for arguments in [&["plan", "-f", &path][..], &["apply", "-f", &path]] {
+        let reply = host.stead(arguments);
+        assert_eq!(reply.code, 1, "{reply:?}");
+        for place in ["compose.yaml:4:5: error: ", "compose.yaml:7:5: error: "] {
+            assert!(reply.stderr.contains(place), "{arguments:?}: {place}: {reply:?}");
+        }
+    }
+    // It is a good Compose file all the same.
+    let config = host.stead(&["config", "-f", &source.join("compose.yaml").display().to_string()]);
+    assert!(
+        config.code == 0 && config.stderr.contains("compose.yaml:4:5: warning: "),
+        "{config:?}"
+    );
+    assert!(host.status().is_empty() && !host.manifest("shop").exists());
     host.finish();
 }

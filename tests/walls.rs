@@ -221,7 +221,8 @@ fn the_readme_is_about_this_program() {
         assert!(readme.contains(command), "README.md lacks `{command}`");
     }
     let verbs = [
-        "up", "agent", "apply", "down", "plan", "config", "ps", "status", "logs", "exec", "doctor", "version",
+        "up", "agent", "apply", "down", "plan", "config", "schema", "ps", "status", "logs", "exec", "doctor",
+        "version",
     ];
     for line in readme
         .lines()

@@ -11,6 +11,7 @@ mod logs;
 mod plan;
 mod progress;
 mod ps;
+mod schema;
 mod shell;
 mod status;
 mod up;
@@ -79,6 +80,8 @@ enum Verb {
     Plan(plan::Plan),
     /// The checked, canonical project; no agent and no root needed.
     Config(config::Config),
+    /// The JSON Schema of manifests, for editors.
+    Schema,
     /// Instances: state, health, restarts, ports, addresses.
     Ps(ps::Ps),
     /// Per project: converged, working, waiting or degraded, and on what.
@@ -136,6 +139,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let global = arguments.global;
     match arguments.verb {
         Verb::Config(verb) => return verb.run(&global),
+        Verb::Schema => return schema::run(),
         Verb::Doctor => return doctor::run(&global),
         Verb::Version => return version::run(&global),
         _ => {}
@@ -155,7 +159,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Status(verb) => verb.run(&global).await,
             Verb::Logs(verb) => verb.run(&global).await,
             Verb::Exec(verb) => verb.run(&global).await,
-            Verb::Config(_) | Verb::Doctor | Verb::Version => Ok(0),
+            Verb::Config(_) | Verb::Schema | Verb::Doctor | Verb::Version => Ok(0),
         }
     });
     // A blocking read of the terminal must not hold up the end.

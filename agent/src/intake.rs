@@ -134,7 +134,9 @@ impl Intake {
 
     fn read(&self, candidate: &Candidate, before: Option<Entry>, writing: &BTreeSet<PathBuf>) -> Entry {
         if let Some(before) = before {
-            let written = candidate.files.iter().any(|file| writing.contains(file));
+            // Half an included file or half an env file may well be a valid one.
+            let written =
+                before.is_made_of(writing) || candidate.files.iter().any(|file| writing.contains(file));
             if written || before.is_current(candidate) {
                 return before.seen_again(written);
             }

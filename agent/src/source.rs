@@ -3,6 +3,7 @@
 pub mod debounce;
 pub mod directory;
 pub mod generated;
+pub mod locate;
 pub mod watch;
 
 use std::{
@@ -10,7 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::diagnostic::{Diagnostic, Severity, Span};
+use model::{
+    diagnostic::{Diagnostic, Severity, Span},
+    load::Options,
+};
+
+use crate::environment;
 
 /// A place where a project is defined, before it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,33 @@ pub struct Candidate {
     pub problem: Option<Diagnostic>,
     /// Given on the command line of `up`: the process environment counts.
     pub foreground: bool,
+}
+
+impl Candidate {
+    /// What `load` is given for it. `environment` wins over that of the project.
+    pub fn to_load(&self, environment: BTreeMap<String, String>) -> (Vec<PathBuf>, Options) {
+        let home = environment::home_of_owner(&self.files[0]);
+        let mut options = Options {
+            home,
+            ..Options::default()
+        };
+        let is_directory = self.source == self.directory;
+        let named = is_directory.then(|| locate::named_in(&self.directory, &environment));
+        let Some(named) = named.flatten() else {
+            options.directory.clone_from(&self.directory);
+            options.fallback_name.clone_from(&self.fallback_name);
+            options.environment = environment;
+            return (self.files.clone(), options);
+        };
+        options.fallback_name = if named.directory == self.directory {
+            self.fallback_name.clone()
+        } else {
+            directory::name_of(&named.directory)
+        };
+        options.directory = named.directory;
+        options.environment = named.environment;
+        (named.files, options)
+    }
 }
 
 /// Everything there is right now, in the order of the manifests' paths.

@@ -1,11 +1,18 @@
 //! Projects and plans as text: the doors of `model` and `reconciler` that the agent uses.
 
 pub use model::{
-    canonical::{project_json, project_yaml},
-    diagnostic::render as diagnostic,
-    project_name, revision,
-    source::Disk,
+    diagnostic::render as diagnostic, project_name, revision, shape::json_schema as schema, source::Disk,
 };
 pub use reconciler::plan::{
     because, hash as plan_hash, json as plan_json, line as plan_line, render as plan_text, word,
 };
+
+/// What `config` prints, as JSON or YAML; `None`: some error leaves no project.
+pub fn canonical(loaded: &model::load::Loaded, json: bool) -> Option<String> {
+    let canonical = loaded.canonical.as_ref()?;
+    Some(if json {
+        model::canonical::json(canonical)
+    } else {
+        model::canonical::yaml(canonical)
+    })
+}

@@ -91,13 +91,11 @@ fn valid_projects_load_to_their_canonical_form() {
     for case in &cases {
         let loaded = load_case(case);
         expect(&case.join("expected.txt"), &diagnostics(&loaded), &mut wrong);
-        match &loaded.project {
-            Some(project) => expect(
-                &case.join("expected.yaml"),
-                &canonical::project_yaml(project),
-                &mut wrong,
-            ),
-            None => wrong.push(format!(
+        match &loaded.canonical {
+            Some(canonical) if loaded.project.is_some() => {
+                expect(&case.join("expected.yaml"), &canonical::yaml(canonical), &mut wrong)
+            }
+            _ => wrong.push(format!(
                 "{} is refused:\n{}",
                 case.display(),
                 diagnostics(&loaded)
@@ -141,24 +139,26 @@ fn invalid_projects_are_refused_with_place_and_remedy() {
 #[test]
 fn the_canonical_form_is_its_own_canonical_form() {
     for case in cases("valid") {
-        let Some(project) = load_case(&case).project else {
-            continue;
+        let Loaded {
+            project: Some(project),
+            canonical: Some(canonical),
+            ..
+        } = load_case(&case)
+        else {
+            panic!("{} is refused", case.display())
         };
         // In JSON a `$` stays as it is, for programs.
-        let json = Some(canonical::project_json(&project)).filter(|text| !text.contains('$'));
-        for text in [Some(canonical::project_yaml(&project)), json]
-            .into_iter()
-            .flatten()
-        {
+        let json = Some(canonical::json(&canonical)).filter(|text| !text.contains('$'));
+        for text in [Some(canonical::yaml(&canonical)), json].into_iter().flatten() {
             let again = load_text(text.clone());
             let shown = diagnostics(&again);
-            let again = again
-                .project
-                .unwrap_or_else(|| panic!("{}:\n{text}\n{shown}", case.display()));
+            let (Some(again), Some(form)) = (again.project, again.canonical) else {
+                panic!("{}:\n{text}\n{shown}", case.display())
+            };
             assert_eq!(again.services, project.services, "{}", case.display());
             assert_eq!(
-                canonical::project_yaml(&again),
-                canonical::project_yaml(&project),
+                canonical::yaml(&form),
+                canonical::yaml(&canonical),
                 "{}",
                 case.display()
             );

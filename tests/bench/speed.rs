@@ -7,7 +7,17 @@ mod engines;
 #[path = "../host/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest of it")]
 mod host;
+mod loading;
 mod memory;
+/// The part of the program that reads manifests: it has no library.
+#[path = "../../agent/src"]
+#[allow(dead_code, unused_imports, reason = "the program uses the rest of it")]
+mod program {
+    pub mod environment;
+    pub mod intake;
+    pub mod source;
+    pub mod text;
+}
 mod thousand;
 
 use std::{
@@ -20,6 +30,7 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 
 use host::Host;
+use program::{environment, intake, source, text};
 
 const ROUNDS: usize = 20;
 /// The one instance of the service that is restarted.
@@ -66,6 +77,13 @@ fn main() {
     );
     let beyond = times.iter().map(|time| time - drawn).collect();
     row("  beyond the delay drawn", &Spread::of(beyond), "10");
+    row("load of one file with 500 services", &loading::large(), "20");
+    let directory = host.directory("unchanged");
+    row(
+        "look at 1,000 unchanged projects",
+        &loading::unchanged(&directory),
+        "100",
+    );
     row("plan of 1,000 unchanged services", &thousand::plans(), "-");
     memory::print(&host, &bench, 10);
     host.finish();

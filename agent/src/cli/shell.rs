@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use backend::layout::Layout;
-use model::load::{Options, load};
+use model::load::load;
 
 use crate::{
     environment,
@@ -40,15 +40,8 @@ fn used(
     let with = |more: &mut dyn Iterator<Item = (&String, &String)>| {
         let mut environment = agents.clone();
         environment.extend(more.map(|(name, value)| (name.clone(), value.clone())));
-        let options = Options {
-            directory: candidate.directory.clone(),
-            fallback_name: candidate.fallback_name.clone(),
-            environment,
-            env_files: Vec::new(),
-            home: environment::home_of_owner(&candidate.files[0]),
-            ..Options::default()
-        };
-        let loaded = load(&text::Disk, &candidate.files, &options);
+        let (files, options) = candidate.to_load(environment);
+        let loaded = load(&text::Disk, &files, &options);
         let revision = loaded.project.as_ref().map(text::revision);
         let messages = loaded.diagnostics.into_iter().map(|found| found.message);
         (revision, messages.collect::<Vec<_>>())

@@ -26,6 +26,7 @@ fn every_verb_of_the_contract_parses() {
         "logs -f --tail 5 --since 10m -t shop web db",
         "exec -i -t -u 1000 -w /tmp -e A=1 -e B shop/web/1 -- sh -c ls",
         "exec shop/web -- true",
+        "schema",
         "doctor --json",
         "version",
         "-vv --json status",

@@ -1,20 +1,17 @@
 //! One manifest as it was last read, and whether it must be read again.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use model::{
-    diagnostic::Diagnostic,
-    load::{Options, load},
-    types::Project,
-};
+use model::{diagnostic::Diagnostic, load::load, source::Sources, types::Project};
 
-use crate::{environment, source, source::Candidate, text};
+use crate::{source, source::Candidate, text};
 
 /// What tells that a file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +32,26 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
+    }
+}
+
+/// The disk, with a stamp of each file from before it was read: a change while it is read shows as a
+/// difference.
+struct Stamping {
+    inputs: RefCell<BTreeMap<PathBuf, Option<Stamp>>>,
+}
+
+impl Sources for Stamping {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut inputs = self.inputs.borrow_mut();
+        if !inputs.contains_key(path) {
+            inputs.insert(path.to_owned(), Stamp::of(path));
+        }
+        text::Disk.read(path)
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        text::Disk.real_path(path)
     }
 }
 
@@ -59,17 +76,12 @@ impl Entry {
         if let Some(problem) = &candidate.problem {
             return Entry::refused(candidate, problem.clone());
         }
-        let options = Options {
-            directory: candidate.directory.clone(),
-            fallback_name: candidate.fallback_name.clone(),
-            environment,
-            env_files: Vec::new(),
-            home: environment::home_of_owner(&candidate.files[0]),
-            ..Options::default()
+        let sources = Stamping {
+            inputs: RefCell::new(candidate_inputs(candidate)),
         };
-        // Stamped before reading: a change while it is read shows as a difference.
-        let mut inputs = candidate_inputs(candidate);
-        let loaded = load(&text::Disk, &candidate.files, &options);
+        let (files, options) = candidate.to_load(environment);
+        let loaded = load(&sources, &files, &options);
+        let mut inputs = sources.inputs.into_inner();
         for path in loaded.inputs {
             inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
         }
@@ -115,6 +127,13 @@ impl Entry {
             && self.inputs.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
     }
 
+    /// Whether one of the files it is made of is among these.
+    pub fn is_made_of(&self, paths: &BTreeSet<PathBuf>) -> bool {
+        paths
+            .iter()
+            .any(|path| self.inputs.contains_key(path) || self.files.contains(path))
+    }
+
     /// Kept for another round; with `written`, as something that is to be read when it is complete.
     pub fn seen_again(mut self, written: bool) -> Entry {
         if written {
@@ -151,10 +170,11 @@ fn candidate_inputs(candidate: &Candidate) -> BTreeMap<PathBuf, Option<Stamp>> {
     }
     candidate.files.iter().cloned().for_each(&mut add);
     if candidate.source == candidate.directory {
-        source::directory::COMPOSE_FILES
+        add(candidate.directory.join(".env"));
+        let names = source::directory::COMPOSE_FILES
             .iter()
-            .for_each(|name| add(candidate.directory.join(name)));
-        add(candidate.directory.join("compose.override.yaml"));
+            .chain(&source::directory::OVERRIDES);
+        names.for_each(|name| add(candidate.directory.join(name)));
     } else {
         add(candidate.source.clone());
     }
@@ -167,5 +187,29 @@ fn fallback_name(candidate: &Candidate) -> String {
         "unnamed".to_owned()
     } else {
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_differs_from_its_stamp() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, missing) = (directory.path().join("file"), directory.path().join("missing"));
+        fs::write(&file, "before").unwrap();
+        let sources = Stamping {
+            inputs: RefCell::default(),
+        };
+        assert_eq!(sources.read(&file).unwrap(), b"before");
+        assert!(sources.read(&missing).is_err());
+        for path in [&file, &missing] {
+            assert_eq!(sources.inputs.borrow()[path], Stamp::of(path), "nothing changed");
+            fs::write(path, "afterwards").unwrap();
+            // The second time it is read is not the first.
+            assert_eq!(sources.read(path).unwrap(), b"afterwards");
+            assert_ne!(sources.inputs.borrow()[path], Stamp::of(path));
+        }
     }
 }

@@ -234,6 +234,49 @@ fn a_file_being_written_is_left_alone_until_it_is_closed_or_the_same_twice() {
 }
 
 #[test]
+fn any_file_a_project_is_made_of_is_left_alone_while_it_is_written() {
+    let mut host = Host::new();
+    host.write("shop.yaml", &BETTER.replace("better", "'${NAME:-none}'"));
+    host.write(".env", "NAME=better\n");
+    assert_eq!(wish(&host.read().0, "shop"), "run better");
+    // Truncated, it is a valid one.
+    let path = host.path(".env");
+    fs::write(&path, "").unwrap();
+    host.writing.insert(path.clone());
+    assert_eq!(wish(&host.read().0, "shop"), "run better");
+    fs::write(&path, "NAME=best\n").unwrap();
+    host.writing.remove(&path);
+    assert_eq!(wish(&host.read().0, "shop"), "run best");
+    fs::write(&path, "").unwrap();
+    assert_eq!(wish(&host.read().0, "shop"), "run none", "written in one go");
+}
+
+#[test]
+fn the_env_file_of_a_project_directory_says_which_files_it_has() {
+    let mut host = Host::new();
+    fs::create_dir_all(host.path("shop/more")).unwrap();
+    host.write("shop/compose.yaml", GOOD);
+    host.write("shop/more/better.yaml", BETTER);
+    for (env, want) in [
+        ("", "run -"),
+        ("COMPOSE_FILE=more/better.yaml\n", "run better"),
+        ("COMPOSE_FILE=missing.yaml\n", "run better"),
+        ("COMPOSE_FILE=compose.yaml\n", "run -"),
+    ] {
+        host.write("shop/.env", env);
+        // Of a project elsewhere the name is that directory's.
+        let (desired, report) = host.read();
+        let name = if want == "run better" { "more" } else { "shop" };
+        assert_eq!(wish(&desired, name), want, "{env}");
+        assert_eq!(
+            errors(&report, name).is_empty(),
+            !env.contains("missing"),
+            "{env}"
+        );
+    }
+}
+
+#[test]
 fn an_operators_down_holds_until_it_is_cleared() {
     let mut host = Host::new();
     host.write("shop.yaml", GOOD);

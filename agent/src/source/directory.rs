@@ -8,19 +8,41 @@ use std::{
 
 use super::{Candidate, Snapshot, error_at, generated};
 
-/// In the order in which Compose looks for them.
+/// In the order in which docker compose looks for them.
 pub const COMPOSE_FILES: [&str; 4] = [
     "compose.yaml",
     "compose.yml",
-    "docker-compose.yaml",
     "docker-compose.yml",
+    "docker-compose.yaml",
 ];
-const OVERRIDES: [&str; 4] = [
-    "compose.override.yaml",
+/// The same; any of them goes with any of the above.
+pub const OVERRIDES: [&str; 4] = [
     "compose.override.yml",
-    "docker-compose.override.yaml",
+    "compose.override.yaml",
     "docker-compose.override.yml",
+    "docker-compose.override.yaml",
 ];
+
+/// What a project directory is read from.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The Compose file and its override, in the order in which they are merged.
+    pub files: Vec<&'static str>,
+    /// There too, and not read.
+    pub passed_over: Vec<&'static str>,
+}
+
+/// Chooses among the names of a directory, as docker compose does; `None`: it is no project directory.
+pub fn choose(is_there: impl Fn(&str) -> bool) -> Option<Chosen> {
+    let mut chosen = Chosen::default();
+    for names in [COMPOSE_FILES, OVERRIDES] {
+        let mut found = names.into_iter().filter(|name| is_there(name));
+        chosen.files.extend(found.next());
+        chosen.passed_over.extend(found);
+    }
+    let first = chosen.files.first()?;
+    COMPOSE_FILES.contains(first).then_some(chosen)
+}
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,18 +100,11 @@ fn candidate(directory: &Path, origin: &Path, entry: &Entry) -> Option<Candidate
 
 /// A directory of the first kind, if it is one.
 fn project(path: &Path, manifest: &Path, origin: &Path, names: &[&str]) -> Option<Candidate> {
-    let first = COMPOSE_FILES.iter().find(|name| names.contains(name))?;
-    let mut files = vec![path.join(first)];
-    files.extend(
-        OVERRIDES
-            .iter()
-            .find(|name| names.contains(name))
-            .map(|name| path.join(name)),
-    );
+    let chosen = choose(|name| names.contains(&name))?;
     Some(Candidate {
         manifest: manifest.to_owned(),
         source: path.to_owned(),
-        files,
+        files: chosen.files.into_iter().map(|name| path.join(name)).collect(),
         directory: path.to_owned(),
         fallback_name: name_of(path),
         origin: origin.to_owned(),
@@ -115,7 +130,7 @@ fn file(path: &Path, manifest: &Path, origin: &Path) -> Candidate {
     }
 }
 
-fn name_of(path: &Path) -> String {
+pub fn name_of(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()

@@ -87,11 +87,24 @@ impl Watcher {
         self.broken.as_deref()
     }
 
-    /// Watches `directories`, and the directory of each input (or what there is of its path).
-    pub fn follow(&mut self, directories: BTreeSet<PathBuf>, inputs: BTreeSet<PathBuf>) {
+    /// Watches `directories`, and the directory of each input (or what there is of its path). Links on the
+    /// way to an input are watched, too, and what an input that is a link leads to.
+    pub fn follow(&mut self, directories: BTreeSet<PathBuf>, mut inputs: BTreeSet<PathBuf>) {
+        let targets: Vec<PathBuf> = inputs
+            .iter()
+            .filter(|input| is_link(input))
+            .filter_map(|input| fs::canonicalize(input).ok())
+            .collect();
+        inputs.extend(targets);
         let mut wanted = BTreeMap::new();
         let parents: BTreeSet<&Path> = inputs.iter().filter_map(|input| input.parent()).collect();
-        for path in directories.iter().map(PathBuf::as_path).chain(parents) {
+        let links = links_above(&parents);
+        for path in directories
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(parents)
+            .chain(links)
+        {
             if let Some((path, identity)) = nearest(path) {
                 wanted.insert(path, identity);
             }
@@ -119,6 +132,22 @@ impl Watcher {
             }
         }
     }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
+}
+
+/// The directories that hold a link on the way to one of these: it may be replaced.
+fn links_above<'a>(directories: &BTreeSet<&'a Path>) -> BTreeSet<&'a Path> {
+    let mut seen = BTreeSet::new();
+    let mut found = BTreeSet::new();
+    for directory in directories {
+        for path in directory.ancestors().take_while(|path| seen.insert(*path)) {
+            found.extend(path.parent().filter(|_| is_link(path)));
+        }
+    }
+    found
 }
 
 /// The directory itself or its nearest ancestor that exists.
@@ -206,6 +235,33 @@ mod tests {
         fs::write(root.join("config/app/unrelated"), "x").unwrap();
         fs::write(&input, "A=1\n").unwrap();
         next(&mut hints, &Hint::Complete(input)).await;
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_at_both_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let link = |to: &str, at: &str| {
+            let new = root.join("new");
+            std::os::unix::fs::symlink(to, &new).unwrap();
+            fs::rename(new, root.join(at)).unwrap();
+        };
+        for directory in ["elsewhere", "releases/1", "releases/2"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(root.join("elsewhere/env"), "A=1\n").unwrap();
+        for release in ["releases/1", "releases/2"] {
+            std::os::unix::fs::symlink("../../elsewhere/env", root.join(release).join("env")).unwrap();
+        }
+        link("releases/1", "current");
+        let input = root.join("current/env");
+        let (sender, mut hints) = mpsc::unbounded_channel();
+        let mut watcher = Watcher::start(sender);
+        watcher.follow(BTreeSet::new(), [input].into());
+        fs::write(root.join("elsewhere/env"), "A=2\n").unwrap();
+        next(&mut hints, &Hint::Complete(root.join("elsewhere/env"))).await;
+        link("releases/2", "current");
+        next(&mut hints, &Hint::Complete(root.join("current"))).await;
     }
 
     #[test]

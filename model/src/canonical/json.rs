@@ -6,9 +6,13 @@ use super::{Canonical, place::Place};
 use crate::tree::{Entry, Node, Value};
 
 impl Canonical {
-    /// The model with sorted keys.
+    /// The model with sorted keys; without `models`, which the reference has in YAML only.
     pub fn to_json(&self) -> Json {
-        convert(&self.0, &Place::Root)
+        let mut json = convert(&self.0, &Place::Root);
+        if let Json::Object(project) = &mut json {
+            project.remove("models");
+        }
+        json
     }
 }
 
@@ -33,7 +37,10 @@ fn convert(node: &Node, place: &Place) -> Json {
             )
         }
         Value::Map(entries) => {
-            let entries = entries.iter().map(|Entry { key, value, .. }| {
+            let told = entries
+                .iter()
+                .filter(|entry| !place.hides(&entry.key, node));
+            let entries = told.map(|Entry { key, value, .. }| {
                 let place = place.key(key);
                 (name(key, &place), convert(value, &place))
             });

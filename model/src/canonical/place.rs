@@ -42,6 +42,13 @@ impl Place<'_> {
         steps
     }
 
+    /// Whether a key of `node`, which is here, is not for printing: what a config took from the environment.
+    pub fn hides(&self, key: &str, node: &Node) -> bool {
+        key == "content"
+            && node.get("environment").is_some()
+            && matches!(self.steps()[..], ["configs", _])
+    }
+
     /// Whether null here means that nothing is set, so that YAML has no need to say it.
     pub fn is_command(&self) -> bool {
         matches!(

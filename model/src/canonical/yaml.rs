@@ -68,20 +68,21 @@ fn name<'a>(key: &'a str, place: &Place) -> &'a str {
 
 /// Whether a value begins on a line of its own: lists and mappings that are not empty.
 fn is_block(node: &Node, place: &Place) -> bool {
-    !node.items().is_empty() || node.entries().iter().any(|entry| is_told(entry, place))
+    !node.items().is_empty() || node.entries().iter().any(|entry| is_told(entry, node, place))
 }
 
-/// A command that is not set is not told.
-fn is_told(entry: &Entry, place: &Place) -> bool {
+/// A command that is not set is not told, nor what stays within.
+fn is_told(entry: &Entry, node: &Node, place: &Place) -> bool {
     let command = matches!(entry.key.as_str(), "command" | "entrypoint");
-    !(command && entry.value.is_null() && place.key(&entry.key).is_command())
+    let unset = command && entry.value.is_null() && place.key(&entry.key).is_command();
+    !unset && !place.hides(&entry.key, node)
 }
 
 /// Writes a value whose first line is indented already, and its last newline.
 fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize) {
     match &node.value {
         Value::Map(entries) if is_block(node, place) => {
-            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, place)).collect();
+            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, node, place)).collect();
             entries.sort_by(|a, b| a.key.cmp(&b.key));
             write_entries(text, &entries, place, indent, true);
         }

@@ -15,7 +15,11 @@ pub(super) fn check(project: &Project<'_>, name: &str, entry: &Entry, report: &m
     if !matches!(service.value, Value::Map(_)) {
         return;
     }
-    if text(service, "image").is_none() && !given(service, "build") && !given(service, "provider") {
+    // An image that is no text is reported where it stands.
+    let image = service
+        .get("image")
+        .is_some_and(|image| image.as_text().is_none_or(|text| !text.is_empty()));
+    if !image && !given(service, "build") && !given(service, "provider") {
         report.error(
             entry.at,
             format!("`{path}` has neither an image nor a build context"),
