@@ -16,3 +16,14 @@ pub fn canonical(loaded: &model::load::Loaded, json: bool) -> Option<String> {
         model::canonical::yaml(canonical)
     })
 }
+
+/// The name of what was loaded, also where stead does not run it; `None`: some error hides it.
+pub fn name(loaded: &model::load::Loaded) -> Option<String> {
+    match &loaded.project {
+        Some(project) => Some(project.name.clone()),
+        None => {
+            let canonical = loaded.canonical.as_ref()?.to_json();
+            canonical["name"].as_str().map(str::to_owned)
+        }
+    }
+}

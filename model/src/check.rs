@@ -38,7 +38,10 @@ fn mounts(service: &Service, path: &str, report: &mut Report) {
     let mut targets: BTreeMap<&PathBuf, At> = BTreeMap::new();
     for (list, index, target) in volumes.chain(configs).chain(secrets) {
         let at = report.at(&format!("{path}.{list}.{index}"));
-        if let Some(first) = targets.insert(target, at) {
+        // Two of `volumes` and `tmpfs` at one place are an error to every loader.
+        if let Some(first) = targets.insert(target, at)
+            && list != "volumes"
+        {
             report.refuse(
                 at,
                 format!(

@@ -160,7 +160,8 @@ impl Reader<'_> {
             return format!("{project}_{key}");
         };
         let text = name.scalar().unwrap_or_default();
-        if !is_object_name(&text) {
+        // Without a name of the project, which is an error of its own, there is none to judge.
+        if !project.is_empty() && !is_object_name(&text) {
             let hint = "use letters, digits, `.`, `_` and `-`, a letter or digit first, at most 128";
             self.refuse(&name, format!("`{}` is not a name", cut(&text)), hint);
         }

@@ -14,7 +14,6 @@ mod table;
 mod tests;
 
 pub use schema::json_schema;
-#[allow(unused_imports)] // until the pipeline uses it
 pub(crate) use {cast::cast, check::check, settle::settle};
 
 use crate::tree::Value;
@@ -95,8 +94,6 @@ pub struct Field {
     pub(crate) form: Form,
     /// Text becomes a number or a boolean right after interpolation.
     pub(crate) cast: bool,
-    /// The key in the canonical form, where it is another one.
-    pub(crate) printed: Option<&'static str>,
 }
 
 /// How the canonical form prints a value.

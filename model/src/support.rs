@@ -1,8 +1,11 @@
 //! Every attribute of the Compose Specification, and whether stead honours it. One table: it drives the
 //! messages of the loader and is printed as documentation.
 
+mod differences;
 mod resources;
 mod services;
+
+pub use differences::{DIFFERENCES, Difference};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

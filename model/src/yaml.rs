@@ -1,4 +1,4 @@
-//! YAML text to positioned trees, and values back to text. The only module that knows the YAML crates.
+//! YAML text to positioned trees. The only module that knows the YAML parser.
 //!
 //! The reader: `granit-parser` makes events, [`compose`] makes a flat list of items out of them (anchors
 //! and aliases still apart), [`expand`] makes the tree (aliases and `<<` resolved), [`scalar`] says what
@@ -11,8 +11,6 @@ mod explain;
 mod scalar;
 #[cfg(test)]
 mod tests;
-
-use serde::Serialize;
 
 use crate::tree::{At, Node};
 
@@ -56,16 +54,6 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Vec<Node>, ParseError> {
         Ok(())
     })?;
     Ok(documents)
-}
-
-/// Prints any value as block style YAML.
-///
-/// # Errors
-/// What `serde_yaml` says; never for plain data.
-pub(crate) fn print<T: Serialize>(value: &T) -> Result<String, String> {
-    let mut text = String::new();
-    serde_yaml::to_fmt_writer(&mut text, value).map_err(|error| error.to_string())?;
-    Ok(text)
 }
 
 fn find_nul(text: &str, file: u16) -> Option<At> {

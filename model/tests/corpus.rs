@@ -92,9 +92,11 @@ fn valid_projects_load_to_their_canonical_form() {
         let loaded = load_case(case);
         expect(&case.join("expected.txt"), &diagnostics(&loaded), &mut wrong);
         match &loaded.canonical {
-            Some(canonical) if loaded.project.is_some() => {
-                expect(&case.join("expected.yaml"), &canonical::yaml(canonical), &mut wrong)
-            }
+            Some(canonical) if loaded.project.is_some() => expect(
+                &case.join("expected.yaml"),
+                &canonical::yaml(canonical),
+                &mut wrong,
+            ),
             _ => wrong.push(format!(
                 "{} is refused:\n{}",
                 case.display(),

@@ -2,9 +2,16 @@
 //!
 //! `UPDATE=1 cargo test -p stead-model --test documentation` writes them anew.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use model::support::{Attribute, Support, attributes};
+use model::{
+    load::{Options, load},
+    support::{Attribute, DIFFERENCES, Difference, Support, attributes},
+};
 
 /// Compares a page with what it must be, or writes it.
 fn expect(name: &str, text: &str) {
@@ -85,4 +92,53 @@ fn the_page_of_attributes_is_the_table_that_the_loader_goes_by() {
     }
     assert_eq!(written, attributes().count());
     expect("compose-support.md", &text);
+}
+
+const DIFFERENT: &str = "\
+# Differences from Docker Compose
+
+`stead config` prints what `docker compose config` prints for every file that Docker Compose loads. What is
+listed here Docker Compose loads, too, and stead refuses to run it, or warns: a mistake that can be seen in the
+file is told before anything is touched. [Compose attributes](compose-support.md) says what is not supported
+yet, or never will be; those are not repeated here.
+
+| file | Docker Compose | stead | why |
+|---|---|---|---|
+";
+
+fn difference(row: &Difference) -> String {
+    let lines = row
+        .example
+        .lines()
+        .map(|line| format!("`{}`", line.replace('|', "\\|")));
+    let example = lines.collect::<Vec<_>>().join("<br>");
+    let does = if row.refused { "refuses it" } else { "warns" };
+    format!(
+        "| {example} | {} | {does}: {} | {} |\n",
+        row.compose, row.says, row.why
+    )
+}
+
+#[test]
+fn every_difference_is_one_and_its_page_is_written() {
+    let (mut text, mut wrong) = (DIFFERENT.to_owned(), Vec::new());
+    for row in DIFFERENCES {
+        let file = PathBuf::from("/project/compose.yaml");
+        let sources: BTreeMap<_, _> = [(file.clone(), row.example.as_bytes().to_vec())].into();
+        let options = Options {
+            directory: "/project".into(),
+            fallback_name: "project".to_owned(),
+            ..Options::default()
+        };
+        let loaded = load(&sources, &[file], &options);
+        let said = loaded.diagnostics.iter().any(|found| {
+            found.message.contains(row.says) && found.refusal == row.refused && found.hint.is_some()
+        });
+        if loaded.canonical.is_none() || !said {
+            wrong.push((row.example, loaded.diagnostics));
+        }
+        text.push_str(&difference(row));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    expect("compose-differences.md", &text);
 }

@@ -81,14 +81,11 @@ impl Entry {
         };
         let (files, options) = candidate.to_load(environment);
         let loaded = load(&sources, &files, &options);
+        let name = text::name(&loaded).unwrap_or_else(|| fallback_name(candidate));
         let mut inputs = sources.inputs.into_inner();
         for path in loaded.inputs {
             inputs.entry(path).or_insert_with_key(|path| Stamp::of(path));
         }
-        let name = loaded
-            .project
-            .as_ref()
-            .map_or_else(|| fallback_name(candidate), |project| project.name.clone());
         Entry {
             name,
             source: candidate.source.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! # Written by `stead apply`; `stead down shop` removes it.
-//! x-stead-source: "/home/me/shop"
+//! x-stead-source: /home/me/shop
 //! ```
 //!
 //! One key, `x-stead-source`: the absolute path of a Compose file or a project directory. A manifest
@@ -14,7 +14,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const KEY: &str = "x-stead-source:";
+use serde::{Deserialize, Serialize};
+
+/// All that a generated manifest says.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    #[serde(rename = "x-stead-source")]
+    source: PathBuf,
+}
+
 /// A generated manifest is one path and a comment.
 const MAX: u64 = 16 * 1024;
 
@@ -28,33 +37,23 @@ pub fn source_of(manifest: &Path) -> Option<PathBuf> {
 }
 
 fn parse(text: &str) -> Option<PathBuf> {
-    let mut lines = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
-    let value = lines.next()?.strip_prefix(KEY)?.trim();
-    if lines.next().is_some() {
-        return None;
-    }
-    // A JSON string is a YAML double-quoted scalar.
-    let path = if value.starts_with('"') {
-        serde_json::from_str(value).ok()?
-    } else {
-        value.trim_matches('\'').to_owned()
-    };
-    path.starts_with('/').then(|| PathBuf::from(path))
+    let manifest: Manifest = serde_yaml::from_str(text).ok()?;
+    manifest.source.is_absolute().then_some(manifest.source)
 }
 
+/// What `apply` writes for a project.
+///
+/// # Errors
+/// The path is not UTF-8.
 pub fn text(project: &str, source: &Path) -> io::Result<String> {
-    let path = source.to_str().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is not UTF-8; rename it", source.display()),
-        )
-    })?;
-    let quoted = serde_json::to_string(path)?;
+    let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
+    if source.to_str().is_none() {
+        return Err(wrong(format!("{} is not UTF-8; rename it", source.display())));
+    }
+    let source = source.to_owned();
+    let manifest = serde_yaml::to_string(&Manifest { source }).map_err(|error| wrong(error.to_string()))?;
     Ok(format!(
-        "# Written by `stead apply`; `stead down {project}` removes it.\n{KEY} {quoted}\n"
+        "# Written by `stead apply`; `stead down {project}` removes it.\n{manifest}"
     ))
 }
 

@@ -6,13 +6,10 @@ use super::{Canonical, place::Place};
 use crate::tree::{Entry, Node, Value};
 
 impl Canonical {
-    /// The model with sorted keys; without `models`, which the reference has in YAML only.
+    /// The model with sorted keys: the reference's JSON. It has no `models` at the top level, and of what
+    /// was read for a secret or a config only where it came from.
     pub fn to_json(&self) -> Json {
-        let mut json = convert(&self.0, &Place::Root);
-        if let Json::Object(project) = &mut json {
-            project.remove("models");
-        }
-        json
+        convert(&self.0, &Place::Root)
     }
 }
 
@@ -37,14 +34,16 @@ fn convert(node: &Node, place: &Place) -> Json {
             )
         }
         Value::Map(entries) => {
-            let told = entries
-                .iter()
-                .filter(|entry| !place.hides(&entry.key, node));
-            let entries = told.map(|Entry { key, value, .. }| {
+            let told = entries.iter().filter(|entry| match entry.key.as_str() {
+                "models" => !matches!(place, Place::Root),
+                "content" => !place.key("content").is_read_content(entries),
+                _ => true,
+            });
+            let told = told.map(|Entry { key, value, .. }| {
                 let place = place.key(key);
                 (name(key, &place), convert(value, &place))
             });
-            let mut entries: Vec<_> = entries.collect();
+            let mut entries: Vec<_> = told.collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             Json::Object(entries.into_iter().collect::<Map<_, _>>())
         }
@@ -110,6 +109,18 @@ mod tests {
             let got = Canonical(parse(model)).to_json().to_string();
             assert_eq!(got, want);
         }
+    }
+
+    #[test]
+    fn what_was_read_for_secrets_and_configs_is_not_told() {
+        let model = parse(
+            "{secrets: {s: {environment: A, content: b}}, configs: {c: {environment: A, content: b}, \
+             d: {content: e}}, models: {m: {model: a}}, x-a: {content: f}}",
+        );
+        assert_eq!(
+            Canonical(model).to_json().to_string(),
+            r#"{"configs":{"c":{"environment":"A"},"d":{"content":"e"}},"secrets":{"s":{"environment":"A"}},"x-a":{"content":"f"}}"#
+        );
     }
 
     #[test]

@@ -7,6 +7,9 @@ use crate::{
     tree::{At, Entry, Node, Value},
 };
 
+static LIMIT: [(&str, Value); 2] = [("soft", Value::Int(0)), ("hard", Value::Int(0))];
+static DEVICE: [(&str, Value); 1] = [("capabilities", Value::List(Vec::new()))];
+
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
     Root,
@@ -42,11 +45,13 @@ impl Place<'_> {
         steps
     }
 
-    /// Whether a key of `node`, which is here, is not for printing: what a config took from the environment.
-    pub fn hides(&self, key: &str, node: &Node) -> bool {
-        key == "content"
-            && node.get("environment").is_some()
-            && matches!(self.steps()[..], ["configs", _])
+    /// Whether this is what a secret, or a config from a variable, has come to: it has its source beside it.
+    pub fn is_read_content(&self, siblings: &[Entry]) -> bool {
+        match self.steps()[..] {
+            ["secrets", _, "content"] => true,
+            ["configs", _, "content"] => siblings.iter().any(|entry| entry.key == "environment"),
+            _ => false,
+        }
     }
 
     /// Whether null here means that nothing is set, so that YAML has no need to say it.
@@ -63,6 +68,23 @@ impl Place<'_> {
                 ]
                 | ["services", _, "develop", "watch", "[]", "exec", "command"]
         )
+    }
+
+    /// Keys of a mapping here that a file must write, also where their values say nothing.
+    pub fn required_keys(&self) -> &'static [(&'static str, Value)] {
+        match self.steps()[..] {
+            ["services", _, "ulimits", _] | ["services", _, "build", "ulimits", _] => &LIMIT,
+            [
+                "services",
+                _,
+                "deploy",
+                "resources",
+                "reservations",
+                "devices",
+                "[]",
+            ] => &DEVICE,
+            _ => &[],
+        }
     }
 
     /// The key of a limit for a block device, which JSON writes with a capital, and YAML without.

@@ -1,5 +1,7 @@
 //! The canonical model as YAML, laid out as `docker compose config` prints it.
 
+use std::borrow::Cow;
+
 use super::{Canonical, place::Place};
 use crate::tree::{Entry, Node, Value};
 
@@ -14,27 +16,30 @@ const MAX_KEY: usize = 128;
 /// file again, and loads to the same model.
 pub fn yaml(canonical: &Canonical) -> String {
     let mut text = String::new();
-    let mut entries: Vec<&Entry> = canonical.0.entries().iter().collect();
-    let rank = |key: &str| {
-        FIRST
-            .iter()
-            .position(|first| *first == key)
-            .unwrap_or(FIRST.len())
-    };
-    entries.sort_by(|a, b| (rank(&a.key), &a.key).cmp(&(rank(&b.key), &b.key)));
-    match entries[..] {
-        [] => text.push_str("{}\n"),
-        _ => write_entries(&mut text, &entries, &Place::Root, 0, false),
+    let rank = |entry: &Entry| FIRST.iter().position(|first| *first == entry.key);
+    let mut entries = told(&canonical.0, &Place::Root);
+    entries.sort_by_key(|entry| rank(entry).unwrap_or(FIRST.len()));
+    match entries.is_empty() {
+        true => text.push_str("{}\n"),
+        false => write_entries(&mut text, &entries, &Place::Root, 0),
     }
     text
 }
 
-/// `inline`: the first key stands behind a `- ` that is there already.
-fn write_entries(text: &mut String, entries: &[&Entry], place: &Place, indent: usize, inline: bool) {
-    for (index, Entry { key, value, .. }) in entries.iter().enumerate() {
+/// What a value stands behind: then a mapping begins on a new line, or on the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Key,
+    Dash,
+}
+
+/// Writes a mapping whose first line is indented already.
+fn write_entries(text: &mut String, entries: &[Cow<Entry>], place: &Place, indent: usize) {
+    for (index, entry) in entries.iter().enumerate() {
+        let Entry { key, value, .. } = &**entry;
         let place = place.key(key);
         let key = one_line(name(key, &place));
-        if index > 0 || !inline {
+        if index > 0 {
             pad(text, indent);
         }
         if key.len() > MAX_KEY {
@@ -46,13 +51,7 @@ fn write_entries(text: &mut String, entries: &[&Entry], place: &Place, indent: u
             text.push_str(&key);
         }
         text.push(':');
-        if is_block(value, &place) {
-            text.push('\n');
-            pad(text, indent + 2);
-        } else {
-            text.push(' ');
-        }
-        write_value(text, value, &place, indent + 2);
+        write_value(text, value, &place, indent + 2, After::Key);
     }
 }
 
@@ -66,33 +65,55 @@ fn name<'a>(key: &'a str, place: &Place) -> &'a str {
     }
 }
 
-/// Whether a value begins on a line of its own: lists and mappings that are not empty.
-fn is_block(node: &Node, place: &Place) -> bool {
-    !node.items().is_empty() || node.entries().iter().any(|entry| is_told(entry, node, place))
-}
-
-/// A command that is not set is not told, nor what stays within.
-fn is_told(entry: &Entry, node: &Node, place: &Place) -> bool {
-    let command = matches!(entry.key.as_str(), "command" | "entrypoint");
-    let unset = command && entry.value.is_null() && place.key(&entry.key).is_command();
-    !unset && !place.hides(&entry.key, node)
-}
-
-/// Writes a value whose first line is indented already, and its last newline.
-fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize) {
-    match &node.value {
-        Value::Map(entries) if is_block(node, place) => {
-            let mut entries: Vec<&Entry> = entries.iter().filter(|entry| is_told(entry, node, place)).collect();
-            entries.sort_by(|a, b| a.key.cmp(&b.key));
-            write_entries(text, &entries, place, indent, true);
+/// What is told of a mapping, in the order of the keys.
+fn told<'n>(node: &'n Node, place: &Place) -> Vec<Cow<'n, Entry>> {
+    let Value::Map(entries) = &node.value else {
+        return Vec::new();
+    };
+    let told = entries.iter().filter(|entry| is_told(entry, entries, place));
+    let mut told: Vec<Cow<Entry>> = told.map(Cow::Borrowed).collect();
+    for (key, value) in place.required_keys() {
+        if !entries.iter().any(|entry| entry.key == *key) {
+            told.push(Cow::Owned(Entry {
+                key: (*key).to_owned(),
+                at: node.at,
+                value: Node::new(value.clone(), node.at),
+            }));
         }
+    }
+    told.sort_by(|a, b| a.key.cmp(&b.key));
+    told
+}
+
+/// Not told is a command that is not set, and what was read for a secret or a config.
+fn is_told(entry: &Entry, siblings: &[Entry], place: &Place) -> bool {
+    match entry.key.as_str() {
+        "command" | "entrypoint" => !(entry.value.is_null() && place.key(&entry.key).is_command()),
+        "content" => !place.key("content").is_read_content(siblings),
+        _ => true,
+    }
+}
+
+/// Writes a value behind a key or a dash, and its last newline.
+fn write_value(text: &mut String, node: &Node, place: &Place, indent: usize, after: After) {
+    let entries = told(node, place);
+    if after == After::Key {
+        if entries.is_empty() && node.items().is_empty() {
+            text.push(' ');
+        } else {
+            text.push('\n');
+            pad(text, indent);
+        }
+    }
+    match &node.value {
+        Value::Map(_) if !entries.is_empty() => write_entries(text, &entries, place, indent),
         Value::List(items) if !items.is_empty() => {
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
                     pad(text, indent);
                 }
                 text.push_str("- ");
-                write_value(text, item, &place.item(index), indent + 2);
+                write_value(text, item, &place.item(index), indent + 2, After::Dash);
             }
         }
         Value::Text(value) => {
@@ -306,6 +327,16 @@ x-a: 1
                 "\n    develop:\n      watch:\n        - exec: {}\n          path: a\n",
             ),
             (
+                "{ulimits: {core: {}, nofile: {hard: 2}, nproc: 3}}",
+                "\n    ulimits:\n      core:\n        hard: 0\n        soft: 0\n      nofile:\n        \
+                 hard: 2\n        soft: 0\n      nproc: 3\n",
+            ),
+            (
+                "{deploy: {resources: {reservations: {devices: [{driver: d}]}}}}",
+                "\n    deploy:\n      resources:\n        reservations:\n          devices:\n            \
+                 - capabilities: []\n              driver: d\n",
+            ),
+            (
                 "{blkio_config: {device_read_bps: [{Path: /d, Rate: '1'}]}}",
                 "\n    blkio_config:\n      device_read_bps:\n        - path: /d\n          rate: \"1\"\n",
             ),
@@ -313,6 +344,15 @@ x-a: 1
             let model = parse(&format!("services: {{web: {service}}}"));
             assert_eq!(yaml(&Canonical(model)), format!("services:\n  web:{want}"));
         }
+    }
+
+    #[test]
+    fn what_was_read_for_secrets_and_configs_is_not_told() {
+        let model = parse("{secrets: {s: {environment: A, content: b}}, configs: {c: {content: d}}}");
+        assert_eq!(
+            yaml(&Canonical(model)),
+            "secrets:\n  s:\n    environment: A\nconfigs:\n  c:\n    content: d\n"
+        );
     }
 
     #[test]

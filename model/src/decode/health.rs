@@ -68,7 +68,8 @@ impl Reader<'_> {
             Some("NONE") => "nothing comes after `NONE`",
             Some("CMD") => "there is no command after `CMD`",
             Some("CMD-SHELL") => "one text comes after `CMD-SHELL`",
-            _ => "a list begins with `CMD`, `CMD-SHELL` or `NONE`",
+            // An error to every loader.
+            Some(_) => return None,
         };
         let hint = "write `[\"CMD\", \"program\", \"argument\"]`, or plain text for a shell";
         self.refuse(&place, wrong, hint);

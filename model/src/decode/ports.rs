@@ -49,7 +49,9 @@ impl Reader<'_> {
             Err(error) => {
                 let hint = match &error {
                     ParsePortError::Address(_) => "write an address like `127.0.0.1` or `::1`, not a name",
-                    ParsePortError::Protocol(_) => "write `tcp` or `udp`, or leave it out for tcp",
+                    ParsePortError::Protocol(_) | ParsePortError::UnsupportedProtocol(_) => {
+                        "write `tcp` or `udp`, or leave it out for tcp"
+                    }
                     _ => "write a number from 1 to 65535, for the host also a range like `8000-8010`",
                 };
                 let what = read(&cut(&text)).err().unwrap_or(error);

@@ -282,7 +282,7 @@ fn nonsense_in_values_is_refused() {
             "`services.web.volumes[0].type`: there are no volumes of the type `npipe`",
         ),
         (
-            "volumes: [{ type: volume, target: /a }, { type: volume, target: /a/ }]",
+            "volumes: [{ type: volume, target: /a }]\nconfigs: [{ source: c, target: a }]",
             "`services.web`: something is already mounted on `/a`",
         ),
         (

@@ -22,7 +22,7 @@ pub(super) fn wants(shape: &Shape) -> String {
             Shape::Any | Shape::OneOf(_) => "any value",
             Shape::Null => "nothing",
             Shape::Text | Shape::Pattern(_) | Shape::Choice(_) => "text",
-            Shape::Bool => "`true` or `false`",
+            Shape::Bool => "a boolean",
             Shape::Integer { .. } => "a whole number",
             Shape::Number => "a number",
             Shape::List { .. } => "a list",

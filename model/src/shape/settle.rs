@@ -34,27 +34,23 @@ fn object(node: &mut Node, object: &'static Object, path: &Path, report: &mut Re
         value: mut node,
     } in std::mem::take(entries)
     {
-        let known = object
-            .fields
-            .iter()
-            .find(|field| field.name == key || field.printed == Some(key.as_str()));
-        let value = match known {
-            Some(known) => field(&mut node, known, &Path::Key(path, &key, at), report).then_some(node),
+        let told = match object.field(&key) {
+            Some(known) => field(&mut node, known, &Path::Key(path, &key, at), report),
             None if matches!(path, Path::Top) && key.starts_with("x-") => {
                 extension(&mut node);
-                Some(node)
+                true
             }
-            None => None,
+            None => false,
         };
-        let key = known.and_then(|field| field.printed).map_or(key, str::to_owned);
-        kept.extend(value.map(|value| Entry { key, at, value }));
+        if told {
+            kept.push(Entry { key, at, value: node });
+        }
     }
     for field in object.fields {
-        let name = field.printed.unwrap_or(field.name);
-        let absent = || !kept.iter().any(|entry| entry.key == name);
+        let absent = || !kept.iter().any(|entry| entry.key == field.name);
         if let Some(value) = standing_for_absent(field.form).filter(|_| absent()) {
             kept.push(Entry {
-                key: name.to_owned(),
+                key: field.name.to_owned(),
                 at,
                 value: Node::new(value, at),
             });

@@ -138,6 +138,8 @@ fn mounts(project: &Project, key: &InstanceKey, service: &Service, config: &Imag
                 target,
                 read_only,
                 nocopy,
+                // Refused until the backend knows it.
+                subpath: _,
             } => MountSpec::Volume {
                 volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
                 target,
@@ -149,6 +151,8 @@ fn mounts(project: &Project, key: &InstanceKey, service: &Service, config: &Imag
                 target,
                 read_only,
                 create_host_path,
+                // Likewise.
+                propagation: _,
             } => MountSpec::Bind {
                 source,
                 target,

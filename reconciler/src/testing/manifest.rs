@@ -10,7 +10,7 @@
 //! net front internal
 //! ```
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use model::{
     diagnostic::Span,
@@ -24,11 +24,8 @@ use model::{
 pub fn project(name: &str, text: &str) -> Result<Project, String> {
     let mut project = Project {
         name: name.to_owned(),
-        services: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        volumes: BTreeMap::new(),
         directory: PathBuf::from("/srv").join(name),
-        origins: BTreeMap::new(),
+        ..Project::default()
     };
     let mut current = None;
     for (index, line) in text.lines().enumerate() {
@@ -86,6 +83,7 @@ fn network(project: &mut Project, key: &str, internal: bool) {
     let network = Network {
         name: format!("{}_{key}", project.name),
         internal,
+        ..Network::default()
     };
     project.networks.insert(key.to_owned(), network);
 }
@@ -93,21 +91,7 @@ fn network(project: &mut Project, key: &str, internal: bool) {
 fn service() -> Service {
     Service {
         image: "app:1".to_owned(),
-        command: None,
-        entrypoint: None,
-        environment: BTreeMap::new(),
-        volumes: Vec::new(),
-        networks: BTreeMap::new(),
-        ports: Vec::new(),
-        depends_on: BTreeMap::new(),
-        restart: RestartPolicy::No,
-        healthcheck: None,
-        hostname: None,
-        labels: BTreeMap::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace_period: None,
+        ..Service::default()
     }
 }
 
@@ -160,9 +144,7 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             test.push(text);
             service.healthcheck = Some(Healthcheck {
                 test: Some(test),
-                interval: None,
-                timeout: None,
-                retries: None,
+                ..Healthcheck::default()
             });
             "healthcheck".to_owned()
         }
@@ -185,6 +167,7 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             let (network, aliases) = rest.split_first()?;
             let attachment = Attachment {
                 aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+                ..Attachment::default()
             };
             service.networks.insert((*network).to_owned(), attachment);
             format!("networks.{network}")
@@ -199,6 +182,7 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             if let Some(source) = &source {
                 let volume = Volume {
                     name: format!("{name}_{source}"),
+                    ..Volume::default()
                 };
                 project.volumes.insert(source.clone(), volume);
             }
@@ -207,6 +191,7 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
                 target: target.into(),
                 read_only: false,
                 nocopy: false,
+                subpath: None,
             });
             "volumes".to_owned()
         }

@@ -80,7 +80,6 @@ pub(super) const fn field(name: &'static str, shape: Shape, form: Form, doc: &'s
         doc,
         form,
         cast: false,
-        printed: None,
     }
 }
 
@@ -145,11 +144,6 @@ impl Field {
     /// Text is cast after interpolation.
     pub(super) const fn cast(mut self) -> Field {
         self.cast = true;
-        self
-    }
-
-    pub(super) const fn printed(mut self, name: &'static str) -> Field {
-        self.printed = Some(name);
         self
     }
 }

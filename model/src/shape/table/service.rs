@@ -191,14 +191,14 @@ const BLKIO: Object = closed(&[
 
 #[rustfmt::skip]
 const THROTTLE: Object = closed(&[
-    text("path", "The device, like `/dev/sda`").form(Form::Text(Zero::Always)).printed("Path"),
-    field("rate", INT_OR_TEXT, Form::Bytes(Zero::Always), "The limit, each second").printed("Rate"),
+    text("path", "The device, like `/dev/sda`").form(Form::Text(Zero::Always)),
+    field("rate", INT_OR_TEXT, Form::Bytes(Zero::Always), "The limit, each second"),
 ]);
 
 #[rustfmt::skip]
 const WEIGHT: Object = closed(&[
-    text("path", "The device, like `/dev/sda`").form(Form::Text(Zero::Always)).printed("Path"),
-    field("weight", INT_OR_TEXT, Form::Uint(16, Zero::Always), "The weight, 10 to 1000").printed("Weight"),
+    text("path", "The device, like `/dev/sda`").form(Form::Text(Zero::Always)),
+    field("weight", INT_OR_TEXT, Form::Uint(16, Zero::Always), "The weight, 10 to 1000"),
 ]);
 
 #[rustfmt::skip]

@@ -158,11 +158,11 @@ fn scalars_get_the_form_in_which_they_are_printed() {
         ),
         (
             "blkio_config: { weight_device: [{ weight: 5 }] }",
-            r#"{"blkio_config":{"weight_device":[{"Weight":5,"Path":""}]}}"#,
+            r#"{"blkio_config":{"weight_device":[{"weight":5,"path":""}]}}"#,
         ),
         (
             "blkio_config: { device_read_bps: [{ path: /dev/a, rate: 1m }] }",
-            r#"{"blkio_config":{"device_read_bps":[{"Path":"/dev/a","Rate":"1048576"}]}}"#,
+            r#"{"blkio_config":{"device_read_bps":[{"path":"/dev/a","rate":"1048576"}]}}"#,
         ),
         (
             "gpus: [{ count: all }, { count: '2', unknown: 1 }]",
