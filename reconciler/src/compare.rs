@@ -10,6 +10,8 @@ const CLASSES: &[(&str, Option<Class>)] = &[
     ("depends_on", None),
     ("ports", Some(Class::Live)),
     ("labels", Some(Class::Live)),
+    ("annotations", Some(Class::Live)),
+    ("logging", Some(Class::Live)),
     ("restart", Some(Class::Live)),
     ("healthcheck", Some(Class::Live)),
     ("stop_signal", Some(Class::Live)),
@@ -75,6 +77,8 @@ mod tests {
         let cases = [
             ("ports", Some(Class::Live)),
             ("labels.a.b", Some(Class::Live)),
+            ("annotations.a", Some(Class::Live)),
+            ("logging.driver", Some(Class::Live)),
             ("restart", Some(Class::Live)),
             ("healthcheck.test", Some(Class::Live)),
             ("stop_signal", Some(Class::Live)),
