@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::host::Host;
+use crate::host::{Host, hostile};
 
 struct Directory(PathBuf);
 
@@ -317,4 +317,26 @@ fn doctor_says_what_this_host_can_do() {
     assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("kernel") && said.contains("cgroup"), "{said}");
+}
+
+/// How fast is told by the benchmark.
+#[test]
+fn every_hostile_manifest_has_a_verdict_within_64_mib() {
+    for (name, text) in hostile::manifests() {
+        let directory = Directory::with("hostile", &text);
+        // What is allocated, touched or not, and the stacks.
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -d 65536 && exec \"$0\" config -q"])
+            .arg(Host::binary())
+            .current_dir(&directory.0)
+            .output()
+            .expect("a shell");
+        let told = String::from_utf8_lossy(&output.stderr);
+        let told: String = told.chars().take(500).collect();
+        assert!(
+            matches!(output.status.code(), Some(0 | 1)) && !told.contains("memory allocation"),
+            "{name}: {}: {told}",
+            output.status
+        );
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 /// All values that one call adds may not have more bytes than this: lines that double each other's values
 /// would fill the memory.
-const MAX_TOTAL: usize = 64 * 1024 * 1024;
+const MAX_TOTAL: usize = 8 * 1024 * 1024;
 
 /// What is wrong in a file, and where: lines and columns (in characters) count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -23,7 +23,7 @@ use crate::{
 /// A value may not grow by more bytes than this: a bound for hostile files.
 const MAX_GROWTH: usize = 1024 * 1024;
 /// All values of one tree together may not have more bytes than this after interpolation.
-const MAX_TOTAL: usize = 64 * 1024 * 1024;
+const MAX_TOTAL: usize = 8 * 1024 * 1024;
 
 /// Why a template has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +72,9 @@ pub(crate) fn substitute_with<'e>(
     lookup: &dyn Fn(&str) -> Option<&'e str>,
     unset: &mut BTreeSet<String>,
 ) -> Result<String, TemplateError> {
+    if text.len() >= NONE as usize {
+        return Err(TemplateError::TooLong);
+    }
     let braces = Braces::of(text);
     let mut result = String::with_capacity(text.len());
     let mut words: Vec<Word> = Vec::new();
@@ -181,25 +184,28 @@ impl Operator {
     }
 }
 
+/// No position; longer texts are refused.
+const NONE: u32 = u32::MAX;
+
 /// Which brace closes which, line by line.
 struct Braces {
-    /// Positions of `{`, ascending, each with that of its `}`.
-    pairs: Vec<(usize, Option<usize>)>,
+    /// Positions of `{`, ascending, each with that of its `}`, or [`NONE`]. Small: there may be millions.
+    pairs: Vec<(u32, u32)>,
 }
 
 impl Braces {
     fn of(text: &str) -> Self {
-        let mut pairs = Vec::new();
-        let mut open = Vec::new();
-        for (at, c) in text.bytes().enumerate() {
+        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        let mut open: Vec<u32> = Vec::new();
+        for (at, c) in (0..NONE).zip(text.bytes()) {
             match c {
                 b'{' => {
-                    open.push(pairs.len());
-                    pairs.push((at, None));
+                    open.push(u32::try_from(pairs.len()).unwrap_or(NONE));
+                    pairs.push((at, NONE));
                 }
                 b'}' => {
-                    if let Some(pair) = open.pop().and_then(|index: usize| pairs.get_mut(index)) {
-                        pair.1 = Some(at);
+                    if let Some(pair) = open.pop().and_then(|index| pairs.get_mut(index as usize)) {
+                        pair.1 = at;
                     }
                 }
                 b'\n' => open.clear(),
@@ -213,10 +219,13 @@ impl Braces {
     /// not pair up it is the last one of the line, as in the reference loader. `lines`: there may be line
     /// feeds before `end`, which is so outside of words only.
     fn closing(&self, open: usize, text: &str, start: usize, end: usize, lines: bool) -> Option<usize> {
-        let index = self.pairs.binary_search_by_key(&open, |pair| pair.0).ok()?;
-        let (_, paired) = *self.pairs.get(index)?;
-        if let Some(close) = paired.filter(|close| *close < end) {
-            return Some(close);
+        let index = self
+            .pairs
+            .binary_search_by_key(&open, |pair| pair.0 as usize)
+            .ok()?;
+        let (_, close) = *self.pairs.get(index)?;
+        if close != NONE && (close as usize) < end {
+            return Some(close as usize);
         }
         let mut line = &text[start..end];
         if lines {

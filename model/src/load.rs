@@ -113,6 +113,7 @@ impl Loading<'_> {
         }
         self.confine(&model);
         normalise::normalise(&mut model, &name, &environment);
+        self.fit(&mut model);
         canonical::reshape(&mut model, &mut self.report);
         shape::settle(&mut model, &mut self.report);
         self.report.settle();

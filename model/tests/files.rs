@@ -282,7 +282,7 @@ fn what_files_make_of_each_other_is_bounded() {
 
     for (files, want) in [
         (doubling, "files are read for one project"),
-        (long_chain, "chained more than"),
+        (long_chain, "`extends` copies more than"),
         (copies, "`extends` copies more than"),
     ] {
         let files: Vec<(&str, &str)> = files

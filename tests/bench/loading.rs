@@ -1,9 +1,10 @@
-//! Reading manifests: one of 500 services, and a directory of a thousand that did not change.
+//! Reading manifests: one of 500 services, a thousand that did not change, and hostile ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -11,6 +12,7 @@ use backend::layout::Layout;
 
 use crate::{
     ROUNDS, Spread,
+    host::{Host, hostile},
     intake::Intake,
     source::{Snapshot, directory::Directory, watch::Watcher},
 };
@@ -79,6 +81,29 @@ pub fn unchanged(place: &Path) -> Spread {
     });
     // The first one reads everything.
     Spread::of(times.skip(1).collect())
+}
+
+/// The hostile manifest on which `stead config -q` takes longest, and how many milliseconds that are.
+pub fn hostile(place: &Path) -> (&'static str, Spread) {
+    let file = place.join("compose.yaml");
+    let measured = hostile::manifests().into_iter().map(|(name, text)| {
+        fs::write(&file, text).expect("a file");
+        let times = (0..ROUNDS).map(|_| {
+            let start = Instant::now();
+            let status = Command::new(Host::binary())
+                .args(["config", "-q", "-f"])
+                .arg(&file)
+                .stderr(Stdio::null())
+                .status();
+            let time = start.elapsed();
+            assert!(status.is_ok_and(|status| status.code().is_some()), "{name}");
+            time.as_secs_f64() * 1000.0
+        });
+        (name, Spread::of(times.collect()))
+    });
+    measured
+        .max_by(|(_, a), (_, b)| a.p50.total_cmp(&b.p50))
+        .expect("there are hostile manifests")
 }
 
 fn manifest(services: usize) -> String {

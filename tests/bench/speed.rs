@@ -84,6 +84,8 @@ fn main() {
         &loading::unchanged(&directory),
         "100",
     );
+    let (name, verdict) = loading::hostile(&host.directory("hostile"));
+    row(&format!("verdict on {name}, the slowest"), &verdict, "200");
     row("plan of 1,000 unchanged services", &thousand::plans(), "-");
     memory::print(&host, &bench, 10);
     host.finish();

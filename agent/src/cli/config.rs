@@ -88,14 +88,17 @@ impl Config {
         let loaded = load(&sources, &located.files, &options);
         diagnostics.extend(loaded.diagnostics.iter().cloned().map(as_checked));
         let json = global.json || self.format == Format::Json;
-        let canonical = text::canonical(&loaded, json);
-        let printed = canonical.as_ref().filter(|_| !self.quiet);
+        let printed = (!self.quiet).then(|| text::canonical(&loaded, json)).flatten();
         // One document in any case: what was found, where there is no project to print.
         tell(&diagnostics, global.json && printed.is_none())?;
         if let Some(text) = printed {
             print(&format!("{}\n", text.trim_end()))?;
         }
-        Ok(if canonical.is_some() { 0 } else { exit::FAILED })
+        Ok(if loaded.canonical.is_some() {
+            0
+        } else {
+            exit::FAILED
+        })
     }
 }
 

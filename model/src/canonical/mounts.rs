@@ -7,8 +7,8 @@ use crate::{
     tree::{At, Entry, Node, Value},
 };
 
-/// Ranges in one model expand to no more ports than this: every port of a host, TCP and UDP.
-pub(super) const MAX_PORTS: usize = 2 * 65_536;
+/// A project publishes no more ports than this: each is a rule of the firewall.
+pub(super) const MAX_PORTS: usize = 16_384;
 
 pub(super) fn ports(node: &mut Node, place: &Place, left: &mut usize, report: &mut Report) {
     let Value::List(items) = &mut node.value else {
@@ -35,8 +35,8 @@ pub(super) fn ports(node: &mut Node, place: &Place, left: &mut usize, report: &m
 /// The ports of a short form, or a message and a hint. `None`: it is none.
 fn expand(item: &Node, left: usize) -> Option<Result<Vec<port::Port>, (String, &'static str)>> {
     let parsed = match &item.value {
-        Value::Text(text) => port::parse(text),
-        Value::Int(number) => port::parse(&number.to_string()),
+        Value::Text(text) => port::parse(text, left),
+        Value::Int(number) => port::parse(&number.to_string(), left),
         Value::Float(number) => {
             let hint = "write ports as text in quotes: YAML reads `80.10` and `1e3` as fractions";
             return Some(Err((format!("the number {number} is not a port"), hint)));
@@ -44,10 +44,6 @@ fn expand(item: &Node, left: usize) -> Option<Result<Vec<port::Port>, (String, &
         _ => return None,
     };
     Some(match parsed {
-        Ok(ports) if ports.len() > left => Err((
-            format!("more than {MAX_PORTS} ports are published"),
-            "publish fewer or smaller ranges",
-        )),
         Ok(ports) => Ok(ports),
         Err(error) => Err((error.to_string(), error.hint())),
     })
@@ -199,7 +195,7 @@ mod tests {
         ports(&mut node, &Place::Root, &mut left, &mut report);
         found(
             report,
-            "1:6 `[1]`: the number 80.1 is not a port|1:13 `[2]`: |1:28 `[4]`: more than",
+            "1:6 `[1]`: the number 80.1 is not a port|1:13 `[2]`: |1:28 `[4]`: `1-4` makes it",
         );
         assert_eq!(
             node.items().len(),

@@ -12,6 +12,8 @@ use crate::{
 mod circles;
 mod service;
 
+pub(crate) use circles::shorten;
+
 /// Checks a canonical model whose disabled services are gone.
 pub(crate) fn check(model: &Node, disabled: &Disabled, report: &mut Report) {
     let project = Project {

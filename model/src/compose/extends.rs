@@ -3,19 +3,17 @@
 //! Compose Specification, "extends". Same merge rules as for several files.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     rc::Rc,
 };
 
 use super::{
+    consistency::shorten,
     loading::{Loading, Origin, Scope},
     merge, paths, reset,
 };
 use crate::tree::{At, Entry, Node, Value};
-
-/// Chains of `extends` longer than this are refused.
-const MAX_CHAIN: usize = 64;
 
 /// The services of one file while they are extended.
 #[derive(Debug, Clone)]
@@ -26,8 +24,16 @@ pub(super) struct Services {
     resets: Rc<reset::Paths>,
 }
 
-/// The services that are being extended, outermost first.
-type Chain = Vec<(PathBuf, String)>;
+/// A service by its file and name.
+type Key = (PathBuf, String);
+/// Services with everything they extend; nothing for those that are null or have an error.
+type Done = BTreeMap<Key, Option<Node>>;
+
+/// An error ends every service on the way to it; it is reported once.
+fn failed(way: Vec<(Key, Services, Node)>, done: &mut Done) -> Option<Node> {
+    done.extend(way.into_iter().map(|(key, ..)| (key, None)));
+    None
+}
 
 impl Loading<'_> {
     /// Resolves every `extends` of one document.
@@ -60,8 +66,7 @@ impl Loading<'_> {
         let mut done = BTreeMap::new();
         for Entry { key, value, .. } in entries {
             if value.get("extends").is_some()
-                && let Some(extended) =
-                    self.extended(key, &here, &here.resets, scope, &mut Vec::new(), &mut done)
+                && let Some(extended) = self.extended(key, &here, scope, &mut done)
             {
                 *value = extended;
             }
@@ -69,74 +74,76 @@ impl Loading<'_> {
     }
 
     /// The service with everything it extends. `None`: it is null, or an error is reported.
-    fn extended(
-        &mut self,
-        name: &str,
-        here: &Services,
-        resets: &Rc<reset::Paths>,
-        scope: &Scope<'_>,
-        chain: &mut Chain,
-        done: &mut BTreeMap<(PathBuf, String), Node>,
-    ) -> Option<Node> {
-        let service = here.services.get(name).filter(|service| !service.is_null())?;
-        let Some(extends) = service.get("extends") else {
-            return Some(service.clone());
-        };
-        let key = (here.file.clone(), name.to_owned());
-        if let Some(done) = done.get(&key) {
-            return Some(done.clone());
-        }
-        let path = format!("services.{name}.extends");
-        if chain.contains(&key) || chain.len() >= MAX_CHAIN {
-            let names: Vec<_> = chain
-                .iter()
-                .map(|(_, name)| name.as_str())
-                .chain([name])
-                .take(MAX_CHAIN.min(12))
-                .collect();
-            let message = if chain.contains(&key) {
-                format!("`extends` goes in a circle: {}", names.join(" → "))
-            } else {
-                format!("`extends` is chained more than {MAX_CHAIN} deep")
+    ///
+    /// Chains may be long: the way to the last base is walked first, then back.
+    fn extended(&mut self, name: &str, here: &Services, scope: &Scope<'_>, done: &mut Done) -> Option<Node> {
+        let mut way: Vec<(Key, Services, Node)> = Vec::new();
+        let mut on_way: BTreeSet<Key> = BTreeSet::new();
+        let (mut name, mut here) = (name.to_owned(), here.clone());
+        let mut base = loop {
+            let key = (here.file.clone(), name.clone());
+            if let Some(done) = done.get(&key) {
+                break done.clone();
+            }
+            let service = here.services.get(&name).filter(|service| !service.is_null());
+            let Some(service) = service.cloned() else {
+                break None;
             };
-            self.report
-                .last_error(extends.at, message, "remove one of these `extends`");
-            return None;
-        }
-        let (reference, file) = self.target(extends, &path)?;
-        let base_of = match file {
-            Some((file, at)) => self.base_file(&file, at, &path, scope)?,
-            None => here.clone(),
-        };
-        if !base_of.services.contains_key(&reference) {
-            let names = base_of.services.keys().map(String::as_str);
-            let hint = match crate::support::nearest(&reference, names) {
-                Some(known) => format!("did you mean `{known}`?"),
-                None => "name a service of that file".to_owned(),
+            let Some(extends) = service.get("extends") else {
+                break Some(service);
             };
-            let message = format!(
-                "`{path}`: there is no service `{reference}` in `{}`",
-                base_of.file.display()
-            );
-            self.report.error(extends.at, message, hint);
-            return None;
-        }
-        chain.push(key.clone());
-        let base_resets = base_of.resets.clone();
-        let base = self.extended(&reference, &base_of, &base_resets, scope, chain, done);
-        chain.pop();
-        let Some(mut base) = base else {
-            // A null base has nothing to give.
-            return Some(service.clone());
+            let path = format!("services.{name}.extends");
+            if on_way.contains(&key) {
+                let round = way.iter().map(|(key, ..)| key.1.as_str()).chain([name.as_str()]);
+                let names: Vec<_> = round.skip_while(|other| *other != name).collect();
+                let message = format!("`extends` goes in a circle: {}", shorten(&names));
+                self.report
+                    .last_error(extends.at, message, "remove one of these `extends`");
+                return failed(way, done);
+            }
+            let Some((reference, file)) = self.target(extends, &path) else {
+                return failed(way, done);
+            };
+            let next = match file {
+                Some((file, at)) => self.base_file(&file, at, &path, scope),
+                None => Some(here.clone()),
+            };
+            let Some(next) = next else {
+                return failed(way, done);
+            };
+            if !next.services.contains_key(&reference) {
+                let names = next.services.keys().map(String::as_str);
+                let hint = match crate::support::nearest(&reference, names) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => "name a service of that file".to_owned(),
+                };
+                let file = next.file.display();
+                let message = format!("`{path}`: there is no service `{reference}` in `{file}`");
+                self.report.error(extends.at, message, hint);
+                return failed(way, done);
+            }
+            on_way.insert(key.clone());
+            way.push((key, here, service));
+            (name, here) = (reference, next);
         };
-        if !self.grow(&base, extends.at) {
-            return None;
+        while let Some((key, here, service)) = way.pop() {
+            base = match base {
+                // A null base has nothing to give.
+                None => Some(service),
+                Some(mut base) => {
+                    let at = service.get("extends").map_or(service.at, |extends| extends.at);
+                    if !self.grow(&base, at) {
+                        return failed(way, done);
+                    }
+                    here.resets.apply_to("services", &key.1, &mut base);
+                    let mut extended = merge::extend_service(base, service, &key.1, &mut self.report);
+                    extended.remove("extends");
+                    Some(extended)
+                }
+            };
+            done.insert(key, base.clone());
         }
-        resets.apply_to("services", name, &mut base);
-        let mut extended = merge::extend_service(base, service.clone(), name, &mut self.report);
-        extended.remove("extends");
-        done.insert(key, extended.clone());
-        Some(extended)
+        base
     }
 
     /// The service that is named, and the file, if one is.

@@ -23,8 +23,12 @@ use crate::{
     yaml,
 };
 
-/// Values that `extends` and `include` may copy in one project: a bound for hostile files.
-const MAX_COPIED: usize = 200_000;
+/// Values in all files of a project: about 2,500 services. A bound for hostile files, as the others.
+const MAX_WRITTEN: usize = 50_000;
+/// Values of the model in long form.
+const MAX_LONG: usize = 64_000;
+/// Values that `extends` copies.
+const MAX_COPIED: usize = 64_000;
 
 pub(crate) type Environment = BTreeMap<String, String>;
 
@@ -39,6 +43,7 @@ pub(crate) struct Loading<'a> {
     parsed: BTreeMap<PathBuf, Vec<Node>>,
     /// Variables that were used and have no value, which are reported once.
     unset: BTreeSet<String>,
+    written: usize,
     copied: usize,
 }
 
@@ -94,6 +99,7 @@ impl<'a> Loading<'a> {
             bases: BTreeMap::new(),
             parsed: BTreeMap::new(),
             unset: BTreeSet::new(),
+            written: 0,
             copied: 0,
         }
     }
@@ -122,6 +128,7 @@ impl<'a> Loading<'a> {
             }
         }
         canonical::defaults(&mut model);
+        self.fit(&mut model);
         canonical::validate(&model, &mut self.report);
         paths::resolve(
             &mut model,
@@ -154,7 +161,18 @@ impl<'a> Loading<'a> {
         canonical::long(model, &mut self.report);
         canonical::omit_empty(model);
         unique::unique(model, &mut self.report);
+        self.fit(model);
         self.report.settle();
+    }
+
+    /// Empties a model that is too large for what comes next, which is reported.
+    pub fn fit(&mut self, model: &mut Node) {
+        if size(model) > MAX_LONG {
+            let message = format!("the project has more than {MAX_LONG} values in long form");
+            let hint = "split it into several projects, and publish shorter ranges of ports";
+            self.report.error(model.at, message, hint);
+            model.value = Value::Map(Vec::new());
+        }
     }
 
     /// The documents of a file as they are written; they stay for [`Self::model`].
@@ -191,6 +209,13 @@ impl<'a> Loading<'a> {
                 self.report
                     .error(document.at, message, "write `services:` and a service below it");
                 continue;
+            }
+            self.written += size(&document);
+            if self.written > MAX_WRITTEN {
+                let message = format!("the files of this project have more than {MAX_WRITTEN} values");
+                self.report
+                    .error(document.at, message, "split it into several projects");
+                break;
             }
             let resets = reset::take(&mut document);
             self.interpolate(&mut document, scope.environment);

@@ -24,6 +24,8 @@ pub(crate) enum ParsePortError {
     Lengths(String, String),
     #[error("`{0}` has no container port")]
     Empty(String),
+    #[error("`{0}` makes it more ports than a project may publish")]
+    TooMany(String),
 }
 
 impl ParsePortError {
@@ -37,6 +39,7 @@ impl ParsePortError {
             ParsePortError::Protocol(_) | ParsePortError::UnsupportedProtocol(_) => {
                 "write `/tcp` or `/udp`, or leave it out for tcp"
             }
+            ParsePortError::TooMany(_) => "publish fewer or smaller ranges",
             _ => "write `HOST:CONTAINER`, for example \"8080:80\" or \"127.0.0.1:8080:80/tcp\"",
         }
     }
@@ -56,8 +59,9 @@ pub(crate) struct Port {
 }
 
 /// Ranges come out pairwise, in the order of the container ports as texts (`10` before `9`), which is
-/// that of the reference loader; a host range for one container port stays a range.
-pub(crate) fn parse(text: &str) -> Result<Vec<Port>, ParsePortError> {
+/// that of the reference loader; a host range for one container port stays a range. A range of more than
+/// `most` ports is an error.
+pub(crate) fn parse(text: &str, most: usize) -> Result<Vec<Port>, ParsePortError> {
     let (front, last) = match text.rsplit_once(':') {
         Some((front, last)) => (Some(front), last),
         None => (None, text),
@@ -94,6 +98,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Port>, ParsePortError> {
     {
         return Err(ParsePortError::Lengths(cut(host), cut(container)));
     }
+    if usize::from(last.saturating_sub(first)) >= most {
+        return Err(ParsePortError::TooMany(cut(text)));
+    }
     let mut ports: Vec<Port> = (first..=last)
         .map(|target| Port {
             host_ip: host_ip.clone(),
@@ -113,7 +120,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Port>, ParsePortError> {
 /// The ports of a short form as stead runs them.
 #[cfg(test)]
 pub(crate) fn published_ports(text: &str) -> Result<Vec<PublishedPort>, ParsePortError> {
-    parse(text)?
+    parse(text, usize::MAX)?
         .into_iter()
         .map(|port| {
             Ok(PublishedPort {
@@ -239,7 +246,7 @@ mod tests {
             ("0.0.0.0:80:80", &["0.0.0.0 80>80/tcp"]),
             ("65535:65535", &["65535>65535/tcp"]),
         ] {
-            let ports = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let ports = parse(text, usize::MAX).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(show(&ports), want, "{text}");
         }
     }
@@ -270,7 +277,7 @@ mod tests {
             ("8080-8082:80-81", "different lengths"),
             ("8080:80-81", "different lengths"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text, usize::MAX).unwrap_err();
             assert!(error.to_string().contains(want), "{text}: {error}");
             assert!(!error.hint().is_empty());
         }

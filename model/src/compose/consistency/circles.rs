@@ -63,7 +63,8 @@ fn dependencies<'m>(service: &'m Node, services: &Index<'_>) -> BTreeMap<&'m str
         .collect()
 }
 
-fn shorten(names: &[&str]) -> String {
+/// The first names of a circle, and the last.
+pub(crate) fn shorten(names: &[&str]) -> String {
     const MOST: usize = 12;
     if names.len() <= MOST {
         return names.join(" → ");
