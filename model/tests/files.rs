@@ -314,7 +314,8 @@ fn a_source_that_is_not_trusted_names_files_of_its_own_directory_only() {
     symlink(project.join("inside"), project.join("own")).unwrap();
 
     let service = |field: &str| format!("{WEB}    {field}\n");
-    let cases: [(&str, &dyn Fn(&str) -> String); 7] = [
+    type Manifest<'a> = &'a dyn Fn(&str) -> String;
+    let cases: [(&str, Manifest<'_>); 7] = [
         ("include", &|directory| {
             format!("include: [{directory}/web.yaml]\n")
         }),
