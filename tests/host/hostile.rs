@@ -14,7 +14,7 @@ pub fn manifests() -> Vec<(&'static str, String)> {
     let bomb: String = lines(20, &|level| {
         let alias = ["x".to_owned(), format!("*a{}", level.saturating_sub(1))];
         let item = &alias[usize::from(level > 0)];
-        format!("a{level}: &a{level} [{}]\n", vec![item.as_str(); 9].join(","))
+        format!("a{level}: &a{level} [{}]\n", [item.as_str(); 9].join(","))
     });
     let list: String = lines(2_000, &|n| format!("'{n}',"));
     vec![
