@@ -171,6 +171,13 @@ impl Report {
         });
     }
 
+    /// Whether a value was written as this text, without quotes.
+    pub fn is_plain(&mut self, at: At, text: &str) -> bool {
+        let column = (at.column as usize).saturating_sub(1);
+        self.line(at)
+            .is_some_and(|line| line.chars().skip(column).take(text.len()).eq(text.chars()))
+    }
+
     fn line(&mut self, at: At) -> Option<String> {
         let index = (at.line as usize).checked_sub(1)?;
         let file = self.files.get_mut(usize::from(at.file))?;

@@ -67,6 +67,20 @@ pub(crate) fn absolute(path: &str, directory: &Path, home: Option<&Path>) -> Opt
     Some(clean(&path))
 }
 
+/// `2024-01-31`, alone or before a time: a date to readers of YAML 1.1.
+pub(crate) fn is_date(text: &str) -> bool {
+    let (date, _) = text.split_once(['T', 't', ' ']).unwrap_or((text, ""));
+    let parts: Vec<&str> = date.split('-').collect();
+    let [year, rest @ ..] = &parts[..] else {
+        return false;
+    };
+    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+    year.len() == 4
+        && digits(year)
+        && rest.len() == 2
+        && rest.iter().all(|part| part.len() <= 2 && digits(part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use super::{Canonical, place::Place};
-use crate::tree::{Entry, Node, Value};
+use crate::{
+    syntax::is_date,
+    tree::{Entry, Node, Value},
+};
 
 /// The order of the top level; extensions come last.
 const FIRST: [&str; 7] = [
@@ -212,7 +215,7 @@ fn other_type(text: &str) -> bool {
     text.is_empty()
         || text.len() <= 6 && WORDS.contains(&unsigned.to_ascii_lowercase().as_str())
         || unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && (number(&unsigned.replace('_', "")) || sexagesimal(unsigned) || date(text))
+            && (number(&unsigned.replace('_', "")) || sexagesimal(unsigned) || is_date(text))
 }
 
 /// Decimal, hexadecimal, octal, binary, or with a point and an exponent; no sign.
@@ -239,20 +242,6 @@ fn sexagesimal(text: &str) -> bool {
         && text.contains(':')
         && parts.all(|part| part.len() <= 2 && part.parse::<u8>().is_ok_and(|part| part < 60))
         && (fraction.is_empty() || digits(fraction))
-}
-
-/// `2024-01-31`, alone or before a time.
-fn date(text: &str) -> bool {
-    let (date, _) = text.split_once(['T', 't', ' ']).unwrap_or((text, ""));
-    let parts: Vec<&str> = date.split('-').collect();
-    let [year, rest @ ..] = &parts[..] else {
-        return false;
-    };
-    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
-    year.len() == 4
-        && digits(year)
-        && rest.len() == 2
-        && rest.iter().all(|part| part.len() <= 2 && digits(part))
 }
 
 fn double_quoted(text: &str) -> String {

@@ -19,6 +19,7 @@ use crate::{
     load::Options,
     report::Report,
     shape,
+    syntax::{cut, is_date},
     tree::{At, Node, Value},
     yaml,
 };
@@ -218,6 +219,7 @@ impl<'a> Loading<'a> {
                 break;
             }
             let resets = reset::take(&mut document);
+            warn_of_dates(&document, &mut self.report);
             self.interpolate(&mut document, scope.environment);
             refuse_nul(&document, &mut self.report);
             shape::cast(&mut document, &mut self.report);
@@ -307,6 +309,25 @@ fn size(node: &Node) -> usize {
         _ => 0,
     };
     below + 1
+}
+
+/// The reference makes a point in time of a date without quotes, and prints that.
+fn warn_of_dates(node: &Node, report: &mut Report) {
+    match &node.value {
+        Value::Text(text) if is_date(text) && !report.full() && report.is_plain(node.at, text) => {
+            let message = format!(
+                "`{}` stays text here; docker compose makes a time of it",
+                cut(text)
+            );
+            let hint = "put it in quotes, so that it is the same text everywhere";
+            report.warning(node.at, message, hint);
+        }
+        Value::List(items) => items.iter().for_each(|item| warn_of_dates(item, report)),
+        Value::Map(entries) => entries
+            .iter()
+            .for_each(|entry| warn_of_dates(&entry.value, report)),
+        _ => {}
+    }
 }
 
 /// A NUL can come from `"\0"`; neither execve(2) nor a path can hold one.
