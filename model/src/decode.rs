@@ -50,11 +50,20 @@ pub(crate) fn decode(
         directory,
         home,
     };
-    let project = reader.project(canonical);
+    let mut project = reader.project(canonical);
+    leave_out_disabled(&mut project);
     let refused = reader.refused;
     support::judge(canonical, &refused, report);
     check::check(&project, report);
     project
+}
+
+/// A service that profiles have switched off is not waited for: that it need not be there is checked already.
+fn leave_out_disabled(project: &mut Project) {
+    let names: BTreeSet<String> = project.services.keys().cloned().collect();
+    for service in project.services.values_mut() {
+        service.depends_on.retain(|name, _| names.contains(name));
+    }
 }
 
 /// Remembers where every value was written; items of lists by their number.

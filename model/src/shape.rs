@@ -4,6 +4,7 @@
 mod advice;
 mod cast;
 mod check;
+mod extensions;
 mod mappings;
 mod path;
 mod scalar;
@@ -14,7 +15,7 @@ mod table;
 mod tests;
 
 pub use schema::json_schema;
-pub(crate) use {cast::cast, check::check, settle::settle};
+pub(crate) use {cast::cast, check::check, extensions::without_extensions, settle::settle};
 
 use crate::tree::Value;
 

@@ -178,6 +178,46 @@ fn only_services_of_active_profiles_are_there() {
 }
 
 #[test]
+fn a_service_that_is_switched_off_is_waited_for_only_where_it_is_required() {
+    let text = |required: &str| {
+        format!(
+            "services:\n  web:\n    image: builtin:hello\n    depends_on: {{ db: {{ condition: service_started{required} }} }}\n  db: {{ image: 'builtin:hello', profiles: [db] }}\n"
+        )
+    };
+    for (required, want) in [
+        (", required: false", Ok(0)),
+        ("", Err("is switched off by its profiles")),
+    ] {
+        let text = text(required);
+        let loaded = loaded(&[("compose.yaml", &text)], &["compose.yaml"], Options::default());
+        match want {
+            Ok(count) => {
+                let project = loaded.project.unwrap();
+                assert_eq!(project.services["web"].depends_on.len(), count);
+            }
+            Err(want) => assert!(errors(&loaded).iter().any(|error| error.contains(want))),
+        }
+    }
+}
+
+#[test]
+fn extensions_of_parts_are_in_the_yaml_and_not_in_the_json() {
+    let text = format!("x-top: 1\n{WEB}    x-own: {{ a: 1 }}\n    labels: {{ x-label: '1' }}\n");
+    let loaded = loaded(&[("compose.yaml", &text)], &["compose.yaml"], Options::default());
+    let canonical = loaded.canonical.unwrap();
+    let (json, yaml) = (canonical.to_json(), model::canonical::yaml(&canonical));
+    let web = &json["services"]["web"];
+    assert_eq!(
+        (&json["x-top"], &web["labels"]["x-label"]),
+        (&1.into(), &"1".into())
+    );
+    assert!(
+        web.get("x-own").is_none() && yaml.contains("    x-own:\n      a: 1\n"),
+        "{yaml}"
+    );
+}
+
+#[test]
 fn errors_of_all_files_and_stages_are_found_at_once_where_they_were_written() {
     let main = "include: [sub.yaml, none.yaml]\nservices:\n  web: { image: 'builtin:hello', imge: x, depends_on: [db] }\n  bad: { extends: nobody }\n";
     let sub = "services:\n  sub:\n    image: builtin:hello\n    ports: ['80:80:80:80']\n    env_file: none.env\n    user: 7\n    restart: sometimes\n";

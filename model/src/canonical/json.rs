@@ -3,13 +3,16 @@
 use serde_json::{Map, Number, Value as Json};
 
 use super::{Canonical, place::Place};
-use crate::tree::{Entry, Node, Value};
+use crate::{
+    shape::without_extensions,
+    tree::{Entry, Node, Value},
+};
 
 impl Canonical {
     /// The model with sorted keys: the reference's JSON. It has no `models` at the top level, and of what
     /// was read for a secret or a config only where it came from.
     pub fn to_json(&self) -> Json {
-        convert(&self.0, &Place::Root)
+        convert(&without_extensions(&self.0), &Place::Root)
     }
 }
 

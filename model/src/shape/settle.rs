@@ -13,8 +13,7 @@ use crate::{
 
 /// Brings a project of long forms into the form in which it is printed: sizes as decimal text, durations
 /// with their units, numbers and booleans out of text and text out of numbers. What is not set, because it
-/// is empty, zero or false where that means nothing, is left out; so is `x-` below the top level, as in the
-/// JSON of the reference loader. Done twice it changes nothing more.
+/// is empty, zero or false where that means nothing, is left out. Done twice it changes nothing more.
 ///
 /// Values that cannot be read (`mem_limit: 5x`) are errors and stay as they are.
 pub(crate) fn settle(model: &mut Node, report: &mut Report) {
@@ -36,7 +35,7 @@ fn object(node: &mut Node, object: &'static Object, path: &Path, report: &mut Re
     {
         let told = match object.field(&key) {
             Some(known) => field(&mut node, known, &Path::Key(path, &key, at), report),
-            None if matches!(path, Path::Top) && key.starts_with("x-") => {
+            None if object.extends(&key) => {
                 extension(&mut node);
                 true
             }
