@@ -13,7 +13,6 @@ mod unique;
 mod validate;
 mod yaml;
 
-#[allow(unused_imports)] // until the pipeline uses them
 pub(crate) use self::{
     defaults::defaults,
     long::{long, omit_empty},

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    files::Need,
     loading::{Loading, Origin, Scope},
     merge, reset,
 };
@@ -63,6 +64,7 @@ impl Loading<'_> {
         let mut entries = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let name = format!("include[{index}]");
+            let told = self.report.errors();
             let mut include = Include {
                 at: item.at,
                 path: Vec::new(),
@@ -95,8 +97,11 @@ impl Loading<'_> {
                 }
             }
             if include.path.is_empty() {
-                self.report
-                    .error(item.at, format!("`{name}` has no `path`"), HINT);
+                // What is in the place of the path is reported where it stands.
+                if self.report.errors() == told {
+                    self.report
+                        .error(item.at, format!("`{name}` has no `path`"), HINT);
+                }
                 continue;
             }
             entries.push(include);
@@ -167,7 +172,7 @@ impl Loading<'_> {
             }
             None => {
                 let mut own = Origin::named(directory.join(".env"), include.at, "include");
-                own.optional = true;
+                own.need = Need::Default;
                 self.environment(&[own], scope.environment)
             }
         };

@@ -10,7 +10,7 @@ use std::{
 use super::{
     environment,
     extends::Services,
-    files::{Files, Wanted},
+    files::{Files, Need, Wanted},
     merge, paths, reset, unique,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub(crate) struct Origin {
     pub at: At,
     /// The field that names it; empty for the project's own files.
     pub path: String,
-    pub optional: bool,
+    pub need: Need,
 }
 
 impl Origin {
@@ -72,7 +72,7 @@ impl Origin {
             file,
             at,
             path: path.to_owned(),
-            optional: false,
+            need: Need::Required,
         }
     }
 
@@ -80,7 +80,7 @@ impl Origin {
         Wanted {
             at: self.at,
             path: &self.path,
-            optional: self.optional,
+            need: self.need,
         }
     }
 }

@@ -118,7 +118,7 @@ fn field(node: &mut Node, field: &Field, path: &Path, report: &mut Report) -> bo
     match settled {
         Ok(Some(value)) => node.value = value,
         Ok(None) => return false,
-        Err(wrong) => scalar::tell(node, path, &wrong, report),
+        Err(wrong) => scalar::tell(node, path, &wrong.of(field), report),
     }
     true
 }

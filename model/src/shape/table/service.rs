@@ -137,7 +137,8 @@ pub const SERVICE: Object = object(&[
     text("mac_address", "Hardware address of the container's interface"),
     bytes("mem_limit", "Memory at most: `512m`"),
     field("mem_reservation", INT_OR_TEXT, Form::Bytes(Zero::Omit), "Memory that is guaranteed: `256m`"),
-    field("mem_swappiness", INT_OR_TEXT, Form::Bytes(Zero::Omit), "How readily memory is swapped out, 0 to 100"),
+    field("mem_swappiness", INT_OR_TEXT, Form::Bytes(Zero::Omit), "How readily memory is swapped out, 0 to 100")
+        .hint("write a whole number from 0 to 100"),
     bytes("memswap_limit", "Memory and swap together at most; -1 is no limit"),
     text("network_mode", "`bridge`, `host`, `none`, `service:NAME` or `container:NAME`, instead of `networks`"),
     field("models", MODELS, Form::Parts, "Language models that the service uses"),
