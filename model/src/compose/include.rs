@@ -19,7 +19,8 @@ use crate::{
 
 /// What an include brings; everything else of the included file is its own affair.
 const RESOURCES: [&str; 6] = ["services", "networks", "volumes", "configs", "secrets", "models"];
-const HINT: &str = "write a list of paths, or of mappings with `path`, `project_directory` and `env_file`";
+const HINT: &str = "write a list of paths, or of mappings like `- path: FILE`";
+const KNOWN: &str = "remove it; known here: `path`, `project_directory`, `env_file`";
 
 /// One entry of `include`, in long form.
 struct Include {
@@ -86,7 +87,9 @@ impl Loading<'_> {
                                     .report
                                     .error(value.at, format!("`{name}` must be text"), HINT),
                             },
-                            _ => self.report.error(field.at, format!("unknown key `{name}`"), HINT),
+                            _ => self
+                                .report
+                                .error(field.at, format!("unknown key `{name}`"), KNOWN),
                         }
                     }
                 }

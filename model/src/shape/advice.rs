@@ -21,7 +21,7 @@ const TEXTS: &str = "write a list of texts: begin each line with `- `";
 /// What a shape wants, for "must be …".
 pub(super) fn wants(shape: &Shape, field: Option<&Field>) -> String {
     let known = field
-        .filter(|_| scalars(shape))
+        .filter(|field| scalars(shape) && !(text_only(shape) && matches!(field.form, Form::Bytes(_))))
         .and_then(|field| word(field.form));
     let mut words: Vec<String> = Vec::new();
     for shape in shape.alternatives() {
@@ -131,10 +131,10 @@ pub(super) fn instead(node: &Node, shape: &Shape, path: &Path, field: Option<&Fi
 
 /// For a boolean, a number, a size or a time: what one looks like.
 fn scalar(node: &Node, shape: &Shape, key: &str, field: &Field) -> Option<String> {
-    word(field.form).filter(|_| scalars(shape))?;
-    if !field.hint.is_empty() {
+    if !field.hint.is_empty() && scalars(shape) {
         return Some(field.hint.to_owned());
     }
+    word(field.form).filter(|_| scalars(shape))?;
     let number = match &node.value {
         Value::Int(_) | Value::Float(_) => node.value.scalar(),
         _ => None,
@@ -158,7 +158,7 @@ fn scalar(node: &Node, shape: &Shape, key: &str, field: &Field) -> Option<String
         (Form::Bool(_) | Form::OptOut, _) => "write `true` or `false`".to_owned(),
         (Form::Duration(_), Some(number)) => format!("add a unit: `{key}: {number}s`"),
         (Form::Duration(_), None) => "write numbers with units, like `1m30s` or `500ms`".to_owned(),
-        (Form::Bytes(_), Some(_)) if matches!(shape, Shape::Text) => as_value(node, key),
+        (Form::Bytes(_), Some(_)) if text_only(shape) => as_value(node, key),
         (Form::Bytes(_), _) => SIZE.to_owned(),
         (Form::Float, _) => range.unwrap_or_else(|| "write a number like `0.5`".to_owned()),
         (Form::Mode, _) => "write octal digits, for example `0440`".to_owned(),
@@ -199,6 +199,10 @@ fn scalars(shape: &Shape) -> bool {
             Shape::Text | Shape::Bool | Shape::Integer { .. } | Shape::Number
         )
     })
+}
+
+fn text_only(shape: &Shape) -> bool {
+    matches!(shape, Shape::Text)
 }
 
 fn has_text(shape: &Shape) -> bool {
@@ -317,7 +321,8 @@ pub(super) fn unknown(entry: &Entry, object: &'static Object, meant: Option<&str
         return format!("did you mean `{name}`?");
     }
     // `- 8080: 80`: without quotes this is a mapping.
-    if path.is_item() && pairs(path.key()) && entry.value.value.scalar().is_some() {
+    let pair_of_ports = path.key() != "ports" || key.starts_with(|c: char| c.is_ascii_digit());
+    if path.is_item() && pairs(path.key()) && pair_of_ports && entry.value.value.scalar().is_some() {
         return format!("put it in quotes: `- \"{}\"`", pair(entry, ":"));
     }
     if matches!(path, Path::Top) {

@@ -105,7 +105,8 @@ const PORT: Object = object(&[
     text("host_ip", "Address of the host to listen at; all if nothing is said"),
     field("target", INT_OR_TEXT, Form::Uint(32, Zero::Omit), "Port in the container")
         .hint("write the number of a port, for example `80`").cast(),
-    field("published", INT_OR_TEXT, Form::Text(Zero::Omit), "Port of the host, or a range like `8000-8010`; any free one if nothing is said"),
+    field("published", INT_OR_TEXT, Form::Text(Zero::Omit), "Port of the host, or a range like `8000-8010`; any free one if nothing is said")
+        .hint("write a port or a range, for example `8000-8010`"),
     text("protocol", "`tcp` if nothing is said, or `udp`, or `sctp`"),
     text("app_protocol", "What is spoken there, like `http`; for people"),
 ]);
