@@ -14,7 +14,12 @@ mod table;
 mod tests;
 
 pub use schema::json_schema;
-pub(crate) use {advice::as_item, cast::cast, check::check, settle::settle};
+pub(crate) use {
+    advice::{as_item, unquoted},
+    cast::cast,
+    check::check,
+    settle::settle,
+};
 
 use crate::tree::Value;
 

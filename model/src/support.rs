@@ -343,7 +343,6 @@ mod tests {
             ("Ports", Some("ports")),
             ("depends", Some("depends_on")),
             ("completely_other", None),
-            ("gpus", Some("gpus")),
             ("wpus", None),
         ] {
             assert_eq!(nearest(wrong, names()), want, "{wrong}");

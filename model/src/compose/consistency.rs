@@ -69,7 +69,7 @@ impl<'m> Section<'m> {
         let entries = node.map(Node::entries).unwrap_or_default();
         Section {
             entries: entries.iter().map(|entry| (entry.key.as_str(), entry)).collect(),
-            unreadable: node.is_some_and(|node| !matches!(node.value, Value::Map(_) | Value::Null)),
+            unreadable: node.is_some_and(|node| !matches!(node.value, Value::Map(_))),
         }
     }
 

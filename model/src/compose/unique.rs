@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::{
     compose::path::Path,
     report::Report,
+    shape,
     tree::{Node, Value},
 };
 use key::{Fault, Key};
@@ -97,6 +98,7 @@ fn distinct(items: Vec<Node>, key: Key, path: &Path, report: &mut Report) -> Vec
                     Some(key) => format!("{place}.{key}"),
                     None => place,
                 };
+                let hint = shape::unquoted(&item, path.last()).unwrap_or(hint);
                 report.last_error(at, format!("`{place}` {message}"), hint);
                 None
             }

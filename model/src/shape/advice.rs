@@ -3,6 +3,7 @@
 use super::{
     Field, Form, Object, Shape,
     path::{Path, cut},
+    table::SERVICE,
 };
 use crate::{
     support::nearest,
@@ -95,7 +96,7 @@ pub(super) fn instead(node: &Node, shape: &Shape, path: &Path, field: Option<&Fi
     if let Some(hint) = field.and_then(|field| scalar(node, shape, key, field)) {
         return hint;
     }
-    if let Some(hint) = certain_text(node, shape, key) {
+    if let Some(hint) = certain_text(node, shape, key).filter(|_| item.is_none() || !is_map(node)) {
         return hint;
     }
     match &node.value {
@@ -181,7 +182,7 @@ pub(super) fn whole(min: Option<i64>, max: Option<i64>) -> Option<String> {
 fn certain_text(node: &Node, shape: &Shape, key: &str) -> Option<String> {
     let written = node.value.scalar();
     shape.alternatives().iter().find_map(|shape| match shape {
-        Shape::Choice(_) if matches!(node.value, Value::Text(_) | Value::Map(_)) => None,
+        Shape::Choice(_) if matches!(node.value, Value::Text(_)) => None,
         Shape::Choice([only]) => Some(format!("write `{key}: {only}`")),
         Shape::Choice(values) => Some(format!("write {}", one_of(values))),
         Shape::Pattern(pattern) if !written.as_deref().is_some_and(pattern.holds) => {
@@ -199,6 +200,10 @@ fn scalars(shape: &Shape) -> bool {
             Shape::Text | Shape::Bool | Shape::Integer { .. } | Shape::Number
         )
     })
+}
+
+fn is_map(node: &Node) -> bool {
+    matches!(node.value, Value::Map(_))
 }
 
 fn text_only(shape: &Shape) -> bool {
@@ -259,6 +264,7 @@ pub(crate) fn as_item(item: &Node, key: &str) -> String {
         Value::Null => "write a value after the `-`, or remove the line".to_owned(),
         Value::Map(entries) => pair_as_text(entries, key),
         Value::List(_) => "write one text".to_owned(),
+        _ if matches!(key, "extra_hosts" | "additional_contexts" | "ssh") => "write `NAME=VALUE`".to_owned(),
         _ => format!("put it in quotes: `{}`", quoted(item)),
     }
 }
@@ -266,7 +272,7 @@ pub(crate) fn as_item(item: &Node, key: &str) -> String {
 /// A mapping in the place of a list.
 fn map_as_list(entries: &[Entry], item: &Shape, key: &str) -> String {
     match entries.first() {
-        Some(entry) if has_text(item) && pairs(key) => {
+        Some(entry) if has_text(item) && pairs(key) && entry.value.value.scalar().is_some() => {
             format!("write a list: `- \"{}\"`", pair(entry, ":"))
         }
         _ if object(item).is_some() => "write a list: begin each item with `- `".to_owned(),
@@ -285,6 +291,7 @@ fn pairs(key: &str) -> bool {
 /// `- KEY: value` where `- KEY=value` was meant, or `- 8080: 80` without quotes.
 fn pair_as_text(entries: &[Entry], key: &str) -> String {
     match entries {
+        [entry] if entry.value.value.scalar().is_none() => "write text after the `-`".to_owned(),
         [entry] if pairs(key) => format!("put it in quotes: `- \"{}\"`", pair(entry, ":")),
         [entry] if matches!(key, "command" | "entrypoint" | "test") => {
             format!("put it in quotes: `- \"{}\"`", pair(entry, ": "))
@@ -292,6 +299,25 @@ fn pair_as_text(entries: &[Entry], key: &str) -> String {
         [entry] => format!("put a `=` between name and value: `- {}`", pair(entry, "=")),
         _ => "write text after the `-`".to_owned(),
     }
+}
+
+/// `- 8080: 80`: without quotes this is a mapping, and its key is none of the attributes.
+fn pair_without_quotes(entry: &Entry, list: &str) -> Option<String> {
+    let can_be = list != "ports" || entry.key.starts_with(|c: char| c.is_ascii_digit());
+    (pairs(list) && can_be && entry.value.value.scalar().is_some())
+        .then(|| format!("put it in quotes: `- \"{}\"`", pair(entry, ":")))
+}
+
+/// What to do about an item of a list of a service that is such a pair.
+pub(crate) fn unquoted(item: &Node, list: &str) -> Option<String> {
+    let [entry] = item.entries() else {
+        return None;
+    };
+    let Shape::List { item, .. } = SERVICE.field(list)?.shape else {
+        return None;
+    };
+    let known = object(item).is_some_and(|object| object.field(&entry.key).is_some());
+    pair_without_quotes(entry, list).filter(|_| !known)
 }
 
 /// A key and its value as one text. The value is cut: it may be confidential.
@@ -320,13 +346,13 @@ pub(super) fn unknown(entry: &Entry, object: &'static Object, meant: Option<&str
     if let Some(name) = meant {
         return format!("did you mean `{name}`?");
     }
-    // `- 8080: 80`: without quotes this is a mapping.
-    let pair_of_ports = path.key() != "ports" || key.starts_with(|c: char| c.is_ascii_digit());
-    if path.is_item() && pairs(path.key()) && pair_of_ports && entry.value.value.scalar().is_some() {
-        return format!("put it in quotes: `- \"{}\"`", pair(entry, ":"));
+    if path.is_item()
+        && let Some(hint) = pair_without_quotes(entry, path.key())
+    {
+        return hint;
     }
     if matches!(path, Path::Top) {
-        let of_a_service = super::table::SERVICE.field(key).is_some();
+        let of_a_service = SERVICE.field(key).is_some();
         let is_a_service = ["image", "build", "command", "volumes", "ports"];
         return if of_a_service {
             format!("`{key}` belongs to a service: write it below `services.NAME:`")

@@ -15,6 +15,17 @@ use crate::{
 
 /// Longer values are cut in messages.
 const MAX_SHOWN: usize = 40;
+/// Attributes of which a service, a config, a secret or a trigger must have one.
+const STAND_FOR_A_WHOLE: [&str; 8] = [
+    "image",
+    "build",
+    "provider",
+    "file",
+    "environment",
+    "content",
+    "external",
+    "target",
+];
 
 /// Tells everything in the model that is not as the table says: unknown keys, values of a wrong kind or out
 /// of their range, missing keys, items that are there twice.
@@ -72,8 +83,8 @@ fn wrong_kind(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, re
     };
     let hint = advice::instead(node, shape, path, field);
     report.error(node.at, message, hint);
-    if node.is_null() && path.key() == "image" {
-        // That the service has no image is known now.
+    if node.is_null() && STAND_FOR_A_WHOLE.contains(&path.key()) {
+        // What the mapping lacks for it is the same mistake.
         report.hush(path.up().at());
     }
 }

@@ -107,7 +107,10 @@ pub(super) fn uint(node: &Node, bits: u32) -> Result<i128, Wrong> {
         Some(int) => Ok(int),
         None => wrong(
             "a number that is allowed here",
-            format!("write a whole number from 0 to {}", (1i128 << bits) - 1),
+            match bits {
+                64 => "write a whole number from 0".to_owned(),
+                bits => format!("write a whole number from 0 to {}", (1i128 << bits) - 1),
+            },
         ),
     }
 }

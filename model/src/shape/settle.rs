@@ -135,7 +135,8 @@ fn duration(node: &Node, zero: Zero) -> Result<Option<Value>, Wrong> {
 /// A value whose parts have forms; `false`: it is empty and means "not set".
 fn parts(node: &mut Node, shape: &Shape, path: &Path, report: &mut Report) -> bool {
     if node.is_null() {
-        return false;
+        // A section of the top level is reported as such, and is not the same as none.
+        return matches!(path, Path::Key(Path::Top, ..));
     }
     match (shape.pick(&node.value).copied(), &mut node.value) {
         (Some(Shape::Object(fields)), _) => {

@@ -39,7 +39,7 @@ pub(super) fn check(project: &Project<'_>, name: &str, entry: &Entry, report: &m
         report.error(
             first.at,
             format!("`{path}.healthcheck.test` must start with `CMD`, `CMD-SHELL` or `NONE`"),
-            "write `[\"CMD\", \"program\", \"argument\"]`, or the command as text",
+            "begin the list with `CMD`, as in `[\"CMD\", \"program\"]`, or write the command as one text",
         );
     }
     for watch in service

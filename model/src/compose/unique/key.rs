@@ -44,14 +44,11 @@ impl Key {
         };
         match (self, &item.value) {
             (Key::Name, Value::Text(text)) => Ok(Some(before(text, '=').to_owned())),
-            (Key::Name, other) => Err(fault(
-                format!("must be text, and is {}", other.kind()),
-                shape::as_item(item, list),
-            )),
+            (Key::Name, other) => Err(fault(must_be("text", other), shape::as_item(item, list))),
             (Key::Exposed, Value::Text(text)) => Ok(Some(text.clone())),
             (Key::Exposed, Value::Int(number)) => Ok(Some(number.to_string())),
             (Key::Exposed, other) => Err(fault(
-                format!("must be a port, and is {}", other.kind()),
+                must_be("a port", other),
                 "write a number, or a range like `8000-8010`".to_owned(),
             )),
             (Key::File, Value::Text(path)) => Ok(Some(path.clone())),
@@ -74,7 +71,7 @@ impl Key {
                 None => Ok(Some(format!("{below}/{}", part(item.get("source"))))),
             },
             (Key::Mount { .. }, other) => Err(fault(
-                format!("must be text or a mapping, and is {}", other.kind()),
+                must_be("text or a mapping", other),
                 "write the name alone, or `source: NAME`".to_owned(),
             )),
             // The reference gives all of these one key; its schema then refuses the one that is left.
@@ -96,9 +93,16 @@ fn text_at(item: &Node, key: &'static str, hint: &str) -> Result<String, Fault> 
         None => Err(Fault {
             key: Some(key),
             at: found.at,
-            message: format!("must be text, and is {}", found.value.kind()),
+            message: must_be("text", &found.value),
             hint: hint.to_owned(),
         }),
+    }
+}
+
+fn must_be(what: &str, value: &Value) -> String {
+    match value {
+        Value::Null => format!("has no value; it must be {what}"),
+        other => format!("must be {what}, and is {}", other.kind()),
     }
 }
 

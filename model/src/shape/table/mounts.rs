@@ -102,7 +102,8 @@ const IMAGE: Object = object(&[
 const PORT: Object = object(&[
     text("name", "What people call the port"),
     text("mode", "`ingress` or `host`: no difference on one host"),
-    text("host_ip", "Address of the host to listen at; all if nothing is said"),
+    text("host_ip", "Address of the host to listen at; all if nothing is said")
+        .hint("write an address, for example `127.0.0.1`"),
     field("target", INT_OR_TEXT, Form::Uint(32, Zero::Omit), "Port in the container")
         .hint("write the number of a port, for example `80`").cast(),
     field("published", INT_OR_TEXT, Form::Text(Zero::Omit), "Port of the host, or a range like `8000-8010`; any free one if nothing is said")

@@ -222,7 +222,8 @@ const DEPENDENCY: Object = object(&[
 #[rustfmt::skip]
 const ENV_FILE: Object = closed(&[
     text("path", "The file"),
-    text("format", "`raw` takes values literally; without it Compose's rules apply"),
+    text("format", "`raw` takes values literally; without it Compose's rules apply")
+        .hint("write `format: raw`, or remove it"),
     field("required", BOOL_OR_TEXT, Form::OptOut, "Whether it is an error if the file is missing"),
 ])
 .requires(&["path"]);
