@@ -4,9 +4,11 @@
 //! comes of it. After `--- loads`: the attribute in the canonical form, and what stead says about the file; an
 //! attribute that has done its work by then is followed, in the first line, by those it has worked on. After
 //! `--- refused`: the errors, of those that no loader of Compose accepts.
-//! What the hints of the errors say is done, too, and the error must be gone.
 //! `BLESS=1 cargo test -p stead-model --test attributes` writes what comes of the cases; read the difference before
 //! you commit it.
+
+#[path = "attributes/advice.rs"]
+mod advice;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -270,144 +272,4 @@ fn every_case_is_about_an_attribute_that_exists() {
         .map(|case| format!("{}: {}", case.place, case.attribute))
         .collect();
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
-}
-
-/// Words of hints that stand for something else.
-const PLACEHOLDERS: [&str; 14] = [
-    "ADDRESS",
-    "CONTAINER",
-    "CONTEXT",
-    "FILE",
-    "HOST",
-    "IMAGE",
-    "KEY",
-    "NAME",
-    "OPTIONS",
-    "PATH",
-    "PORT",
-    "SERVICE",
-    "SOURCE",
-    "VALUE",
-];
-
-/// What a hint says to write: each of the alternatives. Nothing where one of them is no YAML, or not all of it.
-fn snippets(hint: &str) -> Vec<&str> {
-    let advises = |part: &str| {
-        ["write ", "put ", "add a unit", "did you mean "]
-            .iter()
-            .any(|verb| part.starts_with(verb))
-    };
-    let snippets: Vec<&str> = hint.split('`').skip(1).step_by(2).collect();
-    let whole = |snippet: &&str| {
-        let mut words = snippet.split(|c: char| !c.is_alphanumeric() && c != '_');
-        !snippet.contains('…')
-            && snippet.contains(char::is_alphanumeric)
-            && !words.any(|word| PLACEHOLDERS.contains(&word))
-    };
-    if hint.split(": ").any(advises) && snippets.iter().all(whole) {
-        snippets
-    } else {
-        Vec::new()
-    }
-}
-
-/// The length of the value that `rest` begins with; `None` for what goes on in the next lines.
-fn length(rest: &str, in_flow: bool) -> Option<usize> {
-    let (mut depth, mut quote) = (0, None);
-    for (index, c) in rest.char_indices() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '[' | '{') => depth += 1,
-            (None, ']' | '}' | ',') if depth == 0 && in_flow => return Some(rest[..index].trim_end().len()),
-            (None, ']' | '}') => depth -= 1,
-            _ => {}
-        }
-    }
-    let is_block =
-        depth > 0 || rest.starts_with("- ") || (!rest.starts_with(['[', '{', '"']) && rest.contains(": "));
-    (!in_flow && !is_block).then_some(rest.len())
-}
-
-/// The Compose file of a case with a snippet in the place of what the error is about.
-fn repaired(case: &Case, error: &Diagnostic, hint: &str, snippet: &str) -> Option<String> {
-    let text = str::from_utf8(&case.files[&Path::new(DIRECTORY).join("compose.yaml")]).unwrap();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let line = lines.get_mut(error.span.line as usize - 1)?;
-    let (before, rest) = line.split_at_checked(error.span.column as usize - 1)?;
-    if rest.is_empty() {
-        return None;
-    }
-    let name = |c: char| c.is_alphanumeric() || "_-.".contains(c);
-    let opened = before.matches(['[', '{']).count() > before.matches([']', '}']).count();
-    let (length, new) = if hint.starts_with("did you mean") {
-        (rest.find(|c| !name(c)).unwrap_or(rest.len()), snippet.to_owned())
-    } else {
-        let key = before
-            .trim_end()
-            .strip_suffix(':')
-            .map(|text| text.rsplit(|c| !name(c)).next());
-        let value = match (snippet.split_once(": "), snippet.strip_prefix("- ")) {
-            (Some((own, value)), _) if key == Some(Some(own)) => value.to_owned(),
-            (_, Some(item)) if hint.starts_with("write a list") => format!("[{item}]"),
-            (_, Some(item)) => item.to_owned(),
-            (Some((own, _)), _) if own.chars().all(name) => return None,
-            _ => snippet.to_owned(),
-        };
-        (length(rest, opened)?, value)
-    };
-    *line = format!("{before}{new}{}", &rest[length..]);
-    Some(lines.join("\n") + "\n")
-}
-
-/// The place of an error, and the path that it is about.
-fn about(error: &Diagnostic) -> (u32, u32, String) {
-    let path = error.message.split('`').nth(1).unwrap_or_default();
-    (error.span.line, error.span.column, path.to_owned())
-}
-
-#[test]
-fn advice_that_can_be_followed_literally_removes_the_error() {
-    let (mut followed, mut useless) = (0, Vec::new());
-    for case in paths()
-        .iter()
-        .flat_map(|path| cases(path))
-        .filter(|case| !case.loads)
-    {
-        let loaded = load_case(&case);
-        for error in language_errors(&loaded).filter(|error| error.span.file.ends_with("compose.yaml")) {
-            let hint = error.hint.as_deref().unwrap_or_default();
-            for snippet in snippets(hint) {
-                let Some(text) = repaired(&case, error, hint, snippet) else {
-                    continue;
-                };
-                let mut files = case.files.clone();
-                files.insert(
-                    Path::new(DIRECTORY).join("compose.yaml"),
-                    text.clone().into_bytes(),
-                );
-                let again = load_files(&files);
-                followed += 1;
-                // That a file is missing is another matter.
-                let same = |again: &Diagnostic| {
-                    about(again) == about(error) && !again.message.ends_with("the file does not exist")
-                };
-                if language_errors(&again).any(same) {
-                    useless.push(format!("{}: `{snippet}`\n{}{text}", case.place, shown([error])));
-                }
-            }
-        }
-    }
-    println!("{followed} pieces of advice were followed");
-    assert!(
-        useless.is_empty(),
-        "{} lead nowhere:\n{}",
-        useless.len(),
-        useless.join("\n")
-    );
-    assert!(
-        followed >= 450,
-        "only {followed} pieces of advice can be followed"
-    );
 }
