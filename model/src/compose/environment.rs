@@ -83,16 +83,27 @@ impl Loading<'_> {
         let mut values = Environment::new();
         let mut unset = BTreeSet::new();
         for (index, item) in files.items().iter().enumerate() {
-            let Some((path, at)) = item.get("path").and_then(|path| Some((path.as_text()?, path.at))) else {
+            let field = format!("services.{name}.env_file[{index}]");
+            // What is no boolean is reported where it stands, and may have meant `false`.
+            let optional = item
+                .get("required")
+                .is_some_and(|required| required.value != Value::Bool(true));
+            let path = match item.get("path") {
+                Some(path) => path,
+                None if optional => continue,
+                None => {
+                    let hint = "name a file; if it comes from a variable, give it a default: `${NAME:-FILE}`";
+                    self.report
+                        .error(item.at, format!("`{field}`: the path is empty"), hint);
+                    continue;
+                }
+            };
+            let at = path.at;
+            let Some(path) = path.as_text() else {
                 continue;
             };
-            let field = format!("services.{name}.env_file[{index}]");
             let mut origin = Origin::named(PathBuf::from(path), at, &field);
-            // What is no boolean is reported where it stands, and may have meant `false`.
-            if item
-                .get("required")
-                .is_some_and(|required| required.value != Value::Bool(true))
-            {
+            if optional {
                 origin.need = Need::Optional;
             }
             let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {

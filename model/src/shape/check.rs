@@ -15,15 +15,17 @@ use crate::{
 
 /// Longer values are cut in messages.
 const MAX_SHOWN: usize = 40;
-/// Attributes of which a service, a config, a secret or a trigger must have one.
-const STAND_FOR_A_WHOLE: [&str; 8] = [
+/// Attributes of which a service, a config, a secret, a grant, an env file or a trigger must have one.
+const STAND_FOR_A_WHOLE: [&str; 10] = [
     "image",
     "build",
     "provider",
     "file",
     "environment",
     "content",
+    "path",
     "external",
+    "source",
     "target",
 ];
 

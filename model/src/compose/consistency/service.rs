@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Project, undeclared};
+use super::{Project, Section, undeclared};
 use crate::{
     report::Report,
     support::nearest,
@@ -127,12 +127,24 @@ fn build(project: &Project<'_>, service: &Node, path: &str, report: &mut Report)
         let message = format!("`{path}.build.platforms` does not have `{platform}`, the service's platform");
         report.error(platforms.at, message, "add it there, or change `platform`");
     }
-    for secret in build.get("secrets").map(Node::items).unwrap_or_default() {
-        if let Some((source, at)) = source(secret)
-            && !project.secrets.has(source)
-        {
-            let path = format!("{path}.build.secrets");
-            undeclared(at, &path, "secret", "secrets", source, &project.secrets, report);
+    let path = format!("{path}.build");
+    grants(build, &path, "secrets", "secret", &project.secrets, report);
+}
+
+/// Configs or secrets that something may read must be declared.
+fn grants(of: &Node, path: &str, key: &str, kind: &str, known: &Section<'_>, report: &mut Report) {
+    let items = of.get(key).map(Node::items).unwrap_or_default();
+    for (index, item) in items.iter().enumerate() {
+        match source(item) {
+            Some((source, at)) if !known.has(source) => {
+                undeclared(at, &format!("{path}.{key}"), kind, key, source, known, report);
+            }
+            None if item.get("source").is_none() => {
+                let message = format!("`{path}.{key}[{index}]` has no `source`");
+                let hint = format!("add it: `source: NAME`, the name of a {kind} of the top level");
+                report.error(item.at, message, hint);
+            }
+            _ => {}
         }
     }
 }
@@ -184,18 +196,8 @@ fn references(project: &Project<'_>, service: &Node, path: &str, report: &mut Re
             undeclared(at, &path, "volume", "volumes", source, &project.volumes, report);
         }
     }
-    for (key, kind, known) in [
-        ("configs", "config", &project.configs),
-        ("secrets", "secret", &project.secrets),
-    ] {
-        for item in service.get(key).map(Node::items).unwrap_or_default() {
-            if let Some((source, at)) = source(item)
-                && !known.has(source)
-            {
-                undeclared(at, &format!("{path}.{key}"), kind, key, source, known, report);
-            }
-        }
-    }
+    grants(service, path, "configs", "config", &project.configs, report);
+    grants(service, path, "secrets", "secret", &project.secrets, report);
     for model in service.get("models").map(Node::entries).unwrap_or_default() {
         if !project.models.has(&model.key) {
             let path = format!("{path}.models");
