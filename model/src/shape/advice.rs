@@ -13,6 +13,8 @@ use crate::{
 
 /// Longer values are cut.
 const MAX_SHOWN: usize = 40;
+/// Longer values of variables are cut.
+const MAX_VALUE: usize = 12;
 /// More names than this are not listed.
 const MAX_NAMES: usize = 10;
 
@@ -296,7 +298,13 @@ fn pair_as_text(entries: &[Entry], key: &str) -> String {
         [entry] if matches!(key, "command" | "entrypoint" | "test") => {
             format!("put it in quotes: `- \"{}\"`", pair(entry, ": "))
         }
-        [entry] => format!("put a `=` between name and value: `- {}`", pair(entry, "=")),
+        [entry] => {
+            let name = cut(&entry.key, MAX_SHOWN);
+            let value = entry.value.value.scalar().unwrap_or_default();
+            // The value of a variable may be confidential.
+            let value = cut(&value, MAX_VALUE);
+            format!("put a `=` between name and value: `- {name}={value}`")
+        }
         _ => "write text after the `-`".to_owned(),
     }
 }
