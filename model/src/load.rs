@@ -9,7 +9,7 @@ use crate::{
     canonical::{self, Canonical},
     compose::{
         consistency,
-        files::Files,
+        files::{Files, Need},
         loading::{Environment, Loading, Origin, Scope},
         normalise, profiles,
     },
@@ -132,7 +132,7 @@ impl Loading<'_> {
         let mut files: Vec<Origin> = options.env_files.iter().cloned().map(Origin::own).collect();
         if files.is_empty() {
             files.push(Origin {
-                optional: true,
+                need: Need::Default,
                 ..Origin::own(options.directory.join(".env"))
             });
         }

@@ -79,6 +79,13 @@ impl Report {
         self.settled.insert(at);
     }
 
+    /// Later findings at this place are about a mistake that is told already, at another one.
+    pub fn hush(&mut self, at: At) {
+        if at.line > 0 {
+            self.settled.insert(at);
+        }
+    }
+
     /// What Compose loads and stead does not run: an error for `plan` and `apply`, a warning for `config`.
     pub fn refuse(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         self.refused = true;

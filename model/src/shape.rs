@@ -15,7 +15,13 @@ mod table;
 mod tests;
 
 pub use schema::json_schema;
-pub(crate) use {cast::cast, check::check, extensions::without_extensions, settle::settle};
+pub(crate) use {
+    advice::{as_item, unquoted},
+    cast::cast,
+    check::check,
+    extensions::without_extensions,
+    settle::settle,
+};
 
 use crate::tree::Value;
 
@@ -93,6 +99,8 @@ pub struct Field {
     /// One line for people.
     pub doc: &'static str,
     pub(crate) form: Form,
+    /// What to write instead of a wrong value; empty where the form tells.
+    pub(crate) hint: &'static str,
     /// Text becomes a number or a boolean right after interpolation.
     pub(crate) cast: bool,
 }

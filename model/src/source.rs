@@ -13,8 +13,8 @@ pub trait Sources {
     /// The bytes of a regular file of at most [`MAX_FILE`] bytes.
     ///
     /// # Errors
-    /// `NotFound` for a missing file; anything else for one that must not be read (a FIFO, a device,
-    /// a directory, too large): the message says which.
+    /// `NotFound` for a missing file, `IsADirectory` for a directory, anything else for what must not be
+    /// read (a FIFO, a device, too large): the message says which.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// The path without symbolic links; sources that have none leave it as it is.
@@ -87,8 +87,12 @@ fn regular(metadata: &Metadata) -> io::Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
+    let error = match metadata.is_dir() {
+        true => io::ErrorKind::IsADirectory,
+        false => io::ErrorKind::Other,
+    };
     let kind = kind(metadata.file_type());
-    Err(io::Error::other(format!("it is {kind}, not a regular file")))
+    Err(io::Error::new(error, format!("it is {kind}, not a regular file")))
 }
 
 fn kind(kind: FileType) -> &'static str {

@@ -228,7 +228,9 @@ pub(crate) fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> 
         return None;
     }
     let wrong = wrong.to_lowercase().replace('-', "_");
+    // Nobody mistypes the first letter of a short name: `gpus` is not `cpus`.
     names
+        .filter(|name| name.len() > 5 || name.chars().next() == wrong.chars().next())
         .map(|name| (distance(&wrong, name), name))
         .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
         .min()
@@ -341,6 +343,7 @@ mod tests {
             ("Ports", Some("ports")),
             ("depends", Some("depends_on")),
             ("completely_other", None),
+            ("wpus", None),
         ] {
             assert_eq!(nearest(wrong, names()), want, "{wrong}");
         }

@@ -7,6 +7,9 @@
 //! `BLESS=1 cargo test -p stead-model --test attributes` writes what comes of the cases; read the difference before
 //! you commit it.
 
+#[path = "attributes/advice.rs"]
+mod advice;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -92,6 +95,10 @@ fn cases(path: &Path) -> Vec<Case> {
 }
 
 fn load_case(case: &Case) -> Loaded {
+    load_files(&case.files)
+}
+
+fn load_files(files: &BTreeMap<PathBuf, Vec<u8>>) -> Loaded {
     let options = Options {
         directory: DIRECTORY.into(),
         fallback_name: "Project".to_owned(),
@@ -100,11 +107,7 @@ fn load_case(case: &Case) -> Loaded {
         profiles: vec!["*".to_owned()],
         ..Options::default()
     };
-    load(
-        &case.files,
-        &[Path::new(DIRECTORY).join("compose.yaml")],
-        &options,
-    )
+    load(files, &[Path::new(DIRECTORY).join("compose.yaml")], &options)
 }
 
 /// Errors that every loader of Compose has. The others are about what stead does not run.

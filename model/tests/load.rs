@@ -264,3 +264,140 @@ fn a_serialised_project_reads_back() {
         (project.networks, project.volumes)
     );
 }
+
+#[test]
+fn a_directory_named_dotenv_is_no_env_file_unless_one_asks_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir_all(path(".env")).unwrap();
+    std::fs::create_dir_all(path("part/.env")).unwrap();
+    std::fs::write(path("part/compose.yaml"), WEB).unwrap();
+    let load_text = |text: &str, env_files: Vec<PathBuf>| {
+        std::fs::write(path("compose.yaml"), text).unwrap();
+        let options = Options {
+            directory: directory.path().into(),
+            fallback_name: "disk".into(),
+            env_files,
+            ..Options::default()
+        };
+        let loaded = load(&Disk, &[path("compose.yaml")], &options);
+        let found = loaded.diagnostics.into_iter().map(|found| found.message);
+        found.collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(load_text("include: [part/compose.yaml]\n", Vec::new()), "");
+    for found in [
+        load_text(WEB, vec![path(".env")]),
+        load_text(
+            &format!("{WEB}    env_file: [{{path: .env, required: false}}]\n"),
+            Vec::new(),
+        ),
+        load_text(
+            "include: [{path: part/compose.yaml, env_file: .env}]\n",
+            Vec::new(),
+        ),
+    ] {
+        assert!(
+            found.ends_with("it is a directory, not a regular file"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn one_mistake_is_told_once() {
+    let service = |lines: &str| format!("services:\n  web:\n    image: builtin:hello\n    {lines}\n");
+    let mut wrong = Vec::new();
+    for (text, want) in [
+        (
+            "services:\n  web:\n    image:\n".to_owned(),
+            "3:10: `services.web.image` has no value; it must be text",
+        ),
+        (
+            "services:\n  web:\n    imgae: builtin:hello\n".to_owned(),
+            "3:5: unknown key `services.web.imgae`",
+        ),
+        (
+            "services:\n  web:\n    extends: { service: base, file: none.yaml }\n".to_owned(),
+            "3:37: `services.web.extends`: `/p/none.yaml`: the file does not exist",
+        ),
+        (
+            "services:\n  web:\n    extends: { file: base.yaml }\n".to_owned(),
+            "3:5: `services.web.extends` has no `service`",
+        ),
+        (
+            format!("{}secrets:\n  token: {{}}\n", service("secrets: [token]")),
+            "6:3: `secrets.token` has no content",
+        ),
+        (
+            format!(
+                "{}secrets:\n  token: {{ content: a }}\n",
+                service("secrets: [token]")
+            ),
+            "6:12: unknown key `secrets.token.content`",
+        ),
+        (
+            format!(
+                "{}secrets:\n  token: {{ external: 1 }}\n",
+                service("secrets: [token]")
+            ),
+            "6:22: `secrets.token.external` must be a boolean or a mapping, and is a number",
+        ),
+        (
+            format!("{}secrets: [token]\n", service("secrets: [token]")),
+            "5:10: `secrets` must be a mapping, and is a list",
+        ),
+        (
+            format!("{}networks: [front]\n", service("networks: [front]")),
+            "5:11: `networks` must be a mapping, and is a list",
+        ),
+        (
+            service("depends_on: { db: { conditon: service_healthy } }\n  db: { image: 'builtin:hello' }"),
+            "4:25: unknown key `services.web.depends_on.db.conditon`",
+        ),
+        (
+            service("network_mode: service:db"),
+            "4:19: `services.web.network_mode`: there is no service `db`",
+        ),
+        (
+            service("ipc: service:db"),
+            "4:10: `services.web.ipc`: there is no service `db`",
+        ),
+        (
+            service("links: ['db:database']"),
+            "4:13: `services.web.links[0]`: there is no service `db`",
+        ),
+        (
+            service("volumes_from: [db]"),
+            "4:20: `services.web.volumes_from[0]`: there is no service `db`",
+        ),
+        (
+            service("env_file: [{ path: none.env, required: 0 }]"),
+            "4:44: `services.web.env_file[0].required` must be a boolean, and is a number",
+        ),
+        (
+            service("configs: [{ source: a, target: [b] }]\nconfigs: { a: { content: a } }"),
+            "4:36: `services.web.configs[0].target` must be text, and is a list",
+        ),
+        (
+            service("build: { ulimits: [nofile=1024] }"),
+            "4:23: `services.web.build.ulimits` must be a mapping, and is a list",
+        ),
+        (
+            format!("include: [{{ path: {{ a: b }} }}]\n{WEB}"),
+            "1:19: `include[0].path` must be text or a list, and is a mapping",
+        ),
+    ] {
+        let loaded = Case::new(&text).load();
+        let found = loaded
+            .diagnostics
+            .iter()
+            .filter(|found| found.is_error() && !found.refusal);
+        let found: Vec<_> = found
+            .map(|found| format!("{}:{}: {}", found.span.line, found.span.column, found.message))
+            .collect();
+        if found != [want] {
+            wrong.push(format!("{text}\n{found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

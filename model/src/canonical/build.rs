@@ -25,7 +25,10 @@ pub(super) fn long(node: &mut Node, place: &Place, report: &mut Report) {
         }
         "additional_contexts" => additional_contexts(value, place, report),
         "ssh" => ssh_keys(value, place, report),
-        "ulimits" => each(value, place, |limit, place| ulimit(limit, place, report)),
+        "ulimits" => match value.value {
+            Value::Map(_) => each(value, place, |limit, place| ulimit(limit, place, report)),
+            _ => ulimit(value, place, report),
+        },
         _ => {}
     });
 }

@@ -167,7 +167,6 @@ fn external(resource: &mut Node, place: &Place, report: &mut Report) {
     if !matches!(flag.value, Value::Map(_)) {
         return;
     }
-    let at = flag.at;
     let inner = flag.remove("name");
     flag.value = Value::Bool(true);
     let Some(inner) = inner else { return };
@@ -186,7 +185,7 @@ fn external(resource: &mut Node, place: &Place, report: &mut Report) {
             );
         }
         Some(_) => {}
-        None => resource.set("name", Node::new(inner.value, at)),
+        None => resource.set("name", inner),
     }
 }
 

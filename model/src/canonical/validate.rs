@@ -18,12 +18,16 @@ pub(crate) fn validate(model: &Node, report: &mut Report) {
             "services" => each_ref(&entry.value, &place, |node, place| service(node, place, report)),
             "volumes" => each_ref(&entry.value, &place, |node, place| volume(node, place, report)),
             "networks" => each_ref(&entry.value, &place, |node, place| network(node, place, report)),
-            "configs" => each_ref(&entry.value, &place, |node, place| {
-                one_of(node, place, &["file", "environment", "content"], report);
-            }),
-            "secrets" => each_ref(&entry.value, &place, |node, place| {
-                one_of(node, place, &["file", "environment"], report);
-            }),
+            "configs" => {
+                for config in entry.value.entries() {
+                    one_of(config, &place, &["file", "environment", "content"], report);
+                }
+            }
+            "secrets" => {
+                for secret in entry.value.entries() {
+                    one_of(secret, &place, &["file", "environment"], report);
+                }
+            }
             _ => {}
         }
     }
@@ -93,10 +97,12 @@ fn network(node: &Node, place: &Place, report: &mut Report) {
     }
 }
 
-fn one_of(node: &Node, place: &Place, keys: &[&str], report: &mut Report) {
+fn one_of(entry: &Entry, section: &Place, keys: &[&str], report: &mut Report) {
+    let node = &entry.value;
     if !matches!(node.value, Value::Map(_)) {
         return;
     }
+    let place = section.key(&entry.key);
     let mut sources = node
         .entries()
         .iter()
@@ -104,7 +110,7 @@ fn one_of(node: &Node, place: &Place, keys: &[&str], report: &mut Report) {
     let Some(first) = sources.next() else {
         if node.get("driver").is_none() && node.get("external").is_none() {
             report.error(
-                node.at,
+                entry.at,
                 format!("`{place}` has no content"),
                 format!("set one of `{}`, or `external: true`", keys.join("`, `")),
             );
@@ -179,12 +185,12 @@ mod tests {
             ("configs: {c: {content: a}}", ""),
             ("configs: {c: {external: true}}", ""),
             ("configs: {c: {driver: d}}", ""),
-            ("configs: {c: {name: n}}", "1:14 `configs.c` has no content"),
+            ("configs: {c: {name: n}}", "1:11 `configs.c` has no content"),
             (
                 "configs: {c: {file: f, content: a, environment: E}}",
                 "1:24 `configs.c` has both `file` and `content`|1:36 `configs.c` has both `file` and `environment`",
             ),
-            ("secrets: {s: {content: a}}", "1:14 `secrets.s` has no content"),
+            ("secrets: {s: {content: a}}", "1:11 `secrets.s` has no content"),
             ("secrets: {s: }", ""),
             ("services: {a: {ports: [{target: 80, host_ip: '::1'}]}}", ""),
             (

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{files::Wanted, loading::Loading};
+use super::{
+    files::{Need, Wanted},
+    loading::Loading,
+};
 use crate::tree::Node;
 
 impl Loading<'_> {
@@ -17,7 +20,7 @@ impl Loading<'_> {
                 let wanted = Wanted {
                     at: file.at,
                     path: &path,
-                    optional: true,
+                    need: Need::Optional,
                 };
                 if let Some(text) = file.as_text() {
                     self.files.inside(Path::new(text), wanted, &mut self.report);

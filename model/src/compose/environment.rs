@@ -5,9 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use super::loading::{Environment, Loading, Origin};
+use super::{
+    files::Need,
+    loading::{Environment, Loading, Origin},
+};
 use crate::{
     dotenv,
+    syntax::cut,
     tree::{At, Entry, Node, Value},
 };
 
@@ -79,26 +83,42 @@ impl Loading<'_> {
         let mut values = Environment::new();
         let mut unset = BTreeSet::new();
         for (index, item) in files.items().iter().enumerate() {
-            let Some((path, at)) = item.get("path").and_then(|path| Some((path.as_text()?, path.at))) else {
+            let field = format!("services.{name}.env_file[{index}]");
+            // What is no boolean is reported where it stands, and may have meant `false`.
+            let optional = item
+                .get("required")
+                .is_some_and(|required| required.value != Value::Bool(true));
+            let path = match item.get("path") {
+                Some(path) => path,
+                None if optional => continue,
+                None => {
+                    let hint = "name a file; if it comes from a variable, give it a default: `${NAME:-FILE}`";
+                    self.report
+                        .error(item.at, format!("`{field}`: the path is empty"), hint);
+                    continue;
+                }
+            };
+            let at = path.at;
+            let Some(path) = path.as_text() else {
                 continue;
             };
-            let field = format!("services.{name}.env_file[{index}]");
-            let origin = Origin {
-                optional: item
-                    .get("required")
-                    .is_some_and(|required| required.value == Value::Bool(false)),
-                ..Origin::named(PathBuf::from(path), at, &field)
-            };
+            let mut origin = Origin::named(PathBuf::from(path), at, &field);
+            if optional {
+                origin.need = Need::Optional;
+            }
             let Some(text) = self.files.read(&origin.file, origin.wanted(), &mut self.report) else {
                 continue;
             };
-            let read = match item.get("format").and_then(Node::as_text) {
-                None | Some("") => dotenv::parse_into(&text, &lookup, &mut values, &mut unset),
-                Some("raw") => dotenv::parse_raw(&text, &lookup, &mut values),
-                Some(other) => {
-                    let message = format!("`{field}`: the format `{other}` is not known");
+            let format = item
+                .get("format")
+                .and_then(|format| Some((format.as_text()?, format.at)));
+            let read = match format {
+                None | Some(("", _)) => dotenv::parse_into(&text, &lookup, &mut values, &mut unset),
+                Some(("raw", _)) => dotenv::parse_raw(&text, &lookup, &mut values),
+                Some((other, at)) => {
+                    let message = format!("`{field}.format`: `{}` is not known", cut(other));
                     self.report
-                        .error(at, message, "remove it, or write `format: raw`");
+                        .error(at, message, "write `format: raw`, or remove it");
                     Ok(())
                 }
             };

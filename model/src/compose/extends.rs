@@ -64,11 +64,14 @@ impl Loading<'_> {
             resets: resets.clone(),
         };
         let mut done = BTreeMap::new();
-        for Entry { key, value, .. } in entries {
-            if value.get("extends").is_some()
-                && let Some(extended) = self.extended(key, &here, scope, &mut done)
-            {
-                *value = extended;
+        for Entry { key, at, value } in entries {
+            if value.get("extends").is_none() {
+                continue;
+            }
+            match self.extended(key, &here, scope, &mut done) {
+                Some(extended) => *value = extended,
+                // What the service lacks is what it would have taken.
+                None => self.report.hush(*at),
             }
         }
     }
@@ -89,9 +92,11 @@ impl Loading<'_> {
             let Some(service) = service.cloned() else {
                 break None;
             };
-            let Some(extends) = service.get("extends") else {
+            let mut entries = service.entries().iter();
+            let Some(entry) = entries.find(|entry| entry.key == "extends") else {
                 break Some(service);
             };
+            let extends = &entry.value;
             let path = format!("services.{name}.extends");
             if on_way.contains(&key) {
                 let round = way.iter().map(|(key, ..)| key.1.as_str()).chain([name.as_str()]);
@@ -101,7 +106,7 @@ impl Loading<'_> {
                     .last_error(extends.at, message, "remove one of these `extends`");
                 return failed(way, done);
             }
-            let Some((reference, file)) = self.target(extends, &path) else {
+            let Some((reference, file)) = self.target(entry, &path) else {
                 return failed(way, done);
             };
             let next = match file {
@@ -147,15 +152,32 @@ impl Loading<'_> {
     }
 
     /// The service that is named, and the file, if one is.
-    fn target(&mut self, extends: &Node, path: &str) -> Option<(String, Option<(String, At)>)> {
+    fn target(&mut self, entry: &Entry, path: &str) -> Option<(String, Option<(String, At)>)> {
         const HINT: &str = "write `extends: { service: NAME, file: PATH }`";
+        let extends = &entry.value;
         if let Some(name) = extends.as_text() {
             return Some((name.to_owned(), None));
         }
-        let Some(service) = extends.get("service").and_then(Node::as_text) else {
-            self.report
-                .last_error(extends.at, format!("`{path}.service` is required"), HINT);
-            return None;
+        let service = match extends.get("service") {
+            Some(service) => match service.as_text() {
+                Some(name) => name,
+                None => {
+                    let message = format!("`{path}.service` must be text, and is {}", service.value.kind());
+                    self.report.last_error(service.at, message, HINT);
+                    return None;
+                }
+            },
+            None => {
+                let (at, message) = match &extends.value {
+                    Value::Map(_) => (entry.at, format!("`{path}` has no `service`")),
+                    other => (
+                        extends.at,
+                        format!("`{path}` must be text or a mapping, and is {}", other.kind()),
+                    ),
+                };
+                self.report.last_error(at, message, HINT);
+                return None;
+            }
         };
         let file = match extends.get("file") {
             None => None,
@@ -163,8 +185,8 @@ impl Loading<'_> {
                 Some(text) => Some((text.to_owned(), file.at)),
                 None if file.is_null() => None,
                 None => {
-                    self.report
-                        .last_error(file.at, format!("`{path}.file` must be text"), HINT);
+                    let message = format!("`{path}.file` must be text, and is {}", file.value.kind());
+                    self.report.last_error(file.at, message, HINT);
                     return None;
                 }
             },

@@ -27,8 +27,17 @@ pub(crate) struct Wanted<'a> {
     pub at: At,
     /// The field that names it, for messages; empty for the project's own files.
     pub path: &'a str,
-    /// It may be missing.
-    pub optional: bool,
+    pub need: Need,
+}
+
+/// What it means that a file is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Required,
+    /// Nothing.
+    Optional,
+    /// Nothing, nor does a directory of this name: nobody has asked for the file.
+    Default,
 }
 
 pub(crate) struct Files<'s> {
@@ -77,7 +86,10 @@ impl<'s> Files<'s> {
         }
         let bytes = match self.sources.read(file).and_then(limit) {
             Ok(bytes) => bytes,
-            Err(error) if wanted.optional && missing(&error) => return None,
+            Err(error) if wanted.need != Need::Required && missing(&error) => return None,
+            Err(error) if wanted.need == Need::Default && error.kind() == io::ErrorKind::IsADirectory => {
+                return None;
+            }
             Err(error) if missing(&error) => {
                 refuse_file(
                     file,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    files::Need,
     loading::{Loading, Origin, Scope},
     merge, reset,
 };
@@ -18,7 +19,8 @@ use crate::{
 
 /// What an include brings; everything else of the included file is its own affair.
 const RESOURCES: [&str; 6] = ["services", "networks", "volumes", "configs", "secrets", "models"];
-const HINT: &str = "write a list of paths, or of mappings with `path`, `project_directory` and `env_file`";
+const HINT: &str = "write a list of paths, or of mappings like `- path: FILE`";
+const KNOWN: &str = "remove it; known here: `path`, `project_directory`, `env_file`";
 
 /// One entry of `include`, in long form.
 struct Include {
@@ -63,6 +65,7 @@ impl Loading<'_> {
         let mut entries = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let name = format!("include[{index}]");
+            let told = self.report.errors();
             let mut include = Include {
                 at: item.at,
                 path: Vec::new(),
@@ -84,7 +87,9 @@ impl Loading<'_> {
                                     .report
                                     .error(value.at, format!("`{name}` must be text"), HINT),
                             },
-                            _ => self.report.error(field.at, format!("unknown key `{name}`"), HINT),
+                            _ => self
+                                .report
+                                .error(field.at, format!("unknown key `{name}`"), KNOWN),
                         }
                     }
                 }
@@ -95,8 +100,11 @@ impl Loading<'_> {
                 }
             }
             if include.path.is_empty() {
-                self.report
-                    .error(item.at, format!("`{name}` has no `path`"), HINT);
+                // What is in the place of the path is reported where it stands.
+                if self.report.errors() == told {
+                    self.report
+                        .error(item.at, format!("`{name}` has no `path`"), HINT);
+                }
                 continue;
             }
             entries.push(include);
@@ -167,7 +175,7 @@ impl Loading<'_> {
             }
             None => {
                 let mut own = Origin::named(directory.join(".env"), include.at, "include");
-                own.optional = true;
+                own.need = Need::Default;
                 self.environment(&[own], scope.environment)
             }
         };

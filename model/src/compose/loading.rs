@@ -10,7 +10,7 @@ use std::{
 use super::{
     environment,
     extends::Services,
-    files::{Files, Wanted},
+    files::{Files, Need, Wanted},
     merge, paths, reset, unique,
 };
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) struct Origin {
     pub at: At,
     /// The field that names it; empty for the project's own files.
     pub path: String,
-    pub optional: bool,
+    pub need: Need,
 }
 
 impl Origin {
@@ -78,7 +78,7 @@ impl Origin {
             file,
             at,
             path: path.to_owned(),
-            optional: false,
+            need: Need::Required,
         }
     }
 
@@ -86,7 +86,7 @@ impl Origin {
         Wanted {
             at: self.at,
             path: &self.path,
-            optional: self.optional,
+            need: self.need,
         }
     }
 }

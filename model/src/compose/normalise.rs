@@ -46,7 +46,7 @@ fn default_network(model: &mut Node) {
         }
     }
     let Some(at) = used else { return };
-    if !matches!(model.get("networks").map(|node| &node.value), Some(Value::Map(_))) {
+    if model.get("networks").is_none() {
         model.set("networks", Node::new(Value::Map(Vec::new()), at));
     }
     if let Some(networks) = model.get_mut("networks")

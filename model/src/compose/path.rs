@@ -22,6 +22,11 @@ impl Path {
         self.0.pop();
     }
 
+    /// The last key; empty at the root.
+    pub fn last(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
+    }
+
     /// Whether a dotted pattern names this path; `*` stands for any one key.
     pub fn matches(&self, pattern: &str) -> bool {
         let mut keys = self.0.iter();

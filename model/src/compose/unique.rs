@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use crate::{
     compose::path::Path,
     report::Report,
+    shape,
     tree::{Node, Value},
 };
-use key::Key;
+use key::{Fault, Key};
 
 /// The lists whose items have a key. Lists elsewhere, and mappings in these places, are left alone.
 const UNIQUE: &[(&[&str], Key)] = &[
@@ -84,11 +85,21 @@ fn distinct(items: Vec<Node>, key: Key, path: &Path, report: &mut Report) -> Vec
     let mut result: Vec<Node> = Vec::with_capacity(items.len());
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for (index, item) in items.into_iter().enumerate() {
-        let name = match key.of(&item) {
+        let name = match key.of(&item, path.last()) {
             Ok(name) => name,
-            Err(fault) => {
-                let message = format!("`{}`: {}", path.item(index), fault.message);
-                report.last_error(item.at, message, fault.hint);
+            Err(Fault {
+                key,
+                at,
+                message,
+                hint,
+            }) => {
+                let place = path.item(index);
+                let place = match key {
+                    Some(key) => format!("{place}.{key}"),
+                    None => place,
+                };
+                let hint = shape::unquoted(&item, path.last()).unwrap_or(hint);
+                report.last_error(at, format!("`{place}` {message}"), hint);
                 None
             }
         };

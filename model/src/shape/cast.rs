@@ -73,13 +73,14 @@ fn to_int(node: &mut Node, path: &Path, report: &mut Report) {
 }
 
 fn scalar(node: &mut Node, field: &Field, path: &Path, report: &mut Report) {
-    match field.form {
-        Form::Bool(_) => replace(node, path, report, |node, report| {
-            scalar::boolean(node, path, report).map(Value::Bool)
-        }),
-        Form::Float => replace(node, path, report, |node, _| scalar::float(node)),
-        _ => to_int(node, path, report),
-    }
+    replace(node, path, report, |node, report| {
+        let read = match field.form {
+            Form::Bool(_) => scalar::boolean(node, path, report).map(Value::Bool),
+            Form::Float => scalar::float(node),
+            _ => scalar::int(node).map(|int| Value::Int(int.into())),
+        };
+        read.map_err(|wrong| wrong.of(field))
+    });
 }
 
 fn replace(

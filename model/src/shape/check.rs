@@ -15,6 +15,19 @@ use crate::{
 
 /// Longer values are cut in messages.
 const MAX_SHOWN: usize = 40;
+/// Attributes of which a service, a config, a secret, a grant, an env file or a trigger must have one.
+const STAND_FOR_A_WHOLE: [&str; 10] = [
+    "image",
+    "build",
+    "provider",
+    "file",
+    "environment",
+    "content",
+    "path",
+    "external",
+    "source",
+    "target",
+];
 
 /// Tells everything in the model that is not as the table says: unknown keys, values of a wrong kind or out
 /// of their range, missing keys, items that are there twice.
@@ -36,8 +49,8 @@ fn walk(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, report: 
     };
     match (shape, &node.value) {
         (Shape::Choice(values), Value::Text(text)) if !values.contains(&text.as_str()) => {
-            let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
-            not_allowed(node, text, format!("write {}", one_of(&values)), path, report);
+            let hint = format!("write {}", advice::one_of(values));
+            not_allowed(node, text, hint, path, report);
         }
         (Shape::Pattern(pattern), Value::Text(text)) if !(pattern.holds)(text) => {
             not_allowed(node, text, pattern.hint.to_owned(), path, report);
@@ -55,7 +68,7 @@ fn walk(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, report: 
         }
         (Shape::Map { keys, value }, Value::Map(entries)) => {
             for entry in entries {
-                map_entry(entry, *keys, value, path, report);
+                map_entry(entry, *keys, value, path, field, report);
             }
         }
         (Shape::Object(fields), _) => object(node, fields, path, report),
@@ -64,14 +77,26 @@ fn walk(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, report: 
 }
 
 fn wrong_kind(node: &Node, shape: &Shape, path: &Path, field: Option<&Field>, report: &mut Report) {
-    let wants = advice::wants(shape);
+    let wants = advice::wants(shape, field);
     let message = match &node.value {
         Value::Null => format!("`{path}` has no value; it must be {wants}"),
-        Value::Float(_) if wants.contains("whole") => format!("`{path}`: must be {wants}"),
-        value => format!("`{path}`: must be {wants}, and is {}", value.kind()),
+        Value::Float(float) if whole(shape) => format!("`{path}` must be a whole number, and is {float}"),
+        value => format!("`{path}` must be {wants}, and is {}", value.kind()),
     };
     let hint = advice::instead(node, shape, path, field);
     report.error(node.at, message, hint);
+    if node.is_null() && STAND_FOR_A_WHOLE.contains(&path.key()) {
+        // What the mapping lacks for it is the same mistake.
+        report.hush(path.up().at());
+    }
+}
+
+/// Whether of all numbers the shape allows whole ones only.
+fn whole(shape: &Shape) -> bool {
+    shape
+        .alternatives()
+        .iter()
+        .any(|shape| matches!(shape, Shape::Integer { .. }))
 }
 
 fn not_allowed(node: &Node, text: &str, hint: String, path: &Path, report: &mut Report) {
@@ -82,10 +107,17 @@ fn not_allowed(node: &Node, text: &str, hint: String, path: &Path, report: &mut 
     report.error(node.at, format!("`{path}`: {shown} is not allowed here"), hint);
 }
 
-fn map_entry(entry: &Entry, keys: Keys, value: &Shape, path: &Path, report: &mut Report) {
+fn map_entry(
+    entry: &Entry,
+    keys: Keys,
+    value: &Shape,
+    path: &Path,
+    field: Option<&Field>,
+    report: &mut Report,
+) {
     let path = path.entry(entry);
     match (keys.holds(&entry.key), keys.loose()) {
-        (true, _) => walk(&entry.value, value, &path, None, report),
+        (true, _) => walk(&entry.value, value, &path, field, report),
         (false, true) => finite(&entry.value, &path, report),
         (false, false) if keys != Keys::Names => report.error(
             entry.at,
@@ -102,6 +134,7 @@ fn map_entry(entry: &Entry, keys: Keys, value: &Shape, path: &Path, report: &mut
 
 fn object(node: &Node, object: &'static Object, path: &Path, report: &mut Report) {
     let mut missing: Vec<&str> = object.required.to_vec();
+    let mut told = false;
     for entry in node.entries() {
         missing.retain(|name| *name != entry.key);
         let below = path.entry(entry);
@@ -110,11 +143,16 @@ fn object(node: &Node, object: &'static Object, path: &Path, report: &mut Report
             None if object.open || object.extends(&entry.key) => finite(&entry.value, &below, report),
             // The search for a similar name is not for free.
             None if report.full() => report.error(entry.at, "", ""),
-            None => report.error(
-                entry.at,
-                format!("unknown key `{below}`"),
-                advice::unknown(entry, object, path),
-            ),
+            None => {
+                let meant = advice::meant(entry, object);
+                missing.retain(|name| Some(*name) != meant);
+                told |= meant.is_some() || advice::lists_names(object);
+                report.error(
+                    entry.at,
+                    format!("unknown key `{below}`"),
+                    advice::unknown(entry, object, meant, path),
+                );
+            }
         }
     }
     for name in missing {
@@ -123,6 +161,10 @@ fn object(node: &Node, object: &'static Object, path: &Path, report: &mut Report
             format!("`{path}` has no `{name}`"),
             advice::missing(name, object),
         );
+    }
+    if told {
+        // What the mapping lacks for it is the same mistake.
+        report.hush(path.at());
     }
 }
 
@@ -138,11 +180,8 @@ fn range(node: &Node, min: Option<i64>, max: Option<i64>, path: &Path, report: &
         ),
         _ => return,
     };
-    let allowed = match (min, max) {
-        (Some(min), Some(max)) => format!("write a whole number from {min} to {max}"),
-        (Some(min), None) => format!("write a whole number from {min}"),
-        (None, Some(max)) => format!("write a whole number up to {max}"),
-        (None, None) => return finite(node, path, report),
+    let Some(allowed) = advice::whole(min, max) else {
+        return finite(node, path, report);
     };
     let shown = cut(&node.value.scalar().unwrap_or_default(), MAX_SHOWN);
     if low {
@@ -219,12 +258,4 @@ fn identity(node: &Node, key: &mut String) {
             Ok(())
         }
     };
-}
-
-fn one_of(values: &[String]) -> String {
-    match values.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => String::new(),
-    }
 }

@@ -28,6 +28,14 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// The way without its last step.
+    pub fn up(&self) -> Path<'a> {
+        match self {
+            Path::Top => Path::Top,
+            Path::Key(up, ..) | Path::Item(up, ..) => **up,
+        }
+    }
+
     /// The last key on the way.
     pub fn key(&self) -> &'a str {
         match self {

@@ -1,7 +1,7 @@
 //! Scalars as the reference loader reads them into its fields and prints them.
 
 use super::{
-    Zero, advice,
+    Field, Zero, advice,
     path::{Path, cut},
 };
 use crate::{
@@ -19,6 +19,19 @@ const MAX_SHOWN: usize = 40;
 pub(super) struct Wrong {
     pub is_not: &'static str,
     pub hint: String,
+}
+
+impl Wrong {
+    /// With the advice of the field, if it has some of its own.
+    pub fn of(self, field: &Field) -> Wrong {
+        match field.hint {
+            "" => self,
+            hint => Wrong {
+                hint: hint.to_owned(),
+                ..self
+            },
+        }
+    }
 }
 
 fn wrong<T>(is_not: &'static str, hint: impl Into<String>) -> Result<T, Wrong> {
@@ -94,7 +107,10 @@ pub(super) fn uint(node: &Node, bits: u32) -> Result<i128, Wrong> {
         Some(int) => Ok(int),
         None => wrong(
             "a number that is allowed here",
-            format!("write a whole number from 0 to {}", (1i128 << bits) - 1),
+            match bits {
+                64 => "write a whole number from 0".to_owned(),
+                bits => format!("write a whole number from 0 to {}", (1i128 << bits) - 1),
+            },
         ),
     }
 }

@@ -117,7 +117,7 @@ fn field(node: &mut Node, field: &Field, path: &Path, report: &mut Report) -> bo
     match settled {
         Ok(Some(value)) => node.value = value,
         Ok(None) => return false,
-        Err(wrong) => scalar::tell(node, path, &wrong, report),
+        Err(wrong) => scalar::tell(node, path, &wrong.of(field), report),
     }
     true
 }
@@ -134,7 +134,8 @@ fn duration(node: &Node, zero: Zero) -> Result<Option<Value>, Wrong> {
 /// A value whose parts have forms; `false`: it is empty and means "not set".
 fn parts(node: &mut Node, shape: &Shape, path: &Path, report: &mut Report) -> bool {
     if node.is_null() {
-        return false;
+        // A section of the top level is reported as such, and is not the same as none.
+        return matches!(path, Path::Key(Path::Top, ..));
     }
     match (shape.pick(&node.value).copied(), &mut node.value) {
         (Some(Shape::Object(fields)), _) => {

@@ -112,23 +112,23 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
     let rows = [
         (
             "user: 1000",
-            "3:11 `services.web.user`: must be text, and is a number | put it in quotes: `user: \"1000\"`",
+            "3:11 `services.web.user` must be text, and is a number | put it in quotes: `user: \"1000\"`",
         ),
         (
             "restart: false",
-            "3:14 `services.web.restart`: must be text, and is a boolean | in YAML 1.2 this is a boolean: write `restart: \"no\"`, with the quotes",
+            "3:14 `services.web.restart` must be text, and is a boolean | in YAML 1.2 this is a boolean: write `restart: \"no\"`, with the quotes",
         ),
         (
             "command: [sleep, 10]",
-            "3:22 `services.web.command[1]`: must be text, and is a number | put it in quotes: `\"10\"`",
+            "3:22 `services.web.command[1]` must be text, and is a number | put it in quotes: `\"10\"`",
         ),
         (
             "healthcheck: { interval: 30 }",
-            "3:30 `services.web.healthcheck.interval`: must be text, and is a number | add a unit: `interval: 30s`",
+            "3:30 `services.web.healthcheck.interval` must be a duration, and is a number | add a unit: `interval: 30s`",
         ),
         (
             "ports: { '8080': 80 }",
-            "3:12 `services.web.ports`: must be a list, and is a mapping | write a list: `- \"8080:80\"`",
+            "3:12 `services.web.ports` must be a list, and is a mapping | write a list: `- \"8080:80\"`",
         ),
         (
             "ports: ['8080': 80]",
@@ -136,7 +136,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "environment: [KEY: value]",
-            "3:19 `services.web.environment[0]`: must be text, and is a mapping | put a `=` between name and value: `- KEY=…`",
+            "3:19 `services.web.environment[0]` must be text, and is a mapping | put a `=` between name and value: `- KEY=value`",
         ),
         (
             "image:",
@@ -168,7 +168,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "scale: 1.5",
-            "3:12 `services.web.scale`: must be a whole number or text | put it in quotes: `scale: \"1.5\"`",
+            "3:12 `services.web.scale` must be a whole number, and is 1.5 | write a whole number, for example `10`",
         ),
         (
             "depends_on: { db: { } }",
@@ -196,11 +196,11 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "ulimits: [nofile=1]",
-            "3:14 `services.web.ulimits`: must be a mapping, and is a list | write a mapping: lines of `KEY: VALUE` without `-`",
+            "3:14 `services.web.ulimits` must be a mapping, and is a list | write a mapping: lines of `KEY: VALUE` without `-`",
         ),
         (
             "use_api_socket: 'yes'",
-            "3:21 `services.web.use_api_socket`: must be a boolean, and is text | write `true` or `false` without quotes",
+            "3:21 `services.web.use_api_socket` must be a boolean, and is text | write `true` or `false`",
         ),
         (
             "blkio_config: { x-a: 1 }",
@@ -208,7 +208,7 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
         ),
         (
             "cap_add: NET_ADMIN",
-            "3:14 `services.web.cap_add`: must be a list, and is text | write a list: `cap_add: [\"NET_ADMIN\"]`",
+            "3:14 `services.web.cap_add` must be a list, and is text | write a list: `cap_add: [\"NET_ADMIN\"]`",
         ),
         (
             "pull_policy: sometimes",
@@ -247,11 +247,11 @@ fn the_top_level_is_checked_too() {
         ),
         (
             "name: 1",
-            "1:7 `name`: must be text, and is a number | put it in quotes: `name: \"1\"`",
+            "1:7 `name` must be text, and is a number | put it in quotes: `name: \"1\"`",
         ),
         (
             "volumes: { data: text }",
-            "1:18 `volumes.data`: must be a mapping or nothing, and is text | write lines of `KEY: VALUE` below `data:`",
+            "1:18 `volumes.data` must be a mapping, and is text | write lines of `KEY: VALUE` below `data:`",
         ),
     ];
     compare(rows.map(|(text, want)| (text, checked(text).join("; "), want)));

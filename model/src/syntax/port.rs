@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 
 use super::cut;
-#[cfg(test)]
-use crate::types::PublishedPort;
 use crate::types::{PortRange, Protocol};
 
 /// Why a text is no published port.
@@ -115,25 +113,6 @@ pub(crate) fn parse(text: &str, most: usize) -> Result<Vec<Port>, ParsePortError
         .collect();
     ports.sort_by_cached_key(|port| port.target.to_string());
     Ok(ports)
-}
-
-/// The ports of a short form as stead runs them.
-#[cfg(test)]
-pub(crate) fn published_ports(text: &str) -> Result<Vec<PublishedPort>, ParsePortError> {
-    parse(text, usize::MAX)?
-        .into_iter()
-        .map(|port| {
-            Ok(PublishedPort {
-                target: range(&port.target.to_string())?.first,
-                published: match port.published {
-                    Some(text) => published(&text)?,
-                    None => None,
-                },
-                host_ip: port.host_ip.map(|text| address(&text)).transpose()?,
-                protocol: self::protocol(&port.protocol)?,
-            })
-        })
-        .collect()
 }
 
 /// `80` or `80-90`, from 1.
@@ -285,14 +264,13 @@ mod tests {
 
     #[test]
     fn what_runs_has_a_port_and_a_protocol_that_stead_knows() {
-        assert!(published_ports("0:80").unwrap()[0].published.is_none());
-        for (text, want) in [
-            ("0", "`0` is not a port"),
-            ("0-1:80", "`0-1` is not a port"),
-            ("80/sctp", "`sctp` is not supported"),
+        assert_eq!(published("0"), Ok(None));
+        for (error, want) in [
+            (range("0").unwrap_err(), "`0` is not a port"),
+            (published("0-1").unwrap_err(), "`0-1` is not a port"),
+            (protocol("sctp").unwrap_err(), "`sctp` is not supported"),
         ] {
-            let error = published_ports(text).unwrap_err().to_string();
-            assert!(error.contains(want), "{text}: {error}");
+            assert!(error.to_string().contains(want), "{error}");
         }
     }
 }

@@ -17,9 +17,6 @@ pub(crate) struct ShortVolume {
     pub volume: Option<Volume>,
     /// Options that Compose does not know, and ignores.
     pub ignored: Vec<String>,
-    /// A letter and a colon of it were taken for a Windows drive, as in `v:/v`, which is one anonymous
-    /// volume: hardly what was meant.
-    pub drive: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +76,6 @@ pub(crate) fn parse(text: &str) -> Result<ShortVolume, ParseVolumeError> {
         bind: None,
         volume: None,
         ignored: Vec::new(),
-        drive: false,
     };
     if text.is_empty() {
         return Err(ParseVolumeError::Empty);
@@ -98,7 +94,6 @@ pub(crate) fn parse(text: &str) -> Result<ShortVolume, ParseVolumeError> {
         [source, target, options] => (Some(source), target, options),
         _ => return Err(ParseVolumeError::TooManyParts(cut(text))),
     };
-    short.drive = source.is_some_and(has_drive) || has_drive(target);
     short.source = source.map(str::to_owned);
     short.target = target.to_owned();
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -183,7 +178,6 @@ mod tests {
             words.push(if volume.nocopy { "volume+nocopy" } else { "volume" }.to_owned());
         }
         words.extend(short.ignored.iter().map(|option| format!("-{option}")));
-        words.extend(short.drive.then(|| "drive".to_owned()));
         words.join(" ")
     }
 
@@ -214,16 +208,16 @@ mod tests {
             ("/a", "volume >/a"),
             (":a", "volume >:a"),
             // Drives.
-            ("v:/v", "volume >v:/v volume drive"),
-            (r"C:\d:/data", r"bind <C:\d >/data bind+create drive"),
-            (r"C:\d:D:\e:ro", r"bind <C:\d >D:\e ro bind+create drive"),
-            ("/d:v:ro", "bind </d >v:ro bind+create drive"),
+            ("v:/v", "volume >v:/v volume"),
+            (r"C:\d:/data", r"bind <C:\d >/data bind+create"),
+            (r"C:\d:D:\e:ro", r"bind <C:\d >D:\e ro bind+create"),
+            ("/d:v:ro", "bind </d >v:ro bind+create"),
             (
                 r"\\.\pipe\x:\\.\pipe\x",
                 r"bind <\\.\pipe\x >\\.\pipe\x bind+create",
             ),
             ("1:/v", "volume <1 >/v volume"),
-            ("a::b", "bind <a: >b bind+create drive"),
+            ("a::b", "bind <a: >b bind+create"),
             // What was `$${…}` in the file.
             ("${A:-b}:/data", "volume <${A:-b} >/data volume"),
             ("/d:/${A:-${B:-c}}:ro", "bind </d >/${A:-${B:-c}} ro bind+create"),

@@ -101,18 +101,38 @@ mod tests {
 
     #[test]
     fn ports_serialise_in_the_long_form_and_read_back() {
-        for (text, want) in [
-            ("80", json!({"mode": "ingress", "target": 80, "protocol": "tcp"})),
+        for (host_ip, published, protocol, want) in [
             (
-                "8000-9000:80/udp",
+                None,
+                None,
+                Protocol::Tcp,
+                json!({"mode": "ingress", "target": 80, "protocol": "tcp"}),
+            ),
+            (
+                None,
+                Some(PortRange {
+                    first: 8000,
+                    last: 9000,
+                }),
+                Protocol::Udp,
                 json!({"mode": "ingress", "target": 80, "published": "8000-9000", "protocol": "udp"}),
             ),
             (
-                "127.0.0.1:8080:80",
+                Some("127.0.0.1".parse().unwrap()),
+                Some(PortRange {
+                    first: 8080,
+                    last: 8080,
+                }),
+                Protocol::Tcp,
                 json!({"mode": "ingress", "host_ip": "127.0.0.1", "target": 80, "published": "8080", "protocol": "tcp"}),
             ),
         ] {
-            let port = port::published_ports(text).unwrap().remove(0);
+            let port = PublishedPort {
+                target: 80,
+                published,
+                host_ip,
+                protocol,
+            };
             assert_eq!(serde_json::to_value(&port).unwrap(), want);
             assert_eq!(serde_json::from_value::<PublishedPort>(want).unwrap(), port);
         }

@@ -280,7 +280,7 @@ impl<'t> Composer<'t> {
         Err(ParseError {
             at,
             message: format!("{}a key must be text, and is {found}", self.path()),
-            hint: "write the key as text, in quotes if it looks like a number or `true`".to_owned(),
+            hint: "write the key as text, in quotes if it looks like a number or a boolean".to_owned(),
         })
     }
 

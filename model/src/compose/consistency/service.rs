@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Project, undeclared};
+use super::{Project, Section, undeclared};
 use crate::{
     report::Report,
     support::nearest,
@@ -39,7 +39,7 @@ pub(super) fn check(project: &Project<'_>, name: &str, entry: &Entry, report: &m
         report.error(
             first.at,
             format!("`{path}.healthcheck.test` must start with `CMD`, `CMD-SHELL` or `NONE`"),
-            "write `[\"CMD\", \"program\", \"argument\"]`, or the command as text",
+            "begin the list with `CMD`, as in `[\"CMD\", \"program\"]`, or write the command as one text",
         );
     }
     for watch in service
@@ -48,8 +48,14 @@ pub(super) fn check(project: &Project<'_>, name: &str, entry: &Entry, report: &m
         .map(Node::items)
         .unwrap_or_default()
     {
+        // Other actions, and a target that is no text, are reported where they stand.
         let action = text(watch, "action").unwrap_or_default();
-        if text(watch, "target").is_none() && !matches!(action, "rebuild" | "restart") {
+        let copies = matches!(action, "sync" | "sync+restart" | "sync+exec");
+        if copies
+            && watch
+                .get("target")
+                .is_none_or(|target| target.as_text() == Some(""))
+        {
             report.error(
                 watch.at,
                 format!("`{path}.develop.watch`: `target` is required for the action `{action}`"),
@@ -63,6 +69,12 @@ fn text<'m>(node: &'m Node, key: &str) -> Option<&'m str> {
     node.get(key)
         .and_then(Node::as_text)
         .filter(|text| !text.is_empty())
+}
+
+/// What is mounted or granted, and where that is written.
+fn source(node: &Node) -> Option<(&str, At)> {
+    let at = node.get("source")?.at;
+    Some((text(node, "source")?, at))
 }
 
 fn given(node: &Node, key: &str) -> bool {
@@ -96,7 +108,7 @@ fn build(project: &Project<'_>, service: &Node, path: &str, report: &mut Report)
         };
         let at = context.value.at;
         let path = format!("{path}.build.additional_contexts.{}", context.key);
-        match project.services.get(target) {
+        match project.services.entries.get(target) {
             None => no_service(at, &path, target, project, report),
             Some(other) if !given(&other.value, "build") => {
                 let message = format!("`{path}`: the service `{target}` has no `build`");
@@ -115,20 +127,24 @@ fn build(project: &Project<'_>, service: &Node, path: &str, report: &mut Report)
         let message = format!("`{path}.build.platforms` does not have `{platform}`, the service's platform");
         report.error(platforms.at, message, "add it there, or change `platform`");
     }
-    for secret in build.get("secrets").map(Node::items).unwrap_or_default() {
-        if let Some(source) = text(secret, "source")
-            && !project.secrets.contains_key(source)
-        {
-            let path = format!("{path}.build.secrets");
-            undeclared(
-                secret.at,
-                &path,
-                "secret",
-                "secrets",
-                source,
-                &project.secrets,
-                report,
-            );
+    let path = format!("{path}.build");
+    grants(build, &path, "secrets", "secret", &project.secrets, report);
+}
+
+/// Configs or secrets that something may read must be declared.
+fn grants(of: &Node, path: &str, key: &str, kind: &str, known: &Section<'_>, report: &mut Report) {
+    let items = of.get(key).map(Node::items).unwrap_or_default();
+    for (index, item) in items.iter().enumerate() {
+        match source(item) {
+            Some((source, at)) if !known.has(source) => {
+                undeclared(at, &format!("{path}.{key}"), kind, key, source, known, report);
+            }
+            None if item.get("source").is_none() => {
+                let message = format!("`{path}.{key}[{index}]` has no `source`");
+                let hint = format!("add it: `source: NAME`, the name of a {kind} of the top level");
+                report.error(item.at, message, hint);
+            }
+            _ => {}
         }
     }
 }
@@ -147,13 +163,15 @@ fn network(project: &Project<'_>, service: &Node, path: &str, report: &mut Repor
             );
         }
         if let Some(target) = mode.as_text().and_then(|text| text.strip_prefix("service:"))
-            && !project.services.contains_key(target)
+            && !project.services.has(target)
         {
             no_service(mode.at, &format!("{path}.network_mode"), target, project, report);
+            // It is a dependency, too.
+            report.hush(mode.at);
         }
     }
     for network in networks.map(Node::entries).unwrap_or_default() {
-        if !project.networks.contains_key(network.key.as_str()) {
+        if !project.networks.has(&network.key) {
             let path = format!("{path}.networks");
             undeclared(
                 network.at,
@@ -171,43 +189,17 @@ fn network(project: &Project<'_>, service: &Node, path: &str, report: &mut Repor
 fn references(project: &Project<'_>, service: &Node, path: &str, report: &mut Report) {
     for mount in service.get("volumes").map(Node::items).unwrap_or_default() {
         if text(mount, "type") == Some("volume")
-            && let Some(source) = text(mount, "source")
-            && !project.volumes.contains_key(source)
+            && let Some((source, at)) = source(mount)
+            && !project.volumes.has(source)
         {
             let path = format!("{path}.volumes");
-            undeclared(
-                mount.at,
-                &path,
-                "volume",
-                "volumes",
-                source,
-                &project.volumes,
-                report,
-            );
+            undeclared(at, &path, "volume", "volumes", source, &project.volumes, report);
         }
     }
-    for (key, kind, known) in [
-        ("configs", "config", &project.configs),
-        ("secrets", "secret", &project.secrets),
-    ] {
-        for item in service.get(key).map(Node::items).unwrap_or_default() {
-            if let Some(source) = text(item, "source")
-                && !known.contains_key(source)
-            {
-                undeclared(
-                    item.at,
-                    &format!("{path}.{key}"),
-                    kind,
-                    key,
-                    source,
-                    known,
-                    report,
-                );
-            }
-        }
-    }
+    grants(service, path, "configs", "config", &project.configs, report);
+    grants(service, path, "secrets", "secret", &project.secrets, report);
     for model in service.get("models").map(Node::entries).unwrap_or_default() {
-        if !project.models.contains_key(model.key.as_str()) {
+        if !project.models.has(&model.key) {
             let path = format!("{path}.models");
             undeclared(
                 model.at,
@@ -225,34 +217,50 @@ fn references(project: &Project<'_>, service: &Node, path: &str, report: &mut Re
 fn dependencies(project: &Project<'_>, service: &Node, path: &str, report: &mut Report) {
     for dependency in service.get("depends_on").map(Node::entries).unwrap_or_default() {
         let name = dependency.key.as_str();
-        if project.services.contains_key(name) {
+        if project.services.has(name) {
             continue;
         }
         let required = dependency
             .value
             .get("required")
             .is_none_or(|required| required.value != Value::Bool(false));
-        let path = format!("{path}.depends_on");
-        match project.disabled.get(name) {
-            Some(_) if !required => {}
-            Some((_, profiles)) => report.error(
-                dependency.at,
-                format!("`{path}`: the service `{name}` is switched off by its profiles"),
-                format!(
-                    "activate one of {}, or write `required: false`",
-                    profiles.join(", ")
-                ),
-            ),
-            None => no_service(dependency.at, &path, name, project, report),
+        if required || !project.disabled.contains_key(name) {
+            let field = implied_by(service, dependency.at);
+            let path = format!("{path}.{}", field.as_deref().unwrap_or("depends_on"));
+            no_service(dependency.at, &path, name, project, report);
         }
     }
 }
 
+/// The field that implies the dependency which stands there; `None`: it is written as one.
+fn implied_by(service: &Node, at: At) -> Option<String> {
+    let namespaces = ["network_mode", "ipc", "pid", "uts", "cgroup"];
+    let mut namespaces = namespaces.into_iter();
+    let is_there = |key: &&str| service.get(key).is_some_and(|node| node.at == at);
+    if let Some(key) = namespaces.find(is_there) {
+        return Some(key.to_owned());
+    }
+    ["links", "volumes_from"].into_iter().find_map(|key| {
+        let items = service.get(key).map(Node::items).unwrap_or_default();
+        let index = items.iter().position(|item| item.at == at)?;
+        Some(format!("{key}[{index}]"))
+    })
+}
+
 fn no_service(at: At, path: &str, name: &str, project: &Project<'_>, report: &mut Report) {
+    if let Some((_, profiles)) = project.disabled.get(name) {
+        let message = format!("`{path}`: the service `{name}` is switched off by its profiles");
+        let hint = match path.ends_with(".depends_on") {
+            true => ", or write `required: false`",
+            false => ", or remove the reference",
+        };
+        let hint = format!("activate one of {}{hint}", profiles.join(", "));
+        return report.error(at, message, hint);
+    }
     let near = if report.full() {
         None
     } else {
-        nearest(name, project.services.keys().copied())
+        nearest(name, project.services.entries.keys().copied())
     };
     let hint = match near {
         Some(near) => format!("did you mean `{near}`?"),

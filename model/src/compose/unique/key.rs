@@ -1,6 +1,9 @@
 //! What makes two items of a list the same resource.
 
-use crate::tree::{Node, Value};
+use crate::{
+    shape,
+    tree::{At, Node, Value},
+};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key {
@@ -20,26 +23,34 @@ pub(super) enum Key {
     Mount { below: &'static str },
 }
 
+/// Why an item has no key.
 pub(super) struct Fault {
+    /// The attribute of the item that is wrong; `None`: the item itself.
+    pub key: Option<&'static str>,
+    pub at: At,
+    /// Continues the path of what is wrong.
     pub message: String,
-    pub hint: &'static str,
+    pub hint: String,
 }
 
 impl Key {
-    /// The key of one item; `None` for what later checks must refuse.
-    pub fn of(self, item: &Node) -> Result<Option<String>, Fault> {
+    /// The key of one item of the list `list`; `None` for what later checks must refuse.
+    pub fn of(self, item: &Node, list: &str) -> Result<Option<String>, Fault> {
+        let fault = |message: String, hint: String| Fault {
+            key: None,
+            at: item.at,
+            message,
+            hint,
+        };
         match (self, &item.value) {
             (Key::Name, Value::Text(text)) => Ok(Some(before(text, '=').to_owned())),
-            (Key::Name, other) => Err(Fault {
-                message: format!("must be text, and is {}", other.kind()),
-                hint: "write it as text, numbers in quotes",
-            }),
+            (Key::Name, other) => Err(fault(must_be("text", other), shape::as_item(item, list))),
             (Key::Exposed, Value::Text(text)) => Ok(Some(text.clone())),
             (Key::Exposed, Value::Int(number)) => Ok(Some(number.to_string())),
-            (Key::Exposed, other) => Err(Fault {
-                message: format!("must be a port, and is {}", other.kind()),
-                hint: "write a number or a range in quotes, as \"8000-8010\"",
-            }),
+            (Key::Exposed, other) => Err(fault(
+                must_be("a port", other),
+                "write a number, or a range like `8000-8010`".to_owned(),
+            )),
             (Key::File, Value::Text(path)) => Ok(Some(path.clone())),
             (Key::File, Value::Map(_)) => text_at(item, "path", "write `path: FILE`").map(Some),
             (Key::Port, Value::Text(text)) => Ok(Some(text.clone())),
@@ -59,10 +70,10 @@ impl Key {
                 Some(_) => text_at(item, "target", "write `target: /PATH/IN/THE/CONTAINER`").map(Some),
                 None => Ok(Some(format!("{below}/{}", part(item.get("source"))))),
             },
-            (Key::Mount { .. }, other) => Err(Fault {
-                message: format!("must be text or a mapping, and is {}", other.kind()),
-                hint: "write the name alone, or `source: NAME`",
-            }),
+            (Key::Mount { .. }, other) => Err(fault(
+                must_be("text or a mapping", other),
+                "write the name alone, or `source: NAME`".to_owned(),
+            )),
             // The reference gives all of these one key; its schema then refuses the one that is left.
             (Key::File | Key::Port | Key::Volume | Key::Device, _) => Ok(None),
         }
@@ -73,24 +84,44 @@ fn before(text: &str, separator: char) -> &str {
     text.split_once(separator).map_or(text, |(first, _)| first)
 }
 
-fn text_at(item: &Node, key: &str, hint: &'static str) -> Result<String, Fault> {
-    let found = item.get(key);
-    if let Some(text) = found.and_then(Node::as_text) {
-        return Ok(text.to_owned());
-    }
-    let message = match found {
-        None => format!("`{key}` is missing"),
-        Some(other) => format!("`{key}` must be text, and is {}", other.value.kind()),
+fn text_at(item: &Node, key: &'static str, hint: &str) -> Result<String, Fault> {
+    let Some(found) = item.get(key) else {
+        return Err(missing(item, key, hint));
     };
-    Err(Fault { message, hint })
+    match found.as_text() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(Fault {
+            key: Some(key),
+            at: found.at,
+            message: must_be("text", &found.value),
+            hint: hint.to_owned(),
+        }),
+    }
+}
+
+fn must_be(what: &str, value: &Value) -> String {
+    match value {
+        Value::Null => format!("has no value; it must be {what}"),
+        other => format!("must be {what}, and is {}", other.kind()),
+    }
+}
+
+fn missing(item: &Node, key: &str, hint: &str) -> Fault {
+    Fault {
+        key: None,
+        at: item.at,
+        message: format!("has no `{key}`"),
+        hint: hint.to_owned(),
+    }
 }
 
 fn port(item: &Node) -> Result<String, Fault> {
     let Some(target) = item.get("target") else {
-        return Err(Fault {
-            message: "`target` is missing".to_owned(),
-            hint: "write `target: PORT`, the port in the container",
-        });
+        return Err(missing(
+            item,
+            "target",
+            "write `target: PORT`, the port in the container",
+        ));
     };
     let or = |key: &str, default: &str| match item.get(key) {
         Some(node) => part(Some(node)),

@@ -113,42 +113,42 @@ fn the_item_that_stays_keeps_its_position() {
 #[test]
 fn items_without_a_key_are_errors_and_stay() {
     for (given, message) in [
-        ("dns: [1]", "`services.web.dns[0]`: must be text, and is a number"),
+        ("dns: [1]", "`services.web.dns[0]` must be text, and is a number"),
         (
             "environment: [A=1, {B: 2}]",
-            "`services.web.environment[1]`: must be text, and is a mapping",
+            "`services.web.environment[1]` must be text, and is a mapping",
         ),
         (
             "expose: [1.5]",
-            "`services.web.expose[0]`: must be a port, and is a number",
+            "`services.web.expose[0]` must be a port, and is a number",
         ),
         (
             "volumes: [{type: tmpfs}]",
-            "`services.web.volumes[0]`: `target` is missing",
+            "`services.web.volumes[0]` has no `target`",
         ),
         (
             "volumes: [{target: 1}]",
-            "`services.web.volumes[0]`: `target` must be text, and is a number",
+            "`services.web.volumes[0].target` must be text, and is a number",
         ),
         (
             "devices: [{source: /dev/a}]",
-            "`services.web.devices[0]`: `target` is missing",
+            "`services.web.devices[0]` has no `target`",
         ),
         (
             "ports: [{published: '80'}]",
-            "`services.web.ports[0]`: `target` is missing",
+            "`services.web.ports[0]` has no `target`",
         ),
         (
             "env_file: [{required: true}]",
-            "`services.web.env_file[0]`: `path` is missing",
+            "`services.web.env_file[0]` has no `path`",
         ),
         (
             "secrets: [1]",
-            "`services.web.secrets[0]`: must be text or a mapping, and is a number",
+            "`services.web.secrets[0]` must be text or a mapping, and is a number",
         ),
         (
             "configs: [{target: 1}]",
-            "`services.web.configs[0]`: `target` must be text, and is a number",
+            "`services.web.configs[0].target` must be text, and is a number",
         ),
     ] {
         let (found, findings) = service(given);

@@ -89,7 +89,8 @@ const VOLUME_MOUNT: Object = object(&[
 const TMPFS: Object = object(&[
     field("size", Shape::OneOf(&[Shape::Integer { min: Some(0), max: None }, Shape::Text]), Form::Bytes(Zero::Omit),
         "Largest size in bytes, or with a unit"),
-    field("mode", NUMBER_OR_TEXT, Form::Uint(32, Zero::Omit), "Permissions, octal: `0o1777`"),
+    field("mode", NUMBER_OR_TEXT, Form::Uint(32, Zero::Omit), "Permissions, octal: `0o1777`")
+        .hint("write octal digits without quotes, for example `0o1777`"),
 ]);
 
 #[rustfmt::skip]
@@ -101,9 +102,12 @@ const IMAGE: Object = object(&[
 const PORT: Object = object(&[
     text("name", "What people call the port"),
     text("mode", "`ingress` or `host`: no difference on one host"),
-    text("host_ip", "Address of the host to listen at; all if nothing is said"),
-    field("target", INT_OR_TEXT, Form::Uint(32, Zero::Omit), "Port in the container").cast(),
-    field("published", INT_OR_TEXT, Form::Text(Zero::Omit), "Port of the host, or a range like `8000-8010`; any free one if nothing is said"),
+    text("host_ip", "Address of the host to listen at; all if nothing is said")
+        .hint("write an address, for example `127.0.0.1`"),
+    field("target", INT_OR_TEXT, Form::Uint(32, Zero::Omit), "Port in the container")
+        .hint("write the number of a port, for example `80`").cast(),
+    field("published", INT_OR_TEXT, Form::Text(Zero::Omit), "Port of the host, or a range like `8000-8010`; any free one if nothing is said")
+        .hint("write a port or a range, for example `8000-8010`"),
     text("protocol", "`tcp` if nothing is said, or `udp`, or `sctp`"),
     text("app_protocol", "What is spoken there, like `http`; for people"),
 ]);

@@ -79,6 +79,7 @@ pub(super) const fn field(name: &'static str, shape: Shape, form: Form, doc: &'s
         shape,
         doc,
         form,
+        hint: "",
         cast: false,
     }
 }
@@ -138,6 +139,12 @@ impl Field {
 
     pub(super) const fn shape(mut self, shape: Shape) -> Field {
         self.shape = shape;
+        self
+    }
+
+    /// What to write, where the form alone does not tell.
+    pub(super) const fn hint(mut self, hint: &'static str) -> Field {
+        self.hint = hint;
         self
     }
 

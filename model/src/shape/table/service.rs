@@ -98,7 +98,8 @@ pub const SERVICE: Object = object(&[
     field("configs", GRANTS, Form::Parts, "Configs of the top level that the service may read"),
     field("container_name", Shape::Pattern(&CONTAINER_NAME), Form::Text(Zero::Omit), "Name of the container, instead of one made from project and service"),
     field("cpu_count", AT_LEAST_0, Form::Int(Zero::Omit), "Number of processors (Windows)").cast(),
-    field("cpu_percent", PERCENT, Form::Float, "Share of the processors, 0 to 100 (Windows)").cast(),
+    field("cpu_percent", PERCENT, Form::Float, "Share of the processors, 0 to 100 (Windows)")
+        .hint("write a whole number from 0 to 100").cast(),
     int("cpu_shares", "Weight against other containers when processors are busy; 1024 is usual").cast(),
     int("cpu_quota", "Microseconds of processor time in each period").cast(),
     int("cpu_period", "Length of the period of `cpu_quota`, in microseconds").cast(),
@@ -137,7 +138,8 @@ pub const SERVICE: Object = object(&[
     text("mac_address", "Hardware address of the container's interface"),
     bytes("mem_limit", "Memory at most: `512m`"),
     field("mem_reservation", INT_OR_TEXT, Form::Bytes(Zero::Omit), "Memory that is guaranteed: `256m`"),
-    field("mem_swappiness", INT_OR_TEXT, Form::Bytes(Zero::Omit), "How readily memory is swapped out, 0 to 100"),
+    field("mem_swappiness", INT_OR_TEXT, Form::Bytes(Zero::Omit), "How readily memory is swapped out, 0 to 100")
+        .hint("write a whole number from 0 to 100"),
     bytes("memswap_limit", "Memory and swap together at most; -1 is no limit"),
     text("network_mode", "`bridge`, `host`, `none`, `service:NAME` or `container:NAME`, instead of `networks`"),
     field("models", MODELS, Form::Parts, "Language models that the service uses"),
@@ -147,7 +149,8 @@ pub const SERVICE: Object = object(&[
     field("pid", Shape::OneOf(&[Shape::Text, Shape::Null]), Form::Text(Zero::Omit), "Which process namespace the container is in: `host` or `service:NAME`"),
     int("pids_limit", "Number of processes and threads at most; -1 is no limit").cast(),
     text("platform", "Platform of the image, like `linux/arm64`"),
-    field("ports", PORTS, Form::Parts, "Ports that are open to the outside: `[[IP:]HOST:]CONTAINER[/PROTOCOL]`"),
+    field("ports", PORTS, Form::Parts, "Ports that are open to the outside: `[[IP:]HOST:]CONTAINER[/PROTOCOL]`")
+        .hint("write a port or two, for example `\"8080:80\"`"),
     field("pre_start", list(&Shape::Object(&PRE_START)), Form::Parts, "Commands that are run in containers of their own before the service starts"),
     field("post_start", list(&Shape::Object(&HOOK)), Form::Parts, "Commands that are run in the container after it started"),
     field("pre_stop", list(&Shape::Object(&HOOK)), Form::Parts, "Commands that are run in the container before it is stopped"),
@@ -219,7 +222,8 @@ const DEPENDENCY: Object = object(&[
 #[rustfmt::skip]
 const ENV_FILE: Object = closed(&[
     text("path", "The file"),
-    text("format", "`raw` takes values literally; without it Compose's rules apply"),
+    text("format", "`raw` takes values literally; without it Compose's rules apply")
+        .hint("write `format: raw`, or remove it"),
     field("required", BOOL_OR_TEXT, Form::OptOut, "Whether it is an error if the file is missing"),
 ])
 .requires(&["path"]);

@@ -246,7 +246,7 @@ fn what_cannot_be_read_is_an_error() {
         ),
         (
             "healthcheck: { retries: -1 }",
-            "3:29 `services.web.healthcheck.retries`: `-1` is not a number that is allowed here | write a whole number from 0 to 18446744073709551615",
+            "3:29 `services.web.healthcheck.retries`: `-1` is not a number that is allowed here | write a whole number from 0",
         ),
         (
             "blkio_config: { weight: '300' }",
