@@ -22,6 +22,8 @@ use crate::{
 
 /// A value may not grow by more bytes than this: a bound for hostile files.
 const MAX_GROWTH: usize = 1024 * 1024;
+/// Words within words may not be deeper than this.
+const MAX_NESTING: usize = 100_000;
 /// All values of one tree together may not have more bytes than this after interpolation.
 const MAX_TOTAL: usize = 8 * 1024 * 1024;
 
@@ -32,6 +34,8 @@ pub enum TemplateError {
     Invalid(String),
     #[error("the variable `{name}` is required: {message}")]
     Required { name: String, message: String },
+    #[error("words are nested more than {MAX_NESTING} deep")]
+    TooDeep,
     #[error("the value becomes longer by more than {MAX_GROWTH} bytes")]
     TooLong,
     #[error("all values together become longer than {MAX_TOTAL} bytes")]
@@ -46,6 +50,7 @@ impl TemplateError {
                 "write `${NAME}` or `${NAME:-default}`; a literal `$` is written `$$`".to_owned()
             }
             TemplateError::Required { name, .. } => format!("set `{name}` in `.env` next to the manifest"),
+            TemplateError::TooDeep => "write the defaults side by side, or shorter".to_owned(),
             TemplateError::TooLong | TemplateError::TooMuch => "shorten the values it refers to".to_owned(),
         }
     }
@@ -137,6 +142,9 @@ pub(crate) fn substitute_with<'e>(
             (Sign::Required, given) => (!given, Some((name, result.len()))),
         };
         if used {
+            if words.len() >= MAX_NESTING {
+                return Err(TemplateError::TooDeep);
+            }
             words.push(Word { end: close, required });
             at = start;
         } else {

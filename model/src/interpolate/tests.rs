@@ -153,6 +153,7 @@ fn work_grows_with_the_text_alone() {
     let start = Instant::now();
     for (text, want) in [
         (nested(100_000), Ok("x".to_owned())),
+        (nested(100_001), Err(TemplateError::TooDeep)),
         (
             format!("{}x", "${NO:-".repeat(100_000)),
             Err(TemplateError::Invalid("${NO:-".repeat(10) + "…")),
