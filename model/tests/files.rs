@@ -320,7 +320,16 @@ fn what_files_make_of_each_other_is_bounded() {
     }
     let copies = vec![("compose.yaml".to_owned(), wide)];
 
+    let many = vec![
+        (
+            "compose.yaml".to_owned(),
+            format!("include: [{}]\n", "i.yaml, ".repeat(5_000)),
+        ),
+        ("i.yaml".to_owned(), "# comment\n".repeat(200_000)),
+    ];
+
     for (files, want) in [
+        (many, "larger than 8 MiB in all"),
         (doubling, "files are read for one project"),
         (long_chain, "`extends` copies more than"),
         (copies, "`extends` copies more than"),

@@ -15,7 +15,7 @@ use crate::{
     tree::At,
 };
 
-/// The texts of one project may have this many bytes in all.
+/// The texts of one project may have this many bytes in all, each counted as often as it is read.
 const MAX_TEXT: usize = 2 * MAX_FILE as usize;
 /// How often a file may be asked for: a bound for files that include each other many times over.
 const MAX_READS: usize = 10_000;
@@ -81,8 +81,8 @@ impl<'s> Files<'s> {
         if !self.inside(file, wanted, report) {
             return None;
         }
-        if let Some(text) = self.texts.get(file) {
-            return Some(text.clone());
+        if let Some(text) = self.texts.get(file).cloned() {
+            return self.count(text.len(), file, wanted, report).then_some(text);
         }
         let bytes = match self.sources.read(file).and_then(limit) {
             Ok(bytes) => bytes,
@@ -112,21 +112,24 @@ impl<'s> Files<'s> {
                 return None;
             }
         };
-        self.bytes += bytes.len();
-        if self.bytes > MAX_TEXT {
-            let message = "the files of this project are larger than 8 MiB in all";
-            refuse_file(
-                file,
-                wanted,
-                message,
-                "split it into projects of their own",
-                report,
-            );
+        if !self.count(bytes.len(), file, wanted, report) {
             return None;
         }
         let text: Rc<str> = text(file, &bytes, report)?.into();
         self.texts.insert(file.to_owned(), text.clone());
         Some(text)
+    }
+
+    /// Whether so many more bytes fit; reported where not. A file that is read again counts again: it is parsed
+    /// again.
+    fn count(&mut self, bytes: usize, file: &Path, wanted: Wanted<'_>, report: &mut Report) -> bool {
+        self.bytes += bytes;
+        if self.bytes > MAX_TEXT {
+            let message = "the files of this project are larger than 8 MiB in all";
+            let hint = "split it into projects of their own, and include each file once";
+            refuse_file(file, wanted, message, hint, report);
+        }
+        self.bytes <= MAX_TEXT
     }
 
     /// Whether a source that is not trusted may name this path; reported where not.
