@@ -1,5 +1,6 @@
-//! Any bytes as the files of a project: `load` answers, and what it says can be shown. The first file is
-//! `compose.yaml`; each line `+++ NAME` begins another one beside it.
+//! Any bytes as the files of a project: `load` answers, and what it says can be shown.
+//!
+//! The first file is `compose.yaml`; each line `+++ NAME` begins another one beside it.
 #![no_main]
 
 use std::{

@@ -146,7 +146,7 @@ pub const DIFFERENCES: &[Difference] = &[
         "stead does not build images", "builds the image if it is not there",
         "Images are made elsewhere; the one that is named runs."),
     refused("services: {web: {image: 'builtin:hello', mem_swappiness: 10}}",
-        "`services.web.mem_swappiness`: `10` is not supported", "hands it to the Engine, which drops it with a warning",
+        "`services.web.mem_swappiness` is not supported", "hands it to the Engine, which drops it with a warning",
         "cgroup v2 has no such setting; nobody should rely on it."),
     refused("services: {web: {image: 'builtin:hello', external_links: [other]}}",
         "`services.web.external_links` is not supported", "links to a container outside the project",
