@@ -80,6 +80,9 @@ impl Loading<'_> {
     ///
     /// Chains may be long: the way to the last base is walked first, then back.
     fn extended(&mut self, name: &str, here: &Services, scope: &Scope<'_>, done: &mut Done) -> Option<Node> {
+        if self.is_full() {
+            return None;
+        }
         let mut way: Vec<(Key, Services, Node)> = Vec::new();
         let mut on_way: BTreeSet<Key> = BTreeSet::new();
         let (mut name, mut here) = (name.to_owned(), here.clone());

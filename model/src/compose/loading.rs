@@ -289,10 +289,15 @@ impl<'a> Loading<'a> {
         self.unset.insert(name);
     }
 
+    /// Whether `extends` has copied too much already, which is reported.
+    pub(super) fn is_full(&self) -> bool {
+        self.copied > MAX_COPIED
+    }
+
     /// Whether a copy still fits; reported where not.
     pub(super) fn grow(&mut self, copy: &Node, at: At) -> bool {
         self.copied += size(copy);
-        if self.copied <= MAX_COPIED {
+        if !self.is_full() {
             return true;
         }
         let message = format!("`extends` copies more than {MAX_COPIED} values");
