@@ -77,6 +77,7 @@ fn json_has_the_fields_of_the_contract_and_is_one_document() {
         plan.stderr.contains("bad.yaml:1:20: error:"),
         "what no plan can show is said beside it: {plan:?}"
     );
+    assert_eq!(plan.code, 1, "an error is no plan that is done: {plan:?}");
     for row in status.as_array().expect("projects") {
         let project = fields("project source state conditions revision next_attempt diagnostics");
         assert_eq!(keys(row), project);

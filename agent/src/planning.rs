@@ -34,6 +34,7 @@ impl Planned {
             hash: self.hash,
             diagnostics,
             failed,
+            wrong: false,
         }
     }
 }
@@ -90,12 +91,13 @@ pub fn in_process(
     let (desired, looked) = crate::daemon::commands::look(&intake, &desired, paths)?.parts();
     let mut names: BTreeSet<String> = projects.iter().cloned().collect();
     names.extend(looked.iter().map(|looked| looked.name.clone()));
-    let diagnostics = if paths.is_empty() {
+    let known = if paths.is_empty() {
         seen(&report, &names)
     } else {
         Vec::new()
     };
-    let diagnostics = diagnostics
+    let wrong = known.iter().any(model::diagnostic::Diagnostic::is_error);
+    let diagnostics = known
         .iter()
         .chain(looked.iter().flat_map(|looked| &looked.diagnostics))
         .map(|diagnostic| text::diagnostic(diagnostic, false))
@@ -109,7 +111,8 @@ pub fn in_process(
         .reply(diagnostics, true));
     }
     let backend = host::open_to_look(layout)?;
-    Ok(plan(&*backend, &desired, &names).reply(diagnostics, false))
+    let reply = plan(&*backend, &desired, &names).reply(diagnostics, false);
+    Ok(PlanReply { wrong, ..reply })
 }
 
 /// What is wrong with these projects (none: all) as they were last read.

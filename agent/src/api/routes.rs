@@ -149,6 +149,7 @@ async fn plan(
         true => planning::seen(&context.report.borrow(), &projects),
         false => Vec::new(),
     };
+    let wrong = known.iter().any(model::diagnostic::Diagnostic::is_error);
     let diagnostics = look.looked.iter().flat_map(|looked| &looked.diagnostics);
     let diagnostics = known
         .iter()
@@ -156,11 +157,9 @@ async fn plan(
         .map(|diagnostic| text::diagnostic(diagnostic, false))
         .collect();
     let failed = look.looked.iter().any(|looked| looked.good.is_none());
-    Ok(Json(
-        planned(&context, look, projects)
-            .await?
-            .reply(diagnostics, failed),
-    ))
+    let planned = planned(&context, look, projects).await?;
+    let reply = planned.reply(diagnostics, failed);
+    Ok(Json(wire::PlanReply { wrong, ..reply }))
 }
 
 async fn planned(

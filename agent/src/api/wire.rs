@@ -102,7 +102,11 @@ pub struct PlanReply {
     pub plan: Value,
     /// Rendered; an error among them leaves its project out.
     pub diagnostics: Vec<String>,
+    /// Nothing could be planned.
     pub failed: bool,
+    /// A manifest has an error, and its last good version was planned.
+    #[serde(default)]
+    pub wrong: bool,
 }
 
 /// `POST /v1/apply`

@@ -48,6 +48,10 @@ impl Plan {
         } else {
             print(&format!("{}\n", reply.text.trim_end()))?;
         }
-        Ok(if reply.changes == 0 { 0 } else { exit::SOMETHING })
+        Ok(match reply.changes {
+            _ if reply.wrong => exit::FAILED,
+            0 => 0,
+            _ => exit::SOMETHING,
+        })
     }
 }
