@@ -12,7 +12,11 @@ use std::{
 
 use anyhow::Context as _;
 use backend::layout::Layout;
-use reconciler::{converge, desired::Desired, status::Status};
+use reconciler::{
+    converge::{self, Outside},
+    desired::Desired,
+    status::Status,
+};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -27,6 +31,7 @@ use crate::{
     environment, host,
     intake::{Intake, Report},
     journal::FileJournal,
+    ledger::FileLedger,
     source::{
         Snapshot,
         debounce::Debounce,
@@ -69,7 +74,14 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let (hints, hint) = mpsc::unbounded_channel();
     let mut reader = Reader::open(Arc::clone(&layout), options.manifests, options.foreground, hints)?;
     let (first, report) = reader.read();
-    let converging = converge::start(backend.clone(), journal.clone(), first.clone());
+    let ledger = FileLedger::new(&layout);
+    let kept = ledger.kept()?;
+    let outside = Outside {
+        backend: backend.clone(),
+        journal: journal.clone(),
+        ledger: Arc::new(ledger),
+    };
+    let converging = converge::start(outside, kept, first.clone());
     reader.after_reading(&report);
     let mut looked = converging.status.clone();
     // Nobody is told of a host that was not looked at yet; one that cannot be read must still answer.

@@ -282,6 +282,7 @@ impl Intake {
         Desired {
             projects,
             incomplete: report.incomplete.clone(),
+            intents: BTreeMap::new(),
         }
     }
 

@@ -10,6 +10,7 @@ mod hello;
 mod host;
 mod intake;
 mod journal;
+mod ledger;
 mod logging;
 mod planning;
 mod render;

@@ -4,7 +4,7 @@
 //! back; each report, event, timer and request is only a reason to go round once more. The plan is made
 //! anew each time, from what is known then, and what it lets start at once is started.
 
-mod state;
+mod engine;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,12 +15,13 @@ use tokio::{
 
 use crate::{
     desired::Desired,
-    execute::Report,
+    execute::{self, Report},
     journal::Journal,
-    port::{Backend, HostEvent, Scope},
+    port::{Backend, HostEvent, Ledger, Scope},
     status::Status,
+    time::Now,
 };
-use state::Loop;
+pub use engine::{Engine, Kept, Note, Round};
 
 /// Two ends for the rest of the program.
 pub struct Handle {
@@ -41,25 +42,70 @@ enum Wake {
     Timer,
 }
 
+/// What the loop acts through.
+#[derive(Clone)]
+pub struct Outside {
+    pub backend: Arc<dyn Backend>,
+    pub journal: Arc<dyn Journal>,
+    pub ledger: Arc<dyn Ledger>,
+}
+
 /// Starts the loop. It ends when `Handle::desired` is dropped; nothing on the host is stopped by that.
-pub fn start(backend: Arc<dyn Backend>, journal: Arc<dyn Journal>, first: Desired) -> Handle {
+pub fn start(outside: Outside, kept: Kept, first: Desired) -> Handle {
     let first = Arc::new(first);
     let (desired, desired_end) = watch::channel(first.clone());
     let (reports, reports_end) = mpsc::unbounded_channel();
     let (wake, wake_end) = mpsc::unbounded_channel();
-    let events = backend.events();
-    let (state, status) = Loop::new(backend, journal, first, reports);
+    let events = outside.backend.events();
+    let engine = Engine::new(first, kept);
+    let unseen = Status::before_the_first_look(outside.backend.now());
+    let (status, status_end) = watch::channel(Arc::new(unseen));
     let inputs = Inputs {
         desired: desired_end,
         events: Some(events),
         reports: reports_end,
         wake: wake_end,
     };
+    let outputs = Outputs {
+        outside,
+        reports,
+        status,
+    };
     Handle {
         desired,
-        status,
+        status: status_end,
         wake,
-        task: tokio::spawn(run(state, inputs)),
+        task: tokio::spawn(run(engine, inputs, outputs)),
+    }
+}
+
+struct Outputs {
+    outside: Outside,
+    reports: mpsc::UnboundedSender<Report>,
+    status: watch::Sender<Arc<Status>>,
+}
+
+impl Outputs {
+    fn now(&self) -> Now {
+        self.outside.backend.now()
+    }
+
+    /// One round: what it decides is kept, told, carried out and shown.
+    fn go_round(&self, engine: &mut Engine) {
+        let round = engine.round(self.now());
+        for note in &round.notes {
+            match note {
+                Note::Good { project, good } => self.outside.ledger.good(project, good),
+                Note::Barred { project, barred } => self.outside.ledger.barred(project, barred.as_ref()),
+            }
+        }
+        for entry in round.entries {
+            self.outside.journal.record(entry);
+        }
+        for order in round.orders {
+            execute::start(&self.outside.backend, &self.reports, order);
+        }
+        self.status.send_replace(round.status);
     }
 }
 
@@ -71,38 +117,38 @@ struct Inputs {
     wake: mpsc::UnboundedReceiver<String>,
 }
 
-async fn run(mut state: Loop, mut inputs: Inputs) {
-    state.look(Scope::all());
-    state.go_round();
-    while let Some(wake) = inputs.next(state.timer()).await {
-        take(&mut state, &mut inputs, wake);
+async fn run(mut engine: Engine, mut inputs: Inputs, outputs: Outputs) {
+    engine.look(Scope::all());
+    outputs.go_round(&mut engine);
+    while let Some(wake) = inputs.next(engine.timer(outputs.now())).await {
+        take(&mut engine, &mut inputs, wake, outputs.now());
         // What has come in meanwhile is part of the same round.
         while let Some(wake) = inputs.try_next() {
-            take(&mut state, &mut inputs, wake);
+            take(&mut engine, &mut inputs, wake, outputs.now());
         }
-        state.go_round();
+        outputs.go_round(&mut engine);
     }
 }
 
-fn take(state: &mut Loop, inputs: &mut Inputs, wake: Wake) {
+fn take(engine: &mut Engine, inputs: &mut Inputs, wake: Wake, now: Now) {
     match wake {
         Wake::Desired => {
             let desired = inputs.desired.borrow_and_update().clone();
             tracing::debug!(reason = "desired", projects = desired.projects.len(), "wake");
-            state.desire(desired);
+            engine.desire(desired);
         }
         Wake::Event(event) => {
             tracing::debug!(reason = "event", ?event, "wake");
-            state.event(event);
+            engine.event(event);
         }
-        Wake::Report(report) => state.report(*report),
+        Wake::Report(report) => engine.report(*report, now),
         Wake::Asked(reason) => {
             tracing::debug!(reason, "wake");
-            state.asked();
+            engine.asked();
         }
         Wake::Timer => {
             tracing::debug!(reason = "timer", "wake");
-            state.timeout();
+            engine.timeout(now);
         }
     }
 }

@@ -3,6 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::types::Project;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Now;
 
 /// All projects of a root, and whether the list is whole.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +14,27 @@ pub struct Desired {
     /// Why nothing may be removed for want of a manifest: a source could not be read. `None`: the list
     /// is whole, and what the host has beyond it goes.
     pub incomplete: Option<String>,
+    /// What an operator has ordered, until it is cleared.
+    pub intents: BTreeMap<Target, Intent>,
+}
+
+/// A service, or one of its containers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    pub project: String,
+    pub service: String,
+    /// Counts from 1; `None`: all of them.
+    pub index: Option<u32>,
+}
+
+/// An operator's order. It says nothing about the manifest: a stopped service is still wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "lowercase")]
+pub enum Intent {
+    /// Not to run until `start`, also after a reboot.
+    Stop { at: Now },
+    /// To be started again if it was last started before this moment of this boot; done by then.
+    Run { boot_id: String, at: Now },
 }
 
 /// What is wanted of one project.

@@ -27,7 +27,7 @@ pub enum Lane {
 impl Lane {
     pub fn of(action: &Action) -> Lane {
         match action {
-            Action::StopContainer(_) | Action::RemoveSandbox(_) => Lane::Stop,
+            Action::StopContainer { .. } | Action::RemoveSandbox(_) => Lane::Stop,
             Action::UnpackImage { .. } => Lane::Unpack,
             _ => Lane::Other,
         }
@@ -40,6 +40,20 @@ impl Lane {
             Lane::Other => OTHERS,
         }
     }
+}
+
+/// What a round wants carried out.
+pub enum Order {
+    /// `before`: what is known of the step's key; `scope`: where to look afterwards.
+    Step {
+        step: Box<Step>,
+        scope: Scope,
+        before: Box<Observed>,
+    },
+    Look {
+        scope: Scope,
+        before: Box<Observed>,
+    },
 }
 
 /// What blocking threads report.
@@ -64,16 +78,23 @@ struct Broken {
     source: tokio::task::JoinError,
 }
 
-/// Starts `step`; `before` is what is known of its key.
-pub fn step(
+/// Starts what was ordered; its end is a report.
+pub fn start(backend: &Arc<dyn Backend>, reports: &mpsc::UnboundedSender<Report>, order: Order) {
+    match order {
+        Order::Step { step, scope, before } => self::step(backend, reports, *step, scope, *before),
+        Order::Look { scope, before } => look(backend, reports, scope, *before),
+    }
+}
+
+fn step(
     backend: &Arc<dyn Backend>,
     reports: &mpsc::UnboundedSender<Report>,
-    step: &Step,
+    step: Step,
     scope: Scope,
     before: Observed,
 ) {
     let (backend, reports) = (backend.clone(), reports.clone());
-    let (key, action) = (step.key.clone(), step.action.clone());
+    let (key, action) = (step.key, step.action);
     tokio::spawn(async move {
         let (mut seen, looked) = (before.clone(), scope.clone());
         let work = tokio::task::spawn_blocking(move || {
@@ -103,13 +124,7 @@ pub fn step(
     });
 }
 
-/// Starts a look at `scope`.
-pub fn look(
-    backend: &Arc<dyn Backend>,
-    reports: &mpsc::UnboundedSender<Report>,
-    scope: Scope,
-    before: Observed,
-) {
+fn look(backend: &Arc<dyn Backend>, reports: &mpsc::UnboundedSender<Report>, scope: Scope, before: Observed) {
     let (backend, reports) = (backend.clone(), reports.clone());
     tokio::spawn(async move {
         let (mut seen, looked) = (before.clone(), scope.clone());

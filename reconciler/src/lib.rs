@@ -12,7 +12,7 @@ pub mod compare;
 pub mod converge;
 mod derive;
 pub mod desired;
-mod execute;
+pub mod execute;
 pub mod gate;
 pub mod journal;
 pub mod key;

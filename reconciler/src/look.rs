@@ -83,7 +83,8 @@ impl Observed {
     pub fn needs_all(&self, scope: &Scope) -> bool {
         (!scope.networks.is_empty() && self.networks.known().is_none())
             || (!scope.volumes.is_empty() && self.volumes.known().is_none())
-            || (!scope.instances.is_empty() && self.instances.known().is_none())
+            || (!scope.instances.is_empty()
+                && (self.instances.known().is_none() || self.ended.known().is_none()))
     }
 
     /// Whether some part could not be read.
@@ -91,6 +92,7 @@ impl Observed {
         self.networks.known().is_none()
             || self.volumes.known().is_none()
             || self.instances.known().is_none()
+            || self.ended.known().is_none()
             || self.firewall.known().is_none()
             || self.zones.known().is_none()
             || self.routes.known().is_none()
@@ -108,6 +110,7 @@ impl Observed {
             networks: part(&self.networks, &scope.networks),
             volumes: part(&self.volumes, &scope.volumes),
             instances: part(&self.instances, &scope.instances),
+            ended: part(&self.ended, &scope.instances),
             firewall: self.firewall.clone(),
             zones: self.zones.clone(),
             routes: self.routes.clone(),
@@ -158,6 +161,15 @@ impl Observed {
         put(
             &mut self.instances,
             seen.instances,
+            &scope.instances,
+            all,
+            Key::Instance,
+            &mut skip,
+            &mut note,
+        );
+        put(
+            &mut self.ended,
+            seen.ended,
             &scope.instances,
             all,
             Key::Instance,

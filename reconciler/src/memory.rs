@@ -3,11 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::{Discriminant, discriminant},
+    sync::Arc,
 };
+
+use model::types::Project;
 
 use crate::{
     backoff,
-    key::{Key, ResourceKey},
+    key::{InstanceKey, Key, ResourceKey},
     plan::{
         action::Action,
         step::{Cause, Class, Plan, Step},
@@ -29,6 +32,26 @@ pub struct Memory {
     pub zones: BTreeMap<ResourceKey, Zone>,
     /// A bridge was made or repaired since: what the firewall sets on bridges must follow.
     pub firewall_due: bool,
+    /// By project: the last revision that was converged. Kept by the [`crate::port::Ledger`].
+    pub good: BTreeMap<String, Good>,
+    /// By project: a revision that was rolled back. Kept by the [`crate::port::Ledger`].
+    pub barred: BTreeMap<String, Barred>,
+    /// Boot-clock milliseconds since when an updated container is as its update wants it.
+    pub settled: BTreeMap<InstanceKey, u64>,
+}
+
+/// A revision of a project that was once converged.
+#[derive(Debug, Clone)]
+pub struct Good {
+    pub revision: String,
+    pub project: Arc<Project>,
+}
+
+/// A revision that is not tried again until the manifest changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    pub revision: String,
+    pub why: String,
 }
 
 /// Failed tries of one key, in a row.
@@ -190,7 +213,10 @@ mod tests {
             completes,
             after: Vec::new(),
         };
-        let failing = Action::StopContainer(instance.clone());
+        let failing = Action::StopContainer {
+            key: instance.clone(),
+            drain: 0,
+        };
         let mut memory = Memory::default();
         for attempts in 1..=3 {
             let now = Now::default();

@@ -24,6 +24,8 @@ pub struct Observed {
     pub networks: Fact<BTreeMap<ResourceKey, Network>>,
     pub volumes: Fact<BTreeMap<ResourceKey, Volume>>,
     pub instances: Fact<BTreeMap<InstanceKey, Instance>>,
+    /// How containers without a sandbox ended, from their exit records: these outlive sandbox and boot.
+    pub ended: Fact<BTreeMap<InstanceKey, Ended>>,
     pub firewall: Fact<Firewall>,
     pub zones: Fact<BTreeMap<ResourceKey, Zone>>,
     /// Routes of the host that are not ours: new subnets keep clear of them.
@@ -93,11 +95,22 @@ pub struct Instance {
     pub restarts: u32,
     /// Restarts in a row without 10 s of running: what the back-off counts.
     pub streak: u32,
+    /// Restarts in a row for being unhealthy.
+    pub flaps: u32,
     /// Boot-clock milliseconds of the last start.
     pub started_at: Option<u64>,
     /// Wall-clock milliseconds of the last start.
     pub started_wall: Option<u64>,
     pub health: Health,
+}
+
+/// The last end of a container, as its exit record keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub container: ContainerSpec,
+    /// Exit status, or 128 + signal.
+    pub code: i32,
+    pub restarts: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +164,7 @@ impl Observed {
             networks: Fact::Unknown(why()),
             volumes: Fact::Unknown(why()),
             instances: Fact::Unknown(why()),
+            ended: Fact::Unknown(why()),
             firewall: Fact::Unknown(why()),
             zones: Fact::Unknown(why()),
             routes: Fact::Unknown(why()),

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     key::{InstanceKey, ResourceKey},
+    memory::{Barred, Good},
     observed::Observed,
     plan::action::Action,
 };
@@ -48,6 +49,9 @@ pub struct ActionError {
 pub enum HostEvent {
     Instance(InstanceKey),
     Network(ResourceKey),
+    Volume(ResourceKey),
+    /// The names of a network.
+    Names(ResourceKey),
     Firewall,
     /// Something was missed: look at everything.
     Lost,
@@ -69,6 +73,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The present moment; the only clock.
     fn now(&self) -> crate::time::Now;
+}
+
+/// Where the loop keeps what must outlive the agent and is not on the host.
+pub trait Ledger: Send + Sync + 'static {
+    /// `revision` of `name` is converged: what a rollback returns to.
+    fn good(&self, name: &str, good: &Good);
+
+    /// A revision was taken back, or (`None`) the manifest has changed since.
+    fn barred(&self, name: &str, barred: Option<&Barred>);
 }
 
 impl Scope {

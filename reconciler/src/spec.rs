@@ -96,6 +96,19 @@ pub struct ContainerSpec {
     pub stop_signal: i32,
     /// Milliseconds between the stop signal and SIGKILL.
     pub stop_grace: u64,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the container's control group allows; `None`: no limit of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
 }
 
 /// A mount with its source decided.

@@ -24,6 +24,19 @@ pub struct Status {
     pub at: Now,
 }
 
+impl Status {
+    /// Before anything was looked at.
+    pub fn before_the_first_look(at: Now) -> Self {
+        Status {
+            projects: BTreeMap::new(),
+            observed: Arc::new(Observed::nothing_known()),
+            plan: Arc::default(),
+            pass: 0,
+            at,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectState {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use reconciler::{
-    converge::{self, Handle},
+    converge::{self, Handle, Kept, Outside},
     desired::{Desired, Wish},
     journal::{Entry, Journal},
     key::{InstanceKey, ResourceKey, Slot},
@@ -47,7 +47,12 @@ struct Agent {
 impl Agent {
     fn on(host: SimHost, desired: Desired) -> Self {
         let journal = Arc::new(Entries::default());
-        let handle = converge::start(Arc::new(host.clone()), journal.clone(), desired);
+        let outside = Outside {
+            backend: Arc::new(host.clone()),
+            journal: journal.clone(),
+            ledger: Arc::new(host.clone()),
+        };
+        let handle = converge::start(outside, Kept::default(), desired);
         Agent {
             host,
             journal,
@@ -100,6 +105,7 @@ fn desired(revision: &str, text: &str) -> Desired {
     Desired {
         projects: BTreeMap::from([("shop".to_owned(), wish)]),
         incomplete: None,
+        intents: BTreeMap::new(),
     }
 }
 

@@ -208,7 +208,7 @@ fn unknown_never_causes_a_removal_and_no_volume_goes_without_consent() {
         }
         for step in drive.plan().steps {
             let wrong = match step.action {
-                Action::RemoveSandbox(_) | Action::StopContainer(_) => part == "instances",
+                Action::RemoveSandbox(_) | Action::StopContainer { .. } => part == "instances",
                 Action::RemoveNetwork(_) => part == "networks" || part == "instances",
                 Action::RemoveVolume(_) => true,
                 Action::EnsureSandbox(_) | Action::StartContainer { .. } => part == "instances",

@@ -73,6 +73,7 @@ fn desired() -> Desired {
     Desired {
         projects: projects.collect(),
         incomplete: None,
+        intents: BTreeMap::new(),
     }
 }
 
@@ -91,6 +92,7 @@ fn nothing_there() -> Observed {
         networks: Fact::Known(BTreeMap::new()),
         volumes: Fact::Known(BTreeMap::new()),
         instances: Fact::Known(BTreeMap::new()),
+        ended: Fact::Known(BTreeMap::new()),
         firewall: Fact::Known(Firewall {
             spec: Default::default(),
             drift: Vec::new(),
@@ -121,6 +123,7 @@ fn carry_out(observed: &mut Observed, action: &Action) {
                 drift: Vec::new(),
                 restarts: 0,
                 streak: 0,
+                flaps: 0,
                 started_at: None,
                 started_wall: None,
                 health: Health::None,

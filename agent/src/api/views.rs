@@ -147,7 +147,7 @@ fn port(binding: &PortBinding) -> wire::Port {
 fn state(key: &InstanceKey, instance: &Instance, status: &Status) -> &'static str {
     let is_key = |other: &Key| matches!(other, Key::Instance(other) if other == key);
     let stopping = status.plan.steps.iter().any(|step| {
-        matches!(&step.action, Action::StopContainer(other) | Action::RemoveSandbox(other) if other == key)
+        matches!(&step.action, Action::StopContainer { key: other, .. } | Action::RemoveSandbox(other) if other == key)
     });
     let delayed = |waiting: &Waiting| is_key(&waiting.key) && waiting.until.is_some();
     match instance.state {

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use backend::layout::Layout;
 use model::{diagnostic::Span, types::Project};
+use reconciler::{converge, memory};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::source::generated;
@@ -110,8 +111,9 @@ impl Store {
     }
 
     pub fn forget_project(&self, name: &str) -> anyhow::Result<()> {
-        let path = self.projects.join(name).join("project.json");
-        remove(&path)?;
+        for file in ["project.json", "good.json", "barred.json"] {
+            remove(&self.projects.join(name).join(file))?;
+        }
         // Stays where a removed manifest is kept in it.
         let _ = fs::remove_dir(self.projects.join(name));
         Ok(())
@@ -149,6 +151,76 @@ impl Store {
             }
             None => remove(&path),
         }
+    }
+}
+
+/// `state/projects/<name>/good.json`
+#[derive(Serialize, Deserialize)]
+struct Converged {
+    version: u32,
+    revision: String,
+    project: Project,
+    directory: PathBuf,
+    origins: BTreeMap<String, Span>,
+}
+
+/// `state/projects/<name>/barred.json`
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    version: u32,
+    revision: String,
+    why: String,
+}
+
+/// What the loop is to know of the time before it.
+pub fn kept(projects: &Path) -> anyhow::Result<converge::Kept> {
+    let mut kept = converge::Kept::default();
+    for name in names(projects)? {
+        if let Some(record) = read::<Converged>(&projects.join(&name).join("good.json"))? {
+            let mut project = record.project;
+            project.directory = record.directory;
+            project.origins = record.origins;
+            let good = memory::Good {
+                revision: record.revision,
+                project: Arc::new(project),
+            };
+            kept.good.insert(name.clone(), good);
+        }
+        if let Some(record) = read::<Refused>(&projects.join(&name).join("barred.json"))? {
+            let barred = memory::Barred {
+                revision: record.revision,
+                why: record.why,
+            };
+            kept.barred.insert(name, barred);
+        }
+    }
+    Ok(kept)
+}
+
+pub fn write_good(projects: &Path, name: &str, good: &memory::Good) -> anyhow::Result<()> {
+    let record = Converged {
+        version: VERSION,
+        revision: good.revision.clone(),
+        project: (*good.project).clone(),
+        directory: good.project.directory.clone(),
+        origins: good.project.origins.clone(),
+    };
+    write(&projects.join(name).join("good.json"), &record)
+}
+
+/// `None` clears it.
+pub fn write_barred(projects: &Path, name: &str, barred: Option<&memory::Barred>) -> anyhow::Result<()> {
+    let path = projects.join(name).join("barred.json");
+    match barred {
+        Some(barred) => {
+            let record = Refused {
+                version: VERSION,
+                revision: barred.revision.clone(),
+                why: barred.why.clone(),
+            };
+            write(&path, &record)
+        }
+        None => remove(&path),
     }
 }
 

@@ -58,8 +58,9 @@ impl LinuxBackend {
                 fresh,
                 restarts,
                 streak,
+                flaps: _,
             } => self.start(key, spec, *fresh, *restarts, *streak),
-            Action::StopContainer(key) => self.stop(key),
+            Action::StopContainer { key, drain: _ } => self.stop(key),
             Action::UpdateContainer { key, spec } => self
                 .ask(
                     key,

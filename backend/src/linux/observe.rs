@@ -42,6 +42,7 @@ impl LinuxBackend {
         }
         if scope.all {
             observed.instances = self.observe_all_instances();
+            observed.ended = Fact::Known(BTreeMap::new());
             observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
         } else if let Fact::Known(instances) = &mut observed.instances {
             for key in &scope.instances {
@@ -129,6 +130,7 @@ impl LinuxBackend {
             drift: Vec::new(),
             restarts: record.restarts,
             streak: record.streak,
+            flaps: 0,
             started_at: record.started_boot,
             started_wall: record.started_wall,
             health: Health::None,
@@ -172,6 +174,7 @@ fn lost(key: &InstanceKey) -> Instance {
         drift: Vec::new(),
         restarts: 0,
         streak: 0,
+        flaps: 0,
         started_at: None,
         started_wall: None,
         health: Health::None,
@@ -211,6 +214,7 @@ fn instance(state: SandboxState, drift: Vec<String>) -> Instance {
         drift,
         restarts: record.restarts,
         streak: record.streak,
+        flaps: 0,
         started_at: record.started_boot,
         started_wall: record.started_wall,
         health: match state.health {

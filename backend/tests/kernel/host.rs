@@ -225,6 +225,7 @@ pub fn spec() -> ContainerSpec {
         restart: RestartPolicy::No,
         stop_signal: 15,
         stop_grace: 1000,
+        limits: Default::default(),
     }
 }
 

@@ -25,6 +25,7 @@ fn instance(state: State, health: Health) -> Instance {
         drift: Vec::new(),
         restarts: 0,
         streak: 0,
+        flaps: 0,
         started_at: None,
         started_wall: None,
         health,

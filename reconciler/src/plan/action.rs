@@ -36,11 +36,17 @@ pub enum Action {
         fresh: bool,
         restarts: u32,
         streak: u32,
+        /// Restarts in a row for being unhealthy.
+        flaps: u32,
     },
-    /// Stop signal, grace, SIGKILL; done when nothing is left. The sandbox stays.
-    StopContainer(InstanceKey),
+    /// Stop signal, grace, SIGKILL; done when nothing is left. The sandbox stays. `drain`: before the
+    /// signal, up to so many milliseconds until no TCP connection passes through its host ports any more.
+    StopContainer {
+        key: InstanceKey,
+        drain: u64,
+    },
     /// Policies that the shim or the record carry but the process does not notice: restart policy,
-    /// healthcheck, labels.
+    /// healthcheck, labels, limits.
     UpdateContainer {
         key: InstanceKey,
         spec: Box<ContainerSpec>,

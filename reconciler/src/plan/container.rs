@@ -16,7 +16,7 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig},
-    spec::{ContainerSpec, HealthSpec, MountSpec},
+    spec::{ContainerSpec, HealthSpec, Limits, MountSpec},
 };
 
 /// What Docker gives a process whose image says nothing.
@@ -88,6 +88,7 @@ pub fn container(
         restart: service.restart,
         stop_signal,
         stop_grace: service.stop_grace_period.map_or(GRACE, |grace| grace.as_millis()),
+        limits: Limits::default(),
         hostname,
         fields,
     })

@@ -167,6 +167,7 @@ fn instance(
             fresh,
             restarts,
             streak,
+            flaps: 0,
         };
         draft.step(&object, action, &cause, completes, needs)
     };
@@ -176,7 +177,16 @@ fn instance(
         Course::Replace => {
             if seen.is_some_and(|seen| matches!(seen.state, State::Running { .. })) {
                 let object = Key::Instance(key.clone());
-                let stop = draft.step(&object, Action::StopContainer(key.clone()), &cause, None, &needs);
+                let stop = draft.step(
+                    &object,
+                    Action::StopContainer {
+                        key: key.clone(),
+                        drain: 0,
+                    },
+                    &cause,
+                    None,
+                    &needs,
+                );
                 needs = vec![stop];
             }
             start(draft, true, 0, 0, class, &needs)

@@ -52,7 +52,16 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
                 .filter_map(|dependant| orphans.stops.get(dependant))
                 .copied()
                 .collect();
-            draft.step(&object, Action::StopContainer(next.clone()), &cause, None, &needs)
+            draft.step(
+                &object,
+                Action::StopContainer {
+                    key: next.clone(),
+                    drain: 0,
+                },
+                &cause,
+                None,
+                &needs,
+            )
         } else {
             Ready::Now
         };

@@ -67,4 +67,17 @@ pub struct Plan {
     pub changes: Vec<Change>,
     pub steps: Vec<Step>,
     pub waiting: Vec<Waiting>,
+    /// Revisions that have failed and are to be taken back: the next pass plans for the last good one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollbacks: Vec<Rollback>,
+}
+
+/// A revision that its own `failure_action: rollback` has refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    pub project: String,
+    /// The one that is barred until the manifest changes.
+    pub revision: String,
+    /// What failed, for people.
+    pub why: String,
 }

@@ -11,10 +11,14 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
+    converge::Kept,
     key::{InstanceKey, Key, ResourceKey},
-    observed::{Fact, Firewall, Health, Image, ImageConfig, Instance, Network, Observed, State, Volume},
+    memory::{Barred, Good},
+    observed::{
+        Ended, Fact, Firewall, Health, Image, ImageConfig, Instance, Network, Observed, State, Volume,
+    },
     plan::action::Action,
-    port::{ActionError, Backend, HostEvent, Retry, Scope},
+    port::{ActionError, Backend, HostEvent, Ledger, Retry, Scope},
     spec::{FirewallSpec, Subnet, Zone},
     time::Now,
 };
@@ -63,6 +67,8 @@ pub struct World {
     pub networks: BTreeMap<ResourceKey, Network>,
     pub volumes: BTreeMap<ResourceKey, Volume>,
     pub instances: BTreeMap<InstanceKey, Instance>,
+    /// Exit records of containers without a sandbox.
+    pub ended: BTreeMap<InstanceKey, Ended>,
     pub firewall: FirewallSpec,
     pub zones: BTreeMap<ResourceKey, Zone>,
     /// Bridges that are newer than the settings the firewall keeps on bridges.
@@ -79,6 +85,8 @@ pub struct World {
     pub dies_after: Option<u32>,
     /// Every action that had its effect, in order.
     pub done: Vec<Action>,
+    /// What the agent keeps of its own.
+    pub kept: Kept,
     /// Starts, with the moment.
     pub starts: Vec<(InstanceKey, u64)>,
     /// What must never happen and did.
@@ -247,7 +255,7 @@ pub fn subject(action: &Action) -> String {
         Action::RemoveVolume(key) => Key::Volume(key.clone()),
         Action::EnsureSandbox(spec) => Key::Instance(spec.key.clone()),
         Action::RemoveSandbox(key)
-        | Action::StopContainer(key)
+        | Action::StopContainer { key, .. }
         | Action::StartContainer { key, .. }
         | Action::UpdateContainer { key, .. } => Key::Instance(key.clone()),
         Action::SyncFirewall(_) => Key::Firewall,
@@ -286,6 +294,20 @@ fn replace<K: Ord + Clone, V: Clone>(
     }
 }
 
+impl Ledger for SimHost {
+    fn good(&self, name: &str, good: &Good) {
+        self.world().kept.good.insert(name.to_owned(), good.clone());
+    }
+
+    fn barred(&self, name: &str, barred: Option<&Barred>) {
+        let mut world = self.world();
+        match barred {
+            Some(barred) => world.kept.barred.insert(name.to_owned(), barred.clone()),
+            None => world.kept.barred.remove(name),
+        };
+    }
+}
+
 impl Backend for SimHost {
     fn observe(&self, scope: &Scope, observed: &mut Observed) {
         let world = self.world();
@@ -303,6 +325,8 @@ impl Backend for SimHost {
         replace(&mut observed.volumes, volumes, &scope.volumes, all);
         let instances = world.read("instances", &world.instances);
         replace(&mut observed.instances, instances, &scope.instances, all);
+        let ended = world.read("instances", &world.ended);
+        replace(&mut observed.ended, ended, &scope.instances, all);
         if all || scope.firewall {
             let kept = world.firewall.networks.keys();
             let unset = kept.filter(|key| world.unset_bridges.contains(*key));

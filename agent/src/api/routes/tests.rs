@@ -70,6 +70,7 @@ fn fake_status(run: Run) -> Status {
         drift: Vec::new(),
         restarts: 3,
         streak: 0,
+        flaps: 0,
         started_at: None,
         started_wall: Some(1_700_000_000_000),
         health: Health::Healthy,

@@ -73,6 +73,7 @@ impl World {
             drift: Vec::new(),
             restarts: 0,
             streak: 0,
+            flaps: 0,
             started_at: None,
             started_wall: None,
             health: Health::None,
@@ -141,6 +142,7 @@ impl World {
                 spec,
                 restarts,
                 streak,
+                flaps,
                 ..
             } => {
                 let object = Key::Instance(key.clone());
@@ -164,6 +166,7 @@ impl World {
                 instance.state = State::Running { pid };
                 instance.restarts = *restarts;
                 instance.streak = *streak;
+                instance.flaps = *flaps;
                 instance.started_at = Some(now.boot);
                 instance.started_wall = Some(now.wall);
                 instance.health = match spec.health {
@@ -172,7 +175,7 @@ impl World {
                 };
                 self.starts.push((key.clone(), now.boot));
             }
-            Action::StopContainer(key) => {
+            Action::StopContainer { key, .. } => {
                 self.phase()?;
                 if let Some(instance) = self.instances.get_mut(key)
                     && matches!(instance.state, State::Running { .. })

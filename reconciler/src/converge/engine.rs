@@ -1,4 +1,5 @@
-//! What the loop knows, and what it does with each thing that comes in.
+//! The loop without its runtime: what it knows, what it does with each thing that comes in, and what it
+//! orders. Synchronous; the moment is an input. The daemon and the simulation run this very machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,22 +7,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
-
 use crate::{
     backoff,
     desired::{Desired, Wish},
-    execute::{self, Lane, Report},
-    journal::{Entry, Journal},
+    execute::{Lane, Order, Report},
+    journal::Entry,
     key::Key,
-    memory::{Again, Failed, Memory},
+    memory::{Again, Barred, Failed, Good, Memory},
     observed::{Fact, Observed},
     plan::{
         self,
         action::Action,
         step::{Plan, Step},
     },
-    port::{ActionError, Backend, HostEvent, Retry, Scope},
+    port::{ActionError, HostEvent, Retry, Scope},
     status::{self, ProjectState, Status},
     time::Now,
 };
@@ -32,11 +31,30 @@ const RESYNC: u64 = 60_000;
 const ECHOES: u32 = 5;
 const ECHO_WINDOW: u64 = 10_000;
 
-pub struct Loop {
-    backend: Arc<dyn Backend>,
-    journal: Arc<dyn Journal>,
-    reports: mpsc::UnboundedSender<Report>,
-    status: watch::Sender<Arc<Status>>,
+/// What an agent finds of its forerunner in the [`crate::port::Ledger`].
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    pub good: BTreeMap<String, Good>,
+    pub barred: BTreeMap<String, Barred>,
+}
+
+/// What one round asks of the world, in this order.
+pub struct Round {
+    /// To be written to the ledger before anything is carried out.
+    pub notes: Vec<Note>,
+    pub entries: Vec<Entry>,
+    pub orders: Vec<Order>,
+    pub status: Arc<Status>,
+}
+
+/// Something for the [`crate::port::Ledger`].
+#[derive(Debug, Clone)]
+pub enum Note {
+    Good { project: String, good: Good },
+    Barred { project: String, barred: Option<Barred> },
+}
+
+pub struct Engine {
     desired: Arc<Desired>,
     observed: Arc<Observed>,
     memory: Memory,
@@ -59,37 +77,26 @@ pub struct Loop {
     echoes: BTreeMap<Key, (Action, u32, u64)>,
     applied: BTreeMap<String, String>,
     pass: u64,
+    notes: Vec<Note>,
+    entries: Vec<Entry>,
+    orders: Vec<Order>,
 }
 
-impl Loop {
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        journal: Arc<dyn Journal>,
-        desired: Arc<Desired>,
-        reports: mpsc::UnboundedSender<Report>,
-    ) -> (Self, watch::Receiver<Arc<Status>>) {
-        let observed = Arc::new(Observed::nothing_known());
-        let plan = Arc::new(Plan::default());
-        let (status, end) = watch::channel(Arc::new(Status {
-            projects: BTreeMap::new(),
-            observed: observed.clone(),
-            plan: plan.clone(),
-            pass: 0,
-            at: backend.now(),
-        }));
-        let state = Loop {
-            backend,
-            journal,
-            reports,
-            status,
+impl Engine {
+    pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
+        Engine {
             dirty: Scope {
                 images: references(&desired),
                 ..Scope::default()
             },
             desired,
-            observed,
-            memory: Memory::default(),
-            plan,
+            observed: Arc::new(Observed::nothing_known()),
+            memory: Memory {
+                good: kept.good,
+                barred: kept.barred,
+                ..Memory::default()
+            },
+            plan: Arc::new(Plan::default()),
             running: Vec::new(),
             outdated: BTreeSet::new(),
             looking: None,
@@ -99,8 +106,10 @@ impl Loop {
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
             pass: 0,
-        };
-        (state, end)
+            notes: Vec::new(),
+            entries: Vec::new(),
+            orders: Vec::new(),
+        }
     }
 
     pub fn look(&mut self, scope: Scope) {
@@ -148,6 +157,8 @@ impl Loop {
         let key = match event {
             HostEvent::Instance(key) => Key::Instance(key),
             HostEvent::Network(key) => Key::Network(key),
+            HostEvent::Volume(key) => Key::Volume(key),
+            HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
             HostEvent::Lost => return self.look(Scope::all()),
         };
@@ -174,8 +185,7 @@ impl Loop {
         self.asked = 2;
     }
 
-    pub fn timeout(&mut self) {
-        let now = self.backend.now();
+    pub fn timeout(&mut self, now: Now) {
         if now.boot >= self.resync && self.looking.is_none() {
             self.look(Scope::all());
         }
@@ -188,12 +198,12 @@ impl Loop {
         }
     }
 
-    pub fn report(&mut self, report: Report) {
+    pub fn report(&mut self, report: Report, now: Now) {
         match report {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched);
+                self.put(*seen, &scope, &touched, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -201,7 +211,7 @@ impl Loop {
                         0 => RESYNC,
                         tries => backoff::delay("look", tries),
                     };
-                    self.resync = self.backend.now().boot.saturating_add(delay);
+                    self.resync = now.boot.saturating_add(delay);
                 }
                 // What an action touched meanwhile was not taken over.
                 let mut missed = scope;
@@ -231,14 +241,13 @@ impl Loop {
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new());
-                self.ended(step, result);
+                self.put(*seen, &scope, &BTreeSet::new(), now);
+                self.ended(step, result, now);
             }
         }
     }
 
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>) {
-        let now = self.backend.now();
+    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, now: Now) {
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
         for key in &changed {
             match key {
@@ -282,8 +291,7 @@ impl Loop {
         keys
     }
 
-    fn ended(&mut self, step: Step, result: Result<(), ActionError>) {
-        let now = self.backend.now();
+    fn ended(&mut self, step: Step, result: Result<(), ActionError>, now: Now) {
         let supervision =
             step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
         let mut entry = Entry {
@@ -300,7 +308,7 @@ impl Loop {
                 let message = chain(&error);
                 tracing::warn!(key = %step.key, error = message, "a step failed");
                 entry.error = Some(message.clone());
-                self.journal.record(entry);
+                self.entries.push(entry);
                 if outdated {
                     return;
                 }
@@ -314,7 +322,7 @@ impl Loop {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
                 self.memory.done(&step);
                 if step.completes.is_some() || supervision {
-                    self.journal.record(entry);
+                    self.entries.push(entry);
                 }
                 // Where something fails, that is what is to be told, and waited for.
                 if !self.memory.failures.contains_key(&step.key) {
@@ -355,13 +363,19 @@ impl Loop {
 
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
     /// second: what a step has just been started on is looked at when that step has ended.
-    pub fn go_round(&mut self) {
+    pub fn round(&mut self, now: Now) -> Round {
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
-            self.replan();
+            self.replan(now);
         }
         self.start_look();
-        self.publish();
+        let status = Arc::new(self.status(now));
+        Round {
+            notes: std::mem::take(&mut self.notes),
+            entries: std::mem::take(&mut self.entries),
+            orders: std::mem::take(&mut self.orders),
+            status,
+        }
     }
 
     fn start_look(&mut self) {
@@ -383,11 +397,13 @@ impl Loop {
         }
         let before = self.observed.cut(&scope);
         self.looking = Some(busy);
-        execute::look(&self.backend, &self.reports, scope, before);
+        self.orders.push(Order::Look {
+            scope,
+            before: Box::new(before),
+        });
     }
 
-    fn replan(&mut self) {
-        let now = self.backend.now();
+    fn replan(&mut self, now: Now) {
         let plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
         if self.asked == 0 {
             self.pass += 1;
@@ -412,14 +428,18 @@ impl Loop {
                 scope = Scope::default();
             }
             let before = self.observed.cut(&scope);
-            execute::step(&self.backend, &self.reports, step, scope, before);
+            self.orders.push(Order::Step {
+                step: Box::new(step.clone()),
+                scope,
+                before: Box::new(before),
+            });
             self.running.push(step.clone());
         }
         self.plan = Arc::new(plan);
     }
 
-    fn publish(&mut self) {
-        let now = self.backend.now();
+    /// What the outside may see now.
+    fn status(&mut self, now: Now) -> Status {
         let facts = status::project::Facts {
             desired: &self.desired,
             observed: &self.observed,
@@ -435,22 +455,38 @@ impl Loop {
             if status.state == ProjectState::Converged
                 && let Some(revision) = &status.tried
             {
+                let project = match self.desired.projects.get(name) {
+                    Some(Wish::Run { project, .. }) => Some(project.clone()),
+                    _ => None,
+                };
+                let known = self.memory.good.get(name).map(|good| &good.revision);
+                if let Some(project) = project.filter(|_| known != Some(revision)) {
+                    let good = Good {
+                        revision: revision.clone(),
+                        project,
+                    };
+                    self.memory.good.insert(name.clone(), good.clone());
+                    self.notes.push(Note::Good {
+                        project: name.clone(),
+                        good,
+                    });
+                }
                 self.applied.insert(name.clone(), revision.clone());
                 status.applied = Some(revision.clone());
             }
         }
-        self.status.send_replace(Arc::new(Status {
+        Status {
             projects,
             observed: self.observed.clone(),
             plan: self.plan.clone(),
             pass: self.pass,
             at: now,
-        }));
+        }
     }
 
     /// How long nothing happens by itself.
-    pub fn timer(&self) -> Duration {
-        let now = self.backend.now().boot;
+    pub fn timer(&self, now: Now) -> Duration {
+        let now = now.boot;
         let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
         let failed = self
             .memory
