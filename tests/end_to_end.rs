@@ -22,6 +22,7 @@ mod names;
 mod plan;
 mod repair;
 mod restart;
+mod rollout;
 mod secrecy;
 mod shim_death;
 mod single_agent;
