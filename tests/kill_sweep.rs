@@ -52,6 +52,9 @@ const MUTATING: [&str; 34] = [
 /// Points of one operation that CI tries.
 const SAMPLE: usize = 5;
 
+/// Of more calls of one name in one thread, which do the like again and again, so many are tried.
+const ALIKE: usize = 60;
+
 /// From one manifest to another; `None`: there is none.
 struct Operation {
     name: &'static str,
@@ -229,7 +232,7 @@ impl Stage {
             *most = count.max(*most);
         }
         let each = |(call, most): (String, usize)| {
-            (1..=most).map(move |count| Point {
+            (1..=most).step_by(most.div_ceil(ALIKE)).map(move |count| Point {
                 call: call.clone(),
                 count,
             })
