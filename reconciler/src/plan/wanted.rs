@@ -52,7 +52,7 @@ impl<'a> Wants<'a> {
         };
         for (name, wish) in &desired.projects {
             wants.named.insert(name, wish);
-            if let Some(project) = effective(name, wish, memory) {
+            if let Some(project) = memory.effective(name, wish) {
                 wants.projects.insert(name, project);
                 wants.expand(project, observed);
             }
@@ -132,19 +132,6 @@ impl<'a> Wants<'a> {
             .filter(|(_, wish)| matches!(wish, Wish::Down { volumes: true }))
             .map(|(name, _)| *name)
             .collect()
-    }
-}
-
-/// What `name` is planned for: the last good revision while the wanted one is barred.
-pub fn effective<'a>(name: &str, wish: &'a Wish, memory: &'a Memory) -> Option<&'a Project> {
-    let Wish::Run { project, revision } = wish else {
-        return None;
-    };
-    match memory.barred.get(name) {
-        Some(barred) if barred.revision == *revision => {
-            memory.good.get(name).map(|good| good.project.as_ref())
-        }
-        _ => Some(project),
     }
 }
 
