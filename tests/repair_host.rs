@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    mount::{MntFlags, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::signal::Signal,
+};
 
 use crate::host::{Host, PATIENCE, process, signal};
 
@@ -52,8 +56,15 @@ fn volume(host: &Host) -> PathBuf {
         .expect("the volume")
 }
 
-fn unmount(host: &Host, pid: u32, point: &str) {
-    host.tool("nsenter", &["-t", &pid.to_string(), "-m", "umount", "-l", point]);
+fn unmount(pid: u32, point: &str) {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("its mount namespace");
+    let point = point.to_owned();
+    let there = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        umount2(point.as_str(), MntFlags::MNT_DETACH)
+    });
+    there.join().expect("no panic").expect("unmounted");
 }
 
 fn mounted(pid: u32, point: &str) -> bool {
@@ -84,16 +95,12 @@ fn what_can_be_put_right_under_a_process_is() {
     let names = zone(&host).expect("the names of the shop");
     let written = fs::read_to_string(&names).expect("names");
     let cases: [(&str, Damage, &dyn Fn(u32) -> bool); 6] = [
-        (
-            "a volume is unmounted",
-            |host, pid| unmount(host, pid, "/data"),
-            &|pid| mounted(pid, "/data"),
-        ),
-        (
-            "a bind is unmounted",
-            |host, pid| unmount(host, pid, "/given"),
-            &|pid| mounted(pid, "/given"),
-        ),
+        ("a volume is unmounted", |_, pid| unmount(pid, "/data"), &|pid| {
+            mounted(pid, "/data")
+        }),
+        ("a bind is unmounted", |_, pid| unmount(pid, "/given"), &|pid| {
+            mounted(pid, "/given")
+        }),
         (
             "the process is moved to another cgroup",
             |_, pid| {
@@ -175,12 +182,12 @@ fn a_process_on_ground_that_is_gone_is_started_again() {
         ),
         (
             "what stead mounts itself is unmounted",
-            |host, pid| unmount(host, pid, "/etc/hosts"),
+            |_, pid| unmount(pid, "/etc/hosts"),
             Some("/etc/hosts is not mounted any more"),
         ),
         (
             "a tmpfs is unmounted",
-            |host, pid| unmount(host, pid, "/scratch"),
+            |_, pid| unmount(pid, "/scratch"),
             Some("/scratch is not mounted any more"),
         ),
         (
