@@ -19,7 +19,7 @@ const REPAIR: Duration = Duration::from_secs(5);
 
 fn shop(host: &Host) -> String {
     format!(
-        "services:\n  web:\n    image: {}\n    command: [sh, -c, \"while :; do sleep 0.1; done\"]\n    \
+        "services:\n  web:\n    image: {}\n    command: [sleep, \"1000000\"]\n    \
          restart: always\n    stop_grace_period: 0s\n    tmpfs: [/scratch]\n    volumes: [\"data:/data\", \"./given:/given\"]\n  \
          beside: {{ image: builtin:hello, restart: always, volumes: [\"data:/data\"] }}\nvolumes: {{ data: {{}} }}\n",
         host.busybox()

@@ -59,7 +59,7 @@ impl LinuxBackend {
                 self.net.remove_network(key)?;
                 Ok(self.networks.remove(&key.to_string())?)
             }
-            Action::EnsureVolume(spec) => self.volumes.ensure(spec).map(drop).map_err(Into::into),
+            Action::EnsureVolume(spec) => self.ensure_volume(spec),
             Action::RemoveVolume(key) => {
                 let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(self.volumes.remove(key)?)
