@@ -29,15 +29,14 @@ use tokio::sync::mpsc;
 use super::apply::zone_key;
 use crate::{layout::Layout, volume::Volumes};
 
-/// Files of a cgroup that stead writes, and the one that tells that it is empty.
-const CGROUP_FILES: [&str; 7] = [
+/// Files of a cgroup that stead writes.
+const CGROUP_FILES: [&str; 6] = [
     "memory.max",
     "cpu.max",
     "memory.limit_in_bytes",
     "cpu.cfs_quota_us",
     "cpu.cfs_period_us",
     "pids.max",
-    "cgroup.events",
 ];
 
 /// The token of the inotify descriptor; instances count up from the next.
@@ -129,6 +128,9 @@ impl FileWatch {
         self.watch(&self.layout.container(key), gone, Meaning::Container(key.clone()));
         for cgroup in cgroups {
             self.watch(cgroup, WatchFlags::MODIFY, Meaning::Cgroup(key.clone()));
+            // The kernel tells of this one only while somebody holds its inode: a watch of its own.
+            let events = cgroup.join("cgroup.events");
+            self.watch(&events, WatchFlags::MODIFY, Meaning::Cgroup(key.clone()));
         }
         let mut state = self.shared.lock();
         if state.mounts.get(key).is_some_and(|mounts| mounts.pid == pid) {
@@ -247,7 +249,7 @@ impl Shared {
             Meaning::Volumes => self.volume(name, events, heard),
             Meaning::Volume(_) => {}
             Meaning::Container(key) if name == "upper" => heard.push(HostEvent::Instance(key.clone())),
-            Meaning::Cgroup(key) if CGROUP_FILES.contains(&name) => {
+            Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {
                 heard.push(HostEvent::Instance(key.clone()));
             }
             Meaning::Container(_) | Meaning::Cgroup(_) => {}
