@@ -4,6 +4,7 @@ mod adopt;
 mod apply;
 mod error;
 mod events;
+mod files;
 mod observe;
 mod sandboxes;
 
@@ -61,6 +62,7 @@ pub struct LinuxBackend {
     pool: Pool,
     sandboxes: Arc<Sandboxes>,
     watcher: Watcher,
+    written: files::Written,
     purpose: Use,
     /// Ends its thread when dropped.
     _netlink: Watch,
@@ -96,7 +98,9 @@ impl LinuxBackend {
         Volumes::new(layout).sweep().map_err(state)?;
         image::Store::open(layout).sweep().map_err(OpenError::Images)?;
         shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
-        Self::with(layout, Use::Converge)
+        let backend = Self::with(layout, Use::Converge)?;
+        backend.watch_files();
+        Ok(backend)
     }
 
     /// To observe only, beside whoever holds the root: nothing is made and nothing changed.
@@ -142,6 +146,7 @@ impl LinuxBackend {
             id_bases: records::Store::new(layout, records::kind::ID_BASE),
             sandboxes,
             watcher,
+            written: files::Written::default(),
             _netlink: netlink,
         })
     }
