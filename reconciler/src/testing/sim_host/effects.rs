@@ -103,8 +103,12 @@ impl World {
                     drift: Vec::new(),
                 };
                 let before = self.networks.insert(spec.key.clone(), network);
-                if before.is_none_or(|before| !before.drift.is_empty()) {
+                let anew = before.is_none_or(|before| !before.drift.is_empty());
+                // A bridge is opened where its guards are in force.
+                if anew && !self.firewall.networks.contains_key(&spec.key) {
                     self.unset_bridges.insert(spec.key.clone());
+                } else {
+                    self.unset_bridges.remove(&spec.key);
                 }
             }
             Action::RemoveNetwork(key) => {
