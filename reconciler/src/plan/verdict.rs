@@ -149,6 +149,11 @@ fn absent(mut verdict: Verdict, case: Case<'_>, begun: Option<&(Class, Cause)>) 
     }
     verdict.change = Some(match begun {
         Some((Class::Recreate, cause)) => (Class::Recreate, cause.clone()),
+        // Nothing is known any more of what ran in it.
+        _ if verdict.course == Course::Rebuild => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
         _ => {
             let field = format!("services.{}", case.key.service);
             (
