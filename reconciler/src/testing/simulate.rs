@@ -136,7 +136,7 @@ pub struct Simulation {
     status: Option<Arc<Status>>,
     peace: Peace,
     /// Processes whose life is laid out.
-    lives: BTreeMap<InstanceKey, u32>,
+    lives: BTreeMap<InstanceKey, (u32, bool)>,
     rounds: u64,
     steps: u64,
     trace: Trace,
@@ -420,15 +420,19 @@ impl Simulation {
         let Some((pid, argv, probed)) = self.host.process(key) else {
             return;
         };
-        if self.lives.insert(key.clone(), pid) == Some(pid) {
+        let before = self.lives.insert(key.clone(), (pid, probed));
+        if before == Some((pid, probed)) {
             return;
         }
+        // A probe may be added while it runs.
+        let fresh = before.is_none_or(|(before, _)| before != pid);
         let behaviour = Behaviour::of(&argv);
         let turn = match behaviour {
-            Behaviour::Job => Some((200 + self.below(5_000), Turn::Exit(0))),
-            Behaviour::Fail => Some((50 + self.below(3_000), Turn::Exit(1))),
+            Behaviour::Job if fresh => Some((200 + self.below(5_000), Turn::Exit(0))),
+            Behaviour::Fail if fresh => Some((50 + self.below(3_000), Turn::Exit(1))),
             Behaviour::Sick if probed => Some((500 + self.below(3_000), Turn::Unhealthy)),
             Behaviour::Slow if probed => Some((20_000 + self.below(20_000), Turn::Healthy)),
+            Behaviour::Job | Behaviour::Fail => None,
             _ if probed => Some((100 + self.below(3_000), Turn::Healthy)),
             _ => None,
         };

@@ -8,10 +8,10 @@ use crate::{
     converge::Kept,
     desired::{Intent, Target},
     key::{InstanceKey, ResourceKey},
-    observed::{Fact, Health, Instance, Observed, State},
+    observed::{Fact, Health, Image, Instance, Observed, State},
     spec::{MountSpec, RestartPolicy},
     status::{ProjectState, Status},
-    testing::generate::{Behaviour, Condition, OnFailure, Port, Restart, Service, Shape},
+    testing::generate::{Behaviour, Condition, IMAGES, OnFailure, Port, RARE_IMAGE, Restart, Service, Shape},
 };
 
 /// What the host owes one service.
@@ -308,6 +308,12 @@ impl Judge<'_> {
     fn service(&mut self, name: &str, service: &Service, expect: &Expect) -> bool {
         if let Expect::Free(why) = expect {
             self.verdict.excuses.insert(why);
+            // What runs already may end and be started again all the same.
+            if matches!(service.behaviour, Behaviour::Job | Behaviour::Fail) {
+                let own = self.instances.keys();
+                let own = own.filter(|key| key.project == name && key.service == service.name);
+                self.verdict.loops.extend(own.cloned());
+            }
             return true;
         }
         let mut excused = false;
@@ -385,7 +391,13 @@ impl Judge<'_> {
             return Some("it has no container".to_owned());
         };
         let image = self.truth.images.get(service.image).and_then(Fact::known);
-        if image.is_none_or(|image| image.digest != container.image_digest) {
+        // What a reference stood for when it was looked up stays, until somebody asks.
+        let pinned = |image: &Image| {
+            let known = IMAGES.iter().chain([&RARE_IMAGE]).find(|(reference, _)| *reference == service.image);
+            image.digest == container.image_digest
+                || known.is_some_and(|(_, digest)| container.image_digest.starts_with(digest))
+        };
+        if !image.is_some_and(pinned) {
             return Some("its image is another".to_owned());
         }
         if container.argv != [service.behaviour.word()] {

@@ -65,10 +65,11 @@ impl Simulation {
             Progress::Deadline => {
                 if self.peace.until.is_none() {
                     let what = format!(
-                        "C1: not at rest {} s after the last fault: {}; last: {}",
+                        "C1: not at rest {} s after the last fault: {}; last: {}; {}",
                         BOUND / 1000,
                         self.peace.unrest,
-                        self.peace.last
+                        self.peace.last,
+                        self.state()
                     );
                     self.fail(what);
                 }
@@ -76,6 +77,23 @@ impl Simulation {
             // A quiet time that something has ended early.
             Progress::End => {}
         }
+    }
+
+    /// What the agent says.
+    fn state(&self) -> String {
+        let Some(status) = &self.status else {
+            return "no agent".to_owned();
+        };
+        let mut text = String::new();
+        for (name, project) in &status.projects {
+            text.push_str(&format!("{name} {:?}", project.state));
+            let waiting = project.waiting.iter().map(|waiting| (waiting.key.to_string(), &waiting.why));
+            let failures = project.failures.iter().map(|failure| (failure.key.clone(), &failure.message));
+            for (key, why) in waiting.chain(failures) {
+                text.push_str(&format!(" [{key}: {why}]"));
+            }
+        }
+        text
     }
 
     pub(super) fn peace_after_round(&mut self) {
