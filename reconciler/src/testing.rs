@@ -2,6 +2,7 @@
 
 pub mod drive;
 pub mod generate;
+pub mod invariants;
 pub mod manifest;
 pub mod sim_host;
 pub mod simulate;

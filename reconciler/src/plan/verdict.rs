@@ -112,6 +112,10 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
             verdict.course = Course::Replace;
             return verdict;
         }
+    } else if let (State::Running { .. }, Some(why)) = (&seen.state, &seen.broken) {
+        verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
+        verdict.course = Course::Replace;
+        return verdict;
     } else if let (State::Exited { .. }, Some((Class::Restart, cause))) = (&seen.state, begun) {
         verdict.change = Some((Class::Restart, cause.clone()));
         verdict.course = Course::Replace;

@@ -153,6 +153,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         };
         simulation.advance(at);
         if matches!(event, Event::Look(Progress::End)) && simulation.peace.ends(at) {
+            simulation.settled();
             break;
         }
         simulation.turn(event);
@@ -288,6 +289,7 @@ impl Simulation {
     fn boot(&mut self) {
         self.host.agent_starts();
         self.trace.note(self.now, 2u8, || "agent starts".to_owned());
+        self.host.wants(&self.wishes.desired());
         let mut engine = Engine::new(self.wishes.desired(), self.host.kept());
         engine.look(Scope::all());
         self.agent = Some(Agent {
@@ -333,7 +335,10 @@ impl Simulation {
         self.status = None;
         for input in inbox {
             match input {
-                Input::Desired => agent.engine.desire(self.wishes.desired()),
+                Input::Desired => {
+                    self.host.wants(&self.wishes.desired());
+                    agent.engine.desire(self.wishes.desired());
+                }
                 Input::Hint(hint) => agent.engine.event(hint),
                 Input::Report(report) => agent.engine.report(*report, now),
                 Input::Asked => agent.engine.asked(),
@@ -352,6 +357,9 @@ impl Simulation {
             self.branches.note(note);
         }
         self.branches.round(&round);
+        if let Err(violation) = self.host.decided(&round, now) {
+            self.fail(violation.to_string());
+        }
         for order in round.orders {
             self.order(order);
         }
@@ -407,11 +415,21 @@ impl Simulation {
 
     /// What must hold after each step of the host.
     fn hold(&mut self) {
-        if let Some(what) = self.host.violation(self.status.as_deref()) {
-            self.fail(what);
+        if let Err(violation) = self.host.holds() {
+            self.fail(violation.to_string());
         }
         if self.queue.len() > 20_000 {
             self.fail("X1: what is under way grows without bound");
+        }
+    }
+
+    /// What must hold at the end.
+    fn settled(&mut self) {
+        let now = self.moment();
+        if let Some(status) = self.status.clone()
+            && let Err(violation) = self.host.settled(&self.wishes.desired(), &status, now)
+        {
+            self.fail(violation.to_string());
         }
     }
 

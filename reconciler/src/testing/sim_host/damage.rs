@@ -86,9 +86,10 @@ pub enum Damage {
     ZoneDeleted(ResourceKey),
     ZoneChanged(ResourceKey),
     NetworkRecordTorn(ResourceKey),
-    /// A person removes what cannot be read.
-    NetworkRecordRemoved(ResourceKey),
     NetworkRecordDeleted(ResourceKey),
+    /// The record of a volume.
+    VolumeRecordDeleted(ResourceKey),
+    IdRecordDeleted(String),
     /// A part cannot be read, and can be read again.
     Unreadable(&'static str),
     Readable(&'static str),
@@ -248,12 +249,12 @@ impl World {
                 if let Some(directory) = self.trees.get_mut(key) {
                     directory.upper = None;
                 }
-                Vec::new()
+                vec![HostEvent::Instance(key.clone())]
             }
             Damage::LayersDeleted(digest) => {
                 self.layers.remove(digest);
                 self.layers_hurt.insert(digest.clone());
-                Vec::new()
+                vec![HostEvent::Lost]
             }
             Damage::VolumeMovedAway(name) => {
                 if !self.aside.contains_key(name)
@@ -269,7 +270,7 @@ impl World {
                 {
                     self.directories.insert(name.clone(), directory);
                 }
-                self.volume_events(name)
+                vec![HostEvent::Lost]
             }
             Damage::VolumeReplaced(name) => {
                 let other = self.number();
@@ -286,7 +287,7 @@ impl World {
                 if let Some(directory) = self.aside.remove(name) {
                     self.directories.insert(name.clone(), directory);
                 }
-                self.volume_events(name)
+                vec![HostEvent::Lost]
             }
             Damage::LimitsChanged(key) => {
                 if let Some(cgroup) = self
@@ -296,7 +297,7 @@ impl World {
                 {
                     cgroup.limits.pids = Some(7);
                 }
-                Vec::new()
+                vec![HostEvent::Instance(key.clone())]
             }
             Damage::ProcessStrayed(key) => {
                 if let Some(place) = self.instances.get_mut(key)
@@ -339,11 +340,23 @@ impl World {
             Damage::ProcessFree(key) => self.free(key),
             Damage::NetworkRecordTorn(key) => {
                 self.networks.tear(key);
+                self.records_hurt = true;
                 Vec::new()
             }
-            Damage::NetworkRecordRemoved(key) | Damage::NetworkRecordDeleted(key) => {
+            Damage::NetworkRecordDeleted(key) => {
                 self.networks.remove(key);
-                Vec::new()
+                self.records_hurt = true;
+                vec![HostEvent::Lost]
+            }
+            Damage::VolumeRecordDeleted(key) => {
+                self.volumes.remove(key);
+                self.records_hurt = true;
+                vec![HostEvent::Lost]
+            }
+            Damage::IdRecordDeleted(project) => {
+                self.id_bases.remove(project);
+                self.records_hurt = true;
+                vec![HostEvent::Lost]
             }
             Damage::Unreadable(part) => {
                 self.unreadable.insert(part);

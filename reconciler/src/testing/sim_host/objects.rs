@@ -127,6 +127,8 @@ pub struct Cgroup {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
     pub overlay: bool,
+    /// Number of the upper directory.
+    pub upper: u64,
     /// Index into the mounts of the container's specification: those that are in place.
     pub mounts: BTreeSet<usize>,
     /// Identity of each volume as it was mounted.

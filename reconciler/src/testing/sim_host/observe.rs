@@ -1,6 +1,9 @@
 //! From objects to what the plan compares, as the Linux backend derives it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use super::{
     World,
@@ -11,7 +14,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Firewall, Health, Image, Instance, Network, Observed, State, Volume},
     port::Scope,
-    spec::{FirewallSpec, NetworkSpec, SandboxSpec},
+    spec::{ContainerSpec, Endpoint, FirewallSpec, MountSpec, NetworkSpec, SandboxSpec, Subnet},
 };
 
 impl World {
@@ -19,6 +22,10 @@ impl World {
     pub fn look(&mut self, scope: &Scope, observed: &mut Observed) {
         self.steps += 1;
         let all = scope.all;
+        if all {
+            self.hold_what_answers();
+            self.restore();
+        }
         if observed.boot_id != self.boot_id {
             observed.boot_id.clone_from(&self.boot_id);
         }
@@ -39,7 +46,6 @@ impl World {
             self.see_volumes(&scope.volumes, all, &mut observed.volumes);
         }
         if all {
-            self.hold_what_answers();
             observed.instances = self.read("instances", || {
                 let places = self.instances.iter();
                 places
@@ -206,7 +212,7 @@ impl World {
         })
     }
 
-    /// While there is a sandbox, it says itself how its container ended.
+    /// While there is a sandbox that answers, it says itself how its container ended.
     fn see_one_ended(&self, key: &InstanceKey) -> Option<Ended> {
         let has_sandbox = self.instances.get(key).is_some_and(|place| place.shim.is_some());
         if has_sandbox {
@@ -220,6 +226,93 @@ impl World {
         for place in self.instances.values_mut() {
             place.held |= place.shim.as_ref().is_some_and(|shim| !shim.silent);
         }
+    }
+
+    /// Records that somebody has removed are made again from the host's own marks.
+    fn restore(&mut self) {
+        let mut answering = Vec::new();
+        for (key, place) in &self.instances {
+            if let Some(shim) = place.shim.as_ref().filter(|shim| !shim.silent) {
+                answering.push((key, shim));
+            }
+        }
+        if self.id_bases.torn().is_none() {
+            for (key, shim) in &answering {
+                if !self.id_bases.contains_key(&key.project) {
+                    self.id_bases.set(key.project.clone(), shim.sandbox.id_base);
+                }
+            }
+        }
+        if self.networks.torn().is_none() {
+            let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
+            let known = endpoints().map(|endpoint| &endpoint.network);
+            let missing: BTreeSet<&ResourceKey> = known
+                .chain(self.bridges.keys())
+                .filter(|key| !self.networks.contains_key(key))
+                .collect();
+            let found: Vec<NetworkSpec> = missing
+                .into_iter()
+                .filter_map(|key| {
+                    self.found_network(key, endpoints().filter(|endpoint| endpoint.network == *key))
+                })
+                .collect();
+            for spec in found {
+                self.networks.set(spec.key.clone(), spec);
+            }
+        }
+        if self.volumes.torn().is_none() {
+            let trees = self.instances.values().filter_map(|place| place.tree.as_ref());
+            let mounted = trees.flat_map(|tree| tree.volumes.keys());
+            let found: Vec<(ResourceKey, u64)> = mounted
+                .filter(|key| !self.volumes.contains_key(key))
+                .filter_map(|key| {
+                    let directory = self.directories.get(&key.name)?;
+                    Some((key.clone(), directory.identity.filter(|_| directory.data)?))
+                })
+                .collect();
+            for (key, identity) in found {
+                self.volumes.set(key, identity);
+            }
+        }
+        if self.records_hurt {
+            let torn = self.networks.torn().is_some() || self.volumes.torn().is_some();
+            let networks = self.bridges.keys().all(|key| self.networks.contains_key(key));
+            let mut projects = self.instances.keys();
+            let ids = projects.all(|key| self.id_bases.contains_key(&key.project));
+            self.records_hurt = torn || !networks || !ids;
+        }
+    }
+
+    fn found_network<'a>(
+        &self,
+        key: &ResourceKey,
+        mut on_it: impl Iterator<Item = &'a Endpoint> + Clone,
+    ) -> Option<NetworkSpec> {
+        if let Some(network) = self.see_firewall().spec.networks.get(key) {
+            return Some(NetworkSpec {
+                key: key.clone(),
+                subnet: network.subnet,
+                gateway: network.gateway,
+                internal: network.internal,
+            });
+        }
+        let bridge = self.bridges.get(key);
+        let address = bridge.and_then(|bridge| bridge.addresses.first().copied());
+        let (gateway, prefix) = address.or_else(|| {
+            let mut ways_out = on_it.clone();
+            ways_out.find_map(|endpoint| Some((endpoint.gateway?, endpoint.prefix)))
+        })?;
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        let inside = on_it.clone().next().is_some();
+        Some(NetworkSpec {
+            key: key.clone(),
+            subnet: Subnet {
+                address: Ipv4Addr::from(u32::from(gateway) & mask),
+                prefix,
+            },
+            gateway,
+            internal: inside && on_it.all(|endpoint| endpoint.gateway.is_none()),
+        })
     }
 
     /// `None`: there is neither a supervisor nor anything left of it.
@@ -236,6 +329,7 @@ impl World {
                 Run::Exited { code, at } => State::Exited { code, at },
             },
             drift: Vec::new(),
+            broken: None,
             restarts: shim.restarts,
             streak: shim.streak,
             flaps: shim.flaps,
@@ -258,13 +352,49 @@ impl World {
                     .push(format!("port {} is not reserved", port.published));
             }
         }
-        if let (Some(container), Some(cgroup), Run::Running { .. }) =
-            (&shim.container, &place.cgroup, &shim.run)
-            && cgroup.limits != container.limits
-        {
-            instance.drift.push("its limits are not in force".to_owned());
+        if let (Run::Running { .. }, Some(container)) = (&shim.run, &shim.container) {
+            self.standing(key, place, container, &mut instance);
         }
         Some(instance)
+    }
+
+    /// What a running container stands on, compared with what it was given.
+    fn standing(&self, key: &InstanceKey, place: &Place, container: &ContainerSpec, instance: &mut Instance) {
+        if let Some(cgroup) = &place.cgroup {
+            if cgroup.limits != container.limits {
+                instance.drift.push("its limits are not in force".to_owned());
+            }
+            for stray in &cgroup.strayed {
+                instance
+                    .drift
+                    .push(format!("process {stray} was moved out of its cgroup"));
+            }
+        }
+        let Some(tree) = &place.tree else {
+            return;
+        };
+        if !tree.overlay {
+            instance.broken = Some("/ is not mounted any more".to_owned());
+        } else if self.trees.get(key).and_then(|directory| directory.upper) != Some(tree.upper) {
+            instance.broken = Some("its upper directory is gone".to_owned());
+        } else if !self.unpacked(&container.image_digest) {
+            instance.broken = Some("a layer of its image is gone".to_owned());
+        }
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if tree.mounts.contains(&index) {
+                continue;
+            }
+            let target = match mount {
+                // Held: what is wrong with the volume is told there.
+                MountSpec::Volume { volume, .. } if self.lost(volume).is_some() => continue,
+                MountSpec::Volume { target, .. }
+                | MountSpec::Bind { target, .. }
+                | MountSpec::Tmpfs { target, .. } => target,
+            };
+            instance
+                .drift
+                .push(format!("{} is not mounted any more", target.display()));
+        }
     }
 
     fn sandbox_drift(&self, place: &Place, spec: &SandboxSpec, drift: &mut Vec<String>) {
@@ -381,6 +511,7 @@ fn lost(key: &InstanceKey) -> Instance {
         container: None,
         state: State::Lost,
         drift: Vec::new(),
+        broken: None,
         restarts: 0,
         streak: 0,
         flaps: 0,

@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 
 use super::Turn;
 use crate::{
-    converge::{Kept, Note},
+    converge::{Kept, Note, Round},
+    desired::Desired,
     key::{InstanceKey, Key},
     observed::{Health, Observed},
     plan::action::Action,
@@ -14,6 +15,7 @@ use crate::{
     status::Status,
     testing::{
         generate::{IMAGES, RARE_IMAGE},
+        invariants::{Violation, Watch},
         sim_host::{
             Random, SimError, SimHost,
             damage::Damage,
@@ -29,6 +31,7 @@ pub struct Host {
     hints: Option<mpsc::UnboundedReceiver<HostEvent>>,
     /// Backend calls and mutations that the host does not count itself.
     extra: u64,
+    watch: Watch,
 }
 
 /// The error of a call that fails because the seed says so.
@@ -51,6 +54,7 @@ impl Host {
             host,
             hints: None,
             extra: 0,
+            watch: Watch::new(),
         }
     }
 
@@ -212,8 +216,25 @@ impl Host {
         self.host.world().boot_id.clone()
     }
 
-    /// What must not be, and is.
-    pub fn violation(&mut self, _status: Option<&Status>) -> Option<String> {
-        self.host.world().violations.pop()
+    // What must hold.
+
+    /// This is wanted from now on.
+    pub fn wants(&mut self, desired: &Desired) {
+        self.watch.wants(desired);
+    }
+
+    /// After each step of the host.
+    pub fn holds(&mut self) -> Result<(), Violation> {
+        self.watch.after(&mut self.host.world())
+    }
+
+    /// After each round of the agent.
+    pub fn decided(&mut self, round: &Round, now: Now) -> Result<(), Violation> {
+        self.watch.decided(&self.host.world(), round, now)
+    }
+
+    /// At the end of the quiet time.
+    pub fn settled(&mut self, desired: &Desired, status: &Status, now: Now) -> Result<(), Violation> {
+        self.watch.settled(&mut self.host.world(), desired, status, now)
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{key::InstanceKey, spec::Subnet};
 
 /// Those of which each can be drawn, by number.
-const KINDS: u64 = 41;
+const KINDS: u64 = 45;
 
 impl World {
     /// Something that can break now; `None`: what was drawn is not there. What it does lasts until it
@@ -79,7 +79,16 @@ impl World {
                 address: Ipv4Addr::new(10, 64 + random.below(4) as u8, 0, 0),
                 prefix: 16,
             }),
-            _ => Damage::NetworkRecordTorn(pick(random, self.networks.keys())?),
+            40 => Damage::NetworkRecordTorn(pick(random, self.networks.keys())?),
+            41 => Damage::NetworkRecordDeleted(pick(random, self.networks.keys())?),
+            42 => Damage::IdRecordDeleted(pick(random, self.id_bases.keys())?),
+            43 => Damage::OverlayUnmounted(self.some_running(random)?),
+            _ => {
+                let key = self.some_running(random)?;
+                let tree = self.instances.get(&key)?.tree.as_ref()?;
+                let index = *tree.mounts.first()?;
+                Damage::MountUnmounted(key, index)
+            }
         })
     }
 
@@ -121,7 +130,7 @@ impl World {
             return Some(Damage::ProcessFree(key));
         }
         if let Some(key) = self.networks.torn() {
-            return Some(Damage::NetworkRecordRemoved(key.clone()));
+            return Some(Damage::NetworkRecordDeleted(key.clone()));
         }
         let name = self.aside.keys().next()?;
         Some(match self.directories.contains_key(name) {

@@ -93,9 +93,10 @@ impl World {
         let pid = self.pid();
         let upper = self.number();
         let directory = self.trees.entry(key.clone()).or_default();
-        if start.fresh || directory.upper.is_none() {
-            directory.upper = Some(upper);
+        if start.fresh {
+            directory.upper = None;
         }
+        let upper = *directory.upper.get_or_insert(upper);
         directory.work = true;
         self.ended.unlink(key);
         self.ended.sync(key);
@@ -117,6 +118,7 @@ impl World {
             }];
             place.tree = Some(Tree {
                 overlay: true,
+                upper,
                 mounts: (0..start.spec.mounts.len()).collect::<BTreeSet<_>>(),
                 volumes,
             });

@@ -1,5 +1,7 @@
 //! Sandboxes: made, brought to what they shall be, removed.
 
+use std::collections::BTreeSet;
+
 use super::{
     super::{
         SimError, World, disk,
@@ -14,7 +16,7 @@ use crate::{
     key::{InstanceKey, Key},
     observed::Health,
     port::{ActionError, Retry},
-    spec::{Endpoint, PortBinding, SandboxSpec},
+    spec::{Endpoint, MountSpec, PortBinding, SandboxSpec},
     time::Now,
 };
 
@@ -26,6 +28,8 @@ const RESOLVER: u8 = 7;
 const UPDATE: u8 = 10;
 const DETACH: u8 = 11;
 const LIMITS: u8 = 12;
+const STRAYS: u8 = 13;
+const MOUNTS: u8 = 14;
 const ATTACH: u8 = 20;
 /// Per interface: the link, its setting, its inside.
 const PER_ENDPOINT: u8 = 3;
@@ -80,20 +84,7 @@ impl World {
                 self.moved(touch::INSTANCES);
                 Ok(Next::Did(DETACH))
             }
-            LIMITS => {
-                let Some(place) = self.instances.get_mut(key) else {
-                    return Ok(Next::To(ATTACH));
-                };
-                if let (Some(cgroup), Some(shim)) = (&mut place.cgroup, &place.shim)
-                    && let (Run::Running { .. }, Some(container)) = (&shim.run, &shim.container)
-                    && cgroup.limits != container.limits
-                {
-                    cgroup.limits = container.limits.clone();
-                    self.moved(touch::INSTANCES);
-                    return Ok(Next::Did(ATTACH));
-                }
-                Ok(Next::To(ATTACH))
-            }
+            LIMITS | STRAYS | MOUNTS => Ok(self.mend_standing(key, work.stage)),
             stage => {
                 let index = usize::from((stage - ATTACH) / PER_ENDPOINT);
                 let Some(endpoint) = spec.endpoints.get(index) else {
@@ -106,6 +97,48 @@ impl World {
                 self.attach(key, endpoint, way_out == Some(index), stage)
             }
         }
+    }
+
+    /// Limits, cgroup and mounts of a running container, as far as the process does not notice.
+    fn mend_standing(&mut self, key: &InstanceKey, stage: u8) -> Next {
+        let next = if stage == MOUNTS { ATTACH } else { stage + 1 };
+        let whole = |world: &World, volume| world.lost(volume).is_none();
+        let mut held = BTreeSet::new();
+        if let Some(shim) = self.instances.get(key).and_then(|place| place.shim.as_ref()) {
+            let mounts = shim
+                .container
+                .iter()
+                .flat_map(|container| container.mounts.iter());
+            for (index, mount) in mounts.enumerate() {
+                if matches!(mount, MountSpec::Volume { volume, .. } if !whole(self, volume)) {
+                    held.insert(index);
+                }
+            }
+        }
+        let Some(place) = self.instances.get_mut(key) else {
+            return Next::To(next);
+        };
+        let (Some(cgroup), Some(shim), Some(tree)) = (&mut place.cgroup, &place.shim, &mut place.tree) else {
+            return Next::To(next);
+        };
+        let (Run::Running { .. }, Some(container)) = (&shim.run, &shim.container) else {
+            return Next::To(next);
+        };
+        match stage {
+            LIMITS if cgroup.limits != container.limits => cgroup.limits = container.limits.clone(),
+            STRAYS if !cgroup.strayed.is_empty() => cgroup.strayed.clear(),
+            MOUNTS if tree.overlay => {
+                let count = tree.mounts.len();
+                let mounts = 0..container.mounts.len();
+                tree.mounts.extend(mounts.filter(|index| !held.contains(index)));
+                if count == tree.mounts.len() {
+                    return Next::To(next);
+                }
+            }
+            _ => return Next::To(next),
+        }
+        self.moved(touch::INSTANCES);
+        Next::Did(next)
     }
 
     fn record_ids(&mut self, spec: &SandboxSpec, stage: u8) -> Result<Next, ActionError> {
@@ -145,7 +178,7 @@ impl World {
     }
 
     /// A supervisor is there and answers.
-    pub(super) fn answers(&self, key: &InstanceKey) -> bool {
+    pub(in super::super) fn answers(&self, key: &InstanceKey) -> bool {
         let place = self.instances.get(key);
         place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| !shim.silent))
     }
