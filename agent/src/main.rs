@@ -12,6 +12,7 @@ mod intake;
 mod journal;
 mod ledger;
 mod logging;
+mod orders;
 mod planning;
 mod render;
 mod source;
