@@ -24,3 +24,4 @@ mod restart;
 mod secrecy;
 mod shim_death;
 mod single_agent;
+mod why;

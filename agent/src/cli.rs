@@ -17,6 +17,7 @@ mod shell;
 mod status;
 mod up;
 mod version;
+mod why;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -88,6 +89,8 @@ enum Verb {
     Ps(ps::Ps),
     /// Per project: converged, working, waiting or degraded, and on what.
     Status(status::Status),
+    /// The chain of causes, newest first: what was asked or happened, and what followed.
+    Why(why::Why),
     /// Stop services until `start`, also over a reboot; the manifest stays as it is.
     Stop(order::Orders),
     /// Let stopped services run again; one that runs is left alone.
@@ -165,6 +168,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Plan(verb) => verb.run(&global).await,
             Verb::Ps(verb) => verb.run(&global).await,
             Verb::Status(verb) => verb.run(&global).await,
+            Verb::Why(verb) => verb.run(&global).await,
             Verb::Stop(verb) => verb.run(Order::Stop, &global).await,
             Verb::Start(verb) => verb.run(Order::Start, &global).await,
             Verb::Restart(verb) => verb.run(Order::Restart, &global).await,

@@ -17,6 +17,7 @@ mod planning;
 mod render;
 mod source;
 mod text;
+mod why;
 
 use std::process::ExitCode;
 

@@ -28,6 +28,7 @@ use step::{Plan, Step};
 use verdict::{Case, Verdict};
 use wanted::Wants;
 
+pub(crate) use images::UNSEEN;
 pub(crate) use render::from_manifest;
 pub use render::{because, hash, json, line, render, word};
 

@@ -81,6 +81,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/present", get(present))
         .route("/v1/journal", get(journal))
+        .route("/v1/settle", get(settle))
         .route("/v1/instances", get(instances))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(context)
@@ -131,6 +132,14 @@ async fn journal(State(context): State<Context>, Query(of): Query<Of>) -> Json<V
         of.project.is_none() || entry.entry.project.is_none() || entry.entry.project == of.project
     });
     Json(entries)
+}
+
+/// Once what was recorded is in the journal's file.
+async fn settle(State(context): State<Context>) -> Json<()> {
+    let journal = Arc::clone(&context.journal);
+    // A file that lags behind is still a journal.
+    let _ = tokio::task::spawn_blocking(move || journal.settle()).await;
+    Json(())
 }
 
 async fn present(State(context): State<Context>, Query(of): Query<Of>) -> Json<wire::Present> {

@@ -12,6 +12,7 @@ use crate::{
     memory::{Barred, Good, Memory},
     observed::{Health, Instance, Observed, State},
     plan::{
+        UNSEEN,
         action::Action,
         step::{Cause, Change, Class, Plan, Step, Waiting},
     },
@@ -234,7 +235,12 @@ impl Told {
         }
         self.drift = drift;
         let mut waiting = BTreeMap::new();
-        for Waiting { key, why, until } in &plan.waiting {
+        // What will be looked at in a moment is nothing to wait for.
+        let waits = plan
+            .waiting
+            .iter()
+            .filter(|waiting| !waiting.why.ends_with(UNSEEN));
+        for Waiting { key, why, until } in waits {
             if self.waiting.get(key).is_none_or(|told| told.why != *why) {
                 let mut told = entry(now, Kind::Waiting, key, noun("wait", why));
                 let wall = |until: &u64| now.wall.saturating_add(until.saturating_sub(now.boot));
