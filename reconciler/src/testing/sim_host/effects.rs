@@ -71,6 +71,7 @@ impl World {
             container: None,
             state: State::Created,
             drift: Vec::new(),
+            broken: None,
             restarts: 0,
             streak: 0,
             flaps: 0,
