@@ -13,6 +13,7 @@ mod networks;
 mod orphans;
 mod presence;
 mod render;
+mod slots;
 pub mod step;
 mod verdict;
 mod volumes;
@@ -35,7 +36,7 @@ pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
-    let wants = Wants::new(desired);
+    let wants = Wants::new(desired, memory, observed);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 

@@ -180,13 +180,22 @@ fn steps(plan: &plan::step::Plan) -> String {
     text
 }
 
+/// `shop/web`, `shop/web/2` or `shop/web/2b`: the first one in slot a where nothing else is said.
 fn instance(text: &str) -> Result<InstanceKey, String> {
-    let (project, service) = text.split_once('/').ok_or("PROJECT/SERVICE")?;
+    let mut parts = text.splitn(3, '/');
+    let (Some(project), Some(service)) = (parts.next(), parts.next()) else {
+        return Err("PROJECT/SERVICE[/INDEX]".to_owned());
+    };
+    let place = parts.next().unwrap_or("1");
+    let (index, slot) = match place.strip_suffix('b') {
+        Some(index) => (index, Slot::B),
+        None => (place.strip_suffix('a').unwrap_or(place), Slot::A),
+    };
     Ok(InstanceKey {
         project: project.to_owned(),
         service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
+        index: index.parse().map_err(|_| "not an index")?,
+        slot,
     })
 }
 

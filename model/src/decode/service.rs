@@ -153,7 +153,13 @@ impl Reader<'_> {
     fn scale(&mut self, place: &Place) -> Option<u32> {
         const RANGE: std::ops::RangeInclusive<i128> = 0..=10_000;
         let deploy = place.get("deploy");
-        let replicas = deploy.and_then(|deploy| self.number(&deploy, "replicas", RANGE));
+        let replicas = deploy.and_then(|deploy| {
+            let at = self.report.origins.get(&format!("{}.replicas", deploy.path));
+            if let Some(at) = at.copied() {
+                self.report.origin(format!("{}.scale", place.path), at);
+            }
+            self.number(&deploy, "replicas", RANGE)
+        });
         let scale = self.number(place, "scale", RANGE);
         replicas.or(scale).filter(|scale| *scale != 1)
     }

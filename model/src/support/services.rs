@@ -5,7 +5,6 @@ use super::{Attribute, REMOVE, ignored, not_yet, rejected, silent, yes};
 const WINDOWS: &str = "remove it: it is for Windows";
 const V1: &str = "remove it: cgroup v2 has no such setting";
 const MOUNT: &str = "mount the file with `volumes` and `:ro`";
-const ONE: &str = "remove it; one container of each service runs";
 const LOGS: &str = "remove it: logs are kept, and rotated by size";
 
 #[rustfmt::skip]
@@ -84,7 +83,7 @@ pub(super) const SERVICE: &[Attribute] = &[
     not_yet("services.*.read_only", "remove it; mount what must not change with `:ro`").but(&["false"]),
     yes("services.*.restart"),
     rejected("services.*.runtime", "remove it: stead runs the containers itself").but(&["runc", "crun", "io.containerd.runc.v2"]),
-    not_yet("services.*.scale", ONE).but(&["1"]),
+    yes("services.*.scale"),
     not_yet("services.*.secrets", MOUNT),
     not_yet("services.*.security_opt", REMOVE),
     not_yet("services.*.shm_size", REMOVE).but(&["67108864"]),
@@ -171,9 +170,9 @@ pub(super) const NESTED: &[Attribute] = &[
     yes("services.*.depends_on.*.condition"),
     yes("services.*.depends_on.*.required"),
     yes("services.*.depends_on.*.restart"),
-    not_yet("services.*.deploy.mode", "remove it; one container of each service runs, and stays").but(&["replicated", "global"]),
+    not_yet("services.*.deploy.mode", "remove it: `scale` says how many run, and they stay").but(&["replicated", "global"]),
     silent("services.*.deploy.endpoint_mode"),
-    not_yet("services.*.deploy.replicas", ONE).but(&["1"]),
+    yes("services.*.deploy.replicas"),
     yes("services.*.deploy.labels"),
     yes("services.*.deploy.rollback_config"),
     yes("services.*.deploy.rollback_config.parallelism"),

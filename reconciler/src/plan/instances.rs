@@ -12,6 +12,8 @@ use super::{
     volumes,
     wanted::{self, Wanted, Wants},
 };
+use model::types::Project;
+
 use crate::{
     gate::{self, Dependency, Gate},
     key::{InstanceKey, Key, ResourceKey},
@@ -46,34 +48,33 @@ pub struct Instances {
 }
 
 /// Dependencies before their dependants; a cycle is cut at its first service.
-pub fn in_order<'a>(wants: &'a Wants<'a>) -> Vec<(&'a InstanceKey, Wanted<'a>)> {
+pub fn in_order<'a>(wants: &Wants<'a>) -> Vec<(&'a str, Wanted<'a>)> {
     let mut order = Vec::new();
-    let mut placed = BTreeSet::new();
-    for key in wants.instances.keys() {
-        place(key, wants, &mut placed, &mut order);
+    for project in wants.projects.values() {
+        let mut placed = BTreeSet::new();
+        for name in project.services.keys() {
+            place(name, project, &mut placed, &mut order);
+        }
     }
     order
 }
 
 fn place<'a>(
-    key: &'a InstanceKey,
-    wants: &'a Wants<'a>,
-    placed: &mut BTreeSet<&'a InstanceKey>,
-    order: &mut Vec<(&'a InstanceKey, Wanted<'a>)>,
+    name: &str,
+    project: &'a Project,
+    placed: &mut BTreeSet<&'a str>,
+    order: &mut Vec<(&'a str, Wanted<'a>)>,
 ) {
-    if !placed.insert(key) {
-        return;
-    }
-    let Some(wanted) = wants.instances.get(key) else {
+    let Some((name, service)) = project.services.get_key_value(name) else {
         return;
     };
-    for name in wanted.service.depends_on.keys() {
-        let dependency = wanted::instance(wanted.project, name);
-        if let Some((dependency, _)) = wants.instances.get_key_value(&dependency) {
-            place(dependency, wants, placed, order);
-        }
+    if !placed.insert(name) {
+        return;
     }
-    order.push((key, *wanted));
+    for dependency in service.depends_on.keys() {
+        place(dependency, project, placed, order);
+    }
+    order.push((name, Wanted { project, service }));
 }
 
 pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
@@ -84,9 +85,11 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
         }
         return instances;
     }
-    for (key, wanted) in in_order(ground.wants) {
-        if let Some(verdict) = ground.verdicts.get(key) {
-            instance(draft, ground, &mut instances, key, wanted, verdict);
+    for (name, wanted) in in_order(ground.wants) {
+        for (key, _) in ground.wants.of(&wanted.project.name, name) {
+            if let Some(verdict) = ground.verdicts.get(key) {
+                instance(draft, ground, &mut instances, key, wanted, verdict);
+            }
         }
     }
     instances
@@ -275,27 +278,33 @@ fn gates(
         return (needs, None);
     }
     for (name, dependency) in &wanted.service.depends_on {
-        let other = wanted::instance(wanted.project, name);
-        let Some(verdict) = ground.verdicts.get(&other) else {
-            continue;
-        };
-        let seen = draft.observed.instances.known().and_then(|seen| seen.get(&other));
-        let state = Dependency {
-            seen,
-            changing: verdict.replaces(),
-        };
         let text = gate::text(name, dependency.condition);
-        let need = match gate::gate(name, dependency.condition, state) {
-            Gate::Open => continue,
-            Gate::OnStart => match instances.starts.get(&other) {
-                Some(Ready::Blocked) | None => draft.wait(Key::Instance(key.clone()), text.clone(), None),
-                Some(ready) => *ready,
-            },
-            Gate::Shut => draft.wait(Key::Instance(key.clone()), text.clone(), None),
-            Gate::Stuck(why) => draft.wait(Key::Instance(key.clone()), why, None),
-        };
-        needs.push(need);
-        texts.push(text);
+        let mut open = true;
+        // Every one of its instances must be as the condition says.
+        for (other, _) in ground.wants.of(&wanted.project.name, name) {
+            let Some(verdict) = ground.verdicts.get(other) else {
+                continue;
+            };
+            let seen = draft.observed.instances.known().and_then(|seen| seen.get(other));
+            let state = Dependency {
+                seen,
+                changing: verdict.replaces(),
+            };
+            let need = match gate::gate(name, dependency.condition, state) {
+                Gate::Open => continue,
+                Gate::OnStart => match instances.starts.get(other) {
+                    Some(Ready::Blocked) | None => draft.wait(Key::Instance(key.clone()), text.clone(), None),
+                    Some(ready) => *ready,
+                },
+                Gate::Shut => draft.wait(Key::Instance(key.clone()), text.clone(), None),
+                Gate::Stuck(why) => draft.wait(Key::Instance(key.clone()), why, None),
+            };
+            needs.push(need);
+            open = false;
+        }
+        if !open {
+            texts.push(text);
+        }
     }
     let text = (!texts.is_empty()).then(|| texts.join(", "));
     (needs, text)

@@ -117,8 +117,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         verdict.course = Course::Replace;
         return verdict;
     } else if seen.state == State::Created {
-        let cause = wanted::cause(project, format!("services.{name}"), None, None);
-        verdict.change = Some((Class::Create, cause));
+        verdict.change = Some((Class::Create, created(case.key, case.wanted)));
         verdict.course = Course::Start;
         return verdict;
     } else if !seen.drift.is_empty() {
@@ -149,15 +148,21 @@ fn absent(mut verdict: Verdict, case: Case<'_>, begun: Option<&(Class, Cause)>) 
     }
     verdict.change = Some(match begun {
         Some((Class::Recreate, cause)) => (Class::Recreate, cause.clone()),
-        _ => {
-            let field = format!("services.{}", case.key.service);
-            (
-                Class::Create,
-                wanted::cause(case.wanted.project, field, None, None),
-            )
-        }
+        _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict
+}
+
+/// Why there is to be this instance: its service, or that there are several.
+fn created(key: &InstanceKey, Wanted { project, service }: Wanted<'_>) -> Cause {
+    let name = &key.service;
+    match key.index {
+        1 => wanted::cause(project, format!("services.{name}"), None, None),
+        _ => {
+            let scale = Some(wanted::scale(service).to_string());
+            wanted::cause(project, format!("services.{name}.scale"), None, scale)
+        }
+    }
 }
 
 /// What the restart policy says about an instance that is as wanted.

@@ -114,6 +114,10 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             service.environment.insert((*name).to_owned(), value.join(" "));
             format!("environment.{name}")
         }
+        "scale" => {
+            service.container.scale = Some(text.parse().ok()?);
+            "scale".to_owned()
+        }
         "label" => {
             let (name, value) = rest.split_first()?;
             service.labels.insert((*name).to_owned(), value.join(" "));
