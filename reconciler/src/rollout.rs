@@ -98,9 +98,7 @@ pub enum Course {
 
 /// What of the update of one service may go on at `now` (boot-clock milliseconds).
 pub fn decide(input: Input<'_>, now: u64) -> Decision {
-    let Input {
-        config, progress, ..
-    } = input;
+    let Input { config, progress, .. } = input;
     let failed: Vec<String> = progress
         .iter()
         .filter_map(|(index, progress)| match progress {
@@ -247,7 +245,10 @@ pub fn alone(project: &Project, name: &str, service: &Service) -> Option<String>
     {
         return Some(format!("its static address in {network} cannot be had twice"));
     }
-    if networks.values().any(|attachment| attachment.mac_address.is_some()) {
+    if networks
+        .values()
+        .any(|attachment| attachment.mac_address.is_some())
+    {
         return Some("its MAC address cannot be had twice".to_owned());
     }
     if let Some(container) = &service.names.container_name {
@@ -266,7 +267,8 @@ pub fn alone(project: &Project, name: &str, service: &Service) -> Option<String>
     let sharer = project.services.iter().find(|(other, service)| {
         let spaces = &service.namespaces;
         let shared = [&spaces.network_mode, &spaces.ipc, &spaces.pid, &spaces.uts];
-        let ours = |space: &Option<Namespace>| matches!(space, Some(Namespace::Service(whose)) if whose == name);
+        let ours =
+            |space: &Option<Namespace>| matches!(space, Some(Namespace::Service(whose)) if whose == name);
         *other != name && shared.into_iter().any(ours)
     });
     sharer.map(|(other, _)| format!("{other} shares its namespaces"))

@@ -114,7 +114,9 @@ fn instance(
     let seen = draft.observed.instances.known().and_then(|seen| seen.get(key));
     let (gates, gate_text) = gates(draft, ground, instances, key, wanted, verdict);
     if let Some((class, cause)) = &verdict.change {
-        let text = verdict.replaces().then_some(gate_text).flatten();
+        let alone = ground.wants.alone.get(&(&*key.project, &*key.service));
+        let alone = alone.map(|why| format!("stopped before it is started: {why}"));
+        let text = verdict.replaces().then_some(gate_text.or(alone)).flatten();
         draft.change(object.clone(), *class, cause, text);
     }
     let (class, cause) = match (&verdict.change, &verdict.course) {
@@ -202,6 +204,7 @@ fn instance(
         }
     };
     instances.starts.insert(key.clone(), ready);
+    take_over(draft, ground, key, ready);
 }
 
 fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Item = &'g ResourceKey> {
@@ -241,7 +244,10 @@ fn sandbox(
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
     // on its own, and so do we, so that two can swap.
     let mut contested = None;
-    for holder in ground.allocation.holders.get(key).into_iter().flatten() {
+    let beside = ground.wants.pairs.get(key).map(|pair| &pair.old);
+    let holders = ground.allocation.holders.get(key).into_iter().flatten();
+    // From the slot beside it, host ports are taken over once it is gone.
+    for holder in holders.filter(|holder| Some(*holder) != beside) {
         match ground.removed.get(holder) {
             Some(removed) => needs.push(*removed),
             None => contested = Some(holder),
@@ -262,6 +268,28 @@ fn sandbox(
     draft.step(&object, Action::EnsureSandbox(spec), cause, completes, &needs)
 }
 
+/// The reservation of host ports that lead here already, once the slot that had it is gone.
+fn take_over(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, start: Ready) {
+    let old = ground
+        .wants
+        .pairs
+        .get(key)
+        .filter(|pair| pair.flipped)
+        .map(|pair| &pair.old);
+    let removed = old.and_then(|old| ground.removed.get(old));
+    if let (Some(spec), Some(removed)) = (ground.allocation.taking_over.get(key), removed) {
+        let cause = wanted::noun("ports", Some(format!("are those of {}", key.service)));
+        let action = Action::EnsureSandbox(spec.clone());
+        draft.step(
+            &Key::Instance(key.clone()),
+            action,
+            &cause,
+            None,
+            &[*removed, start],
+        );
+    }
+}
+
 /// What each dependency of `key` lets it wait for, and the text of those that are not yet there.
 fn gates(
     draft: &mut Draft<'_>,
@@ -272,6 +300,7 @@ fn gates(
     verdict: &Verdict,
 ) -> (Vec<Ready>, Option<String>) {
     let starts = verdict.replaces() || matches!(verdict.course, Course::Revive { .. });
+    let starts_anew = verdict.replaces();
     let mut needs = Vec::new();
     let mut texts = Vec::new();
     if !starts {
@@ -282,6 +311,14 @@ fn gates(
         let mut open = true;
         // Every one of its instances must be as the condition says.
         for (other, _) in ground.wants.of(&wanted.project.name, name) {
+            // Of two slots, what is new waits for the new one, and what has just ended does not.
+            let slot = match starts_anew {
+                true => ground.wants.replaced.contains_key(other),
+                false => ground.wants.pairs.get(other).is_some_and(|pair| !pair.flipped),
+            };
+            if slot {
+                continue;
+            }
             let Some(verdict) = ground.verdicts.get(other) else {
                 continue;
             };

@@ -4,6 +4,7 @@ use model::types::RestartPolicy;
 
 use super::{
     container,
+    slots::Pair,
     step::{Cause, Class},
     wanted::{self, Wanted},
 };
@@ -13,7 +14,7 @@ use crate::{
     memory::Memory,
     observed::{Image, Instance, State},
     restart::{self, Decision, Exit},
-    spec::{ContainerSpec, SandboxSpec},
+    spec::{ContainerSpec, PortBinding, SandboxSpec},
     time::Now,
 };
 
@@ -63,6 +64,12 @@ pub struct Case<'a> {
     pub seen: Option<&'a Instance>,
     pub image: Result<&'a Image, String>,
     pub sandbox: Result<&'a SandboxSpec, &'a String>,
+    /// It stays as it is for now.
+    pub held: bool,
+    /// What it shall take the place of, and why.
+    pub pair: Option<&'a Pair>,
+    /// Host ports that lead to it already.
+    pub led: &'a [PortBinding],
     /// Why the networks of this instance are about to change, if they are.
     pub network_cause: Option<Cause>,
 }
@@ -94,6 +101,9 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         return absent(verdict, case, begun);
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
+    if case.held {
+        return held(verdict, &case, seen, have, now);
+    }
     if seen.state == State::Lost {
         let text = Some("its supervisor is gone".to_owned());
         verdict.change = Some((Class::Recreate, wanted::noun("shim", text)));
@@ -123,7 +133,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     } else if !seen.drift.is_empty() {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));
-    } else if verdict.sandbox {
+    } else if verdict.sandbox && !follows(&case, seen) {
         let cause = case
             .network_cause
             .unwrap_or_else(|| wanted::noun("sandbox", Some("its endpoints or ports differ".to_owned())));
@@ -137,6 +147,40 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     verdict
 }
 
+/// It stays what it is until its turn comes, or another one has taken its place.
+fn held(mut verdict: Verdict, case: &Case<'_>, seen: &Instance, have: &ContainerSpec, now: Now) -> Verdict {
+    verdict.target = Ok(have.clone());
+    verdict.sandbox = !seen.drift.is_empty();
+    if seen.state == State::Lost {
+        let text = Some("its supervisor is gone".to_owned());
+        verdict.change = Some((Class::Recreate, wanted::noun("shim", text)));
+        verdict.course = Course::Rebuild;
+        verdict.sandbox = true;
+        return verdict;
+    }
+    if verdict.sandbox {
+        let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
+        verdict.change = Some((Class::Live, cause));
+    }
+    verdict.course = after_exit(case.key, seen, have.restart, now);
+    verdict
+}
+
+/// Its sandbox lacks nothing but the reservation of host ports that it has taken over.
+fn follows(case: &Case<'_>, seen: &Instance) -> bool {
+    let reserved = &seen.sandbox.ports;
+    case.sandbox.is_ok_and(|spec| {
+        let rest = SandboxSpec {
+            ports: reserved.clone(),
+            ..spec.clone()
+        };
+        let had = |binding| reserved.contains(binding) || case.led.contains(binding);
+        rest == seen.sandbox
+            && spec.ports.iter().all(had)
+            && reserved.iter().all(|binding| spec.ports.contains(binding))
+    })
+}
+
 fn absent(mut verdict: Verdict, case: Case<'_>, begun: Option<&(Class, Cause)>) -> Verdict {
     verdict.sandbox = case
         .seen
@@ -145,6 +189,10 @@ fn absent(mut verdict: Verdict, case: Case<'_>, begun: Option<&(Class, Cause)>) 
     if case.seen.is_some_and(|seen| seen.state == State::Lost) {
         verdict.course = Course::Rebuild;
         verdict.sandbox = true;
+    }
+    if let Some(pair) = case.pair.filter(|pair| !pair.flipped) {
+        verdict.change = Some((Class::Recreate, pair.cause.clone()));
+        return verdict;
     }
     verdict.change = Some(match begun {
         Some((Class::Recreate, cause)) => (Class::Recreate, cause.clone()),
