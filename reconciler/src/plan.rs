@@ -36,6 +36,8 @@ use step::{Plan, Step};
 use verdict::{Case, Verdict};
 use wanted::Wants;
 
+pub(crate) use wanted::effective;
+
 pub use render::{because, hash, json, line, render, word};
 
 /// Steps that were started and have not ended.
