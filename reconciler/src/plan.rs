@@ -218,8 +218,8 @@ fn rollouts(draft: &mut Draft<'_>, wants: &Wants<'_>) {
         }
         draft.wait(Key::Instance(key.clone()), held.why.clone(), held.until);
     }
-    for (key, until) in &wants.watched {
-        let why = format!("{key} is watched until its update has settled");
+    for (key, what, until) in &wants.watched {
+        let why = format!("{key} {what}");
         draft.wait(Key::Instance(key.clone()), why, *until);
     }
 }

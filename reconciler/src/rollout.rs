@@ -102,7 +102,7 @@ pub fn decide(input: Input<'_>, now: u64) -> Decision {
     let failed: Vec<String> = progress
         .iter()
         .filter_map(|(index, progress)| match progress {
-            Progress::Failed { why } => Some(format!("{index} {why}")),
+            Progress::Failed { why } => Some(format!("container {index} {why}")),
             _ => None,
         })
         .collect();
@@ -176,7 +176,7 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
     };
     match seen.state {
         State::Created | State::Lost => Progress::Updating { until: None },
-        State::Exited { code: 0, at } if ends(seen) => Progress::Updated { since: at },
+        State::Exited { code: 0, at } if over(seen) => Progress::Updated { since: at },
         State::Exited { code, .. } => fail(format!("ended with {code}")),
         State::Running { .. } => {
             let started = seen.started_at.unwrap_or(0);
@@ -199,11 +199,15 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
     }
 }
 
-/// A container that has done its work is not started again.
-fn ends(seen: &Instance) -> bool {
+/// It has ended, and its restart policy leaves it at that.
+pub fn over(seen: &Instance) -> bool {
     use model::types::RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    let State::Exited { code, .. } = seen.state else {
+        return false;
+    };
     seen.container.as_ref().is_some_and(|spec| match spec.restart {
-        No | OnFailure(_) => true,
+        No => true,
+        OnFailure(_) => code == 0,
         Always | UnlessStopped => false,
     })
 }

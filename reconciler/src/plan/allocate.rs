@@ -327,28 +327,25 @@ fn host_ports(
             }
         }
     }
-    for (key, wanted) in &wants.instances {
-        let beside = beside(wants, held, key);
-        let mut had: Vec<PortBinding> = beside
-            .into_iter()
-            .flat_map(|beside| beside.ports.clone())
-            .collect();
-        // It has taken them over, and their reservation follows.
-        let own = held.sandboxes.get(key);
-        had.extend(own.into_iter().flat_map(|own| allocation.led(own).to_vec()));
-        let fits = |binding: &PortBinding| wanted.service.ports.iter().any(|port| fits(port, binding));
-        had.retain(fits);
-        if !had.is_empty() {
-            keeping.entry(key).or_default().extend(had);
-        }
-    }
-    let order = |running: bool| {
+    let not_held = || {
         wants
             .instances
             .iter()
-            .filter(move |(key, _)| held.running.contains(*key) == running)
             .filter(|(key, _)| !wants.held.contains_key(*key))
     };
+    for (key, wanted) in not_held() {
+        // What it takes over, or has taken over already: the reservation follows.
+        let had = beside(wants, held, key).map_or(&[][..], |beside| &beside.ports);
+        let led = held.sandboxes.get(key).map_or(&[][..], |own| allocation.led(own));
+        for binding in had.iter().chain(led) {
+            let fits = wanted.service.ports.iter().any(|port| fits(port, binding));
+            let kept = keeping.entry(key).or_default();
+            if fits && !kept.contains(binding) {
+                kept.push(binding.clone());
+            }
+        }
+    }
+    let order = |running: bool| not_held().filter(move |(key, _)| held.running.contains(*key) == running);
     for (key, kept) in &keeping {
         if held.running.contains(*key) {
             kept.iter().for_each(|binding| ports.claim(key, binding));
@@ -391,8 +388,8 @@ fn host_ports(
             None => claims.iter().for_each(|binding| ports.claim(key, binding)),
         }
     }
-    for (key, wanted) in &wants.instances {
-        if result.contains_key(key) || wants.held.contains_key(key) {
+    for (key, wanted) in not_held() {
+        if result.contains_key(key) {
             continue;
         }
         let mut bindings: Vec<PortBinding> = Vec::new();

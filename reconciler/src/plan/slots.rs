@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     fields::Fields,
-    types::{Project, Service, UpdateConfig},
+    types::{Duration, FailureAction, Project, Service, UpdateConfig},
 };
 
 use super::{
@@ -83,7 +83,7 @@ pub struct Seats {
     /// Why it is stopped before it is started, although its manifest asks for the other order.
     pub alone: Option<String>,
     /// Updated ones that are watched, since when they are not settled yet.
-    pub watched: Vec<(InstanceKey, Option<u64>)>,
+    pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     /// The revision has failed: why.
     pub back: Option<String>,
 }
@@ -151,6 +151,10 @@ fn slot_key(project: &Project, service: &str, index: u32, slot: Slot) -> Instanc
         index,
         slot,
     }
+}
+
+fn time(milliseconds: u64) -> Duration {
+    Duration(milliseconds.saturating_mul(1_000_000))
 }
 
 /// The other of the two slots.
@@ -346,9 +350,10 @@ impl<'a> Rollout<'a> {
         });
         // There is nothing better to go to than what was good: no failure keeps from it.
         if self.asked.barred() || (same && by_hand) {
-            self.config.action = model::types::FailureAction::Continue;
-            self.counts = true;
+            self.config.action = FailureAction::Continue;
         }
+        // Where some are outdated, the others are what this update has made of them.
+        self.counts |= self.asked.barred() || all.iter().any(|seat| seat.difference.is_some());
         let progress: BTreeMap<u32, Progress> = all
             .iter()
             .map(|seat| (seat.key.index, self.progress(seat)))
@@ -381,11 +386,16 @@ impl<'a> Rollout<'a> {
             let progress = progress.get(&index);
             if let (true, true, Some(Progress::Updating { until })) = (self.explicit, self.counts, progress)
                 && seat.current
+                && seat.other.is_none()
             {
-                seats.watched.push((seat.key.clone(), *until));
+                let what = match until {
+                    Some(_) => format!("is watched for {} after its start", time(self.config.monitor)),
+                    None => "is watched until it is healthy".to_owned(),
+                };
+                seats.watched.push((seat.key.clone(), what, *until));
             }
             let due = !matches!(progress, Some(Progress::Outdated { .. })) || decision.now.contains(&index);
-            self.place(seat, due, (&why, until), seats);
+            self.place(seat, due, progress, (&why, until), seats);
         }
         seats.alone = self.alone;
     }
@@ -394,8 +404,7 @@ impl<'a> Rollout<'a> {
     fn turn(&self) -> String {
         let mut text = format!("waits for its turn: {} at a time", self.config.parallelism);
         if self.config.delay > 0 {
-            let delay = model::types::Duration(self.config.delay.saturating_mul(1_000_000));
-            text.push_str(&format!(", {delay} apart"));
+            text.push_str(&format!(", {} apart", time(self.config.delay)));
         }
         text
     }
@@ -476,7 +485,14 @@ impl<'a> Rollout<'a> {
         wanted::cause(self.asked.project, field, old, new)
     }
 
-    fn place(&self, seat: Seat<'_>, due: bool, waits: (&str, Option<u64>), seats: &mut Seats) {
+    fn place(
+        &self,
+        seat: Seat<'_>,
+        due: bool,
+        progress: Option<&Progress>,
+        waits: (&str, Option<u64>),
+        seats: &mut Seats,
+    ) {
         let beside = self.beside(&seat);
         let Seat {
             key,
@@ -493,7 +509,7 @@ impl<'a> Rollout<'a> {
             let cause = self.cause(&difference);
             let new = other(&key);
             if due && beside {
-                self.pair(new, key, cause, Err(None), seats);
+                self.pair(new, key, cause, Err((None, None)), seats);
             } else if !due {
                 let changes = match beside {
                     true => vec![
@@ -517,12 +533,18 @@ impl<'a> Rollout<'a> {
         };
         let runs = |seen: &Instance| matches!(seen.state, State::Running { .. });
         let ready = match seen.filter(|_| current) {
-            None => Err(None),
+            None => Err((None, None)),
             // There is nothing to take over, or nobody to take it over from, or it is taken over already.
             Some(_) if old.seen.state == State::Created => Ok(()),
-            Some(seen) if runs(seen) && !runs(old.seen) => Ok(()),
+            Some(seen) if runs(seen) && rollout::over(old.seen) => Ok(()),
             Some(seen) if serves(self.pass.observed, (&key, seen), (&old.key, old.seen)) => Ok(()),
-            Some(seen) => rollout::ready(seen, &self.config, self.pass.now.boot),
+            Some(seen) => rollout::ready(seen, &self.config, self.pass.now.boot).map_err(|until| {
+                let failed = progress.and_then(|progress| match progress {
+                    Progress::Failed { why } => Some(why.as_str()),
+                    _ => None,
+                });
+                (failed, until)
+            }),
         };
         self.pair(key, old.key, cause, ready, seats);
     }
@@ -532,14 +554,15 @@ impl<'a> Rollout<'a> {
         new: InstanceKey,
         old: InstanceKey,
         cause: Cause,
-        ready: Result<(), Option<u64>>,
+        ready: Result<(), (Option<&str>, Option<u64>)>,
         seats: &mut Seats,
     ) {
         seats.wanted.push(new.clone());
-        if let Err(until) = ready {
+        if let Err((failed, until)) = ready {
+            let failed = failed.map_or(String::new(), |why| format!("; it {why}"));
             let held = Held {
                 changes: vec![(old.clone(), Class::Remove, cause.clone())],
-                why: format!("after {new} is ready"),
+                why: format!("after {new} is ready{failed}"),
                 until,
             };
             seats.held.insert(old.clone(), held);

@@ -46,8 +46,8 @@ pub struct Wants<'a> {
     pub replaced: BTreeMap<InstanceKey, InstanceKey>,
     /// By project and service: why it is stopped before it is started, against its manifest.
     pub alone: BTreeMap<(&'a str, &'a str), String>,
-    /// Updated ones that have not settled, and when they will have.
-    pub watched: Vec<(InstanceKey, Option<u64>)>,
+    /// Updated ones that have not settled, what they wait for, and when they will have.
+    pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     pub rollbacks: Vec<Rollback>,
     /// What each project that runs is planned for.
     pub projects: BTreeMap<&'a str, &'a Project>,

@@ -146,8 +146,8 @@ fn a_place_is_free_again_after_the_delay_since_the_last_has_settled() {
 #[test]
 fn more_failures_than_tolerated_lead_to_the_failure_action() {
     use FailureAction::{Continue, Pause, Rollback};
-    let paused = || Course::Paused("1 ended with 1".to_owned());
-    let back = || Course::Back("1 ended with 1".to_owned());
+    let paused = || Course::Paused("container 1 ended with 1".to_owned());
+    let back = || Course::Back("container 1 ended with 1".to_owned());
     let cases = [
         (Pause, 0, true, paused(), 0),
         (Continue, 0, true, Course::On, 1),
