@@ -10,6 +10,7 @@ mod images;
 mod instances;
 mod names;
 mod networks;
+mod orders;
 mod orphans;
 mod presence;
 mod render;
@@ -23,20 +24,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     desired::Desired,
-    key::{InstanceKey, Key, ResourceKey},
+    key::{InstanceKey, Key, ResourceKey, Slot},
     memory::Memory,
-    observed::Observed,
+    observed::{Ended, Fact, Observed},
+    restart::Rules,
     time::Now,
 };
 use draft::{Draft, Ready};
 use firewall::Stage;
 use instances::Ground;
+use orders::Orders;
 use slots::Pass;
 use step::{Plan, Step};
 use verdict::{Case, Verdict};
-use wanted::Wants;
-
-pub(crate) use wanted::effective;
+use wanted::{Wanted, Wants};
 
 pub use render::{because, hash, json, line, render, word};
 
@@ -45,19 +46,22 @@ pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
+    let projects = wanted::projects(desired, memory);
+    let orders = Orders::new(desired, &observed.boot_id, &projects);
     let pass = Pass {
         observed,
         memory,
         in_flight,
+        orders: &orders,
         now,
     };
-    let wants = Wants::new(desired, pass);
+    let wants = Wants::new(desired, projects, pass);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
     let unpacked = images::images(&mut draft, &wants);
     let networks = networks::networks(&mut draft, &wants, &allocation);
-    let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, now);
+    let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
     let volumes = volumes::volumes(&mut draft, &wants, instances::targets(&verdicts));
     let mut orphans = orphans::stop(&mut draft, &wants);
     let present = presence::present(&draft, &wants, &allocation, &verdicts);
@@ -230,16 +234,22 @@ fn verdicts(
     memory: &Memory,
     allocation: &allocate::Allocation,
     networks: &networks::Networks,
+    orders: &Orders<'_>,
     now: Now,
 ) -> BTreeMap<InstanceKey, Verdict> {
     let Some(seen) = observed.instances.known() else {
         return BTreeMap::new();
     };
     let unplanned = "no address was chosen".to_owned();
-    wants
-        .instances
-        .iter()
-        .map(|(key, wanted)| {
+    let mut verdicts = BTreeMap::new();
+    for (name, wanted) in instances::in_order(&wants.projects) {
+        let Wanted { project, service } = wanted;
+        let image = images::resolve(observed, &service.image);
+        let Some(fields) = wants.fields.get(&(project.name.as_str(), name)) else {
+            continue;
+        };
+        let rules = Rules::of(service);
+        for (key, _) in wants.of(&project.name, name) {
             let sandbox = allocation
                 .sandboxes
                 .get(key)
@@ -252,16 +262,39 @@ fn verdicts(
             });
             let case = Case {
                 key,
-                wanted: *wanted,
+                wanted,
+                rules,
                 seen: seen.get(key),
-                image: images::resolve(observed, &wanted.service.image),
+                fields,
+                image: image.clone(),
                 sandbox,
                 held: wants.held.contains_key(key),
                 pair: wants.pairs.get(key),
                 led: seen.get(key).map_or(&[], |seen| allocation.led(&seen.sandbox)),
                 network_cause,
+                ended: ended(observed, key),
+                order: orders.of(key),
             };
-            (key.clone(), verdict::judge(case, memory, now))
-        })
-        .collect()
+            verdicts.insert(key.clone(), verdict::judge(case, memory, now));
+        }
+    }
+    verdicts
+}
+
+/// How the container of an instance ended, in whichever slot that was.
+fn ended<'o>(observed: &'o Observed, key: &InstanceKey) -> Result<Option<&'o Ended>, &'o String> {
+    let records = match &observed.ended {
+        Fact::Known(records) => records,
+        Fact::Unknown(why) => return Err(why),
+    };
+    let other = || InstanceKey {
+        slot: match key.slot {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        },
+        ..key.clone()
+    };
+    Ok(records
+        .get(key)
+        .or_else(|| (!records.is_empty()).then(|| records.get(&other())).flatten()))
 }

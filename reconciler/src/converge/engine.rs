@@ -279,7 +279,7 @@ impl Engine {
     fn image_keys(&self, reference: &str) -> Vec<Key> {
         let mut keys = Vec::new();
         for (name, wish) in &self.desired.projects {
-            let project = plan::effective(name, wish, &self.memory);
+            let project = self.memory.effective(name, wish);
             let mut services = project.into_iter().flat_map(|project| project.services.values());
             if services.any(|service| service.image == reference) {
                 keys.push(Key::Image {
@@ -554,7 +554,7 @@ fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
     desired
         .projects
         .iter()
-        .filter_map(|(name, wish)| plan::effective(name, wish, memory))
+        .filter_map(|(name, wish)| memory.effective(name, wish))
         .flat_map(|project| project.services.values().map(|service| service.image.clone()))
         .collect()
 }

@@ -16,8 +16,10 @@ use super::{
     InFlight,
     action::Action,
     container, images,
+    orders::{Order, Orders},
     step::{Cause, Class},
-    wanted,
+    verdict,
+    wanted::{self, Wanted},
 };
 use crate::{
     compare::{self, Difference},
@@ -34,6 +36,7 @@ pub struct Pass<'a> {
     pub observed: &'a Observed,
     pub memory: &'a Memory,
     pub in_flight: &'a InFlight,
+    pub orders: &'a Orders<'a>,
     pub now: Now,
 }
 
@@ -106,7 +109,7 @@ struct Other<'a> {
 }
 
 /// The slots of `name`, for every index up to its scale.
-pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service) -> Seats {
+pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, fields: &Fields) -> Seats {
     let scale = wanted::scale(service);
     let mut seats = Seats::default();
     let update = update_config(service);
@@ -116,7 +119,16 @@ pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service) ->
         seats.wanted = keys.collect();
         return seats;
     };
-    let mut wanted: Option<(Fields, Option<&str>)> = None;
+    let goal = Goal {
+        wanted: Wanted {
+            project: asked.project,
+            service,
+        },
+        fields,
+        digest: images::resolve(pass.observed, &service.image)
+            .ok()
+            .map(|image| &image.digest),
+    };
     let mut all = Vec::new();
     for index in 1..=scale {
         let key = |slot| slot_key(asked.project, name, index, slot);
@@ -126,11 +138,12 @@ pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service) ->
             .collect();
         if let (true, [] | [_]) = (simple, there.as_slice()) {
             let there = there.into_iter().next().map(|(key, _)| key);
-            seats.wanted.push(there.unwrap_or_else(|| ended(pass, key)));
+            seats
+                .wanted
+                .push(there.unwrap_or_else(|| ended(pass, &goal, key)));
             continue;
         }
-        let (fields, ignored) = wanted.get_or_insert_with(|| compared(pass, asked.project, service));
-        all.push(seat(pass, there, key, fields, *ignored));
+        all.push(seat(pass, there, key, &goal));
     }
     if all.is_empty() {
         return seats;
@@ -168,27 +181,42 @@ fn other(key: &InstanceKey) -> InstanceKey {
     }
 }
 
-/// Where there is nothing: the slot that was there last.
-fn ended(pass: Pass<'_>, key: impl Fn(Slot) -> InstanceKey) -> InstanceKey {
-    let kept = |slot| {
-        let ended = pass.observed.ended.known();
-        ended.is_some_and(|ended| ended.contains_key(&key(slot)))
-    };
-    match kept(Slot::B) && !kept(Slot::A) {
-        true => key(Slot::B),
-        false => key(Slot::A),
+/// Where there is nothing: the slot that was there last, as its exit record says.
+fn ended(pass: Pass<'_>, goal: &Goal<'_>, key: impl Fn(Slot) -> InstanceKey) -> InstanceKey {
+    let kept = |slot| pass.observed.ended.known()?.get(&key(slot));
+    match (kept(Slot::A), kept(Slot::B)) {
+        (None, Some(_)) => key(Slot::B),
+        (Some(a), Some(b))
+            if goal.difference(&a.container.fields).is_some()
+                && goal.difference(&b.container.fields).is_none() =>
+        {
+            key(Slot::B)
+        }
+        _ => key(Slot::A),
     }
 }
 
-/// The fields that are wanted, and the one whose value is not known.
-fn compared(pass: Pass<'_>, project: &Project, service: &Service) -> (Fields, Option<&'static str>) {
-    let mut fields = container::compared(project, service);
-    match images::resolve(pass.observed, &service.image) {
-        Ok(image) => {
-            fields.insert("image.digest".to_owned(), image.digest.clone());
-            (fields, None)
-        }
-        Err(_) => (fields, Some("image.digest")),
+/// What the containers of a service shall be.
+struct Goal<'a> {
+    wanted: Wanted<'a>,
+    /// What is compared, but for the digest.
+    fields: &'a Fields,
+    digest: Option<&'a String>,
+}
+
+impl Goal<'_> {
+    /// What of `have` cannot be changed without a new process.
+    fn difference(&self, have: &Fields) -> Option<Difference> {
+        let mut want = self.fields.clone();
+        verdict::keep_unknown_revisions(self.wanted, have, &mut want);
+        let ignored = match self.digest {
+            Some(digest) => {
+                want.insert("image.digest".to_owned(), digest.clone());
+                None
+            }
+            None => Some("image.digest"),
+        };
+        strong(have, &want, ignored)
     }
 }
 
@@ -202,13 +230,9 @@ fn seat<'a>(
     pass: Pass<'_>,
     there: Vec<(InstanceKey, &'a Instance)>,
     key: impl Fn(Slot) -> InstanceKey,
-    fields: &Fields,
-    ignored: Option<&str>,
+    goal: &Goal<'_>,
 ) -> Seat<'a> {
-    let difference = |seen: &Instance| {
-        let have = seen.container.as_ref()?;
-        strong(&have.fields, fields, ignored)
-    };
+    let difference = |seen: &Instance| goal.difference(&seen.container.as_ref()?.fields);
     let current = |seen: &Instance| seen.container.is_some() && difference(seen).is_none();
     let mut there = there.into_iter();
     match (there.next(), there.next()) {
@@ -240,7 +264,7 @@ fn seat<'a>(
             other: None,
         },
         (None, _) => Seat {
-            key: ended(pass, key),
+            key: ended(pass, goal, key),
             seen: None,
             other: None,
             difference: None,
@@ -409,7 +433,15 @@ impl<'a> Rollout<'a> {
         text
     }
 
+    fn stopped(&self, seat: &Seat<'_>) -> bool {
+        self.pass.orders.of(&seat.key) == Some(Order::Stop)
+    }
+
     fn progress(&self, seat: &Seat<'_>) -> Progress {
+        // An operator has stopped it: it takes no place, and is what it shall be once it starts.
+        if self.stopped(seat) {
+            return Progress::Updated { since: 0 };
+        }
         let now = self.pass.now.boot;
         let progress = match seat.seen {
             None => Progress::Absent,
@@ -476,7 +508,7 @@ impl<'a> Rollout<'a> {
     /// A new one is started beside it.
     fn beside(&self, seat: &Seat<'_>) -> bool {
         let runs = |seen: &Instance| matches!(seen.state, State::Running { .. });
-        self.config.start_first && self.alone.is_none() && seat.seen.is_some_and(runs)
+        self.config.start_first && self.alone.is_none() && seat.seen.is_some_and(runs) && !self.stopped(seat)
     }
 
     fn cause(&self, difference: &Difference) -> Cause {

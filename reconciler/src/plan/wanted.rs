@@ -5,9 +5,13 @@ use std::{
     ops::RangeInclusive,
 };
 
-use model::types::{Mount, Project, Service};
+use model::{
+    fields::Fields,
+    types::{Mount, Project, Service},
+};
 
 use super::{
+    container,
     slots::{self, Asked, Held, Pair, Pass},
     step::{Cause, Rollback},
 };
@@ -49,6 +53,8 @@ pub struct Wants<'a> {
     /// Updated ones that have not settled, what they wait for, and when they will have.
     pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     pub rollbacks: Vec<Rollback>,
+    /// By project and service: what is compared, but for the digest of the image.
+    pub fields: BTreeMap<(&'a str, &'a str), Fields>,
     /// What each project that runs is planned for.
     pub projects: BTreeMap<&'a str, &'a Project>,
     /// Projects that are wanted, held or taken down.
@@ -57,10 +63,20 @@ pub struct Wants<'a> {
     whole: bool,
 }
 
+/// What each project that runs is planned for: the last good revision while the wanted one is barred.
+pub fn projects<'a>(desired: &'a Desired, memory: &'a Memory) -> BTreeMap<&'a str, &'a Project> {
+    let wishes = desired.projects.iter();
+    wishes
+        .filter_map(|(name, wish)| Some((name.as_str(), memory.effective(name, wish)?)))
+        .collect()
+}
+
 impl<'a> Wants<'a> {
-    pub fn new(desired: &'a Desired, pass: Pass<'a>) -> Self {
+    pub fn new(desired: &'a Desired, projects: BTreeMap<&'a str, &'a Project>, pass: Pass<'a>) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
+            fields: container::all_compared(&projects, pass.observed),
+            projects,
             ..Wants::default()
         };
         for (name, wish) in &desired.projects {
@@ -69,9 +85,8 @@ impl<'a> Wants<'a> {
                 project: manifest,
                 revision,
             } = wish
-                && let Some(project) = effective(name, wish, pass.memory)
+                && let Some(project) = wants.projects.get(name.as_str()).copied()
             {
-                wants.projects.insert(name, project);
                 let asked = Asked {
                     project,
                     manifest,
@@ -87,8 +102,9 @@ impl<'a> Wants<'a> {
         let project = asked.project;
         let mut failed = Vec::new();
         for (name, service) in &project.services {
-            let seats = slots::seats(pass, asked, name, service);
             let wanted = Wanted { project, service };
+            let fields = self.fields.entry((&project.name, name)).or_default();
+            let seats = slots::seats(pass, asked, name, service, fields);
             self.instances
                 .extend(seats.wanted.into_iter().map(|key| (key, wanted)));
             self.held.extend(seats.held);
@@ -169,19 +185,6 @@ impl<'a> Wants<'a> {
             .filter(|(_, wish)| matches!(wish, Wish::Down { volumes: true }))
             .map(|(name, _)| *name)
             .collect()
-    }
-}
-
-/// What `name` is planned for: the last good revision while the wanted one is barred.
-pub fn effective<'a>(name: &str, wish: &'a Wish, memory: &'a Memory) -> Option<&'a Project> {
-    let Wish::Run { project, revision } = wish else {
-        return None;
-    };
-    match memory.barred.get(name) {
-        Some(barred) if barred.revision == *revision => {
-            memory.good.get(name).map(|good| good.project.as_ref())
-        }
-        _ => Some(project),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         step::{Cause, Class, Plan, Step},
     },
     port::Backend,
+    status::{self, ProjectStatus, project::Facts},
 };
 
 /// A host, what is wanted of it, and what was done.
@@ -93,6 +94,22 @@ impl Drive {
         }
         self.memory = memory;
         plan
+    }
+
+    /// What the outside would see now.
+    pub fn status(&self) -> BTreeMap<String, ProjectStatus> {
+        let observed = self.host.observe_all(&references(&self.desired, &self.memory));
+        let plan = self.plan();
+        status::project::projects(&Facts {
+            desired: &self.desired,
+            observed: &observed,
+            memory: &self.memory,
+            plan: &plan,
+            running: &[],
+            looking: false,
+            applied: &BTreeMap::new(),
+            now: self.host.now(),
+        })
     }
 
     /// One pass: every step whose `after` are done, until none is left. False: nothing was to be done.
@@ -177,7 +194,7 @@ pub fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
     desired
         .projects
         .iter()
-        .filter_map(|(name, wish)| plan::effective(name, wish, memory))
+        .filter_map(|(name, wish)| memory.effective(name, wish))
         .flat_map(|project| project.services.values().map(|service| service.image.clone()))
         .collect()
 }
