@@ -98,8 +98,10 @@ impl Held {
     fn new(observed: &Observed, in_flight: &InFlight) -> Self {
         let none = BTreeMap::new();
         let seen: &BTreeMap<InstanceKey, Instance> = observed.instances.known().unwrap_or(&none);
+        // Of a lost one nothing is known, least of all its ids: those of the host would be taken for them.
         let mut sandboxes: BTreeMap<_, _> = seen
             .iter()
+            .filter(|(_, instance)| instance.state != State::Lost)
             .map(|(key, instance)| (key.clone(), instance.sandbox.clone()))
             .collect();
         let mut networks: BTreeMap<ResourceKey, NetworkSpec> = observed
@@ -308,11 +310,17 @@ fn host_ports(
                 Err(why) => refused = Some(why),
                 Ok(binding) => match ports.holder(key, &binding) {
                     Some(holder) => {
-                        refused = Some(format!(
-                            "host port {}/{} is used by {holder}; change `ports` of one of the two",
-                            binding.published,
-                            protocol(port.protocol)
-                        ));
+                        let port = format!("host port {}/{}", binding.published, protocol(port.protocol));
+                        refused = Some(
+                            if (&holder.project, &holder.service) == (&key.project, &key.service) {
+                                format!(
+                                    "only one of several containers can have {port}, and {holder} has it; leave \
+                                 the host port out of `ports`, or give a range"
+                                )
+                            } else {
+                                format!("{port} is used by {holder}; change `ports` of one of the two")
+                            },
+                        );
                     }
                     None => claims.push(binding),
                 },

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl World {
-    /// 0.. record · 4 link · 5 IPv6 off · 6 the rest, in one datagram
+    /// 0.. record · 4 link · 5 name, IPv6 off · 6 the rest, in one datagram · 7 route_localnet
     pub(super) fn ensure_network(
         &mut self,
         spec: &NetworkSpec,
@@ -50,15 +50,17 @@ impl World {
                     return Err(error(Retry::Again, SimError::BridgeMissing(key.clone())));
                 };
                 match stage {
-                    5 if bridge.quiet_ipv6 => Ok(Next::To(6)),
+                    5 if bridge.quiet_ipv6 && !bridge.renamed => Ok(Next::To(6)),
                     5 => {
+                        bridge.renamed = false;
                         bridge.quiet_ipv6 = true;
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(6))
                     }
-                    6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::End),
+                    6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::To(7)),
                     6 => {
                         bridge.up = true;
+                        bridge.route = true;
                         bridge.own_mac = true;
                         bridge.alias = true;
                         bridge.spanning_tree = false;
@@ -66,6 +68,15 @@ impl World {
                         bridge.addresses = BTreeSet::from([(spec.gateway, spec.subnet.prefix)]);
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(7))
+                    }
+                    // Opened where its guards are in force.
+                    7 if !bridge.localnet
+                        && self.skeleton == Skeleton::Whole
+                        && self.firewall.networks.contains_key(key) =>
+                    {
+                        bridge.localnet = true;
+                        self.moved(touch::NETWORKS);
+                        Ok(Next::Did(8))
                     }
                     _ => Ok(Next::End),
                 }
