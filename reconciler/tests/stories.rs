@@ -3,13 +3,13 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey, Slot},
     memory::{Barred, Good},
-    observed::{Ended, Health},
+    observed::{Ended, Health, Instance},
     plan,
     port::{Backend, Retry},
     testing::drive::Drive,
@@ -128,16 +128,13 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["exit-record", key, code] => {
             let key = instance(key)?;
             let code = code.parse().map_err(|_| "not a number")?;
-            let mut world = drive.host.world();
-            let place = world.instances.get(&key);
-            let shim = place.and_then(|place| place.shim.as_ref());
-            let shim = shim.ok_or("it was never started")?;
+            let seen = seen(drive, &key).ok_or("it was never started")?;
             let ended = Ended {
-                container: shim.container.as_deref().cloned().ok_or("it was never started")?,
+                container: seen.container.ok_or("it was never started")?,
                 code,
-                restarts: shim.restarts,
+                restarts: seen.restarts,
             };
-            world.ended.set(key, ended);
+            drive.host.world().ended.set(key, ended);
         }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
@@ -227,12 +224,15 @@ fn status(drive: &Drive) -> String {
 /// Who runs, and since which start.
 fn pids(drive: &Drive) -> String {
     let lines = drive.pids().into_iter().map(|(key, pid)| {
-        let world = drive.host.world();
-        let shim = world.instances[&key].shim.as_ref();
-        let restarts = shim.map_or(0, |shim| shim.restarts);
+        let restarts = seen(drive, &key).map_or(0, |seen| seen.restarts);
         format!("{key} pid {pid}, {restarts} restarts")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known()?.get(key).cloned()
 }
 
 /// `3 container shop/web/1a ensure_sandbox after 1 2`

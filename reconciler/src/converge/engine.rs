@@ -11,7 +11,10 @@ use crate::{
     backoff,
     desired::{Desired, Wish},
     execute::{Lane, Order, Report},
-    journal::Entry,
+    journal::{
+        Entry, Kind,
+        transitions::{self, Told},
+    },
     key::Key,
     memory::{Again, Barred, Failed, Good, Memory},
     observed::{Fact, Observed},
@@ -77,6 +80,7 @@ pub struct Engine {
     echoes: BTreeMap<Key, (Action, u32, u64)>,
     applied: BTreeMap<String, String>,
     pass: u64,
+    told: Told,
     notes: Vec<Note>,
     entries: Vec<Entry>,
     orders: Vec<Order>,
@@ -106,6 +110,7 @@ impl Engine {
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
             pass: 0,
+            told: Told::default(),
             notes: Vec::new(),
             entries: Vec::new(),
             orders: Vec::new(),
@@ -134,6 +139,12 @@ impl Engine {
                     let images = project.services.values().map(|service| service.image.clone());
                     self.dirty.images.extend(images);
                 }
+            }
+        }
+        // An order is tried at once, whatever failed before.
+        for (target, intent) in &desired.intents {
+            if self.desired.intents.get(target) != Some(intent) {
+                self.memory.forget(&target.project);
             }
         }
         let gone: Vec<&String> = self
@@ -206,7 +217,7 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched, now);
+                self.put(*seen, &scope, &touched, None, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -244,14 +255,18 @@ impl Engine {
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new(), now);
+                self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
             }
         }
     }
 
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, now: Now) {
+    /// `step`: the one after which it was looked.
+    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, step: Option<&Step>, now: Now) {
+        let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+        let events = transitions::events(&before, &self.observed, step, now);
+        self.entries.extend(events);
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {
@@ -295,27 +310,25 @@ impl Engine {
     }
 
     fn ended(&mut self, step: Step, result: Result<(), ActionError>, now: Now) {
-        let supervision =
-            step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
-        let mut entry = Entry {
-            at: now,
-            project: step.key.project().map(str::to_owned),
-            key: step.key.to_string(),
-            change: step.completes,
-            cause: step.cause.clone(),
-            error: None,
-        };
+        let mut entry = self.told.ended(&step, now);
         let outdated = self.outdated.remove(&step.key);
         match result {
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(key = %step.key, error = message, "a step failed");
+                entry.kind = Kind::Failed;
                 entry.error = Some(message.clone());
                 self.entries.push(entry);
                 if outdated {
                     return;
                 }
-                self.memory.fail(step.key.clone(), message, error.retry, now);
+                // Seen again since, it is there: no change would come.
+                let there = |reference| matches!(self.observed.images.get(reference), Some(Fact::Known(_)));
+                let retry = match (&step.key, error.retry) {
+                    (Key::Image { reference, .. }, Retry::AfterChange) if there(reference) => Retry::Again,
+                    (_, retry) => retry,
+                };
+                self.memory.fail(step.key.clone(), message, retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
                     failed.action = Some(std::mem::discriminant(&step.action));
@@ -324,9 +337,7 @@ impl Engine {
             Ok(()) => {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
                 self.memory.done(&step);
-                if step.completes.is_some() || supervision {
-                    self.entries.push(entry);
-                }
+                self.entries.push(entry);
                 // Where something fails, that is what is to be told, and waited for.
                 if !self.memory.failures.contains_key(&step.key) {
                     self.echo(step, now);
@@ -367,10 +378,17 @@ impl Engine {
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
     /// second: what a step has just been started on is looked at when that step has ended.
     pub fn round(&mut self, now: Now) -> Round {
+        let mut entries = self.told.desired(&self.desired, &self.memory, now);
+        entries.append(&mut self.entries);
+        self.entries = entries;
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
             self.replan(now);
+            let told = self.told.plan(&self.plan, &self.running, now);
+            self.entries.extend(told);
         }
+        let told = self.told.barred(&self.memory, now);
+        self.entries.extend(told);
         self.start_look();
         let status = Arc::new(self.status(now));
         Round {
@@ -423,6 +441,7 @@ impl Engine {
                 continue;
             }
             self.memory.begin(&plan, step);
+            self.entries.push(self.told.started(step, now));
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }

@@ -282,7 +282,7 @@ fn absent(
     ignored: Option<&str>,
     begun: Option<&(Class, Cause)>,
 ) -> Verdict {
-    let gone = case.seen.is_some_and(|seen| seen.state == State::Lost);
+    let lost = case.seen.is_some_and(|seen| seen.state == State::Lost);
     let finished = match begun {
         Some((Class::Recreate, _)) => Finished::No,
         _ => finished(&case, fields, ignored),
@@ -303,13 +303,16 @@ fn absent(
         }
         _ => {}
     }
-    verdict.course = if gone { Course::Rebuild } else { Course::Start };
-    verdict.sandbox |= gone;
+    verdict.course = if lost { Course::Rebuild } else { Course::Start };
+    verdict.sandbox |= lost;
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
         // Nothing is known any more of what ran in it.
-        _ if gone => (Class::Recreate, lost()),
+        _ if lost => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
         _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict

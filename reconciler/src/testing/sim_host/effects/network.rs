@@ -25,6 +25,7 @@ impl World {
         work: &mut Work,
     ) -> Result<Next, ActionError> {
         let key = &spec.key;
+        let guarded = self.firewall.networks.contains_key(key) && !self.rules_hurt;
         match work.stage {
             stage if stage < disk::STAGES => self.record(0, stage, |world, stage| {
                 world.touched |= touch::NETWORKS;
@@ -70,12 +71,9 @@ impl World {
                         Ok(Next::Did(7))
                     }
                     // Opened where its guards are in force.
-                    7 if !bridge.localnet
-                        && self.skeleton == Skeleton::Whole
-                        && self.firewall.networks.contains_key(key) =>
-                    {
+                    7 if guarded && !bridge.localnet => {
                         bridge.localnet = true;
-                        self.moved(touch::NETWORKS);
+                        self.moved(touch::FIREWALL | touch::NETWORKS);
                         Ok(Next::Did(8))
                     }
                     _ => Ok(Next::End),
