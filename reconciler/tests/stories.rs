@@ -10,7 +10,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
     memory::{Barred, Good},
     observed::{Ended, Health},
-    plan,
+    plan::{self, action::Action},
     port::{Backend, Retry},
     testing::drive::Drive,
 };
@@ -137,6 +137,16 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             };
             world.ended.insert(key, ended);
         }
+        // As a stead wrote it that did not know this field yet.
+        ["forget-field", key, field] => {
+            let mut world = drive.host.world();
+            let seen = world
+                .instances
+                .get_mut(&instance(key)?)
+                .ok_or("it is not there")?;
+            let spec = seen.container.as_mut().ok_or("it was never started")?;
+            spec.fields.remove(*field).ok_or("it has no such field")?;
+        }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
         ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
@@ -239,6 +249,9 @@ fn steps(plan: &plan::step::Plan) -> String {
         let action = serde_json::to_value(&step.action).unwrap();
         let verb = action["do"].as_str().unwrap_or_default().to_owned();
         let _ = write!(text, "{} {} {verb}", step.id, step.key);
+        if let Action::StartContainer { fresh: false, .. } = step.action {
+            text.push_str(" (files kept)");
+        }
         if !step.after.is_empty() {
             let after: Vec<String> = step.after.iter().map(ToString::to_string).collect();
             let _ = write!(text, " after {}", after.join(" "));

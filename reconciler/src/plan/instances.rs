@@ -400,7 +400,7 @@ fn dependency<'g>(
         changing: verdict.starts(),
         last: verdict.course == Course::Rest,
         ended: verdict.ended,
-        stopped: verdict.stopped.is_some(),
+        stopped: verdict.stopped.as_deref(),
         failed: failed.map(String::as_str),
     }
 }

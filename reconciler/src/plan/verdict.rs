@@ -113,12 +113,10 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let mut verdict = as_written(case, memory, now);
     match order {
         None => {}
-        Some(Order::Stop) => stop(&mut verdict, key, seen),
+        Some(Order::Stop { one }) => stop(&mut verdict, key, one, seen),
         Some(Order::Run { at }) => {
-            if seen
-                .and_then(|seen| seen.started_at)
-                .is_none_or(|started| started < at)
-            {
+            let last = seen.and_then(|seen| seen.started_at);
+            if last.is_none_or(|started| started < at) {
                 run(&mut verdict, seen);
             }
         }
@@ -127,11 +125,19 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
 }
 
 /// An operator has ordered that it stops.
-fn stop(verdict: &mut Verdict, key: &InstanceKey, seen: Option<&Instance>) {
-    let InstanceKey { project, service, .. } = key;
+fn stop(verdict: &mut Verdict, key: &InstanceKey, one: bool, seen: Option<&Instance>) {
+    let InstanceKey {
+        project,
+        service,
+        index,
+        ..
+    } = key;
+    let index = if one { format!("/{index}") } else { String::new() };
     verdict.stopped = Some(format!(
-        "stopped by an operator; `stead start {project}/{service}`"
+        "stopped by an operator; `stead start {project}/{service}{index}`"
     ));
+    // Nothing of it is going to be made.
+    verdict.change.take_if(|(class, _)| *class == Class::Create);
     verdict.course = match seen.map(|seen| &seen.state) {
         Some(State::Running { .. }) => Course::Stop,
         Some(State::Lost) => {

@@ -120,12 +120,8 @@ fn reached<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     for spec in specs {
         let networks = || spec.networks.iter().chain(&seen.networks);
-        let before = reached.len();
-        for (key, _) in networks() {
-            if spec.networks.get(key) != seen.networks.get(key) {
-                reached.insert(key.project.as_str());
-            }
-        }
+        let differing = networks().filter(|(key, _)| spec.networks.get(key) != seen.networks.get(key));
+        reached.extend(differing.map(|(key, _)| key.project.as_str()));
         let ports = spec.ports.keys().chain(seen.ports.keys());
         let mut changed = ports
             .filter(|port| spec.ports.get(port) != seen.ports.get(port))
@@ -145,7 +141,7 @@ fn reached<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
             }
         }
         // What is wrong with it is wrong for all.
-        if drift || before == reached.len() {
+        if drift || spec == seen {
             reached.extend(networks().map(|(key, _)| key.project.as_str()));
         }
     }
@@ -189,6 +185,28 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
             Failure {
                 key: name.to_owned(),
                 message: why.clone(),
+                span: None,
+                at: facts.now,
+                attempts: 0,
+            },
+        );
+    }
+    let barred = facts.memory.barred.get(name);
+    if let (Some(Wish::Run { revision, .. }), Some(barred)) = (wish, barred)
+        && barred.revision == *revision
+    {
+        let runs = match facts.memory.good.contains_key(name) {
+            true => "the one before it runs",
+            false => "which one was good before it is not known, and nothing is touched",
+        };
+        failures.insert(
+            0,
+            Failure {
+                key: name.to_owned(),
+                message: format!(
+                    "this version was taken back: {}; {runs} until the manifest changes",
+                    barred.why
+                ),
                 span: None,
                 at: facts.now,
                 attempts: 0,
