@@ -28,6 +28,8 @@ pub struct Memory {
     /// Changes of which a step was started: what is half way keeps its class and cause, although a
     /// removed sandbox looks like one that never was.
     pub begun: BTreeMap<Key, (Class, Cause)>,
+    /// Containers that are stopped for being unhealthy, with the count of such restarts to start them with.
+    pub flapping: BTreeMap<InstanceKey, u32>,
     /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
     pub firewall: Option<FirewallSpec>,
     pub zones: BTreeMap<ResourceKey, Zone>,
@@ -114,9 +116,22 @@ impl Memory {
             let begun = (change.class, change.cause.clone());
             self.begun.insert(step.key.clone(), begun);
         }
-        // A bridge that is made while this runs may have come too late for it.
-        if let Action::SyncFirewall(_) = step.action {
-            self.firewall_due = false;
+        match &step.action {
+            // A bridge that is made while this runs may have come too late for it.
+            Action::SyncFirewall(_) => self.firewall_due = false,
+            // One that ended looks the same, whatever it was stopped for.
+            Action::StopContainer { key, .. } => {
+                let next = plan.steps.iter().find_map(|next| match &next.action {
+                    Action::StartContainer {
+                        key: other, flaps, ..
+                    } if other == key => Some(*flaps),
+                    _ => None,
+                });
+                if let Some(flaps) = next.filter(|flaps| *flaps > 0) {
+                    self.flapping.insert(key.clone(), flaps);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -150,6 +165,9 @@ impl Memory {
             Action::EnsureNetwork(_) => self.firewall_due = true,
             Action::SyncFirewall(spec) => {
                 self.firewall = Some(spec.clone());
+            }
+            Action::StartContainer { key, .. } | Action::RemoveSandbox(key) => {
+                self.flapping.remove(key);
             }
             Action::SyncNames { network, zone } => {
                 match zone {

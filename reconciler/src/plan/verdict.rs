@@ -272,7 +272,7 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         // The same as what runs, whether or not its image can be resolved right now.
         verdict.target = Ok(have.clone());
     }
-    verdict.course = supervise(case.key, case.rules, seen, now);
+    verdict.course = supervise(case.key, case.rules, seen, memory, now);
     verdict
 }
 
@@ -371,7 +371,15 @@ fn created(key: &InstanceKey, Wanted { project, service }: Wanted<'_>) -> Cause 
 }
 
 /// What the rules say about an instance that is as wanted.
-fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, now: Now) -> Course {
+fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, memory: &Memory, now: Now) -> Course {
+    if let (State::Exited { .. }, Some(flaps)) = (&seen.state, memory.flapping.get(key)) {
+        return Course::Again {
+            restarts: seen.restarts.saturating_add(1),
+            streak: seen.streak,
+            flaps: *flaps,
+            reason: format!("unhealthy; restart {flaps} of {}", restart::FLAPS),
+        };
+    }
     match seen.state {
         State::Exited { code, at } => {
             let key = key.to_string();
