@@ -39,6 +39,7 @@ use verdict::{Case, Verdict};
 use wanted::{Wanted, Wants};
 
 pub use render::{because, hash, json, line, render, word};
+pub use verdict::OPERATOR;
 
 /// Steps that were started and have not ended.
 pub type InFlight = Vec<Step>;

@@ -12,7 +12,7 @@ use reconciler::{
     journal::{Entry, Journal},
     key::{InstanceKey, ResourceKey, Slot},
     observed::{Health, Instance, State},
-    plan::step::Class,
+    plan::{OPERATOR, step::Class},
     port::{Backend, HostEvent, Retry},
     status::{ProjectState, Status},
     testing::{manifest, sim_host::SimHost},
@@ -302,6 +302,13 @@ async fn what_an_operator_orders_is_done_once() {
     }
     assert_eq!(agent.host.pids()[&key("mail")], mail);
     assert_eq!(agent.host.world().instances[&key("web")].restarts, 0);
+    let entries = agent.journal.0.lock().unwrap();
+    let ordered = entries.iter().filter(|entry| entry.cause.field == OPERATOR);
+    assert_eq!(
+        ordered.count(),
+        4,
+        "a stop, a start, and a stop and a start are written down"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,6 +136,14 @@ impl Engine {
                 }
             }
         }
+        // What an operator asks for is tried at once.
+        for (target, intent) in &desired.intents {
+            if self.desired.intents.get(target) != Some(intent) {
+                self.memory
+                    .failures
+                    .retain(|key, _| !matches!(key, Key::Instance(key) if target.covers(key)));
+            }
+        }
         let gone: Vec<&String> = self
             .desired
             .projects
@@ -292,8 +300,9 @@ impl Engine {
     }
 
     fn ended(&mut self, step: Step, result: Result<(), ActionError>, now: Now) {
-        let supervision =
-            step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
+        // Starts that complete no change, and what an operator has ordered.
+        let supervision = step.completes.is_none()
+            && (matches!(step.action, Action::StartContainer { .. }) || step.cause.field == plan::OPERATOR);
         let mut entry = Entry {
             at: now,
             project: step.key.project().map(str::to_owned),

@@ -82,13 +82,14 @@ impl Verdict {
         };
         let field = match self.course {
             Course::Again { .. } if text != ASKED => "exit",
-            _ => "operator",
+            _ => OPERATOR,
         };
         (None, wanted::noun(field, Some(text)))
     }
 }
 
-/// The reason of what an operator has ordered.
+/// The field and the reason of what an operator has ordered.
+pub const OPERATOR: &str = "operator";
 const ASKED: &str = "asked for by an operator";
 
 /// What is known about one wanted instance.

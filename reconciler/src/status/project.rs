@@ -76,11 +76,9 @@ fn alerts<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Vec<Failure>> {
         };
         let object = Key::Instance(key.clone());
         let changes = facts.plan.changes.iter().any(|change| change.key == object);
-        let stopped = facts.desired.intents.iter().any(|(target, intent)| {
-            (&target.project, &target.service) == (&key.project, &key.service)
-                && target.index.is_none_or(|index| index == key.index)
-                && matches!(intent, Intent::Stop { .. })
-        });
+        let mut intents = facts.desired.intents.iter();
+        let stopped =
+            intents.any(|(target, intent)| target.covers(key) && matches!(intent, Intent::Stop { .. }));
         if !changes && !stopped {
             let at = match seen.state {
                 State::Exited { at, .. } => at,
