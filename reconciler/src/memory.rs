@@ -114,6 +114,12 @@ impl Memory {
     pub fn begin(&mut self, plan: &Plan, step: &Step) {
         if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
             let begun = (change.class, change.cause.clone());
+            if change.class == Class::Remove {
+                // How many there were is told the same for all of them, also once some are gone.
+                let same = plan.changes.iter().filter(|other| other.cause == change.cause);
+                let same = same.map(|other| (other.key.clone(), begun.clone()));
+                self.begun.extend(same);
+            }
             self.begun.insert(step.key.clone(), begun);
         }
         match &step.action {
