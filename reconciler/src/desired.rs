@@ -1,6 +1,6 @@
 //! What the manifests ask for, as the intake hands it over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use model::types::Project;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,13 @@ impl Target {
     pub fn covers(&self, key: &InstanceKey) -> bool {
         (&self.project, &self.service) == (&key.project, &key.service)
             && self.index.is_none_or(|index| index == key.index)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.service)?;
+        self.index.map_or(Ok(()), |index| write!(f, "/{index}"))
     }
 }
 

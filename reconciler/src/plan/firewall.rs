@@ -24,6 +24,8 @@ pub struct Stage<'a> {
     pub stopped: BTreeSet<&'a InstanceKey>,
     /// Sandboxes are what they shall be, and these have been started.
     pub settled: Option<BTreeSet<&'a InstanceKey>>,
+    /// New slots that take host ports over: names lead to them by then.
+    pub flipping: BTreeSet<&'a InstanceKey>,
 }
 
 /// What the firewall shall be at `stage`.
@@ -69,7 +71,7 @@ pub fn spec(
             .find(|endpoint| endpoint.gateway.is_some())
             .or(endpoints.first());
         let Some(target) = target else { continue };
-        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none)) {
+        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
                 host_ip: binding.host_ip,
                 published: binding.published,
@@ -94,11 +96,13 @@ fn empty(network: &NetworkSpec) -> FirewallNetwork {
     }
 }
 
-/// The first step: what the firewall shall be right now.
+/// The first step: what the firewall shall be right now. `names`: those that lead to new slots whose host
+/// ports follow with this step.
 pub fn now(
     draft: &mut Draft<'_>,
     spec: Option<&FirewallSpec>,
     networks: &BTreeMap<ResourceKey, Ready>,
+    names: &[Ready],
     explained: &BTreeSet<String>,
 ) -> Ready {
     let Some(spec) = spec else {
@@ -112,10 +116,8 @@ pub fn now(
         }
     };
     let nothing = FirewallSpec::default();
-    // A new bridge has none of the settings that the firewall keeps on bridges.
-    let planned = networks.values().any(|ready| matches!(ready, Ready::After(_)));
-    let due = draft.memory.firewall_due || planned;
-    // A bridge that is being made right now is followed once it is there.
+    let due = draft.memory.firewall_due;
+    // A bridge that is being made right now gets its settings with that.
     let making = draft.making_a_network();
     let same = seen.spec == *spec;
     if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
@@ -141,6 +143,7 @@ pub fn now(
     // A network that cannot be made now must not keep the others from being isolated.
     let needs: Vec<Ready> = networks
         .values()
+        .chain(names)
         .filter(|ready| **ready != Ready::Blocked)
         .copied()
         .collect();

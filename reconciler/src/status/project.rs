@@ -189,10 +189,16 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
             },
         );
     }
-    let barred = facts.memory.barred.get(name);
-    if let (Some(Wish::Run { revision, .. }), Some(barred)) = (wish, barred)
-        && barred.revision == *revision
-    {
+    let barred = match wish {
+        Some(Wish::Run { revision, .. }) => facts
+            .memory
+            .barred
+            .get(name)
+            .filter(|barred| barred.revision == *revision),
+        _ => None,
+    };
+    if let Some(barred) = barred {
+        let revision: String = barred.revision.chars().take(12).collect();
         let runs = match facts.memory.good.contains_key(name) {
             true => "the one before it runs",
             false => "which one was good before it is not known, and nothing is touched",
@@ -202,7 +208,7 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
             Failure {
                 key: name.to_owned(),
                 message: format!(
-                    "this version was taken back: {}; {runs} until the manifest changes",
+                    "revision {revision} was rolled back: {}; {runs} until the manifest changes",
                     barred.why
                 ),
                 span: None,
@@ -242,10 +248,15 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
         Some(Wish::Run { revision, .. }) => Some(revision.clone()),
         _ => None,
     };
+    let quiet = !busy && waiting.is_empty() && !facts.plan.changes.iter().any(|change| own(&change.key));
+    let applied = match (barred, facts.memory.good.get(name)) {
+        (Some(_), Some(good)) if quiet => Some(good.revision.clone()),
+        _ => facts.applied.get(name).cloned(),
+    };
     ProjectStatus {
         state,
         tried,
-        applied: facts.applied.get(name).cloned(),
+        applied,
         waiting,
         failures,
         next_attempt,
