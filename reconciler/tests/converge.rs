@@ -301,9 +301,12 @@ async fn what_an_operator_orders_is_done_once() {
         assert_eq!(agent.host.world().starts.len(), starts);
     }
     assert_eq!(agent.host.pids()[&key("mail")], mail);
-    assert_eq!(agent.host.world().instances[&key("web")].restarts, 0);
+    let status = agent.handle.status.borrow().clone();
+    assert_eq!(seen(&status, "web").map(|web| web.restarts), Some(0));
     let entries = agent.journal.0.lock().unwrap();
-    let ordered = entries.iter().filter(|entry| entry.cause.field == OPERATOR);
+    let ordered = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Done && entry.cause.field == OPERATOR);
     assert_eq!(
         ordered.count(),
         4,

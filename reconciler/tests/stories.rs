@@ -3,7 +3,14 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{collections::BTreeSet, fmt::Write, fs, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    sync::Arc,
+};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
@@ -139,11 +146,10 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         // As a stead wrote it that did not know this field yet.
         ["forget-field", key, field] => {
             let mut world = drive.host.world();
-            let seen = world
-                .instances
-                .get_mut(&instance(key)?)
-                .ok_or("it is not there")?;
-            let spec = seen.container.as_mut().ok_or("it was never started")?;
+            let place = world.instances.get_mut(&instance(key)?);
+            let shim = place.and_then(|place| place.shim.as_mut());
+            let spec = shim.and_then(|shim| shim.container.as_mut());
+            let spec = Arc::make_mut(spec.ok_or("it was never started")?);
             spec.fields.remove(*field).ok_or("it has no such field")?;
         }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
@@ -211,8 +217,8 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         // What names and host ports lead to, by instance instead of by address.
         ["serving"] => return Ok(serving(drive)),
         ["reserved"] => {
-            let world = drive.host.world();
-            let lines = world.instances.iter().flat_map(|(key, instance)| {
+            let instances = instances(drive);
+            let lines = instances.iter().flat_map(|(key, instance)| {
                 let ports = instance.sandbox.ports.iter();
                 ports.map(move |binding| format!("{} by {key}", binding.published))
             });
@@ -240,17 +246,18 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
 
 /// `web is shop/web/1a`, `host port 8080 is shop/web/1a`, and what runs with which `env A`.
 fn serving(drive: &Drive) -> String {
+    let instances = instances(drive);
     let world = drive.host.world();
     let owner = |address: &Ipv4Addr| {
         let has = |instance: &Instance| {
             let mut endpoints = instance.sandbox.endpoints.iter();
             endpoints.any(|endpoint| endpoint.address == *address)
         };
-        let found = world.instances.iter().find(|(_, instance)| has(instance));
+        let found = instances.iter().find(|(_, instance)| has(instance));
         found.map_or("nobody".to_owned(), |(key, _)| key.to_string())
     };
     let mut text = String::new();
-    for (key, instance) in &world.instances {
+    for (key, instance) in &instances {
         let version = instance
             .container
             .as_ref()
@@ -300,8 +307,12 @@ fn pids(drive: &Drive) -> String {
 }
 
 fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    instances(drive).remove(key)
+}
+
+fn instances(drive: &Drive) -> BTreeMap<InstanceKey, Instance> {
     let observed = drive.host.observe_all(&BTreeSet::new());
-    observed.instances.known()?.get(key).cloned()
+    observed.instances.known().cloned().unwrap_or_default()
 }
 
 /// `3 container shop/web/1a ensure_sandbox after 1 2`

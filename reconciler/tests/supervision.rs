@@ -10,7 +10,7 @@ use reconciler::{
 const BOTH: &str = "web\n  restart always\njob\n";
 
 fn planned(drive: &Drive, change: impl FnOnce(&mut Observed)) -> Plan {
-    let mut observed = drive.host.observe_all(&references(&drive.desired));
+    let mut observed = drive.host.observe_all(&references(&drive.desired, &drive.memory));
     change(&mut observed);
     let now = drive.host.now();
     plan::plan(&drive.desired, &observed, &drive.memory, &Vec::new(), now)

@@ -224,7 +224,7 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
     if case.held {
-        return held(verdict, &case, seen, have, now);
+        return held(verdict, &case, seen, have, memory, now);
     }
     if seen.state == State::Lost {
         match finished(&case, &fields, ignored) {
@@ -292,7 +292,14 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
 }
 
 /// It stays what it is until its turn comes, or another one has taken its place.
-fn held(mut verdict: Verdict, case: &Case<'_>, seen: &Instance, have: &ContainerSpec, now: Now) -> Verdict {
+fn held(
+    mut verdict: Verdict,
+    case: &Case<'_>,
+    seen: &Instance,
+    have: &ContainerSpec,
+    memory: &Memory,
+    now: Now,
+) -> Verdict {
     verdict.target = Ok(have.clone());
     verdict.sandbox = !seen.drift.is_empty();
     if seen.state == State::Lost {
