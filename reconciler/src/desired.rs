@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use model::types::Project;
 use serde::{Deserialize, Serialize};
 
-use crate::time::Now;
+use crate::{key::InstanceKey, time::Now};
 
 /// All projects of a root, and whether the list is whole.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,13 @@ pub struct Target {
     pub service: String,
     /// Counts from 1; `None`: all of them.
     pub index: Option<u32>,
+}
+
+impl Target {
+    pub fn covers(&self, key: &InstanceKey) -> bool {
+        (&self.project, &self.service) == (&key.project, &key.service)
+            && self.index.is_none_or(|index| index == key.index)
+    }
 }
 
 impl fmt::Display for Target {

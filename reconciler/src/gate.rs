@@ -17,8 +17,8 @@ pub struct Dependency<'a> {
     pub last: bool,
     /// It ended with this, as wanted and for good, and nothing is left of it.
     pub ended: Option<i32>,
-    /// By an operator.
-    pub stopped: bool,
+    /// By an operator: with whom, and how it is started.
+    pub stopped: Option<&'a str>,
     /// Why it cannot be started now.
     pub failed: Option<&'a str>,
 }
@@ -46,10 +46,8 @@ pub fn gate(condition: Condition, dependency: Dependency<'_>) -> Gate {
     if condition == Condition::CompletedSuccessfully && code == Some(0) {
         return Gate::Open;
     }
-    if dependency.stopped {
-        return Gate::Stuck(format!(
-            "{name} is stopped by an operator; `stead start {project}/{name}`"
-        ));
+    if let Some(stopped) = dependency.stopped {
+        return Gate::Stuck(format!("{name} is {stopped}"));
     }
     if let (None, None, Some(why)) = (seen, code, dependency.failed) {
         return Gate::Stuck(format!("{name} cannot start: {why}"));

@@ -30,6 +30,8 @@ pub struct Memory {
     /// Changes of which a step was started: what is half way keeps its class and cause, although a
     /// removed sandbox looks like one that never was.
     pub begun: BTreeMap<Key, (Class, Cause)>,
+    /// Containers that are stopped for being unhealthy, with the count of such restarts to start them with.
+    pub flapping: BTreeMap<InstanceKey, u32>,
     /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
     pub firewall: Option<FirewallSpec>,
     pub zones: BTreeMap<ResourceKey, Zone>,
@@ -118,11 +120,30 @@ impl Memory {
         }
         if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
             let begun = (change.class, change.cause.clone());
+            if change.class == Class::Remove {
+                // How many there were is told the same for all of them, also once some are gone.
+                let same = plan.changes.iter().filter(|other| other.cause == change.cause);
+                let same = same.map(|other| (other.key.clone(), begun.clone()));
+                self.begun.extend(same);
+            }
             self.begun.insert(step.key.clone(), begun);
         }
-        // A bridge that is made while this runs may have come too late for it.
-        if let Action::SyncFirewall(_) = step.action {
-            self.firewall_due = false;
+        match &step.action {
+            // A bridge that is made while this runs may have come too late for it.
+            Action::SyncFirewall(_) => self.firewall_due = false,
+            // One that ended looks the same, whatever it was stopped for.
+            Action::StopContainer { key, .. } => {
+                let next = plan.steps.iter().find_map(|next| match &next.action {
+                    Action::StartContainer {
+                        key: other, flaps, ..
+                    } if other == key => Some(*flaps),
+                    _ => None,
+                });
+                if let Some(flaps) = next.filter(|flaps| *flaps > 0) {
+                    self.flapping.insert(key.clone(), flaps);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -155,6 +176,9 @@ impl Memory {
         match &step.action {
             Action::SyncFirewall(spec) => {
                 self.firewall = Some(spec.clone());
+            }
+            Action::StartContainer { key, .. } | Action::RemoveSandbox(key) => {
+                self.flapping.remove(key);
             }
             Action::SyncNames { network, zone } => {
                 match zone {

@@ -42,6 +42,7 @@ use wanted::{Wanted, Wants};
 pub(crate) use images::UNSEEN;
 pub(crate) use render::from_manifest;
 pub use render::{because, hash, json, line, render, word};
+pub use verdict::OPERATOR;
 
 /// Steps that were started and have not ended.
 pub type InFlight = Vec<Step>;

@@ -122,7 +122,7 @@ pub fn decide(exit: Exit<'_>, now: u64) -> Decision {
         return Decision::Never { reason };
     }
     if let Some(limit) = rules.limit().filter(|limit| streak >= *limit) {
-        let reason = format!("{ended}, and {limit} restarts in a row are used up");
+        let reason = format!("{ended}, and its limit of {limit} restarts is used up");
         return Decision::UsedUp { reason };
     }
     let delay = rules.delay.unwrap_or_else(|| backoff::delay(exit.key, streak));

@@ -11,8 +11,8 @@ use reconciler::{
     desired::{Desired, Intent, Target, Wish},
     journal::{Entry, Journal, Kind},
     key::{InstanceKey, ResourceKey, Slot},
-    observed::{Health, State},
-    plan::step::Class,
+    observed::{Health, Instance, State},
+    plan::{OPERATOR, step::Class},
     port::{Backend, HostEvent, Retry},
     status::{ProjectState, Status},
     testing::{manifest, sim_host::SimHost},
@@ -197,6 +197,121 @@ async fn a_crash_loop_follows_the_curve() {
             "restart {attempt}: {took} ms, drawn {exact} ms"
         );
     }
+}
+
+/// What is seen of the first instance of `service`.
+fn seen<'s>(status: &'s Status, service: &str) -> Option<&'s Instance> {
+    status.observed.instances.known()?.get(&key(service))
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_ending_is_degraded_until_it_runs() {
+    let mut agent = Agent::new(desired("1", "web\n  restart always\n"));
+    agent.converged("1").await;
+    for count in 1..=6 {
+        agent.host.exit(&key("web"), 3);
+        let again = |status: &Status| {
+            let web = seen(status, "web");
+            web.is_some_and(|web| matches!(web.state, State::Running { .. }) && web.restarts == count)
+        };
+        agent.until("running again", again).await;
+    }
+    let status = agent.handle.status.borrow().clone();
+    let shop = &status.projects["shop"];
+    assert_eq!(shop.state, ProjectState::Degraded);
+    assert_eq!(
+        shop.failures[0].message,
+        "web keeps ending: restarted 6 times in a row; see `stead logs shop web`"
+    );
+    let before = agent.host.world().starts.len();
+    agent.converged("1").await;
+    assert_eq!(agent.host.world().starts.len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unhealthy_container_is_restarted_five_times_and_then_left_alone() {
+    let text = "web\n  health true\n  unhealthy restart\n";
+    let mut agent = Agent::new(desired("1", text));
+    agent.converged("1").await;
+    for flaps in 1..=5 {
+        agent.host.set_health(&key("web"), Health::Unhealthy);
+        let again = |status: &Status| {
+            let web = seen(status, "web");
+            web.is_some_and(|web| matches!(web.state, State::Running { .. }) && web.flaps == flaps)
+        };
+        agent.until("started again", again).await;
+    }
+    let starts = |agent: &Agent| agent.host.world().starts.clone();
+    let before = starts(&agent);
+    for (attempt, pair) in before.windows(2).enumerate() {
+        let curve = reconciler::backoff::delay(&key("web").to_string(), attempt as u32 + 7);
+        let took = pair[1].1 - pair[0].1;
+        assert!((curve..=curve + 5).contains(&took), "{took} ms, drawn {curve} ms");
+    }
+    agent.host.set_health(&key("web"), Health::Unhealthy);
+    let alert = |status: &Status| status.projects["shop"].state == ProjectState::Degraded;
+    let status = agent.until("degraded", alert).await;
+    let message = &status.projects["shop"].failures[0].message;
+    assert!(message.contains("is left alone"), "{message}");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(starts(&agent), before, "nothing starts by itself any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_orders_is_done_once() {
+    let text = "web\n  restart always\nmail\n";
+    let mut agent = Agent::new(desired("1", text));
+    agent.converged("1").await;
+    let mail = agent.host.pids()[&key("mail")];
+    let order = |intent| {
+        let target = Target {
+            project: "shop".to_owned(),
+            service: "web".to_owned(),
+            index: None,
+        };
+        let mut desired = desired("1", text);
+        desired.intents.insert(target, intent);
+        desired
+    };
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let at = agent.host.now();
+    agent.want(order(Intent::Stop { at }));
+    let stopped = |status: &Status| {
+        let web = seen(status, "web");
+        let shop = &status.projects["shop"];
+        web.is_some_and(|web| matches!(web.state, State::Exited { .. }))
+            && shop.state == ProjectState::Waiting
+    };
+    agent.until("stopped", stopped).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(agent.host.world().starts.len(), 2, "it stays stopped");
+    for starts in 3..=4 {
+        let boot_id = agent.host.world().boot_id.clone();
+        let at = agent.host.now();
+        agent.want(order(Intent::Run { boot_id, at }));
+        let host = agent.host.clone();
+        let again = |status: &Status| {
+            let web = seen(status, "web");
+            let running = web.is_some_and(|web| matches!(web.state, State::Running { .. }));
+            running && host.world().starts.len() == starts
+        };
+        agent.until("started", again).await;
+        agent.converged("1").await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(agent.host.world().starts.len(), starts);
+    }
+    assert_eq!(agent.host.pids()[&key("mail")], mail);
+    let status = agent.handle.status.borrow().clone();
+    assert_eq!(seen(&status, "web").map(|web| web.restarts), Some(0));
+    let entries = agent.journal.0.lock().unwrap();
+    let ordered = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Done && entry.cause.field == OPERATOR);
+    assert_eq!(
+        ordered.count(),
+        4,
+        "a stop, a start, and a stop and a start are written down"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,8 +51,17 @@ fn manifest(random: &mut Random) -> String {
         if random.chance(4) {
             text.push_str("  net back\n");
         }
+        // Only one of several could have a fixed port.
         if random.chance(3) {
             text.push_str(&format!("  port 80{number}{}:80\n", random.below(2)));
+        } else if random.chance(3) {
+            text.push_str(&format!("  scale {}\n", random.below(4)));
+        }
+        if random.chance(4) {
+            text.push_str(&format!("  memory {}\n", (1 + random.below(2)) << 26));
+        }
+        if random.chance(6) {
+            text.push_str("  ipc host\n");
         }
         if random.chance(4) {
             text.push_str("  port 53/udp\n");
@@ -64,7 +73,8 @@ fn manifest(random: &mut Random) -> String {
             text.push_str(&format!("  label x {}\n", random.below(2)));
         }
         if number > 0 && random.chance(2) {
-            text.push_str(&format!("  needs s{}\n", random.below(number)));
+            let how = ["", " restart", " optional"][random.below(3) as usize];
+            text.push_str(&format!("  needs s{}{how}\n", random.below(number)));
         }
     }
     if random.chance(3) {

@@ -9,6 +9,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
+    sync::Arc,
 };
 
 use reconciler::{
@@ -16,7 +17,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
     memory::{Barred, Good},
     observed::{Ended, Health, Instance, State},
-    plan,
+    plan::{self, action::Action},
     port::{Backend, Retry},
     testing::drive::Drive,
 };
@@ -141,6 +142,15 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 restarts: seen.restarts,
             };
             drive.host.world().ended.set(key, ended);
+        }
+        // As a stead wrote it that did not know this field yet.
+        ["forget-field", key, field] => {
+            let mut world = drive.host.world();
+            let place = world.instances.get_mut(&instance(key)?);
+            let shim = place.and_then(|place| place.shim.as_mut());
+            let spec = shim.and_then(|shim| shim.container.as_mut());
+            let spec = Arc::make_mut(spec.ok_or("it was never started")?);
+            spec.fields.remove(*field).ok_or("it has no such field")?;
         }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
@@ -312,6 +322,9 @@ fn steps(plan: &plan::step::Plan) -> String {
         let action = serde_json::to_value(&step.action).unwrap();
         let verb = action["do"].as_str().unwrap_or_default().to_owned();
         let _ = write!(text, "{} {} {verb}", step.id, step.key);
+        if let Action::StartContainer { fresh: false, .. } = step.action {
+            text.push_str(" (files kept)");
+        }
         if !step.after.is_empty() {
             let after: Vec<String> = step.after.iter().map(ToString::to_string).collect();
             let _ = write!(text, " after {}", after.join(" "));

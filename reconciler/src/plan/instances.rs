@@ -392,6 +392,11 @@ impl Gates {
             let Some(verdict) = ground.verdicts.get(key).filter(|_| !passed_over) else {
                 continue;
             };
+            // Who restarts with it does so once, after the last one is what it shall be.
+            if self.anew && on.restart && ground.wants.held.contains_key(key) {
+                closed = closed.or(Some(format!("after {name} is updated")));
+                continue;
+            }
             match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {
                 Gate::Open => {}
                 Gate::OnStart => match instances.starts.get(key) {
@@ -438,7 +443,7 @@ fn dependency<'g>(
         changing: verdict.starts(),
         last: verdict.course == Course::Rest,
         ended: verdict.ended,
-        stopped: verdict.stopped.is_some(),
+        stopped: verdict.stopped.as_deref(),
         failed: failed.map(String::as_str),
     }
 }

@@ -14,8 +14,8 @@ use crate::{
 /// The order that counts for one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Not to run.
-    Stop,
+    /// Not to run; `one`: this instance, and not all of its service.
+    Stop { one: bool },
     /// To be started again if its last start was before this moment of the boot clock.
     Run { at: u64 },
 }
@@ -77,15 +77,12 @@ impl<'a> Orders<'a> {
         let all = self.intents.get(&target);
         target.index = Some(key.index);
         let own = self.intents.get(&target);
-        let last = own.into_iter().chain(all).reduce(|own, all| {
-            if moment(all).wall > moment(own).wall {
-                all
-            } else {
-                own
-            }
-        });
+        let last = match (own, all) {
+            (Some(own), Some(all)) if moment(all).wall > moment(own).wall => Some(all),
+            (own, all) => own.or(all),
+        };
         if let Some(Intent::Stop { .. }) = last {
-            return Some(Order::Stop);
+            return Some(Order::Stop { one: last == own });
         }
         let inherited = self.inherited.get(&(key.project.as_str(), key.service.as_str()));
         last.and_then(|last| self.run(last))

@@ -27,23 +27,23 @@ fn farewell(draft: &Draft<'_>, wants: &Wants<'_>, key: &InstanceKey) -> Cause {
     if let Some(pair) = wants.replaced.get(key).and_then(|new| wants.pairs.get(new)) {
         return pair.cause.clone();
     }
-    let begun = draft.memory.begun.get(&Key::Instance(key.clone()));
-    if let Some((Class::Remove, cause)) = begun {
-        return cause.clone();
-    }
     let wanted = wants.projects.get(key.project.as_str());
     let service = wanted.and_then(|project| Some((*project, project.services.get(&key.service)?)));
     let scale = service.map(|(project, service)| (project, wanted::scale(service)));
-    match scale {
-        Some((project, scale)) if key.index > scale => {
-            let seen = draft.observed.instances.known();
-            let had = seen.and_then(|seen| seen.range(wanted::every(&key.project, &key.service)).next_back());
-            let old = had.map(|(last, _)| last.index.to_string());
-            let field = format!("services.{}.scale", key.service);
-            wanted::cause(project, field, old, Some(scale.to_string()))
-        }
-        _ => cause(wants, &key.project, format!("services.{}", key.service)),
+    let Some((project, scale)) = scale.filter(|(_, scale)| key.index > *scale) else {
+        return cause(wants, &key.project, format!("services.{}", key.service));
+    };
+    let new = Some(scale.to_string());
+    // Once the first of them is gone, what is left does not say how many there were.
+    if let Some((Class::Remove, cause)) = draft.memory.begun.get(&Key::Instance(key.clone()))
+        && cause.new == new
+    {
+        return cause.clone();
     }
+    let seen = draft.observed.instances.known();
+    let last = seen.and_then(|seen| seen.range(wanted::every(&key.project, &key.service)).next_back());
+    let old = last.map(|(last, _)| last.index.to_string());
+    wanted::cause(project, format!("services.{}.scale", key.service), old, new)
 }
 
 fn cause(wants: &Wants<'_>, project: &str, field: String) -> Cause {

@@ -434,7 +434,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn stopped(&self, seat: &Seat<'_>) -> bool {
-        self.pass.orders.of(&seat.key) == Some(Order::Stop)
+        matches!(self.pass.orders.of(&seat.key), Some(Order::Stop { .. }))
     }
 
     fn progress(&self, seat: &Seat<'_>) -> Progress {

@@ -83,13 +83,14 @@ impl Verdict {
         };
         let field = match self.course {
             Course::Again { .. } if text != ASKED => "exit",
-            _ => "operator",
+            _ => OPERATOR,
         };
         (None, wanted::noun(field, Some(text)))
     }
 }
 
-/// The reason of what an operator has ordered.
+/// The field and the reason of what an operator has ordered.
+pub const OPERATOR: &str = "operator";
 const ASKED: &str = "asked for by an operator";
 
 /// What is known about one wanted instance.
@@ -120,12 +121,10 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let mut verdict = as_written(case, memory, now);
     match order {
         None => {}
-        Some(Order::Stop) => stop(&mut verdict, key, seen),
+        Some(Order::Stop { one }) => stop(&mut verdict, key, one, seen),
         Some(Order::Run { at }) => {
-            if seen
-                .and_then(|seen| seen.started_at)
-                .is_none_or(|started| started < at)
-            {
+            let last = seen.and_then(|seen| seen.started_at);
+            if last.is_none_or(|started| started < at) {
                 run(&mut verdict, seen);
             }
         }
@@ -134,11 +133,19 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
 }
 
 /// An operator has ordered that it stops.
-fn stop(verdict: &mut Verdict, key: &InstanceKey, seen: Option<&Instance>) {
-    let InstanceKey { project, service, .. } = key;
+fn stop(verdict: &mut Verdict, key: &InstanceKey, one: bool, seen: Option<&Instance>) {
+    let InstanceKey {
+        project,
+        service,
+        index,
+        ..
+    } = key;
+    let index = if one { format!("/{index}") } else { String::new() };
     verdict.stopped = Some(format!(
-        "stopped by an operator; `stead start {project}/{service}`"
+        "stopped by an operator; `stead start {project}/{service}{index}`"
     ));
+    // Nothing of it is going to be made.
+    verdict.change.take_if(|(class, _)| *class == Class::Create);
     verdict.course = match seen.map(|seen| &seen.state) {
         Some(State::Running { .. }) => Course::Stop,
         Some(State::Lost) => {
@@ -217,7 +224,7 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
     if case.held {
-        return held(verdict, &case, seen, have, now);
+        return held(verdict, &case, seen, have, memory, now);
     }
     if seen.state == State::Lost {
         match finished(&case, &fields, ignored) {
@@ -280,12 +287,19 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         // The same as what runs, whether or not its image can be resolved right now.
         verdict.target = Ok(have.clone());
     }
-    verdict.course = supervise(case.key, case.rules, seen, now);
+    verdict.course = supervise(case.key, case.rules, seen, memory, now);
     verdict
 }
 
 /// It stays what it is until its turn comes, or another one has taken its place.
-fn held(mut verdict: Verdict, case: &Case<'_>, seen: &Instance, have: &ContainerSpec, now: Now) -> Verdict {
+fn held(
+    mut verdict: Verdict,
+    case: &Case<'_>,
+    seen: &Instance,
+    have: &ContainerSpec,
+    memory: &Memory,
+    now: Now,
+) -> Verdict {
     verdict.target = Ok(have.clone());
     verdict.sandbox = !seen.drift.is_empty();
     if seen.state == State::Lost {
@@ -302,7 +316,7 @@ fn held(mut verdict: Verdict, case: &Case<'_>, seen: &Instance, have: &Container
         policy: have.restart,
         ..case.rules
     };
-    verdict.course = supervise(case.key, rules, seen, now);
+    verdict.course = supervise(case.key, rules, seen, memory, now);
     verdict
 }
 
@@ -427,7 +441,15 @@ fn created(key: &InstanceKey, Wanted { project, service }: Wanted<'_>) -> Cause 
 }
 
 /// What the rules say about an instance that is as wanted.
-fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, now: Now) -> Course {
+fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, memory: &Memory, now: Now) -> Course {
+    if let (State::Exited { .. }, Some(flaps)) = (&seen.state, memory.flapping.get(key)) {
+        return Course::Again {
+            restarts: seen.restarts.saturating_add(1),
+            streak: seen.streak,
+            flaps: *flaps,
+            reason: format!("unhealthy; restart {flaps} of {}", restart::FLAPS),
+        };
+    }
     match seen.state {
         State::Exited { code, at } => {
             let key = key.to_string();

@@ -247,7 +247,7 @@ fn what_keeps_going_wrong_is_told_with_what_to_do() {
             exited(1, 3),
             2_000,
             Some(
-                "web exited with 1, and 3 restarts in a row are used up; see `stead logs shop web`, change the \
+                "web exited with 1, and its limit of 3 restarts is used up; see `stead logs shop web`, change the \
                  service, or `stead start shop/web`",
             ),
         ),

@@ -76,11 +76,9 @@ fn alerts<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Vec<Failure>> {
         };
         let object = Key::Instance(key.clone());
         let changes = facts.plan.changes.iter().any(|change| change.key == object);
-        let stopped = facts.desired.intents.iter().any(|(target, intent)| {
-            (&target.project, &target.service) == (&key.project, &key.service)
-                && target.index.is_none_or(|index| index == key.index)
-                && matches!(intent, Intent::Stop { .. })
-        });
+        let mut intents = facts.desired.intents.iter();
+        let stopped =
+            intents.any(|(target, intent)| target.covers(key) && matches!(intent, Intent::Stop { .. }));
         if !changes && !stopped {
             let at = match seen.state {
                 State::Exited { at, .. } => at,
@@ -120,12 +118,8 @@ fn reached<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     for spec in specs {
         let networks = || spec.networks.iter().chain(&seen.networks);
-        let before = reached.len();
-        for (key, _) in networks() {
-            if spec.networks.get(key) != seen.networks.get(key) {
-                reached.insert(key.project.as_str());
-            }
-        }
+        let differing = networks().filter(|(key, _)| spec.networks.get(key) != seen.networks.get(key));
+        reached.extend(differing.map(|(key, _)| key.project.as_str()));
         let ports = spec.ports.keys().chain(seen.ports.keys());
         let mut changed = ports
             .filter(|port| spec.ports.get(port) != seen.ports.get(port))
@@ -145,7 +139,7 @@ fn reached<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
             }
         }
         // What is wrong with it is wrong for all.
-        if drift || before == reached.len() {
+        if drift || spec == seen {
             reached.extend(networks().map(|(key, _)| key.project.as_str()));
         }
     }
@@ -205,12 +199,16 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
     };
     if let Some(barred) = barred {
         let revision: String = barred.revision.chars().take(12).collect();
+        let runs = match facts.memory.good.contains_key(name) {
+            true => "the one before it runs",
+            false => "which one was good before it is not known, and nothing is touched",
+        };
         failures.insert(
             0,
             Failure {
                 key: name.to_owned(),
                 message: format!(
-                    "revision {revision} was rolled back: {}; change the manifest to try again",
+                    "revision {revision} was rolled back: {}; {runs} until the manifest changes",
                     barred.why
                 ),
                 span: None,
