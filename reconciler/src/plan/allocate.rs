@@ -1,11 +1,11 @@
 //! Networks and sandboxes with every address, range and host port decided.
 
+mod ports;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
 };
-
-use model::types::{PortRange, Protocol, PublishedPort};
 
 use super::{
     InFlight,
@@ -43,38 +43,6 @@ impl Allocation {
     }
 }
 
-/// Host ports that are spoken for.
-#[derive(Default)]
-struct Ports {
-    claims: BTreeMap<(u16, Protocol), Vec<(Ipv4Addr, InstanceKey)>>,
-}
-
-impl Ports {
-    fn holder(&self, key: &InstanceKey, binding: &PortBinding) -> Option<&InstanceKey> {
-        let wide = Ipv4Addr::UNSPECIFIED;
-        self.claims
-            .get(&(binding.published, binding.protocol))?
-            .iter()
-            .find(|(ip, holder)| {
-                holder != key && (*ip == binding.host_ip || *ip == wide || binding.host_ip == wide)
-            })
-            .map(|(_, holder)| holder)
-    }
-
-    fn claim(&mut self, key: &InstanceKey, binding: &PortBinding) {
-        let claims = self
-            .claims
-            .entry((binding.published, binding.protocol))
-            .or_default();
-        if !claims
-            .iter()
-            .any(|(ip, holder)| *ip == binding.host_ip && holder == key)
-        {
-            claims.push((binding.host_ip, key.clone()));
-        }
-    }
-}
-
 /// What exists or is being made: it holds its addresses.
 struct Held {
     networks: BTreeMap<ResourceKey, NetworkSpec>,
@@ -96,7 +64,7 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
         .values()
         .flat_map(|sandbox| sandbox.endpoints.iter().map(|endpoint| endpoint.address))
         .collect();
-    let mut ports = host_ports(wants, &held, &mut allocation);
+    let mut ports = ports::host_ports(wants, &held, &mut allocation);
     for (key, wanted) in &wants.instances {
         if wants.held.contains_key(key)
             && let Some(sandbox) = held.sandboxes.get(key)
@@ -114,9 +82,9 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
             (Err(why), _) | (_, Some(Err(why))) => Err(why),
         };
         let sandbox = sandbox.map(|whole| {
-            let beside = beside(wants, &held, key);
+            let beside = ports::beside(wants, &held, key);
             let had = |binding: &PortBinding| {
-                beside.is_some_and(|beside| beside.ports.iter().any(|other| clash(other, binding)))
+                beside.is_some_and(|beside| beside.ports.iter().any(|other| ports::clash(other, binding)))
             };
             let mut now = whole.clone();
             now.ports.retain(|binding| !had(binding));
@@ -291,165 +259,6 @@ fn sandbox(
     })
 }
 
-/// Fixed ports first (who runs keeps, else the first in key order), then the ephemeral ones around them.
-fn host_ports(
-    wants: &Wants<'_>,
-    held: &Held,
-    allocation: &mut Allocation,
-) -> BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> {
-    let mut ports = Ports::default();
-    // Leaving: their ports come free in this pass, but only after them.
-    let mut leaving = Ports::default();
-    let mut keeping: BTreeMap<&InstanceKey, Vec<PortBinding>> = BTreeMap::new();
-    for (key, sandbox) in &held.sandboxes {
-        match wants.instances.get(key) {
-            None if wants.left_alone(&key.project) => {
-                sandbox.ports.iter().for_each(|binding| ports.claim(key, binding));
-            }
-            None => sandbox
-                .ports
-                .iter()
-                .for_each(|binding| leaving.claim(key, binding)),
-            Some(wanted) => {
-                let fits =
-                    |binding: &&PortBinding| wanted.service.ports.iter().any(|port| fits(port, binding));
-                // What a new slot takes over counts as its own; what nobody will want goes with the old one.
-                let owner = wants.replaced.get(key).unwrap_or(key);
-                let stays = wants.held.contains_key(key);
-                for binding in sandbox.ports.iter().filter(|_| stays) {
-                    match fits(&binding) {
-                        true => ports.claim(owner, binding),
-                        false => leaving.claim(key, binding),
-                    }
-                }
-                if owner == key {
-                    let own = sandbox.ports.iter().filter(fits).cloned();
-                    keeping.entry(key).or_default().extend(own);
-                }
-            }
-        }
-    }
-    let not_held = || {
-        wants
-            .instances
-            .iter()
-            .filter(|(key, _)| !wants.held.contains_key(*key))
-    };
-    for (key, wanted) in not_held() {
-        // What it takes over, or has taken over already: the reservation follows.
-        let had = beside(wants, held, key).map_or(&[][..], |beside| &beside.ports);
-        let led = held.sandboxes.get(key).map_or(&[][..], |own| allocation.led(own));
-        for binding in had.iter().chain(led) {
-            let fits = wanted.service.ports.iter().any(|port| fits(port, binding));
-            let kept = keeping.entry(key).or_default();
-            if fits && !kept.contains(binding) {
-                kept.push(binding.clone());
-            }
-        }
-    }
-    let order = |running: bool| not_held().filter(move |(key, _)| held.running.contains(*key) == running);
-    for (key, kept) in &keeping {
-        if held.running.contains(*key) {
-            kept.iter().for_each(|binding| ports.claim(key, binding));
-        }
-    }
-    let mut result: BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> = BTreeMap::new();
-    for (key, wanted) in order(true).chain(order(false)) {
-        let fixed = wanted
-            .service
-            .ports
-            .iter()
-            .filter_map(|port| Some((port, fixed(port)?)));
-        let mut refused = None;
-        let mut claims = Vec::new();
-        for (port, binding) in fixed {
-            match binding {
-                Err(why) => refused = Some(why),
-                Ok(binding) => match ports.holder(key, &binding) {
-                    Some(holder) => {
-                        let port = format!("host port {}/{}", binding.published, protocol(port.protocol));
-                        refused = Some(
-                            if (&holder.project, &holder.service) == (&key.project, &key.service) {
-                                format!(
-                                    "only one of several containers can have {port}, and {holder} has it; leave \
-                                 the host port out of `ports`, or give a range"
-                                )
-                            } else {
-                                format!("{port} is used by {holder}; change `ports` of one of the two")
-                            },
-                        );
-                    }
-                    None => claims.push(binding),
-                },
-            }
-        }
-        match refused {
-            Some(why) => {
-                result.insert(key.clone(), Err(why));
-            }
-            None => claims.iter().for_each(|binding| ports.claim(key, binding)),
-        }
-    }
-    for (key, wanted) in not_held() {
-        if result.contains_key(key) {
-            continue;
-        }
-        let mut bindings: Vec<PortBinding> = Vec::new();
-        let mut refused = None;
-        for port in &wanted.service.ports {
-            let binding = match fixed(port) {
-                Some(binding) => binding,
-                None => ephemeral(key, port, keeping.get(key), &bindings, &ports, &leaving),
-            };
-            match binding {
-                Ok(binding) => {
-                    ports.claim(key, &binding);
-                    if let Some(holder) = leaving.holder(key, &binding) {
-                        allocation
-                            .holders
-                            .entry(key.clone())
-                            .or_default()
-                            .insert(holder.clone());
-                    }
-                    bindings.push(binding);
-                }
-                Err(why) => refused = Some(why),
-            }
-        }
-        let bindings = refused.map_or(Ok(bindings), Err);
-        result.insert(key.clone(), bindings);
-    }
-    // Another wanted instance may still hold, for a moment, what its new version gives up.
-    for (key, bindings) in &result {
-        for binding in bindings.iter().flatten() {
-            for (other, sandbox) in &held.sandboxes {
-                let gives_up = sandbox.ports.iter().any(|held| clash(held, binding));
-                if other != key && gives_up {
-                    allocation
-                        .holders
-                        .entry(key.clone())
-                        .or_default()
-                        .insert(other.clone());
-                }
-            }
-        }
-    }
-    result
-}
-
-/// The sandbox whose place `key` takes.
-fn beside<'h>(wants: &Wants<'_>, held: &'h Held, key: &InstanceKey) -> Option<&'h SandboxSpec> {
-    let pair = wants.pairs.get(key)?;
-    held.sandboxes.get(&pair.old)
-}
-
-/// Both cannot be had at once.
-fn clash(one: &PortBinding, two: &PortBinding) -> bool {
-    one.published == two.published
-        && one.protocol == two.protocol
-        && (one.host_ip == two.host_ip || one.host_ip.is_unspecified() || two.host_ip.is_unspecified())
-}
-
 /// The host ports that lead to each address now, reserved or not.
 fn leads(observed: &Observed) -> BTreeMap<Ipv4Addr, Vec<PortBinding>> {
     let mut leads: BTreeMap<Ipv4Addr, Vec<PortBinding>> = BTreeMap::new();
@@ -463,85 +272,4 @@ fn leads(observed: &Observed) -> BTreeMap<Ipv4Addr, Vec<PortBinding>> {
         });
     }
     leads
-}
-
-fn ephemeral(
-    key: &InstanceKey,
-    port: &PublishedPort,
-    kept: Option<&Vec<PortBinding>>,
-    already: &[PortBinding],
-    ports: &Ports,
-    leaving: &Ports,
-) -> Result<PortBinding, String> {
-    let free = |binding: &PortBinding| {
-        ports.holder(key, binding).is_none()
-            && !already
-                .iter()
-                .any(|other| other.published == binding.published && other.protocol == binding.protocol)
-    };
-    if let Some(binding) = kept
-        .into_iter()
-        .flatten()
-        .find(|binding| fits(port, binding) && free(binding))
-    {
-        return Ok(binding.clone());
-    }
-    let (first, last) = port
-        .published
-        .map_or(addresses::EPHEMERAL, |range| (range.first, range.last));
-    let host_ip = host_ip(port)?;
-    let binding = |published| PortBinding {
-        host_ip,
-        published,
-        target: port.target,
-        protocol: port.protocol,
-    };
-    let seed = format!("{key} {}/{}", port.target, protocol(port.protocol));
-    addresses::port(&seed, (first, last), |number| {
-        let binding = binding(number);
-        free(&binding) && leaving.holder(key, &binding).is_none()
-    })
-    .map(binding)
-    .ok_or_else(|| format!("no host port out of {first}-{last} is free; publish a wider range"))
-}
-
-/// `None`: one is to be chosen.
-fn fixed(port: &PublishedPort) -> Option<Result<PortBinding, String>> {
-    let PortRange { first, last } = port.published?;
-    (first == last).then(|| {
-        Ok(PortBinding {
-            host_ip: host_ip(port)?,
-            published: first,
-            target: port.target,
-            protocol: port.protocol,
-        })
-    })
-}
-
-fn host_ip(port: &PublishedPort) -> Result<Ipv4Addr, String> {
-    match port.host_ip {
-        None => Ok(Ipv4Addr::UNSPECIFIED),
-        Some(IpAddr::V4(ip)) => Ok(ip),
-        Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ok(Ipv4Addr::UNSPECIFIED),
-        Some(IpAddr::V6(ip)) => Err(format!(
-            "ports cannot be published on the IPv6 address {ip} yet; use an IPv4 address"
-        )),
-    }
-}
-
-fn fits(port: &PublishedPort, binding: &PortBinding) -> bool {
-    let (first, last) = port
-        .published
-        .map_or(addresses::EPHEMERAL, |range| (range.first, range.last));
-    port.target == binding.target
-        && port.protocol == binding.protocol
-        && host_ip(port).is_ok_and(|ip| ip == binding.host_ip)
-        && (first..=last).contains(&binding.published)
-}
-
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
 }

@@ -23,6 +23,8 @@ pub struct Present<'a> {
     replaced_by: Option<InstanceKey>,
     /// All host ports that it shall have; some may still be reserved by the slot whose place it takes.
     ports: &'a [PortBinding],
+    /// It stays as it is for now.
+    held: bool,
     /// Those that lead to it already.
     led: &'a [PortBinding],
 }
@@ -51,6 +53,7 @@ pub fn present<'a>(
                 waits: false,
                 replaced_by: wants.replaced.get(key).cloned(),
                 ports: &[],
+                held: false,
                 led: &[],
             });
         }
@@ -76,6 +79,7 @@ pub fn present<'a>(
                 waits: wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
                 replaced_by: None,
                 ports: whole.map_or(&[], |spec| &spec.ports),
+                held: wants.held.contains_key(key),
                 led: instance.map_or(&[], |instance| allocation.led(&instance.sandbox)),
             });
         }
@@ -119,6 +123,12 @@ impl<'a> Present<'a> {
                 .ports
                 .iter()
                 .filter(|binding| seen.sandbox.ports.contains(binding) || self.led.contains(binding))
+                // Edited in mid-flip, it serves on what the other slot has reserved.
+                .chain(
+                    self.led
+                        .iter()
+                        .filter(|led| self.held && !spec.ports.contains(led)),
+                )
                 .collect(),
             (None, Some(seen)) => seen.sandbox.ports.iter().collect(),
             (_, None) => Vec::new(),
