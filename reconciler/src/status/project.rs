@@ -220,12 +220,18 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
     let stands_still = waiting
         .iter()
         .any(|waiting| matches!(waiting.key, Key::Volume(_)) && waiting.until.is_none());
-    let busy = facts.looking || facts.running.iter().any(works) || facts.plan.steps.iter().any(works);
+    // What waits for nobody waits for what runs: the image or the firewall of another project, too.
+    let mut changes = facts.plan.changes.iter().filter(|change| own(&change.key));
+    let next = changes.clone().any(|change| change.gate.is_none()) && waiting.is_empty();
+    let busy = facts.looking
+        || facts.running.iter().any(works)
+        || facts.plan.steps.iter().any(works)
+        || (next && !facts.running.is_empty());
     let state = if !failures.is_empty() || stands_still {
         ProjectState::Degraded
     } else if busy {
         ProjectState::Working
-    } else if !waiting.is_empty() || facts.plan.changes.iter().any(|change| own(&change.key)) {
+    } else if !waiting.is_empty() || changes.next().is_some() {
         ProjectState::Waiting
     } else {
         ProjectState::Converged

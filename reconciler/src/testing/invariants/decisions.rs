@@ -301,15 +301,18 @@ impl Watch {
             {
                 return violated("G1", format!("{name} is at {tried}, which nobody ever wanted"));
             }
-            let mut changes = status.plan.changes.iter();
+            let changes = status.plan.changes.iter();
+            let mut own = changes.filter(|change| change.key.project() == Some(name));
             match project.state {
-                ProjectState::Converged if changes.any(|change| change.key.project() == Some(name)) => {
+                ProjectState::Converged if own.next().is_some() => {
                     return violated(
                         "T1",
                         format!("{name} is said to be converged, and something changes"),
                     );
                 }
-                ProjectState::Waiting if project.waiting.is_empty() => {
+                ProjectState::Waiting
+                    if project.waiting.is_empty() && own.all(|change| change.gate.is_none()) =>
+                {
                     return violated("T1", format!("{name} waits, and nobody says for what"));
                 }
                 ProjectState::Degraded if project.failures.is_empty() && project.waiting.is_empty() => {

@@ -48,7 +48,7 @@ impl Watch {
                 return violated("C2", format!("everything is there, and yet {:?}", step.action));
             }
             self.nothing_else(world)?;
-            self.remembering_nothing(world, desired, now)?;
+            self.remembering_nothing(world, desired, status, now)?;
         }
         self.twice(world, now)
     }
@@ -158,17 +158,18 @@ impl Watch {
         Ok(())
     }
 
-    /// S2
-    fn remembering_nothing(&self, world: &mut World, desired: &Desired, now: Now) -> Result<(), Violation> {
+    /// S2. What references stand for is taken as the loop has it: a tag that moved is seen when it is asked
+    /// for again.
+    fn remembering_nothing(
+        &self,
+        world: &mut World,
+        desired: &Desired,
+        status: &Status,
+        now: Now,
+    ) -> Result<(), Violation> {
         let mut observed = Observed::nothing_known();
-        let mut scope = Scope::all();
-        for wish in desired.projects.values() {
-            if let Wish::Run { project, .. } = wish {
-                let images = project.services.values().map(|service| service.image.clone());
-                scope.images.extend(images);
-            }
-        }
-        world.look(&scope, &mut observed);
+        world.look(&Scope::all(), &mut observed);
+        observed.images.clone_from(&status.observed.images);
         if observed
             .images
             .values()

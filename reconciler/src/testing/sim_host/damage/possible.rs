@@ -9,7 +9,10 @@ use super::{
     },
     Damage,
 };
-use crate::{key::InstanceKey, spec::Subnet};
+use crate::{
+    key::{InstanceKey, ResourceKey},
+    spec::Subnet,
+};
 
 /// Those of which each can be drawn, by number.
 const KINDS: u64 = 49;
@@ -56,8 +59,8 @@ impl World {
             23 => Damage::LocalnetOff(pick(random, self.bridges.keys())?),
             24 => Damage::UpperDeleted(pick(random, self.trees.keys())?),
             25 => Damage::LayersDeleted(pick(random, self.layers.keys())?),
-            26 => Damage::VolumeMovedAway(pick(random, self.directories.keys())?),
-            27 => Damage::VolumeReplaced(pick(random, self.directories.keys())?),
+            26 => Damage::VolumeMovedAway(self.some_volume(random)?.name),
+            27 => Damage::VolumeReplaced(self.some_volume(random)?.name),
             28 => Damage::LimitsChanged(self.some_running(random)?),
             29 => Damage::ProcessStrayed(self.some_running(random)?),
             30 => Damage::DiskFull,
@@ -86,7 +89,7 @@ impl World {
             44 => Damage::BridgeRenamed(pick(random, self.bridges.keys())?),
             45 => Damage::BridgeIpv6(pick(random, self.bridges.keys())?),
             46 => Damage::BridgeRouteRemoved(pick(random, self.bridges.keys())?),
-            47 => Damage::VolumeRecordDeleted(pick(random, self.volumes.keys())?),
+            47 => Damage::VolumeRecordDeleted(self.some_volume(random)?),
             _ => {
                 let key = self.some_running(random)?;
                 let tree = self.instances.get(&key)?.tree.as_ref()?;
@@ -141,6 +144,12 @@ impl World {
             true => Damage::VolumeRestored(name.clone()),
             false => Damage::VolumePutBack(name.clone()),
         })
+    }
+
+    /// One that has its record and its data: without both, nobody can know that it ever was.
+    fn some_volume(&self, random: &mut Random) -> Option<ResourceKey> {
+        let key: ResourceKey = pick(random, self.volumes.keys())?;
+        (self.directories.contains_key(&key.name) && self.lost(&key).is_none()).then_some(key)
     }
 
     fn some_pair(&self, random: &mut Random) -> Option<(InstanceKey, String)> {
