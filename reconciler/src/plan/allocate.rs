@@ -64,6 +64,8 @@ impl Ports {
 struct Held {
     networks: BTreeMap<ResourceKey, NetworkSpec>,
     sandboxes: BTreeMap<InstanceKey, SandboxSpec>,
+    /// What those had that are being changed right now: not given up before the change is done.
+    changing: Vec<(InstanceKey, SandboxSpec)>,
     id_bases: Result<BTreeMap<String, u32>, String>,
     running: BTreeSet<InstanceKey>,
 }
@@ -109,10 +111,12 @@ impl Held {
             .flatten()
             .map(|(key, network)| (key.clone(), network.spec.clone()))
             .collect();
+        let mut changing = Vec::new();
         for step in in_flight {
             match &step.action {
                 Action::EnsureSandbox(spec) => {
-                    sandboxes.insert(spec.key.clone(), spec.clone());
+                    let before = sandboxes.insert(spec.key.clone(), spec.clone());
+                    changing.extend(before.map(|before| (spec.key.clone(), before)));
                 }
                 Action::EnsureNetwork(spec) => {
                     networks.insert(spec.key.clone(), spec.clone());
@@ -138,6 +142,7 @@ impl Held {
         Held {
             networks,
             sandboxes,
+            changing,
             id_bases,
             running,
         }
@@ -353,7 +358,8 @@ fn host_ports(
     // Another wanted instance may still hold, for a moment, what its new version gives up.
     for (key, bindings) in &result {
         for binding in bindings.iter().flatten() {
-            for (other, sandbox) in &held.sandboxes {
+            let changing = held.changing.iter().map(|(key, sandbox)| (key, sandbox));
+            for (other, sandbox) in held.sandboxes.iter().chain(changing) {
                 let gives_up = sandbox.ports.iter().any(|held| {
                     held.published == binding.published
                         && held.protocol == binding.protocol
