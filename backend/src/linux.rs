@@ -4,10 +4,18 @@ mod adopt;
 mod apply;
 mod error;
 mod events;
+mod files;
 mod observe;
+mod restore;
 mod sandboxes;
+mod standing;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use nix::time::{ClockId, clock_gettime};
 use reconciler::{
@@ -22,7 +30,7 @@ use tokio::sync::mpsc;
 pub use error::OpenError;
 
 use crate::{
-    cgroup,
+    cgroup::{self, limits::Controllers},
     firewall::Firewall,
     image,
     layout::Layout,
@@ -33,6 +41,7 @@ use crate::{
     volume::Volumes,
 };
 use events::Watcher;
+use files::FileWatch;
 use sandboxes::Sandboxes;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -61,6 +70,10 @@ pub struct LinuxBackend {
     pool: Pool,
     sandboxes: Arc<Sandboxes>,
     watcher: Watcher,
+    files: FileWatch,
+    controllers: Controllers,
+    /// Held while a network or volume is removed, or records are made again.
+    removing: Mutex<()>,
     purpose: Use,
     /// Ends its thread when dropped.
     _netlink: Watch,
@@ -141,7 +154,10 @@ impl LinuxBackend {
             networks,
             id_bases: records::Store::new(layout, records::kind::ID_BASE),
             sandboxes,
+            files: FileWatch::new(layout, watcher.sender()).map_err(OpenError::Events)?,
             watcher,
+            controllers: Controllers::find()?,
+            removing: Mutex::default(),
             _netlink: netlink,
         })
     }

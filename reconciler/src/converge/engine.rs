@@ -160,7 +160,10 @@ impl Engine {
             HostEvent::Volume(key) => Key::Volume(key),
             HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
-            HostEvent::Lost => return self.look(Scope::all()),
+            HostEvent::Lost => {
+                self.dirty.images.extend(references(&self.desired));
+                return self.look(Scope::all());
+            }
         };
         // A bridge takes its interfaces along.
         if let Key::Network(network) = &key {

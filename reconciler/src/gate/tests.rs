@@ -23,6 +23,7 @@ fn instance(state: State, health: Health) -> Instance {
         container: None,
         state,
         drift: Vec::new(),
+        broken: None,
         restarts: 0,
         streak: 0,
         flaps: 0,

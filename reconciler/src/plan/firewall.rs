@@ -53,7 +53,13 @@ pub fn spec(
         spec.networks.insert(key.clone(), empty(&network.spec));
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
-        for endpoint in one.endpoints(stage.settled.is_some()) {
+        // Whose sandbox is not made or changed in this pass keeps what it has.
+        let settled = stage
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.contains(one.key));
+        let endpoints = one.endpoints(settled);
+        for endpoint in &endpoints {
             let Some(network) = network(&endpoint.network) else {
                 continue;
             };
@@ -63,7 +69,6 @@ pub fn spec(
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
-        let endpoints = one.endpoints(true);
         let target = endpoints
             .iter()
             .find(|endpoint| endpoint.gateway.is_some())

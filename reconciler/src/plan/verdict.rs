@@ -245,6 +245,10 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
                 return verdict;
             }
         }
+    } else if let (State::Running { .. }, Some(why)) = (&seen.state, &seen.broken) {
+        verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
+        verdict.course = Course::Replace;
+        return verdict;
     } else if let (State::Exited { .. }, Some((Class::Restart, cause))) = (&seen.state, begun) {
         verdict.change = Some((Class::Restart, cause.clone()));
         verdict.course = Course::Replace;
@@ -303,6 +307,11 @@ fn absent(
     verdict.sandbox |= lost;
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
+        // Nothing is known any more of what ran in it.
+        _ if lost => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
         _ => (Class::Create, created(case.key, case.wanted)),
     });

@@ -68,6 +68,7 @@ fn fake_status(run: Run) -> Status {
         container: None,
         state: run,
         drift: Vec::new(),
+        broken: None,
         restarts: 3,
         streak: 0,
         flaps: 0,

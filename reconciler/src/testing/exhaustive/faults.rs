@@ -12,6 +12,8 @@ pub enum Fault {
     Exit(InstanceKey, i32),
     Unhealthy(InstanceKey),
     LoseShim(InstanceKey),
+    /// Its root is gone under the process.
+    Root(InstanceKey),
     /// An interface of it is gone.
     Interface(InstanceKey),
     /// The bridge is gone, and every interface is off it.
@@ -35,6 +37,7 @@ pub fn faults(world: &World) -> Vec<Fault> {
     for (key, instance) in world.instances.iter() {
         if let State::Running { .. } = instance.state {
             faults.extend([Fault::Exit(key.clone(), 0), Fault::Exit(key.clone(), 1)]);
+            faults.push(Fault::Root(key.clone()));
             if instance.health != Health::None {
                 faults.push(Fault::Unhealthy(key.clone()));
             }
@@ -75,7 +78,7 @@ impl Fault {
     /// Whether the process of `key` may be stopped or started because of it.
     pub fn touches(&self, key: &InstanceKey) -> bool {
         match self {
-            Fault::Exit(other, _) | Fault::LoseShim(other) => other == key,
+            Fault::Exit(other, _) | Fault::LoseShim(other) | Fault::Root(other) => other == key,
             Fault::Reboot => true,
             _ => false,
         }
@@ -100,6 +103,11 @@ impl Fault {
             Fault::LoseShim(key) => world.instances.edit(|instances| {
                 if let Some(instance) = instances.get_mut(key) {
                     instance.state = State::Lost;
+                }
+            }),
+            Fault::Root(key) => world.instances.edit(|instances| {
+                if let Some(instance) = instances.get_mut(key) {
+                    instance.broken = Some("its root is gone".to_owned());
                 }
             }),
             Fault::Interface(key) => world.instances.edit(|instances| {

@@ -343,6 +343,7 @@ fn ensure(instances: &mut BTreeMap<InstanceKey, Instance>, spec: &SandboxSpec) {
         container: None,
         state: State::Created,
         drift: Vec::new(),
+        broken: None,
         restarts: 0,
         streak: 0,
         flaps: 0,
@@ -366,6 +367,7 @@ fn container(instance: &mut Instance, action: &Action) {
             instance.container = Some((**spec).clone());
             // Who the process is does not matter: that it was stopped does, and that is looked at.
             instance.state = State::Running { pid: 7 };
+            instance.broken = None;
             instance.restarts = *restarts;
             instance.streak = *streak;
             instance.flaps = *flaps;
