@@ -98,7 +98,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
         report,
         commands,
     });
-    let api = tokio::spawn(server::serve(listener, router));
+    let api = tokio::spawn(server::keep(layout.agent_socket(), listener, router));
     // Not started by systemd: nothing listens.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let _ = ready.send(());

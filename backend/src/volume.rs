@@ -70,6 +70,16 @@ struct Identity {
     key: Option<ResourceKey>,
 }
 
+/// In a record that was made again while the volume itself was gone: whatever is brought back under its
+/// name is taken.
+const UNKNOWN: &str = "unknown";
+
+impl Record {
+    fn fits(&self, found: &Identity) -> bool {
+        *found == self.identity || (self.identity.id == UNKNOWN && found.name == self.identity.name)
+    }
+}
+
 /// What is at the place of a volume.
 enum Found {
     Nothing,
@@ -158,7 +168,7 @@ impl Volumes {
             .iter()
             .any(|(key, other)| *key != text && other.spec.key.name == volume.name);
         // What lies there but is not this volume is somebody's: it stays.
-        let ours = matches!(self.find(&volume.name), Found::Whole(identity) if identity == record.identity);
+        let ours = matches!(self.find(&volume.name), Found::Whole(identity) if record.fits(&identity));
         let mut doomed = None;
         if ours && !shared {
             // Aside first, in one step: a volume half removed must not come back to life.
@@ -196,7 +206,7 @@ impl Volumes {
             let identity = match self.find(&key.name) {
                 Found::Whole(identity) => identity,
                 Found::Nothing | Found::Broken(_) => Identity {
-                    id: "unknown".to_owned(),
+                    id: UNKNOWN.to_owned(),
                     name: key.name.clone(),
                     key: Some(key.clone()),
                 },
@@ -212,6 +222,15 @@ impl Volumes {
             self.records.put(&key.to_string(), &record)?;
         }
         Ok(found.into_keys().collect())
+    }
+
+    /// There is neither a record nor anything at its place: [`Volumes::ensure`] would make it.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn is_nowhere(&self, volume: &ResourceKey) -> Result<bool, ReadError> {
+        Ok(self.records.get(&volume.to_string())?.is_none()
+            && matches!(self.find(&volume.name), Found::Nothing))
     }
 
     /// Whether what lies at the place of a volume is the one that was made.
@@ -292,7 +311,7 @@ impl Volumes {
         let place = self.place(&record.spec.key.name);
         let remedy = "Restore the directory from a backup, or give the volume up with `stead down --volumes`";
         match self.find(&record.spec.key.name) {
-            Found::Whole(identity) if identity == record.identity => None,
+            Found::Whole(identity) if record.fits(&identity) => None,
             Found::Whole(_) => Some(format!("{} holds another volume. {remedy}", place.display())),
             Found::Nothing => Some(format!("{} is missing. {remedy}", place.display())),
             Found::Broken(why) => Some(format!("{why}. {remedy}")),

@@ -17,6 +17,8 @@ mod inside;
 mod life;
 #[path = "kernel/logs.rs"]
 mod logs;
+#[path = "kernel/repair.rs"]
+mod repair;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
@@ -37,6 +39,7 @@ fn tests() -> Vec<Test> {
     all.extend(logs::TESTS);
     all.extend(clients::TESTS);
     all.extend(confinement::TESTS);
+    all.extend(repair::TESTS);
     all
 }
 

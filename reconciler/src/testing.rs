@@ -2,5 +2,8 @@
 
 pub mod drive;
 pub mod exhaustive;
+pub mod generate;
+pub mod invariants;
 pub mod manifest;
 pub mod sim_host;
+pub mod simulate;

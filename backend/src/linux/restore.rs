@@ -12,7 +12,7 @@ use std::{
 use reconciler::{
     key::{InstanceKey, ResourceKey},
     observed::{Fact, Instance},
-    spec::{MountSpec, NetworkSpec, Subnet},
+    spec::{ContainerSpec, MountSpec, NetworkSpec, Subnet, VolumeSpec},
 };
 
 use super::{LinuxBackend, error::ApplyError};
@@ -50,6 +50,24 @@ impl LinuxBackend {
                 }
             }
         }
+    }
+
+    /// A volume that is nowhere is made, unless something runs on it: then it is lost, and its record
+    /// with it.
+    pub(super) fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), ApplyError> {
+        let volume = &spec.key;
+        if self.volumes.is_nowhere(volume)? {
+            let mounts =
+                |container: &ContainerSpec| volumes(container).any(|mounted| mounted.name == volume.name);
+            let used = self.sandboxes.keys().iter().any(|key| {
+                let state = self.state(key).ok();
+                state.is_some_and(|state| state.record.container.as_ref().is_some_and(mounts))
+            });
+            if used {
+                self.volumes.restore(&BTreeSet::from([volume.clone()]))?;
+            }
+        }
+        self.volumes.ensure(spec).map(drop).map_err(Into::into)
     }
 
     fn restore_networks(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
@@ -120,16 +138,18 @@ impl LinuxBackend {
 
     fn restore_volumes(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
         let containers = live.values().filter_map(|instance| instance.container.as_ref());
-        let mounted = containers
-            .flat_map(|container| &container.mounts)
-            .filter_map(|mount| match mount {
-                MountSpec::Volume { volume, .. } => Some(volume.clone()),
-                MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
-            })
-            .collect();
+        let mounted = containers.flat_map(volumes).cloned().collect();
         let made = self.volumes.restore(&mounted)?;
         Ok(made.iter().map(ToString::to_string).collect())
     }
+}
+
+/// The volumes that a container mounts.
+fn volumes(container: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
+    container.mounts.iter().filter_map(|mount| match mount {
+        MountSpec::Volume { volume, .. } => Some(volume),
+        MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+    })
 }
 
 fn subnet(address: Ipv4Addr, prefix: u8) -> Subnet {

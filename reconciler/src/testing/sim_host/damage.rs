@@ -340,18 +340,22 @@ impl World {
             Damage::ProcessFree(key) => self.free(key),
             Damage::NetworkRecordTorn(key) => {
                 self.networks.tear(key);
+                self.records_hurt = true;
                 Vec::new()
             }
             Damage::NetworkRecordDeleted(key) => {
                 self.networks.remove(key);
+                self.records_hurt = true;
                 vec![HostEvent::Lost]
             }
             Damage::VolumeRecordDeleted(key) => {
                 self.volumes.remove(key);
+                self.records_hurt = true;
                 vec![HostEvent::Lost]
             }
             Damage::IdRecordDeleted(project) => {
                 self.id_bases.remove(project);
+                self.records_hurt = true;
                 vec![HostEvent::Lost]
             }
             Damage::Unreadable(part) => {

@@ -274,6 +274,13 @@ impl World {
                 self.volumes.set(key, identity);
             }
         }
+        if self.records_hurt {
+            let torn = self.networks.torn().is_some() || self.volumes.torn().is_some();
+            let networks = self.bridges.keys().all(|key| self.networks.contains_key(key));
+            let mut projects = self.instances.keys();
+            let ids = projects.all(|key| self.id_bases.contains_key(&key.project));
+            self.records_hurt = torn || !networks || !ids;
+        }
     }
 
     fn found_network<'a>(

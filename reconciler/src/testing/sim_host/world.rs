@@ -101,6 +101,8 @@ pub struct World {
     pub touched: u32,
     /// Set by damage to rules, cleared by the next complete [`Action::SyncFirewall`].
     pub rules_hurt: bool,
+    /// Set by damage to records, cleared once they are made again.
+    pub records_hurt: bool,
     /// Moment of the boot clock, without what a runtime adds.
     pub boot: u64,
     pub wall: u64,

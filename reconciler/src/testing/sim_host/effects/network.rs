@@ -14,7 +14,7 @@ use super::{
 use crate::{
     key::{Key, ResourceKey},
     port::{ActionError, Retry},
-    spec::{FirewallSpec, NetworkSpec, Subnet, Zone},
+    spec::{FirewallSpec, NetworkSpec, Zone},
 };
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
                 }
                 Some(_) => Ok(Next::To(5)),
                 None => {
-                    if self.routes.iter().any(|route| overlap(*route, spec.subnet)) {
+                    if self.routes.iter().any(|route| route.overlaps(spec.subnet)) {
                         return Err(error(Retry::Again, SimError::SubnetOverlap(key.clone())));
                     }
                     let index = self.number() as u32;
@@ -226,11 +226,4 @@ impl World {
         self.moved(touch::NAMES);
         Ok(Next::Did(1))
     }
-}
-
-/// One contains the other.
-pub(in super::super) fn overlap(one: Subnet, other: Subnet) -> bool {
-    let shift = 32 - u32::from(one.prefix.min(other.prefix)).min(32);
-    let cut = |subnet: Subnet| u32::from(subnet.address).checked_shr(shift).unwrap_or(0);
-    cut(one) == cut(other)
 }
