@@ -164,7 +164,7 @@ impl Engine {
             HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
             HostEvent::Lost => {
-                self.dirty.images.extend(references(&self.desired));
+                self.dirty.images.extend(references(&self.desired, &self.memory));
                 return self.look(Scope::all());
             }
         };
