@@ -24,6 +24,8 @@ pub struct Stage<'a> {
     pub stopped: BTreeSet<&'a InstanceKey>,
     /// Sandboxes are what they shall be, and these have been started.
     pub settled: Option<BTreeSet<&'a InstanceKey>>,
+    /// New slots that take host ports over: names lead to them by then.
+    pub flipping: BTreeSet<&'a InstanceKey>,
 }
 
 /// What the firewall shall be at `stage`.
@@ -53,9 +55,13 @@ pub fn spec(
         spec.networks.insert(key.clone(), empty(&network.spec));
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
-        // One whose sandbox cannot be brought to its specification in this pass keeps what it has.
-        let settled = stage.settled.as_ref().is_some_and(|settled| settled.contains(one.key));
-        for endpoint in one.endpoints(settled) {
+        // Whose sandbox is not made or changed in this pass keeps what it has.
+        let settled = stage
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.contains(one.key));
+        let endpoints = one.endpoints(settled);
+        for endpoint in &endpoints {
             let Some(network) = network(&endpoint.network) else {
                 continue;
             };
@@ -65,13 +71,12 @@ pub fn spec(
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
-        let endpoints = one.endpoints(true);
         let target = endpoints
             .iter()
             .find(|endpoint| endpoint.gateway.is_some())
             .or(endpoints.first());
         let Some(target) = target else { continue };
-        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none)) {
+        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
                 host_ip: binding.host_ip,
                 published: binding.published,
@@ -108,11 +113,13 @@ fn empty(network: &NetworkSpec) -> FirewallNetwork {
     }
 }
 
-/// The first step: what the firewall shall be right now.
+/// The first step: what the firewall shall be right now. `names`: those that lead to new slots whose host
+/// ports follow with this step.
 pub fn now(
     draft: &mut Draft<'_>,
     spec: Option<&FirewallSpec>,
     networks: &BTreeMap<ResourceKey, Ready>,
+    names: &[Ready],
     explained: &BTreeSet<String>,
 ) -> Ready {
     let Some(spec) = spec else {
@@ -154,6 +161,7 @@ pub fn now(
     // A network that cannot be made now must not keep the others from being isolated.
     let needs: Vec<Ready> = networks
         .values()
+        .chain(names)
         .filter(|ready| **ready != Ready::Blocked)
         .copied()
         .collect();
