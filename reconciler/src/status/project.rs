@@ -223,9 +223,11 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
         .iter()
         .any(|waiting| matches!(waiting.key, Key::Volume(_)) && waiting.until.is_none());
     let busy = facts.looking || facts.running.iter().any(works) || facts.plan.steps.iter().any(works);
+    // What goes on elsewhere has to end first, as a transaction of the firewall does.
+    let held_up = waiting.is_empty() && !facts.running.is_empty();
     let state = if !failures.is_empty() || stands_still {
         ProjectState::Degraded
-    } else if busy {
+    } else if busy || held_up {
         ProjectState::Working
     } else if !waiting.is_empty() || facts.plan.changes.iter().any(|change| own(&change.key)) {
         ProjectState::Waiting
