@@ -3,7 +3,7 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{collections::BTreeSet, fmt::Write, fs, net::Ipv4Addr, path::Path};
+use std::{collections::{BTreeMap, BTreeSet}, fmt::Write, fs, net::Ipv4Addr, path::Path};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
@@ -201,8 +201,8 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         // What names and host ports lead to, by instance instead of by address.
         ["serving"] => return Ok(serving(drive)),
         ["reserved"] => {
-            let world = drive.host.world();
-            let lines = world.instances.iter().flat_map(|(key, instance)| {
+            let instances = shown(drive);
+            let lines = instances.iter().flat_map(|(key, instance)| {
                 let ports = instance.sandbox.ports.iter();
                 ports.map(move |binding| format!("{} by {key}", binding.published))
             });
@@ -228,19 +228,26 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
     Ok(String::new())
 }
 
+/// Every instance as the host shows it.
+fn shown(drive: &Drive) -> BTreeMap<InstanceKey, Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known().cloned().unwrap_or_default()
+}
+
 /// `web is shop/web/1a`, `host port 8080 is shop/web/1a`, and what runs with which `env A`.
 fn serving(drive: &Drive) -> String {
+    let instances = shown(drive);
     let world = drive.host.world();
     let owner = |address: &Ipv4Addr| {
         let has = |instance: &Instance| {
             let mut endpoints = instance.sandbox.endpoints.iter();
             endpoints.any(|endpoint| endpoint.address == *address)
         };
-        let found = world.instances.iter().find(|(_, instance)| has(instance));
+        let found = instances.iter().find(|(_, instance)| has(instance));
         found.map_or("nobody".to_owned(), |(key, _)| key.to_string())
     };
     let mut text = String::new();
-    for (key, instance) in &world.instances {
+    for (key, instance) in &instances {
         let version = instance
             .container
             .as_ref()
