@@ -1,6 +1,7 @@
 //! A host without a kernel, for tests of the plan and the loop.
 
 pub mod drive;
+pub mod exhaustive;
 pub mod generate;
 pub mod invariants;
 pub mod manifest;

@@ -27,9 +27,9 @@ const TWICE: u64 = 50;
 const REGRESSIONS: &str = include_str!("regressions.txt");
 
 const REPERTOIRE: Repertoire = Repertoire {
-    scale: false,
-    rollout: false,
-    intents: false,
+    scale: true,
+    rollout: true,
+    intents: true,
 };
 
 fn variable(name: &str) -> Option<u64> {

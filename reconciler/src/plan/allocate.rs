@@ -47,6 +47,8 @@ impl Allocation {
 struct Held {
     networks: BTreeMap<ResourceKey, NetworkSpec>,
     sandboxes: BTreeMap<InstanceKey, SandboxSpec>,
+    /// What those had that are being changed right now: not given up before the change is done.
+    changing: Vec<(InstanceKey, SandboxSpec)>,
     id_bases: Result<BTreeMap<String, u32>, String>,
     running: BTreeSet<InstanceKey>,
 }
@@ -115,10 +117,12 @@ impl Held {
             .flatten()
             .map(|(key, network)| (key.clone(), network.spec.clone()))
             .collect();
+        let mut changing = Vec::new();
         for step in in_flight {
             match &step.action {
                 Action::EnsureSandbox(spec) => {
-                    sandboxes.insert(spec.key.clone(), spec.clone());
+                    let before = sandboxes.insert(spec.key.clone(), spec.clone());
+                    changing.extend(before.map(|before| (spec.key.clone(), before)));
                 }
                 Action::EnsureNetwork(spec) => {
                     networks.insert(spec.key.clone(), spec.clone());
@@ -144,6 +148,7 @@ impl Held {
         Held {
             networks,
             sandboxes,
+            changing,
             id_bases,
             running,
         }

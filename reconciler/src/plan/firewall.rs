@@ -60,7 +60,8 @@ pub fn spec(
             .settled
             .as_ref()
             .is_some_and(|settled| settled.contains(one.key));
-        for endpoint in one.endpoints(settled) {
+        let endpoints = one.endpoints(settled);
+        for endpoint in &endpoints {
             let Some(network) = network(&endpoint.network) else {
                 continue;
             };
@@ -70,7 +71,6 @@ pub fn spec(
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
-        let endpoints = one.endpoints(true);
         let target = endpoints
             .iter()
             .find(|endpoint| endpoint.gateway.is_some())

@@ -380,6 +380,8 @@ impl Simulation {
         }
         self.branches.round(&round);
         if let Err(violation) = self.host.decided(&round, now) {
+            let plan = &round.status.plan;
+            self.trace.note(self.now, 9u8, || crate::plan::render(plan));
             self.fail(violation.to_string());
         }
         for order in round.orders {

@@ -177,16 +177,24 @@ pub fn host_ports(
         result.insert(key.clone(), bindings);
     }
     // Another wanted instance may still hold, for a moment, what its new version gives up.
+    let mut given_up: HashMap<(u16, Protocol), Vec<(&InstanceKey, &PortBinding)>> = HashMap::new();
+    let changing = held.changing.iter().map(|(key, sandbox)| (key, sandbox));
+    for (key, sandbox) in held.sandboxes.iter().chain(changing) {
+        for binding in &sandbox.ports {
+            let port = (binding.published, binding.protocol);
+            given_up.entry(port).or_default().push((key, binding));
+        }
+    }
     for (key, bindings) in &result {
         for binding in bindings.iter().flatten() {
-            for (other, sandbox) in &held.sandboxes {
-                let gives_up = sandbox.ports.iter().any(|held| clash(held, binding));
-                if other != key && gives_up {
+            let port = (binding.published, binding.protocol);
+            for (other, held) in given_up.get(&port).into_iter().flatten() {
+                if *other != key && clash(held, binding) {
                     allocation
                         .holders
                         .entry(key.clone())
                         .or_default()
-                        .insert(other.clone());
+                        .insert((*other).clone());
                 }
             }
         }

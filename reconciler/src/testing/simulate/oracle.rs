@@ -193,12 +193,12 @@ impl Judge<'_> {
             service: service.name.clone(),
             index,
         };
-        let stopped = |index| matches!(self.wishes.intents.get(&target(index)), Some(Intent::Stop { .. }));
-        if stopped(None) {
-            return Expect::Never;
-        }
-        if stopped(Some(1)) {
-            return Expect::Free("one of it is stopped");
+        let all = matches!(self.wishes.intents.get(&target(None)), Some(Intent::Stop { .. }));
+        let one = self.wishes.intents.get(&target(Some(1)));
+        match (all, one) {
+            (true, None | Some(Intent::Stop { .. })) => return Expect::Never,
+            (false, None | Some(Intent::Run { .. })) => {}
+            _ => return Expect::Free("one of it is stopped, or one of it runs"),
         }
         if !matches!(self.truth.images.get(service.image), Some(Fact::Known(_))) {
             return Expect::Free("its image is not there");

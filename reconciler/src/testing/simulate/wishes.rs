@@ -138,7 +138,10 @@ impl Wishes {
         self.write();
     }
 
+    /// One order a service: what takes its place is forgotten.
     pub fn intend(&mut self, target: Target, intent: Option<Intent>) {
+        let same = |other: &Target| (&other.project, &other.service) == (&target.project, &target.service);
+        self.intents.retain(|other, _| !same(other));
         match intent {
             Some(intent) => self.intents.insert(target, intent),
             None => self.intents.remove(&target),
