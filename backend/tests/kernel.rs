@@ -9,6 +9,8 @@ mod clients;
 mod confinement;
 #[path = "kernel/escape.rs"]
 mod escape;
+#[path = "kernel/flip.rs"]
+mod flip;
 #[path = "kernel/host.rs"]
 mod host;
 #[path = "kernel/inside.rs"]
@@ -17,6 +19,9 @@ mod inside;
 mod life;
 #[path = "kernel/logs.rs"]
 mod logs;
+#[path = "network/rig.rs"]
+#[allow(dead_code, reason = "the network tests use the rest of it")]
+mod rig;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
@@ -37,6 +42,7 @@ fn tests() -> Vec<Test> {
     all.extend(logs::TESTS);
     all.extend(clients::TESTS);
     all.extend(confinement::TESTS);
+    all.extend(flip::TESTS);
     all
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use backend::{
+    doctor::Verdict,
     firewall::Firewall,
     names,
     net::{NetError, watch::NetEvent},
@@ -729,5 +730,36 @@ fn outside_names_are_asked_at_the_next_server_when_the_first_is_not_there() {
         });
         assert_eq!(&reply[..2], b"\x12\x35");
         assert_eq!(&reply[12..length], &QUESTION[12..]);
+    });
+}
+
+#[test]
+fn a_foreign_firewall_that_swallows_our_traffic_is_named_until_it_lets_us_pass() {
+    on_a_host(|| {
+        let lan = neighbour();
+        let root = shop("a00017");
+        let look = backend::doctor::foreign_forwarding;
+        assert_eq!(look().verdict, Verdict::Ok, "our own table is none");
+        for (table, remedied) in [
+            ("inet fw", "insert rule inet fw fwd"),
+            ("ip other", "insert rule ip other fwd"),
+        ] {
+            sh(&format!(
+                "nft 'add table {table}; add chain {table} fwd {{ type filter hook forward priority 0; policy drop; }}'"
+            ));
+            assert_eq!(lan.tcp("192.0.2.1:8080"), "-");
+            let found = look();
+            assert_eq!(found.verdict, Verdict::Warn, "{found:?}");
+            // The remedy is taken at its word.
+            assert!(found.remedy.contains(remedied), "{found:?}");
+            let (_, commands) = found.remedy.split_once(": ").unwrap();
+            for command in commands.split("; ") {
+                sh(command);
+            }
+            assert_eq!(lan.tcp("192.0.2.1:8080"), "web", "{found:?}");
+            assert_eq!(look().verdict, Verdict::Ok, "{:?}", look());
+            sh(&format!("nft delete table {table}"));
+        }
+        drop(root);
     });
 }

@@ -30,7 +30,7 @@ pub struct Memory {
     /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
     pub firewall: Option<FirewallSpec>,
     pub zones: BTreeMap<ResourceKey, Zone>,
-    /// A bridge was made or repaired since: what the firewall sets on bridges must follow.
+    /// The last attempt at the firewall failed: how much of it was done is not known.
     pub firewall_due: bool,
     /// By project: the last revision that was converged. Kept by the [`crate::port::Ledger`].
     pub good: BTreeMap<String, Good>,
@@ -113,7 +113,6 @@ impl Memory {
             let begun = (change.class, change.cause.clone());
             self.begun.insert(step.key.clone(), begun);
         }
-        // A bridge that is made while this runs may have come too late for it.
         if let Action::SyncFirewall(_) = step.action {
             self.firewall_due = false;
         }

@@ -2,6 +2,7 @@
 
 mod cgroup;
 pub mod compose;
+pub mod damage;
 pub mod hostile;
 pub mod http;
 mod leaks;
