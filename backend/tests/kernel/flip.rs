@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -64,7 +64,7 @@ fn flip() {
         (lan.run(|| ask().0) == Ok("a".to_owned())).then_some(())
     });
 
-    let mut held = lan.run(|| Held::open());
+    let mut held = lan.run(Held::open);
     assert_eq!(held.first, "a");
     let load = Load::start(&lan);
     load.has_asked(50);
@@ -288,14 +288,14 @@ type Answers = Vec<(Instant, Instant, Result<String, String>)>;
 
 struct Load {
     over: Arc<AtomicBool>,
-    asked: Arc<std::sync::atomic::AtomicUsize>,
+    asked: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Answers>>,
 }
 
 impl Load {
     fn start(lan: &Space) -> Load {
         let over = Arc::new(AtomicBool::new(false));
-        let asked = Arc::default();
+        let asked: Arc<AtomicUsize> = Arc::default();
         let (ends, count) = (Arc::clone(&over), Arc::clone(&asked));
         let threads = lan.run(move || {
             let ask_on = move || {
