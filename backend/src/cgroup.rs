@@ -1,8 +1,12 @@
 //! The v2 tree: where it is, its leaves, and what lives in them.
 //!
-//! Kill, freeze and "populated" work without controllers, so a hybrid host serves as well.
+//! Kill, freeze and "populated" work without controllers, so a hybrid host serves as well; [`limits`]
+//! finds the controllers wherever they are.
+
+pub mod limits;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -153,6 +157,53 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// The processes at and below `first` in the tree of parents that live in another cgroup than `payload`.
+///
+/// # Errors
+/// `first` has ended.
+pub fn strays(payload: &Path, first: u32) -> io::Result<Vec<u32>> {
+    let inside = fs::read_to_string(payload.join("cgroup.procs"))?;
+    let inside: BTreeSet<u32> = inside.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut found = vec![first];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        // Children are told by the thread that made them.
+        let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
+            Ok(threads) => threads,
+            Err(error) if *pid == first => return Err(error),
+            Err(_) => {
+                next += 1;
+                continue;
+            }
+        };
+        let lists = threads
+            .flatten()
+            .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<u32> = lists
+            .flat_map(|list| {
+                list.split_whitespace()
+                    .filter_map(|pid| pid.parse().ok())
+                    .collect::<Vec<u32>>()
+            })
+            .collect();
+        found.extend(children);
+        next += 1;
+    }
+    found.retain(|pid| !inside.contains(pid));
+    // Born or ended since the list was read: only where it is now counts.
+    found.retain(|pid| lives_in(*pid, payload) == Some(false));
+    Ok(found)
+}
+
+/// `None`: the process has ended. Compared by the names that stead gave, because the top of the tree may
+/// be another one to us than to the kernel.
+fn lives_in(pid: u32, payload: &Path) -> Option<bool> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let ours = payload.iter().rev().take(4);
+    Some(Path::new(path).iter().rev().take(4).eq(ours))
+}
+
 /// Every shim of the root with this mark, with the record it carries: what adoption starts from.
 /// Idle shims have no record and are not among them.
 ///
@@ -165,6 +216,26 @@ pub fn find_shims(mark: &str) -> io::Result<Vec<(u32, Record)>> {
         .filter_map(|pid| Some((pid, record_of(pid)?)))
         .filter(|(_, record)| record.mark == mark)
         .collect())
+}
+
+/// The shim of any root whose control socket was made at `path`, whatever is there now.
+///
+/// # Errors
+/// The v2 tree cannot be read.
+pub fn shim_listening_at(path: &Path) -> io::Result<Option<u32>> {
+    for entry in fs::read_dir(root()?)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b"stead-") {
+            continue;
+        }
+        let found = pids(&entry.path())?
+            .into_iter()
+            .find(|pid| record_of(*pid).is_some_and(|record| record.assignment.socket == path));
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// The record a process carries, if it is a shim.

@@ -50,7 +50,7 @@ impl Layout {
         self.run.join("stead.sock")
     }
 
-    /// Held exclusively (flock) by the agent of this root; its content names the holder.
+    /// Names the holder of the lock of this root, see [`crate::lock`].
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")
     }

@@ -6,9 +6,17 @@ mod error;
 mod events;
 mod files;
 mod observe;
+mod restore;
 mod sandboxes;
+mod settings;
+mod standing;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use nix::time::{ClockId, clock_gettime};
 use reconciler::{
@@ -23,7 +31,7 @@ use tokio::sync::mpsc;
 pub use error::OpenError;
 
 use crate::{
-    cgroup,
+    cgroup::{self, limits::Controllers},
     firewall::Firewall,
     image,
     layout::Layout,
@@ -34,6 +42,7 @@ use crate::{
     volume::Volumes,
 };
 use events::Watcher;
+use files::FileWatch;
 use sandboxes::Sandboxes;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -62,7 +71,11 @@ pub struct LinuxBackend {
     pool: Pool,
     sandboxes: Arc<Sandboxes>,
     watcher: Watcher,
-    written: files::Written,
+    files: FileWatch,
+    controllers: Controllers,
+    /// Held while a network or volume is removed, or records are made again.
+    removing: Mutex<()>,
+    written: settings::Written,
     purpose: Use,
     /// Ends its thread when dropped.
     _netlink: Watch,
@@ -145,8 +158,11 @@ impl LinuxBackend {
             networks,
             id_bases: records::Store::new(layout, records::kind::ID_BASE),
             sandboxes,
+            files: FileWatch::new(layout, watcher.sender()).map_err(OpenError::Events)?,
             watcher,
-            written: files::Written::default(),
+            controllers: Controllers::find()?,
+            removing: Mutex::default(),
+            written: settings::Written::default(),
             _netlink: netlink,
         })
     }

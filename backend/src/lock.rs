@@ -1,9 +1,10 @@
-//! One agent per root: an exclusive flock(2) on `run/lock`, whose content names the holder.
+//! One agent per root: an exclusive flock(2) on the state directory itself, which nobody removes who
+//! wants to keep anything. The file `run/lock` names the holder; without it /proc/locks does.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -37,7 +38,7 @@ pub enum LockError {
 /// Held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _directory: File,
 }
 
 /// A holder that was killed lets go when its last thread, or a child between fork and exec, is gone.
@@ -53,28 +54,20 @@ pub fn acquire(layout: &Layout) -> Result<Lock, LockError> {
         path: path.clone(),
         source,
     };
+    let state = |source| LockError::Io {
+        path: layout.state.clone(),
+        source,
+    };
     records::make_private(&layout.run).map_err(failed)?;
-    // Never removed: removing a locked file lets a second holder lock a new one of the same name.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    records::make_private(&layout.state).map_err(state)?;
+    // Not the file: whoever removes a locked file lets a second holder lock a new one of the same name.
+    let directory = File::open(&layout.state).map_err(state)?;
     let deadline = Instant::now() + DYING;
-    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    while let Err(error) = rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(failed(error.into()));
+            return Err(state(error.into()));
         }
-        let mut text = String::new();
-        file.rewind().map_err(failed)?;
-        Read::by_ref(&mut file)
-            .take(32)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
-        let pid = text.trim().parse().unwrap_or(0);
+        let pid = named(layout, &directory).unwrap_or(0);
         match command(pid) {
             Some(command) => return Err(LockError::Held { path, pid, command }),
             None if Instant::now() > deadline => {
@@ -87,22 +80,51 @@ pub fn acquire(layout: &Layout) -> Result<Lock, LockError> {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-    file.set_len(0).map_err(failed)?;
-    file.rewind().map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(Lock { _file: file })
+    Ok(Lock {
+        _directory: directory,
+    })
+}
+
+/// Who holds the lock, which is held: as the kernel says, else as the holder wrote.
+fn named(layout: &Layout, directory: &File) -> Option<u32> {
+    let inode = directory.metadata().ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let written = fs::read_to_string(layout.lock())
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    // proc_locks(5). The device is another one to stat(2) on some file systems, so the number of the
+    // inode must do, and what was written decides between several.
+    let holders: Vec<u32> = locks
+        .lines()
+        .filter(|line| !line.contains("->"))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, "FLOCK", _, "WRITE", pid, place, ..] = fields[..] else {
+                return None;
+            };
+            (place.rsplit(':').next()?.parse::<u64>().ok()? == inode).then(|| pid.parse().ok())?
+        })
+        .collect();
+    match written {
+        Some(written) if holders.is_empty() || holders.contains(&written) => Some(written),
+        _ => holders.first().copied(),
+    }
 }
 
 /// Whether an agent holds the lock of this root at this moment, and its pid. For commands that only
 /// look; makes no file.
 pub fn holder(layout: &Layout) -> Option<u32> {
-    let mut file = File::open(layout.lock()).ok()?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).ok()?;
-            text.trim().parse().ok()
-        }
+    let directory = File::open(&layout.state).ok()?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => named(layout, &directory),
         _ => None,
     }
 }
@@ -150,6 +172,20 @@ mod tests {
         }
         drop(first);
         assert_eq!(holder(&layout), None);
+        acquire(&layout).unwrap();
+    }
+
+    #[test]
+    fn the_lock_outlives_its_file() {
+        let (_root, layout) = layout();
+        let first = acquire(&layout).unwrap();
+        fs::remove_file(layout.lock()).unwrap();
+        assert_eq!(holder(&layout), Some(std::process::id()));
+        match acquire(&layout).unwrap_err() {
+            LockError::Held { pid, .. } => assert_eq!(pid, std::process::id()),
+            other => panic!("{other}"),
+        }
+        drop(first);
         acquire(&layout).unwrap();
     }
 

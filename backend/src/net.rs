@@ -1,6 +1,7 @@
 //! Bridges, sandbox interfaces and addresses of one root, on the host the agent runs on.
 
 pub mod endpoint;
+mod found;
 pub mod netlink;
 mod network;
 pub mod resolver;

@@ -13,7 +13,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shim::protocol::Reason;
+use crate::{cgroup::limits::LimitError, shim::protocol::Reason};
 
 /// A step of a start that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -42,6 +42,20 @@ impl StepError {
             message: format!("cannot {step} {path}: {error}"),
             errno: error.raw_os_error(),
             reason: Reason::System,
+        }
+    }
+}
+
+impl From<LimitError> for StepError {
+    fn from(error: LimitError) -> Self {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        StepError {
+            message: format!("{error}{}", source.unwrap_or_default()),
+            errno: None,
+            reason: match error {
+                LimitError::NoController { .. } | LimitError::NotDelegated { .. } => Reason::Spec,
+                LimitError::Write { .. } | LimitError::Find(_) => Reason::System,
+            },
         }
     }
 }

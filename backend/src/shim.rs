@@ -6,11 +6,14 @@
 mod assigned;
 pub mod client;
 mod clock;
+pub mod door;
+pub mod ground;
 mod joined;
 mod launch;
 pub mod protocol;
-mod record;
+pub mod record;
 pub mod relay;
+pub(crate) mod remount;
 mod run;
 mod serve;
 pub mod spawn;

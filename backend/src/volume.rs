@@ -5,7 +5,7 @@
 //! is worse than a service that waits.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -64,6 +64,20 @@ struct Identity {
     id: String,
     /// Full name of the volume.
     name: String,
+    /// For whom it was made: what a record that is lost is made again from. A stead before there was
+    /// this wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<ResourceKey>,
+}
+
+/// In a record that was made again while the volume itself was gone: whatever is brought back under its
+/// name is taken.
+const UNKNOWN: &str = "unknown";
+
+impl Record {
+    fn fits(&self, found: &Identity) -> bool {
+        *found == self.identity || (self.identity.id == UNKNOWN && found.name == self.identity.name)
+    }
 }
 
 /// What is at the place of a volume.
@@ -154,7 +168,7 @@ impl Volumes {
             .iter()
             .any(|(key, other)| *key != text && other.spec.key.name == volume.name);
         // What lies there but is not this volume is somebody's: it stays.
-        let ours = matches!(self.find(&volume.name), Found::Whole(identity) if identity == record.identity);
+        let ours = matches!(self.find(&volume.name), Found::Whole(identity) if record.fits(&identity));
         let mut doomed = None;
         if ours && !shared {
             // Aside first, in one step: a volume half removed must not come back to life.
@@ -170,6 +184,89 @@ impl Volumes {
             Some(aside) => fs::remove_dir_all(&aside).map_err(|source| self.io(volume, aside, source)),
             None => Ok(()),
         }
+    }
+
+    /// Makes records again that somebody has removed: from the identity files, and for `mounted`, the
+    /// volumes that live sandboxes use. One of these whose directory is gone gets a record all the same:
+    /// it is lost, and must not look like one that never was. Returns whose records were made.
+    ///
+    /// # Errors
+    /// A record or the directory cannot be read, or a record not be written.
+    pub fn restore(&self, mounted: &BTreeSet<ResourceKey>) -> Result<Vec<ResourceKey>, VolumeError> {
+        let records = self.records.list()?;
+        let mut found: BTreeMap<ResourceKey, Identity> = BTreeMap::new();
+        for name in self.names() {
+            if let Found::Whole(identity) = self.find(&name)
+                && let Some(key) = identity.key.clone()
+            {
+                found.insert(key, identity);
+            }
+        }
+        for key in mounted {
+            let identity = match self.find(&key.name) {
+                Found::Whole(identity) => identity,
+                Found::Nothing | Found::Broken(_) => Identity {
+                    id: UNKNOWN.to_owned(),
+                    name: key.name.clone(),
+                    key: Some(key.clone()),
+                },
+            };
+            found.entry(key.clone()).or_insert(identity);
+        }
+        found.retain(|key, _| !records.contains_key(&key.to_string()));
+        for (key, identity) in &found {
+            let record = Record {
+                spec: VolumeSpec { key: key.clone() },
+                identity: identity.clone(),
+            };
+            self.records.put(&key.to_string(), &record)?;
+        }
+        Ok(found.into_keys().collect())
+    }
+
+    /// There is neither a record nor anything at its place: [`Volumes::ensure`] would make it.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn is_nowhere(&self, volume: &ResourceKey) -> Result<bool, ReadError> {
+        Ok(self.records.get(&volume.to_string())?.is_none()
+            && matches!(self.find(&volume.name), Found::Nothing))
+    }
+
+    /// Whether what lies at the place of a volume is the one that was made.
+    pub fn is_whole(&self, volume: &ResourceKey) -> bool {
+        match self.records.get(&volume.to_string()) {
+            Ok(Some(record)) => self.lost(&record).is_none(),
+            _ => false,
+        }
+    }
+
+    /// Where the volumes are, and the directory of each: what must stay there.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let each = self.names().into_iter().map(|name| self.place(&name));
+        std::iter::once(self.directory.clone()).chain(each).collect()
+    }
+
+    /// The volumes whose directory has this name.
+    pub fn named(&self, directory: &str) -> Vec<ResourceKey> {
+        let records = self.records.list().unwrap_or_default();
+        records
+            .into_values()
+            .map(|record| record.spec.key)
+            .filter(|key| file_name(&key.name) == directory)
+            .collect()
+    }
+
+    /// Full names, as the identity files have them.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let text = fs::read(entry.path().join("identity")).ok()?;
+                let identity: Identity = serde_json::from_slice(&text).ok()?;
+                (entry.file_name().to_str() == Some(&file_name(&identity.name))).then_some(identity.name)
+            })
+            .collect()
     }
 
     /// Every volume that has a record, and whether it is still the one that was made.
@@ -214,7 +311,7 @@ impl Volumes {
         let place = self.place(&record.spec.key.name);
         let remedy = "Restore the directory from a backup, or give the volume up with `stead down --volumes`";
         match self.find(&record.spec.key.name) {
-            Found::Whole(identity) if identity == record.identity => None,
+            Found::Whole(identity) if record.fits(&identity) => None,
             Found::Whole(_) => Some(format!("{} holds another volume. {remedy}", place.display())),
             Found::Nothing => Some(format!("{} is missing. {remedy}", place.display())),
             Found::Broken(why) => Some(format!("{why}. {remedy}")),
@@ -257,6 +354,7 @@ impl Volumes {
             let identity = Identity {
                 id: random_id()?,
                 name: volume.name.clone(),
+                key: Some(volume.clone()),
             };
             records::make_private(&self.directory)?;
             let new = self.directory.join(format!(".new-{}", identity.id));

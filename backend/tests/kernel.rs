@@ -19,6 +19,8 @@ mod inside;
 mod life;
 #[path = "kernel/logs.rs"]
 mod logs;
+#[path = "kernel/repair.rs"]
+mod repair;
 #[path = "network/rig.rs"]
 #[allow(dead_code, reason = "the network tests use the rest of it")]
 mod rig;
@@ -43,6 +45,7 @@ fn tests() -> Vec<Test> {
     all.extend(clients::TESTS);
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
+    all.extend(repair::TESTS);
     all
 }
 

@@ -24,7 +24,8 @@ pub struct Observed {
     pub networks: Fact<BTreeMap<ResourceKey, Network>>,
     pub volumes: Fact<BTreeMap<ResourceKey, Volume>>,
     pub instances: Fact<BTreeMap<InstanceKey, Instance>>,
-    /// How containers without a sandbox ended, from their exit records: these outlive sandbox and boot.
+    /// How containers without a live sandbox ended, from their exit records: these outlive sandbox and
+    /// boot. A lost sandbox may have one beside it.
     pub ended: Fact<BTreeMap<InstanceKey, Ended>>,
     pub firewall: Fact<Firewall>,
     pub zones: Fact<BTreeMap<ResourceKey, Zone>>,
@@ -91,6 +92,9 @@ pub struct Instance {
     pub state: State,
     /// What differs from the record, for people (`eth0 is missing`). Empty: as it should be.
     pub drift: Vec<String>,
+    /// What is wrong under the process and cannot be put right while it runs (its root is gone): it must
+    /// be started again.
+    pub broken: Option<String>,
     /// Restarts since the container was created, as `ps` shows them.
     pub restarts: u32,
     /// Restarts in a row without 10 s of running: what the back-off counts.

@@ -3,14 +3,15 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, net::Ipv4Addr, path::Path};
 
 use reconciler::{
-    desired::Wish,
+    desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey, Slot},
-    observed::Health,
+    memory::{Barred, Good},
+    observed::{Ended, Health, Instance, State},
     plan,
-    port::Retry,
+    port::{Backend, Retry},
     testing::drive::Drive,
 };
 
@@ -110,6 +111,31 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             let code = code.parse().map_err(|_| "not a number")?;
             drive.host.exit(&instance(key)?, code);
         }
+        ["stop", target] => {
+            let at = drive.host.now();
+            drive
+                .desired
+                .intents
+                .insert(self::target(target)?, Intent::Stop { at });
+        }
+        ["start" | "restart", target] => {
+            let at = drive.host.now();
+            let boot_id = drive.host.world().boot_id.clone();
+            let intent = Intent::Run { boot_id, at };
+            drive.desired.intents.insert(self::target(target)?, intent);
+        }
+        // What is left of the container is its exit record.
+        ["exit-record", key, code] => {
+            let key = instance(key)?;
+            let code = code.parse().map_err(|_| "not a number")?;
+            let seen = seen(drive, &key).ok_or("it was never started")?;
+            let ended = Ended {
+                container: seen.container.ok_or("it was never started")?,
+                code,
+                restarts: seen.restarts,
+            };
+            drive.host.world().ended.set(key, ended);
+        }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
         ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
@@ -129,6 +155,27 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             drive.single();
         }
         ["settle"] => drive.settle().map_err(|plan| plan::render(&plan))?,
+        ["bar", name] => {
+            let Some(Wish::Run { revision, .. }) = drive.desired.projects.get(*name) else {
+                return Err("it does not run".to_owned());
+            };
+            let barred = Barred {
+                revision: revision.clone(),
+                why: "it failed".to_owned(),
+            };
+            drive.memory.barred.insert((*name).to_owned(), barred);
+        }
+        ["good", name] => {
+            if let Some(Wish::Run { revision, project }) = drive.desired.projects.get(*name) {
+                let good = Good {
+                    revision: revision.clone(),
+                    project: project.clone(),
+                };
+                drive.memory.good.insert((*name).to_owned(), good);
+            }
+        }
+        ["status"] => return Ok(status(drive)),
+        ["pids"] => return Ok(pids(drive)),
         ["plan"] => return Ok(plan::render(&drive.plan())),
         ["steps"] => return Ok(steps(&drive.plan())),
         ["volumes"] => {
@@ -140,6 +187,26 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 .map(ToString::to_string)
                 .collect::<Vec<_>>();
             return Ok(names.join("\n"));
+        }
+        ["names"] => {
+            let world = drive.host.world();
+            let lines = world.zones.iter().flat_map(|(network, zone)| {
+                zone.iter().map(move |(name, addresses)| {
+                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    format!("{network} {name} -> {}", addresses.join(" "))
+                })
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
+        }
+        // What names and host ports lead to, by instance instead of by address.
+        ["serving"] => return Ok(serving(drive)),
+        ["reserved"] => {
+            let world = drive.host.world();
+            let lines = world.instances.iter().flat_map(|(key, instance)| {
+                let ports = instance.sandbox.ports.iter();
+                ports.map(move |binding| format!("{} by {key}", binding.published))
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
         }
         ["ports"] => {
             let world = drive.host.world();
@@ -161,6 +228,72 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
     Ok(String::new())
 }
 
+/// `web is shop/web/1a`, `host port 8080 is shop/web/1a`, and what runs with which `env A`.
+fn serving(drive: &Drive) -> String {
+    let world = drive.host.world();
+    let owner = |address: &Ipv4Addr| {
+        let has = |instance: &Instance| {
+            let mut endpoints = instance.sandbox.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.address == *address)
+        };
+        let found = world.instances.iter().find(|(_, instance)| has(instance));
+        found.map_or("nobody".to_owned(), |(key, _)| key.to_string())
+    };
+    let mut text = String::new();
+    for (key, instance) in &world.instances {
+        let version = instance
+            .container
+            .as_ref()
+            .and_then(|spec| spec.environment.get("A"));
+        let state = match instance.state {
+            State::Created => "is made".to_owned(),
+            State::Running { .. } => "runs".to_owned(),
+            State::Exited { code, .. } => format!("ended with {code}"),
+            State::Lost => "is lost".to_owned(),
+        };
+        let version = version.map_or(String::new(), |version| format!(", A is {version}"));
+        let _ = writeln!(text, "{key} {state}{version}");
+    }
+    for (network, zone) in &world.zones {
+        let services = zone.iter().filter(|(name, _)| !name.contains('-'));
+        for (name, addresses) in services {
+            let all: Vec<String> = addresses.iter().map(owner).collect();
+            let _ = writeln!(text, "{name} in {} is {}", network.name, all.join(" "));
+        }
+    }
+    for (key, target) in &world.firewall.ports {
+        let _ = writeln!(text, "host port {} is {}", key.published, owner(&target.address));
+    }
+    text
+}
+
+/// Each project's state, and what is wrong.
+fn status(drive: &Drive) -> String {
+    let mut text = String::new();
+    for (name, project) in drive.status() {
+        let state = serde_json::to_value(project.state).unwrap();
+        let _ = writeln!(text, "{name} {}", state.as_str().unwrap_or_default());
+        for failure in project.failures {
+            let _ = writeln!(text, "  {}", failure.message);
+        }
+    }
+    text
+}
+
+/// Who runs, and since which start.
+fn pids(drive: &Drive) -> String {
+    let lines = drive.pids().into_iter().map(|(key, pid)| {
+        let restarts = seen(drive, &key).map_or(0, |seen| seen.restarts);
+        format!("{key} pid {pid}, {restarts} restarts")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known()?.get(key).cloned()
+}
+
 /// `3 container shop/web/1a ensure_sandbox after 1 2`
 fn steps(plan: &plan::step::Plan) -> String {
     let mut text = String::new();
@@ -180,13 +313,33 @@ fn steps(plan: &plan::step::Plan) -> String {
     text
 }
 
+/// `shop/web`, `shop/web/2` or `shop/web/2b`: the first one in slot a where nothing else is said.
 fn instance(text: &str) -> Result<InstanceKey, String> {
-    let (project, service) = text.split_once('/').ok_or("PROJECT/SERVICE")?;
+    let mut parts = text.splitn(3, '/');
+    let (Some(project), Some(service)) = (parts.next(), parts.next()) else {
+        return Err("PROJECT/SERVICE[/INDEX]".to_owned());
+    };
+    let place = parts.next().unwrap_or("1");
+    let (index, slot) = match place.strip_suffix('b') {
+        Some(index) => (index, Slot::B),
+        None => (place.strip_suffix('a').unwrap_or(place), Slot::A),
+    };
     Ok(InstanceKey {
         project: project.to_owned(),
         service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
+        index: index.parse().map_err(|_| "not an index")?,
+        slot,
+    })
+}
+
+/// `shop/web` for all instances, `shop/web/2` for one.
+fn target(text: &str) -> Result<Target, String> {
+    let key = instance(text)?;
+    let one = text.matches('/').count() == 2;
+    Ok(Target {
+        project: key.project,
+        service: key.service,
+        index: one.then_some(key.index),
     })
 }
 

@@ -121,6 +121,7 @@ fn carry_out(observed: &mut Observed, action: &Action) {
                 container: None,
                 state: State::Created,
                 drift: Vec::new(),
+                broken: None,
                 restarts: 0,
                 streak: 0,
                 flaps: 0,

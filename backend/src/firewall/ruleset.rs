@@ -31,6 +31,9 @@ pub struct Table {
 /// By family and set.
 pub type Elements = BTreeMap<(Family, &'static str), BTreeSet<Element>>;
 
+/// The rule that is there when stead turned forwarding on.
+pub const STRICT: &str = "forwarding was off before stead";
+
 /// `strict`: stead turned forwarding on, so what is not to or from its bridges stays closed.
 pub fn skeleton(mark: &str, strict: bool) -> Vec<Table> {
     vec![inet(strict), bridge(mark)]
@@ -92,7 +95,7 @@ fn inet(strict: bool) -> Table {
         rule("out", &[In(&[InputName], "bridges"), Accept]),
     ];
     if strict {
-        forward.push(rule("forwarding was off before stead", &[Ipv4, Drop]));
+        forward.push(rule(STRICT, &[Ipv4, Drop]));
     }
     let chain = |name, kind, hook, priority| Chain {
         name,

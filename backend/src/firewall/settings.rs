@@ -4,18 +4,35 @@ use std::{fs, io};
 
 use reconciler::{key::ResourceKey, spec::FirewallSpec};
 
-use super::{Firewall, FirewallError, PoisonError, names, ruleset, sysctl};
+use super::{Family, Firewall, FirewallError, PoisonError, names, ruleset, sysctl};
 
 impl Firewall {
-    /// Stead turned forwarding on since this boot.
+    /// Stead turned forwarding on since this boot: it was noted, or, should somebody have removed the
+    /// note, the rules in force say so.
     pub(super) fn turned_on(&self) -> bool {
+        self.noted()
+            || self.table(Family::Inet).is_ok_and(|found| {
+                found.is_some_and(|found| {
+                    found
+                        .chains
+                        .values()
+                        .flatten()
+                        .any(|rule| rule == ruleset::STRICT)
+                })
+            })
+    }
+
+    fn noted(&self) -> bool {
         fs::read_to_string(&self.marker).is_ok_and(|noted| noted == boot_id())
     }
 
     /// Before forwarding is turned on, write down that it was off: then the rules that keep foreign
     /// packets from being forwarded are in force first.
     pub(super) fn note_forwarding(&self) -> Result<(), FirewallError> {
-        if self.turned_on() || self.get(sysctl::IP_FORWARD.to_owned())?.as_deref() != Some("0") {
+        if self.noted() {
+            return Ok(());
+        }
+        if !self.turned_on() && self.get(sysctl::IP_FORWARD.to_owned())?.as_deref() != Some("0") {
             return Ok(());
         }
         let write = || {

@@ -135,7 +135,7 @@ fn newer_program(pid: u32) -> Option<File> {
     ((mine.dev(), mine.ino()) != (theirs.dev(), theirs.ino())).then_some(ours)
 }
 
-fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {
+pub(super) fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {
     let at = |source| ApplyError::Path {
         path: path.to_owned(),
         source,
@@ -156,7 +156,7 @@ fn directories(path: &std::path::Path) -> Result<Vec<String>, ApplyError> {
 }
 
 /// `web-1a` of a project; the reverse of `layout::instance_name`.
-fn parse_instance(project: &str, name: &str) -> Option<InstanceKey> {
+pub(super) fn parse_instance(project: &str, name: &str) -> Option<InstanceKey> {
     let (service, place) = name.rsplit_once('-')?;
     let slot = match place.chars().next_back()? {
         'a' => Slot::A,

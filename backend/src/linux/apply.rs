@@ -29,6 +29,7 @@ use crate::{
     shim::{
         client::ClientError,
         protocol::{Assignment, Reply, Request, Resolver, Run, SandboxState, Start},
+        record,
     },
 };
 
@@ -38,6 +39,14 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long links may outlive their namespace.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a start counts.
+#[derive(Clone, Copy)]
+struct Counts {
+    restarts: u32,
+    streak: u32,
+    flaps: u32,
+}
 
 impl LinuxBackend {
     pub(super) fn apply_action(&self, action: &Action) -> Result<(), ApplyError> {
@@ -51,11 +60,15 @@ impl LinuxBackend {
                 Ok(())
             }
             Action::RemoveNetwork(key) => {
+                let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
                 self.net.remove_network(key)?;
                 Ok(self.networks.remove(&key.to_string())?)
             }
-            Action::EnsureVolume(spec) => self.volumes.ensure(spec).map(drop).map_err(Into::into),
-            Action::RemoveVolume(key) => Ok(self.volumes.remove(key)?),
+            Action::EnsureVolume(spec) => self.ensure_volume(spec),
+            Action::RemoveVolume(key) => {
+                let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(self.volumes.remove(key)?)
+            }
             Action::EnsureSandbox(spec) => self.ensure_sandbox(spec),
             Action::RemoveSandbox(key) => self.remove_sandbox(key),
             Action::StartContainer {
@@ -64,17 +77,22 @@ impl LinuxBackend {
                 fresh,
                 restarts,
                 streak,
-                flaps: _,
-            } => self.start(key, spec, *fresh, *restarts, *streak),
+                flaps,
+            } => {
+                let counts = Counts {
+                    restarts: *restarts,
+                    streak: *streak,
+                    flaps: *flaps,
+                };
+                self.start(key, spec, *fresh, counts)
+            }
             Action::StopContainer { key, drain } => self.stop(key, Duration::from_millis(*drain)),
-            Action::UpdateContainer { key, spec } => self
-                .ask(
-                    key,
-                    &Request::Amend {
-                        container: spec.clone(),
-                    },
-                )
-                .map(drop),
+            Action::UpdateContainer { key, spec } => {
+                // First: a limit that the host cannot keep is not recorded as kept.
+                self.controllers.apply(&self.instance_cgroup(key), &spec.limits)?;
+                let container = spec.clone();
+                self.ask(key, &Request::Amend { container }).map(drop)
+            }
             Action::SyncFirewall(spec) => Ok(self.firewall.sync(spec)?),
             Action::SyncNames { network, zone } => self.sync_names(network, zone.as_ref()),
         }
@@ -98,6 +116,7 @@ impl LinuxBackend {
                 for endpoint in old.endpoints.iter().filter(|old| !spec.endpoints.contains(old)) {
                     self.net.detach(&spec.key, &endpoint.interface)?;
                 }
+                self.mend(&spec.key)?;
                 sandbox
             }
             None => self.new_sandbox(spec)?,
@@ -151,8 +170,7 @@ impl LinuxBackend {
         key: &InstanceKey,
         spec: &ContainerSpec,
         fresh: bool,
-        restarts: u32,
-        streak: u32,
+        counts: Counts,
     ) -> Result<(), ApplyError> {
         let volumes = spec.mounts.iter().filter_map(|mount| match mount {
             MountSpec::Volume { volume, .. } => Some((volume.name.clone(), self.volumes.data(volume))),
@@ -163,8 +181,9 @@ impl LinuxBackend {
             layers: self.images.layers(&spec.image_digest)?,
             volumes: volumes.collect(),
             fresh,
-            restarts,
-            streak,
+            restarts: counts.restarts,
+            streak: counts.streak,
+            flaps: counts.flaps,
         };
         self.ask(key, &Request::Start(Box::new(start))).map(drop)
     }
@@ -220,20 +239,29 @@ impl LinuxBackend {
     }
 
     fn remove_sandbox(&self, key: &InstanceKey) -> Result<(), ApplyError> {
-        self.end_shim(key)?;
         let cgroup = self.instance_cgroup(key);
+        let lost = !self.end_shim(key)? && cgroup.exists();
+        self.files.forget_instance(key);
         cgroup::kill(&cgroup).map_err(|source| at(&cgroup, source))?;
         self.wait_empty(key, &cgroup)?;
         // The namespace goes with its last descriptor, and its links with it: cheaper than one by one.
         drop(self.sandboxes.remove(key));
         cgroup::remove(&cgroup).map_err(|source| at(&cgroup, source))?;
+        self.controllers
+            .remove(&cgroup)
+            .map_err(|source| at(&cgroup, source))?;
         // The directory of the project goes with its last instance; one that is not empty stays.
         if let Some(project) = cgroup.parent() {
             let _ = fs::remove_dir(project);
         }
         remove_file(&self.shim_socket(key))?;
         let directory = self.layout.container(key);
-        remove_tree(&directory)?;
+        // How a lost one ended before is still true; a finished job is finished.
+        if lost {
+            remove_but(&directory, record::EXIT)?;
+        } else {
+            remove_tree(&directory)?;
+        }
         if let Some(project) = directory.parent() {
             let _ = fs::remove_dir(project);
         }
@@ -241,18 +269,21 @@ impl LinuxBackend {
     }
 
     /// A shim that has not moved yet lives in the idle leaf, where the kill of the cgroup misses it.
-    fn end_shim(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+    /// Returns whether there was one.
+    fn end_shim(&self, key: &InstanceKey) -> Result<bool, ApplyError> {
         if self.sandboxes.get(key).is_some()
             && self.ask(key, &Request::Kill).is_ok()
             && self.ask(key, &Request::Leave).is_ok()
         {
-            return Ok(());
+            return Ok(true);
         }
         let shims = cgroup::find_shims(&self.layout.mark).map_err(|source| at(&self.cgroup, source))?;
+        let mut found = false;
         for (pid, _) in shims.into_iter().filter(|(_, record)| record.key == *key) {
             kill_shim(pid, key).map_err(|source| at(&self.cgroup, source.into()))?;
+            found = true;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The kernel removes links of a namespace that has gone a little later; what is left then is
@@ -418,6 +449,26 @@ fn remove_file(path: &Path) -> Result<(), ApplyError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, error)),
         _ => Ok(()),
     }
+}
+
+/// Everything in a directory but one file; the directory, too, if that is not there.
+fn remove_but(path: &Path, kept: &str) -> Result<(), ApplyError> {
+    if !path.join(kept).exists() {
+        return remove_tree(path);
+    }
+    for entry in fs::read_dir(path).map_err(|source| at(path, source))? {
+        let entry = entry.map_err(|source| at(path, source))?;
+        if entry.file_name() == kept {
+            continue;
+        }
+        let place = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&place)?;
+        } else {
+            remove_file(&place)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_tree(path: &Path) -> Result<(), ApplyError> {

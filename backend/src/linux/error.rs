@@ -8,6 +8,7 @@ use reconciler::{
 };
 
 use crate::{
+    cgroup::limits::LimitError,
     firewall::FirewallError,
     image::ImageError,
     net::NetError,
@@ -39,6 +40,8 @@ pub enum OpenError {
     Firewall(#[from] FirewallError),
     #[error("the cgroup tree of this host cannot be used; `stead doctor` says what is missing")]
     Cgroup(#[source] io::Error),
+    #[error(transparent)]
+    Limits(#[from] LimitError),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
     Spawn(#[source] io::Error),
     #[error("no thread or descriptor is left for events")]
@@ -60,6 +63,8 @@ pub(super) enum ApplyError {
     Record(#[from] records::WriteError),
     #[error(transparent)]
     Read(#[from] records::ReadError),
+    #[error(transparent)]
+    Limits(#[from] LimitError),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
     Spawn(#[source] ClientError),
     #[error("the supervisor of {key} does not answer; it is asked again at the next look")]
@@ -91,7 +96,8 @@ impl ApplyError {
         match self {
             ApplyError::Image(error) if !error.may_pass() => Retry::AfterChange,
             ApplyError::Volume(VolumeError::Lost { .. } | VolumeError::Foreign { .. }) => Retry::AfterChange,
-            ApplyError::Refused {
+            ApplyError::Limits(LimitError::NoController { .. } | LimitError::NotDelegated { .. })
+            | ApplyError::Refused {
                 reason: Reason::Spec, ..
             } => Retry::AfterChange,
             _ => Retry::Again,

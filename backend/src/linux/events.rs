@@ -20,7 +20,7 @@ use reconciler::{key::InstanceKey, port::HostEvent, spec::NetworkSpec};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::{files::Files, sandboxes::Sandboxes};
+use super::{sandboxes::Sandboxes, settings::Files};
 use crate::{
     names,
     net::{

@@ -1,169 +1,262 @@
-//! Files whose change is a hint, by inotify(7): the zones, and settings below /proc/sys/net. There a write
-//! by a program is seen; what the kernel changes itself is not.
+//! Hints from files and mounts: one thread waits for what somebody deletes, moves or edits.
+//!
+//! | what happens | what is heard | what is hinted |
+//! |---|---|---|
+//! | a directory of records goes | inotify on `state/records` | look at everything |
+//! | a volume goes or comes, or what makes it one | inotify on the volumes | the volume; back: everything |
+//! | an upper directory goes | inotify on the container's directory | the instance |
+//! | a layer of an image goes | inotify on the layers | everything |
+//! | a limit is edited, a cgroup empties | inotify on its files | the instance |
+//! | something is unmounted in a container | poll on its mountinfo | the instance |
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::File,
+    io,
     mem::MaybeUninit,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
-use reconciler::{key::ResourceKey, port::HostEvent, spec::Zone};
-use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use reconciler::{key::InstanceKey, port::HostEvent};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use tokio::sync::mpsc;
 
-use super::{LinuxBackend, apply::zone_key};
-use crate::{dns::zone, names, net::sysctl};
+use crate::{layout::Layout, volume::Volumes};
 
-/// What was last written to each zone file; `None`: it was removed.
-pub type Written = Arc<Mutex<BTreeMap<PathBuf, Option<Zone>>>>;
+/// Files of a cgroup that stead writes.
+const CGROUP_FILES: [&str; 6] = [
+    "memory.max",
+    "cpu.max",
+    "memory.limit_in_bytes",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "pids.max",
+];
 
-pub struct Files {
+/// The token of the inotify descriptor; instances count up from the next.
+const FILES: u64 = 0;
+
+pub struct FileWatch {
+    shared: Arc<Shared>,
+    layout: Layout,
+}
+
+struct Shared {
+    epoll: Epoll,
     inotify: OwnedFd,
-    watched: Mutex<Watched>,
+    state: Mutex<State>,
+    volumes: Volumes,
 }
 
 #[derive(Default)]
-struct Watched {
+struct State {
     meanings: BTreeMap<i32, Meaning>,
-    descriptors: BTreeMap<PathBuf, i32>,
+    mounts: BTreeMap<InstanceKey, Mounts>,
+    next: u64,
 }
 
-/// From the name of the file, where a directory is watched, to what it hints at.
-type Meaning = Box<dyn Fn(Option<&Path>) -> Option<HostEvent> + Send>;
+/// The open mountinfo keeps the mount namespace alive: closed as soon as the process is known to be gone.
+struct Mounts {
+    token: u64,
+    pid: u32,
+    _file: File,
+}
 
-impl Files {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Meaning {
+    Records,
+    Volumes,
+    /// The name of its directory.
+    Volume(String),
+    Layers,
+    Container(InstanceKey),
+    Cgroup(InstanceKey),
+}
+
+impl FileWatch {
     /// # Errors
-    /// The user has no more instances of inotify.
-    pub fn new() -> io::Result<Self> {
-        Ok(Files {
-            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
-            watched: Mutex::default(),
+    /// No descriptor or no thread to be had.
+    pub fn new(layout: &Layout, hints: mpsc::UnboundedSender<HostEvent>) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(inotify.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, FILES))?;
+        let shared = Arc::new(Shared {
+            epoll,
+            inotify,
+            state: Mutex::default(),
+            volumes: Volumes::new(layout),
+        });
+        let waiting = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("file-events".into())
+            .spawn(move || waiting.run(&hints))?;
+        Ok(FileWatch {
+            shared,
+            layout: layout.clone(),
         })
     }
 
-    /// Watches the file, or the files of the directory, that is at `path` now, in place of the one that
-    /// was. For settings of the network: to be called in their namespace.
-    ///
-    /// # Errors
-    /// It does not exist, or the user has no more watches.
-    pub fn watch(
-        &self,
-        path: &Path,
-        meaning: impl Fn(Option<&Path>) -> Option<HostEvent> + Send + 'static,
-    ) -> io::Result<()> {
-        let changes = WatchFlags::MODIFY
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::MOVE
-            | WatchFlags::DELETE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF;
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let descriptor = inotify::add_watch(&self.inotify, path, changes)?;
-        let before = watched.descriptors.insert(path.to_owned(), descriptor);
-        if let Some(before) = before.filter(|before| *before != descriptor) {
-            watched.meanings.remove(&before);
-            // Refused where it went with its file.
-            let _ = inotify::remove_watch(&self.inotify, before);
+    /// Watches what the root consists of. Asked again at each look at everything: what was deleted and
+    /// made again must be watched again. What is missing is heard of when its parent gets it.
+    pub fn watch_root(&self) {
+        let gone =
+            WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        let changed = gone | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+        self.watch(&self.layout.records(), gone, Meaning::Records);
+        self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
+        for place in self.shared.volumes.places() {
+            let meaning = match place.file_name().and_then(|name| name.to_str()) {
+                _ if place == self.layout.volumes() => Meaning::Volumes,
+                Some(name) => Meaning::Volume(name.to_owned()),
+                None => continue,
+            };
+            self.watch(&place, changed, meaning);
         }
-        watched.meanings.insert(descriptor, Box::new(meaning));
-        Ok(())
     }
 
-    /// What has happened since.
-    pub fn heard(&self) -> Vec<HostEvent> {
-        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Watches what a running container stands on. Done twice is done once.
+    pub fn watch_instance(&self, key: &InstanceKey, pid: u32, cgroups: &[PathBuf]) {
+        let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
+        self.watch(&self.layout.container(key), gone, Meaning::Container(key.clone()));
+        for cgroup in cgroups {
+            self.watch(cgroup, WatchFlags::MODIFY, Meaning::Cgroup(key.clone()));
+            // The kernel tells of this one only while somebody holds its inode: a watch of its own.
+            let events = cgroup.join("cgroup.events");
+            self.watch(&events, WatchFlags::MODIFY, Meaning::Cgroup(key.clone()));
+        }
+        let mut state = self.shared.lock();
+        if state.mounts.get(key).is_some_and(|mounts| mounts.pid == pid) {
+            return;
+        }
+        state.mounts.remove(key);
+        state.next += 1;
+        let token = state.next;
+        // It has ended meanwhile, or there is no room: the slow look sees what is not heard.
+        if let Ok(file) = File::open(format!("/proc/{pid}/mountinfo"))
+            && self
+                .shared
+                .epoll
+                .add(file.as_fd(), EpollEvent::new(EpollFlags::EPOLLPRI, token))
+                .is_ok()
+        {
+            let mounts = Mounts {
+                token,
+                pid,
+                _file: file,
+            };
+            state.mounts.insert(key.clone(), mounts);
+        }
+    }
+
+    /// Nothing runs there any more.
+    pub fn forget_instance(&self, key: &InstanceKey) {
+        let mut state = self.shared.lock();
+        state.mounts.remove(key);
+        let own = [Meaning::Container(key.clone()), Meaning::Cgroup(key.clone())];
+        let inotify = &self.shared.inotify;
+        state.meanings.retain(|watch, meaning| {
+            let stays = !own.contains(meaning);
+            if !stays {
+                // Gone with its directory, perhaps.
+                let _ = inotify::remove_watch(inotify, *watch);
+            }
+            stays
+        });
+    }
+
+    fn watch(&self, path: &Path, flags: WatchFlags, meaning: Meaning) {
+        let mut state = self.shared.lock();
+        if let Ok(watch) = inotify::add_watch(&self.shared.inotify, path, flags) {
+            state.meanings.insert(watch, meaning);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, hints: &mpsc::UnboundedSender<HostEvent>) {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            let mut heard = Vec::new();
+            for event in &events[..count] {
+                match event.data() {
+                    FILES => self.files(&mut heard),
+                    token => {
+                        let state = self.lock();
+                        let whose = state.mounts.iter().find(|(_, mounts)| mounts.token == token);
+                        heard.extend(whose.map(|(key, _)| HostEvent::Instance(key.clone())));
+                    }
+                }
+            }
+            heard.dedup();
+            for hint in heard {
+                if hints.send(hint).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn files(&self, heard: &mut Vec<HostEvent>) {
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = Reader::new(&self.inotify, &mut buffer);
-        let mut heard = Vec::new();
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = reader.next() {
-            let name = event.file_name().map(|name| Path::new(os_str(name)));
-            let hint = match watched.meanings.get(&event.wd()) {
-                Some(meaning) => meaning(name),
-                // Of the queue itself: it was too long.
-                None if event.wd() == -1 => Some(HostEvent::Lost),
-                None => None,
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                heard.push(HostEvent::Lost);
+                continue;
+            }
+            let meaning = if event.events().contains(ReadFlags::IGNORED) {
+                self.lock().meanings.remove(&event.wd());
+                continue;
+            } else {
+                self.lock().meanings.get(&event.wd()).cloned()
             };
-            if let Some(hint) = hint.filter(|hint| !heard.contains(hint)) {
-                heard.push(hint);
+            let name = event.file_name().and_then(|name| name.to_str().ok());
+            if let Some(meaning) = meaning {
+                self.hints(&meaning, name.unwrap_or_default(), event.events(), heard);
             }
         }
-        heard
-    }
-}
-
-impl LinuxBackend {
-    /// Everything there is to watch at the start. What cannot be watched is seen by the slow look.
-    pub(super) fn watch_files(&self) {
-        if let Err(error) = self.make_zones() {
-            tracing::warn!(%error, "the files of names are not watched");
-        }
-        self.watch_setting(sysctl::IP_FORWARD.to_owned(), HostEvent::Firewall);
-        for spec in self.networks.list().unwrap_or_default().into_values() {
-            self.watch_settings(&spec.key);
-        }
     }
 
-    /// The directory of zones, and the watch on it.
-    pub(super) fn make_zones(&self) -> io::Result<()> {
-        let directory = self.layout.zones();
-        fs::create_dir_all(&directory)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        let (written, place) = (Arc::clone(&self.written), directory.clone());
-        self.watcher.files().watch(&directory, move |name| {
-            let Some(name) = name else {
-                return Some(HostEvent::Lost);
-            };
-            let path = place.join(name);
-            let key = zone_key(&path)?;
-            let is = zone::read(&path).ok();
-            let written = written.lock().unwrap_or_else(PoisonError::into_inner);
-            let ours = match (written.get(&path)?, is) {
-                (Some(wanted), Some(Some(is))) => is == *wanted,
-                (None, None) => true,
-                _ => false,
-            };
-            (!ours).then_some(HostEvent::Names(key))
-        })
-    }
-
-    /// The settings of the bridge of a network; a bridge that is made anew has new ones.
-    pub(super) fn watch_settings(&self, network: &ResourceKey) {
-        let bridge = names::bridge(&self.layout.mark, network);
-        for setting in ["route_localnet", "forwarding"] {
-            self.watch_setting(sysctl::of_link("ipv4", &bridge, setting), HostEvent::Firewall);
-        }
-        for setting in ["disable_ipv6", "accept_ra"] {
-            let hint = HostEvent::Network(network.clone());
-            self.watch_setting(sysctl::of_link("ipv6", &bridge, setting), hint);
-        }
-    }
-
-    fn watch_setting(&self, setting: String, hint: HostEvent) {
-        let files = Arc::clone(self.watcher.files());
-        let path = sysctl::path(&setting);
-        let watched = self
-            .net
-            .at_home(move || files.watch(&path, move |_| Some(hint.clone())));
-        match watched.and_then(|watched| watched) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(setting, %error, "a setting is not watched");
+    /// `name`: what is in the directory; empty for the directory itself.
+    fn hints(&self, meaning: &Meaning, name: &str, events: ReadFlags, heard: &mut Vec<HostEvent>) {
+        match meaning {
+            // Files on their way to their names, and what is put aside to be removed.
+            _ if name.starts_with('.') => {}
+            Meaning::Records => heard.push(HostEvent::Lost),
+            Meaning::Layers => heard.push(HostEvent::Lost),
+            Meaning::Volumes if name.is_empty() => heard.push(HostEvent::Lost),
+            Meaning::Volume(directory) if name.is_empty() || ["data", "identity"].contains(&name) => {
+                self.volume(directory, events, heard);
             }
-            _ => {}
+            Meaning::Volumes => self.volume(name, events, heard),
+            Meaning::Volume(_) => {}
+            Meaning::Container(key) if name == "upper" => heard.push(HostEvent::Instance(key.clone())),
+            Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {
+                heard.push(HostEvent::Instance(key.clone()));
+            }
+            Meaning::Container(_) | Meaning::Cgroup(_) => {}
         }
     }
-}
 
-fn os_str(name: &std::ffi::CStr) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes())
-}
-
-impl AsFd for Files {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    fn volume(&self, directory: &str, events: ReadFlags, heard: &mut Vec<HostEvent>) {
+        let keys = self.volumes.named(directory);
+        // What is back may be another directory than the one that is mounted.
+        if events.contains(ReadFlags::MOVED_TO) && !keys.is_empty() {
+            heard.push(HostEvent::Lost);
+        }
+        heard.extend(keys.into_iter().map(HostEvent::Volume));
     }
 }

@@ -8,21 +8,36 @@ use std::{
 
 use reconciler::{
     key::{InstanceKey, ResourceKey},
-    observed::{Fact, Health, Instance, Network, Observed, State},
+    observed::{Ended, Fact, Health, Instance, Network, Observed, State},
     port::Scope,
     spec::{NetworkSpec, SandboxSpec, Zone},
 };
 
-use super::{LinuxBackend, apply::zone_key};
+use super::{
+    LinuxBackend, Use,
+    adopt::{directories, parse_instance},
+    apply::zone_key,
+    error::ApplyError,
+};
 use crate::{
     cgroup,
     dns::zone,
-    shim::protocol::{HealthState, Run, SandboxState},
+    shim::{
+        protocol::{HealthState, Run, SandboxState},
+        record,
+    },
 };
 
 impl LinuxBackend {
     pub(super) fn observe_scope(&self, scope: &Scope, observed: &mut Observed) {
         observed.boot_id.clone_from(&self.boot_id);
+        if scope.all {
+            observed.instances = self.observe_all_instances();
+            if self.purpose == Use::Converge {
+                self.restore(&observed.instances);
+                self.files.watch_root();
+            }
+        }
         for reference in &scope.images {
             let image = self.images.resolve(reference).map_or_else(unknown, Fact::Known);
             observed.images.insert(reference.clone(), image);
@@ -41,14 +56,19 @@ impl LinuxBackend {
             replace(scope.all, &scope.volumes, &mut observed.volumes, volumes);
         }
         if scope.all {
-            observed.instances = self.observe_all_instances();
-            observed.ended = Fact::Known(BTreeMap::new());
+            observed.ended = self.observe_ended();
             observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
         } else if let Fact::Known(instances) = &mut observed.instances {
             for key in &scope.instances {
                 match self.observe_instance(key) {
                     Some(instance) => drop(instances.insert(key.clone(), instance)),
                     None => drop(instances.remove(key)),
+                }
+                match (self.ended(key), &mut observed.ended) {
+                    (Ok(Some(ended)), Fact::Known(known)) => drop(known.insert(key.clone(), ended)),
+                    (Ok(None), Fact::Known(known)) => drop(known.remove(key)),
+                    (Err(error), known) => *known = unknown(error),
+                    (Ok(_), Fact::Unknown(_)) => {}
                 }
             }
             if !scope.instances.is_empty() {
@@ -89,6 +109,42 @@ impl LinuxBackend {
         Fact::Known(keys.into_iter().filter_map(observe).collect())
     }
 
+    /// The exit records of containers whose sandbox is gone or lost.
+    fn observe_ended(&self) -> Fact<BTreeMap<InstanceKey, Ended>> {
+        let mut found = BTreeMap::new();
+        let containers = self.layout.state.join("containers");
+        let look = || -> Result<(), ApplyError> {
+            for project in directories(&containers)? {
+                for name in directories(&containers.join(&project))? {
+                    if let Some(key) = parse_instance(&project, &name)
+                        && let Some(ended) = self.ended(&key)?
+                    {
+                        found.insert(key, ended);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let mut look = look;
+        match look() {
+            Ok(()) => Fact::Known(found),
+            Err(error) => unknown(error),
+        }
+    }
+
+    fn ended(&self, key: &InstanceKey) -> Result<Option<Ended>, ApplyError> {
+        if self.sandboxes.get(key).is_some() {
+            return Ok(None);
+        }
+        let directory = self.layout.container(key);
+        let exit = record::read_exit(&directory).map_err(|source| ApplyError::Path {
+            path: directory.join(record::EXIT),
+            source,
+        })?;
+        // Made for a key whose names give the same directory, perhaps.
+        Ok(exit.filter(|exit| exit.key == *key).map(Ended::from))
+    }
+
     /// `None`: there is neither a shim nor anything left of it.
     fn observe_instance(&self, key: &InstanceKey) -> Option<Instance> {
         let cgroup = self.instance_cgroup(key);
@@ -115,7 +171,16 @@ impl LinuxBackend {
                         drift.push(format!("port {} is not reserved", port.published));
                     }
                 }
-                Some(instance(state, drift))
+                let standing = self.standing(key, &state);
+                drift.extend(standing.drift);
+                match state.run {
+                    Run::Running { pid } if self.purpose == Use::Converge => {
+                        let cgroups = self.controllers.directories(&cgroup);
+                        self.files.watch_instance(key, pid, &cgroups);
+                    }
+                    _ => self.files.forget_instance(key),
+                }
+                Some(instance(state, drift, standing.broken))
             }
             Err(error) => {
                 tracing::warn!(key = %key, error = chain(&error), "a supervisor does not answer");
@@ -135,9 +200,10 @@ impl LinuxBackend {
             sandbox: record.assignment.sandbox,
             container: record.container,
             drift: Vec::new(),
+            broken: None,
             restarts: record.restarts,
             streak: record.streak,
-            flaps: 0,
+            flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
             health: Health::None,
@@ -179,6 +245,7 @@ fn lost(key: &InstanceKey) -> Instance {
         container: None,
         state: State::Lost,
         drift: Vec::new(),
+        broken: None,
         restarts: 0,
         streak: 0,
         flaps: 0,
@@ -208,7 +275,7 @@ fn replace<T>(
     }
 }
 
-fn instance(state: SandboxState, drift: Vec<String>) -> Instance {
+fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
         sandbox: record.assignment.sandbox,
@@ -219,9 +286,10 @@ fn instance(state: SandboxState, drift: Vec<String>) -> Instance {
             Run::Exited { code, at } => State::Exited { code, at },
         },
         drift,
+        broken,
         restarts: record.restarts,
         streak: record.streak,
-        flaps: 0,
+        flaps: record.flaps,
         started_at: record.started_boot,
         started_wall: record.started_wall,
         health: match state.health {

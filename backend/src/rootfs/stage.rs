@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt, chown},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::mount::{MsFlags, mount};
@@ -140,7 +140,7 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
     let mut fills = fills(start)?;
     let mut mounts = Vec::new();
     for spec in &start.container.mounts {
-        mounts.push(source(spec, start, user, &mut fills)?);
+        mounts.push(source(spec, &start.volumes, user, &mut fills)?);
     }
     let nodes = NODES
         .iter()
@@ -184,9 +184,13 @@ fn fills(start: &Start) -> Result<BTreeMap<String, Fill>, StepError> {
     Ok(fills)
 }
 
-fn source(
+/// A volume or a bind as a detached mount. `volumes`: data directories by full name.
+///
+/// # Errors
+/// It is missing, or its file system refuses id-mapped mounts.
+pub fn source(
     spec: &MountSpec,
-    start: &Start,
+    volumes: &BTreeMap<String, PathBuf>,
     user: BorrowedFd<'_>,
     fills: &mut BTreeMap<String, Fill>,
 ) -> Result<Option<Source>, StepError> {
@@ -217,7 +221,7 @@ fn source(
         MountSpec::Volume {
             volume, read_only, ..
         } => {
-            let data = start.volumes.get(&volume.name).ok_or_else(|| StepError {
+            let data = volumes.get(&volume.name).ok_or_else(|| StepError {
                 message: format!(
                     "the volume {} has no directory; apply the project again",
                     volume.name

@@ -14,17 +14,20 @@ use reconciler::spec::PortBinding;
 
 use super::{
     clock,
+    door::Door,
+    ground,
     joined::{self, Joined, Purpose},
     launch,
     protocol::{
-        Assignment, Exec, HealthState, Reason, Record, Reply, Request, Run, SandboxState, Start, VERSION,
+        Assignment, Exec, ExitRecord, Ground, HealthState, Reason, Record, Reply, Request, Run, SandboxState,
+        Start, VERSION,
     },
-    record,
+    record, remount,
     run::{Output, reap},
     state::leave_leaf,
 };
 use crate::{
-    cgroup,
+    cgroup::{self, limits::Controllers},
     dns::server::Server,
     health::Health,
     logs::writer::Lost,
@@ -61,6 +64,7 @@ pub struct Sandbox {
     pub names: Server,
     pub ports: Vec<(PortBinding, OwnedFd)>,
     pub listener: UnixListener,
+    pub door: Door,
     pub record: Record,
     /// Held open: its name is how the shim is found.
     pub memfd: OwnedFd,
@@ -113,6 +117,7 @@ impl Sandbox {
         }
         fs::create_dir_all(&assignment.directory).step("make", assignment.directory.display())?;
         let listener = listen(&assignment.socket).step("listen on", assignment.socket.display())?;
+        let door = Door::new().step("make", "a way in")?;
         let record = Record {
             version: VERSION,
             mark: assignment.mark.clone(),
@@ -125,6 +130,9 @@ impl Sandbox {
             streak: 0,
             started_boot: None,
             started_wall: None,
+            flaps: 0,
+            door: Some(door.number()),
+            ground: Ground::default(),
             assignment,
         };
         let names = serve_names(&sockets, &record)?;
@@ -134,6 +142,7 @@ impl Sandbox {
             names,
             ports,
             listener,
+            door,
             memfd: record::seal(&record).step("write", "the record")?,
             record,
             payload,
@@ -200,7 +209,26 @@ impl Sandbox {
             }
             Request::Kill => {
                 let payload = self.record.assignment.cgroup.join("payload");
-                cgroup::kill(&payload).step("kill", payload.display())?;
+                let killed = cgroup::kill(&payload).step("kill", payload.display());
+                // Somebody may have moved it to another cgroup. With it goes its whole process namespace.
+                if let Some((_, first)) = &self.first {
+                    let _ = rustix::process::pidfd_send_signal(first, rustix::process::Signal::KILL);
+                }
+                killed?;
+                done()
+            }
+            Request::Remount { volumes } => {
+                let (Some((pid, first)), Some(container)) = (&self.first, &self.record.container) else {
+                    return Err(request_error("the container does not run; start it first"));
+                };
+                remount::remount(
+                    *pid,
+                    first.as_fd(),
+                    self.namespaces.user.as_fd(),
+                    container,
+                    &volumes,
+                    &self.record.ground,
+                )?;
                 done()
             }
             Request::Exec(wish) => self.exec(number, &wish, descriptors, filter),
@@ -254,7 +282,8 @@ impl Sandbox {
         let assignment = &self.record.assignment;
         self.payload = fresh_payload(assignment)?;
         stage::prepare(assignment, &start)?;
-        let _ = fs::remove_file(assignment.directory.join("exit"));
+        let _ = fs::remove_file(assignment.directory.join(record::EXIT));
+        Controllers::find().and_then(|found| found.apply(&assignment.cgroup, &start.container.limits))?;
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
@@ -267,6 +296,7 @@ impl Sandbox {
             filter,
         )?;
         let now = clock::boot();
+        self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
@@ -275,6 +305,7 @@ impl Sandbox {
         self.record.start_ticks = record::start_ticks(pid);
         self.record.restarts = start.restarts;
         self.record.streak = start.streak;
+        self.record.flaps = start.flaps;
         self.record.started_boot = Some(now);
         self.record.started_wall = Some(clock::wall());
         self.record.container = Some(start.container);
@@ -292,7 +323,11 @@ impl Sandbox {
         let (Some((_, first)), Some(container)) = (&self.first, &self.record.container) else {
             return Err(request_error("the container does not run; start it first"));
         };
-        let (pid, master) = joined::exec(container, wish, descriptors, first, &self.payload, filter)?;
+        let leaf = launch::Leaf {
+            instance: &self.record.assignment.cgroup,
+            payload: self.payload.as_fd(),
+        };
+        let (pid, master) = joined::exec(container, wish, descriptors, first, leaf, filter)?;
         self.joined.push(Joined {
             pid,
             pidfd: joined::pidfd(pid)?,
@@ -323,10 +358,18 @@ impl Sandbox {
     /// on disk.
     pub fn write_exit(&mut self) {
         self.exit_due = None;
-        if let Run::Exited { code, at } = self.run
-            && record::write_exit(&self.record.assignment.directory, code, at, &self.record.boot_id).is_err()
-        {
-            self.exit_due = Some(clock::boot() + EXIT_RETRY);
+        if let (Run::Exited { code, at }, Some(container)) = (&self.run, &self.record.container) {
+            let exit = ExitRecord {
+                code: *code,
+                at: *at,
+                boot_id: self.record.boot_id.clone(),
+                key: self.record.key.clone(),
+                container: container.clone(),
+                restarts: self.record.restarts,
+            };
+            if record::write_exit(&self.record.assignment.directory, &exit).is_err() {
+                self.exit_due = Some(clock::boot() + EXIT_RETRY);
+            }
         }
     }
 }

@@ -13,9 +13,11 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
+    door,
     protocol::{Event, Exec, Reason, Reply, Request, VERSION},
     wire::{self, Inbox},
 };
+use crate::cgroup;
 
 /// A start may fill volumes; nothing else takes long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,11 +51,26 @@ pub struct Client {
 }
 
 impl Client {
-    /// To the control socket of an assigned shim.
+    /// To the shim that listens on the control socket `path`, also where somebody has deleted the file.
     ///
     /// # Errors
     /// Nobody listens (the shim is gone), or it does not answer.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        match Self::at(path) {
+            Err(ClientError::Io(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                let pid = cgroup::shim_listening_at(path)?.ok_or(error)?;
+                Self::new(door::enter(pid)?)
+            }
+            other => other,
+        }
+    }
+
+    fn at(path: &Path) -> Result<Self, ClientError> {
         // Through /proc/self/fd: a socket's address has 108 bytes at most.
         let name = path
             .file_name()

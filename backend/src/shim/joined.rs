@@ -18,7 +18,7 @@ use reconciler::spec::ContainerSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    launch::{self, Input},
+    launch::{self, Input, Leaf},
     protocol::{Exec, Reason},
 };
 use crate::{
@@ -70,7 +70,7 @@ pub fn probe(
     container: &ContainerSpec,
     argv: &[String],
     first: &OwnedFd,
-    payload: &OwnedFd,
+    leaf: Leaf<'_>,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
     let open = || {
@@ -86,13 +86,7 @@ pub fn probe(
         terminal: false,
     };
     let program = program(container, argv, BTreeMap::new(), "", None);
-    let pid = launch::joined(
-        first.as_fd(),
-        payload.as_fd(),
-        program,
-        Input::Given(stdio),
-        filter,
-    )?;
+    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio), filter)?;
     Ok(pid)
 }
 
@@ -105,7 +99,7 @@ pub fn exec(
     wish: &Exec,
     mut descriptors: Vec<OwnedFd>,
     first: &OwnedFd,
-    payload: &OwnedFd,
+    leaf: Leaf<'_>,
     filter: &[libc::sock_filter],
 ) -> Result<(i32, Option<OwnedFd>), StepError> {
     let program = program(
@@ -124,7 +118,7 @@ pub fn exec(
         )
         .step("make", "a socket pair")?;
         let input = Input::Terminal(theirs, descriptors.pop());
-        let pid = launch::joined(first.as_fd(), payload.as_fd(), program, input, filter)?;
+        let pid = launch::joined(first.as_fd(), leaf, program, input, filter)?;
         let mut master = Vec::new();
         crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
         return Ok((pid, master.pop()));
@@ -141,13 +135,7 @@ pub fn exec(
         descriptors,
         terminal: false,
     };
-    let pid = launch::joined(
-        first.as_fd(),
-        payload.as_fd(),
-        program,
-        Input::Given(stdio),
-        filter,
-    )?;
+    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio), filter)?;
     Ok((pid, None))
 }
 

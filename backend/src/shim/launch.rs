@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cgroup::limits::Controllers,
     init::{self, Program, Stdio},
     rootfs::{Step, StepError, attach, stage},
     sandbox::Namespaces,
@@ -65,7 +67,11 @@ pub fn container(
     stdio: Stdio,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
+    let controllers = controllers()?;
     fork_twice(payload, stdio, None, |pipe, stdio| {
+        controllers
+            .enter(&assignment.cgroup, 0)
+            .step("enter the limits of", assignment.cgroup.display())?;
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
@@ -98,12 +104,16 @@ pub fn container(
 /// The step that failed.
 pub fn joined(
     first: BorrowedFd<'_>,
-    payload: BorrowedFd<'_>,
+    leaf: Leaf<'_>,
     program: Program<'_>,
     input: Input,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
-    fork_twice(payload, input, Some(PATIENCE), |pipe, input| {
+    let controllers = controllers()?;
+    fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
+        controllers
+            .enter(leaf.instance, 0)
+            .step("enter the limits of", leaf.instance.display())?;
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -121,6 +131,17 @@ pub fn joined(
             init::run(program, stdio, filter)
         })
     })
+}
+
+/// Where further processes are born: the payload cgroup of an instance.
+#[derive(Clone, Copy)]
+pub struct Leaf<'a> {
+    pub instance: &'a Path,
+    pub payload: BorrowedFd<'a>,
+}
+
+fn controllers() -> Result<Controllers, StepError> {
+    Controllers::find().map_err(StepError::from)
 }
 
 /// Where the three descriptors of a joined process come from.

@@ -40,8 +40,13 @@ pub enum Request {
     Signal {
         signal: i32,
     },
-    /// Kills everything in the payload cgroup.
+    /// Kills everything in the payload cgroup, and the first process wherever it was moved.
     Kill,
+    /// Hangs volumes and binds of the running container that are mounted no more where they were,
+    /// into its tree; the processes go on. `volumes`: as in `Start`.
+    Remount {
+        volumes: BTreeMap<String, PathBuf>,
+    },
     /// Two or three descriptors come along: stdin, stdout, stderr; with `terminal` none, and the
     /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
     Exec(Box<Exec>),
@@ -155,6 +160,8 @@ pub struct Start {
     pub fresh: bool,
     pub restarts: u32,
     pub streak: u32,
+    #[serde(default)]
+    pub flaps: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -186,6 +193,46 @@ pub struct Record {
     /// Boot-clock and wall-clock milliseconds.
     pub started_boot: Option<u64>,
     pub started_wall: Option<u64>,
+    /// Restarts in a row for being unhealthy.
+    #[serde(default)]
+    pub flaps: u32,
+    /// The way in that is no path: number of a datagram socket among the shim's descriptors. Whoever may
+    /// take it (pidfd_getfd(2)) and sends a connected stream socket over it has a connection.
+    #[serde(default)]
+    pub door: Option<i32>,
+    /// What the container stood on when it was started.
+    #[serde(default)]
+    pub ground: Ground,
+}
+
+/// What is under a process that was started, to be compared with what is there later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ground {
+    /// Everything mounted in its mount namespace. Empty: it could not be read.
+    pub mounts: Vec<PathBuf>,
+    /// The upper directory and the image's layers.
+    pub directories: Vec<Directory>,
+}
+
+/// A directory, and not another of its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    pub path: PathBuf,
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// `exit` in the directory of a container: how it ended, for when its shim is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Exit status or 128 + signal.
+    pub code: i32,
+    /// Boot-clock milliseconds, of the boot `boot_id`.
+    pub at: u64,
+    pub boot_id: String,
+    pub key: InstanceKey,
+    pub container: ContainerSpec,
+    pub restarts: u32,
 }
 
 /// The name of the memfd: `/proc/PID/fd/N` reads `/memfd:stead-record (deleted)`.

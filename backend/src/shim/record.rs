@@ -7,9 +7,14 @@ use std::{
     path::Path,
 };
 
+use reconciler::observed::Ended;
+
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use super::protocol::{RECORD_NAME, Record};
+use super::protocol::{ExitRecord, RECORD_NAME, Record};
+
+/// The name of the exit record.
+pub const EXIT: &str = "exit";
 
 /// A sealed copy of `record`. The one before it is to be closed only after.
 ///
@@ -30,14 +35,37 @@ pub fn seal(record: &Record) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As the calls say.
-pub fn write_exit(directory: &Path, code: i32, at: u64, boot_id: &str) -> io::Result<()> {
+pub fn write_exit(directory: &Path, exit: &ExitRecord) -> io::Result<()> {
     let temporary = directory.join("exit.new");
     let mut file = File::create(&temporary)?;
-    let value = serde_json::json!({ "code": code, "at": at, "boot_id": boot_id });
-    file.write_all(value.to_string().as_bytes())?;
+    file.write_all(&serde_json::to_vec(exit).map_err(io::Error::other)?)?;
     file.sync_all()?;
-    fs::rename(&temporary, directory.join("exit"))?;
+    fs::rename(&temporary, directory.join(EXIT))?;
     File::open(directory)?.sync_all()
+}
+
+/// Reads `<directory>/exit`. `None`: there is none, or one that says too little (it is damaged, or of a
+/// stead that wrote only the code): then the container counts as never run, as it did before there were
+/// exit records.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_exit(directory: &Path) -> io::Result<Option<ExitRecord>> {
+    match fs::read(directory.join(EXIT)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl From<ExitRecord> for Ended {
+    fn from(exit: ExitRecord) -> Self {
+        Ended {
+            container: exit.container,
+            code: exit.code,
+            restarts: exit.restarts,
+        }
+    }
 }
 
 /// Start time of a process in clock ticks: proc_pid_stat(5), field 22.

@@ -43,6 +43,7 @@ impl Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Listener,
+    Door,
     Connection(u64),
     Output,
     First,
@@ -114,6 +115,8 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
     if let Phase::Assigned(sandbox) = &supervisor.phase {
         wanted.push((sandbox.listener.as_raw_fd(), libc::POLLIN));
         tokens.push(Token::Listener);
+        wanted.push((sandbox.door.as_fd().as_raw_fd(), libc::POLLIN));
+        tokens.push(Token::Door);
         // Output before the end of its process: lines first.
         for fd in sandbox.output.iter().flat_map(super::run::Output::poll_fds) {
             wanted.push((fd, libc::POLLIN));
@@ -138,7 +141,7 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::Connection(number) => listen(supervisor, number),
         Token::First => supervisor.first_ended(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
-        Token::Listener | Token::Output | Token::Names => {
+        Token::Listener | Token::Door | Token::Output | Token::Names => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
@@ -149,6 +152,12 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
                     }
                 }
                 Token::Names => sandbox.names.ready(fd, event),
+                // Whoever could take the door from us is root.
+                Token::Door => {
+                    for socket in sandbox.door.take() {
+                        let _ = supervisor.connect(socket);
+                    }
+                }
                 _ => {
                     // The mode of the socket says the same; but a mode can be changed.
                     if let Ok((socket, _)) = sandbox.listener.accept()

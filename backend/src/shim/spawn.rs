@@ -4,26 +4,37 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io,
-    os::unix::{fs::OpenOptionsExt, net::UnixStream, process::CommandExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
 use super::{
     PROGRAM,
     client::{Client, ClientError},
 };
-use crate::{cgroup, names};
+use crate::{cgroup, names, sys::process};
 
 /// Nobody has taken a shim for so long before the pool is filled again: the processors belong to what is
 /// being started.
 const CALM: Duration = Duration::from_millis(100);
+
+/// After one could not be started.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Keeps `ready` idle shims, refilled by a thread of its own.
 pub struct Pool {
@@ -38,7 +49,8 @@ struct Shared {
     wanted: usize,
     counter: AtomicU64,
     state: Mutex<State>,
-    changed: Condvar,
+    /// Written to when a shim was taken, or all is to end.
+    changed: OwnedFd,
 }
 
 #[derive(Default)]
@@ -47,8 +59,15 @@ struct State {
     /// When a shim was last asked for.
     taken: Option<Instant>,
     /// To be reaped when they end, and their leaves removed.
-    children: Vec<(Child, PathBuf)>,
+    children: Vec<Started>,
     stop: bool,
+}
+
+struct Started {
+    child: Child,
+    /// Readable when it has ended.
+    pidfd: OwnedFd,
+    leaf: PathBuf,
 }
 
 impl Pool {
@@ -65,7 +84,7 @@ impl Pool {
             wanted,
             counter: AtomicU64::new(0),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            changed: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let background = Arc::clone(&shared);
         let refill = std::thread::Builder::new()
@@ -89,7 +108,7 @@ impl Pool {
             state.ready.retain(|client| !client.hung_up());
             state.ready.pop_front()
         };
-        self.shared.changed.notify_all();
+        self.shared.notify();
         match ready {
             Some(client) => Ok(client),
             None => self.shared.start(),
@@ -105,7 +124,7 @@ impl Drop for Pool {
             state.stop = true;
             state.ready.clear();
         }
-        self.shared.changed.notify_all();
+        self.shared.notify();
         if let Some(thread) = self.refill.take() {
             let _ = thread.join();
         }
@@ -122,10 +141,10 @@ impl Drop for Pool {
 impl State {
     /// A shim removes its leaf when it ends, unless it was killed. A leaf in use cannot be removed.
     fn reap(&mut self) {
-        self.children.retain_mut(|(child, leaf)| {
-            let lives = matches!(child.try_wait(), Ok(None));
+        self.children.retain_mut(|started| {
+            let lives = matches!(started.child.try_wait(), Ok(None));
             if !lives {
-                let _ = fs::remove_dir(leaf);
+                let _ = fs::remove_dir(&started.leaf);
             }
             lives
         });
@@ -160,9 +179,10 @@ impl Shared {
             state.ready.retain(|client| !client.hung_up());
             let calm = state.taken.map_or(CALM, |taken| taken.elapsed());
             if state.ready.len() < self.wanted && calm < CALM {
-                state = self.wait(state, CALM - calm);
+                state = self.wait(state, Some(CALM - calm));
                 continue;
             }
+            let mut patience = None;
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();
@@ -173,17 +193,36 @@ impl Shared {
                         continue;
                     }
                     Ok(_) => break,
-                    Err(error) => tracing::warn!(%error, "no shim could be made ready"),
+                    Err(error) => {
+                        tracing::warn!(%error, "no shim could be made ready");
+                        patience = Some(RETRY);
+                    }
                 }
             }
-            // Woken by a take; children that ended are reaped now and then.
-            state = self.wait(state, Duration::from_secs(1));
+            state = self.wait(state, patience);
         }
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, at_most: Duration) -> MutexGuard<'a, State> {
-        let waited = self.changed.wait_timeout(state, at_most);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+    fn notify(&self) {
+        // Full: it is readable already.
+        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
+    }
+
+    /// Until a shim is taken or ends, or `at_most`: whoever waits for nothing else sleeps for ever.
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>, at_most: Option<Duration>) -> MutexGuard<'a, State> {
+        // Numbers only: a child is reaped, and its descriptor closed, by this very thread.
+        let mut wanted = vec![(self.changed.as_raw_fd(), libc::POLLIN)];
+        wanted.extend(
+            state
+                .children
+                .iter()
+                .map(|started| (started.pidfd.as_raw_fd(), libc::POLLIN)),
+        );
+        drop(state);
+        let timeout = at_most.map_or(-1, |time| time.as_millis() as i32 + 1);
+        let _ = process::poll(&wanted, timeout);
+        let _ = rustix::io::read(&self.changed, &mut [0_u8; 8]);
+        self.lock()
     }
 
     fn start(&self) -> Result<Client, ClientError> {
@@ -195,7 +234,10 @@ impl Shared {
             None => Stdio::null(),
         };
         let child = spawn(&self.program, &leaf, theirs, errors)?;
-        self.lock().children.push((child, leaf));
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(io::Error::from)?;
+        self.lock().children.push(Started { child, pidfd, leaf });
+        // It is waited for from now on.
+        self.notify();
         let client = Client::new(ours)?;
         Ok(client)
     }

@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
@@ -10,6 +13,7 @@ use super::{
     assigned::{Answer, Sandbox, done, request_error},
     clock,
     joined::{self, Joined, Purpose},
+    launch::Leaf,
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
     run::reap,
     serve::Connection,
@@ -291,7 +295,11 @@ impl Supervisor {
             && let Some(spec) = &container.health
         {
             sandbox.health.begin();
-            let launched = joined::probe(container, &spec.argv, first, &sandbox.payload, &self.filter);
+            let leaf = Leaf {
+                instance: &sandbox.record.assignment.cgroup,
+                payload: sandbox.payload.as_fd(),
+            };
+            let launched = joined::probe(container, &spec.argv, first, leaf, &self.filter);
             match launched.and_then(|pid| Ok((pid, joined::pidfd(pid)?))) {
                 Ok((pid, pidfd)) => sandbox.joined.push(Joined {
                     pid,

@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     assigned::{Sandbox, serve_names},
     clock,
+    door::Door,
     joined::{self, Joined, Purpose},
     protocol::{Record, Reply, Run},
-    record,
+    record::seal,
     run::Output,
     serve::{self, Connection},
     state::{Phase, Supervisor},
@@ -47,6 +48,9 @@ struct Saved {
     resolver_port: u16,
     ports: Vec<(PortBinding, i32)>,
     listener: i32,
+    /// Both ends; a build before there were any has none.
+    #[serde(default)]
+    door: Option<(i32, i32)>,
     payload: i32,
     first: Option<i32>,
     streams: [Option<i32>; 2],
@@ -104,6 +108,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .map(|(port, fd)| (port.clone(), fd.as_raw_fd()))
             .collect(),
         listener: sandbox.listener.as_raw_fd(),
+        door: Some((sandbox.door.as_fd().as_raw_fd(), sandbox.door.number())),
         payload: sandbox.payload.as_raw_fd(),
         first: sandbox.first.as_ref().map(|(pid, _)| *pid),
         streams,
@@ -146,6 +151,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
     kept.push(state.as_raw_fd());
     // The record stays findable all the while.
     kept.push(sandbox.memfd.as_raw_fd());
+    kept.extend(saved.door.iter().flat_map(|(inner, outer)| [inner, outer]));
     kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
     kept.extend(saved.streams.iter().flatten());
     kept.extend(saved.connections.iter().map(|one| one.socket));
@@ -221,6 +227,12 @@ pub fn resume(argument: &str) -> io::Result<()> {
             purpose,
         });
     }
+    let door = match saved.door {
+        Some((inner, outer)) => Door::resume(process::inherited(inner)?, process::inherited(outer)?),
+        None => Door::new()?,
+    };
+    let mut record = saved.record;
+    record.door = Some(door.number());
     let sandbox = Sandbox {
         namespaces: Namespaces {
             user: process::inherited(saved.user)?,
@@ -230,8 +242,9 @@ pub fn resume(argument: &str) -> io::Result<()> {
         names,
         ports,
         listener: UnixListener::from(process::inherited(saved.listener)?),
-        memfd: record::seal(&saved.record)?,
-        record: saved.record,
+        door,
+        memfd: seal(&record)?,
+        record,
         payload: process::inherited(saved.payload)?,
         run: saved.run,
         first,

@@ -274,6 +274,7 @@ impl Container<'_> {
             fresh: self.fresh,
             restarts: 0,
             streak: 0,
+            flaps: 0,
         };
         match self.client.request(&Request::Start(Box::new(start)), &[])? {
             (Reply::Started { pid }, _) => Ok(pid),

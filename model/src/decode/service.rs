@@ -4,7 +4,7 @@ use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
     syntax::{cut, image},
-    types::{Build, Container, Deploy, DeployMode, Hook, RestartPolicy, Service, UpdateConfig},
+    types::{Build, Container, Deploy, DeployMode, Hook, OnUnhealthy, RestartPolicy, Service, UpdateConfig},
 };
 
 impl Reader<'_> {
@@ -51,8 +51,20 @@ impl Reader<'_> {
                 scale: self.scale(place),
                 build: self.build(place),
                 deploy: self.deploy(place),
+                on_unhealthy: self.on_unhealthy(place),
             },
         }
+    }
+
+    fn on_unhealthy(&mut self, place: &Place) -> Option<OnUnhealthy> {
+        const KEY: &str = "x-on-unhealthy";
+        const HINT: &str = "write `restart`, or remove it";
+        if let Some(place) = place.get(KEY)
+            && place.scalar().is_none_or(|text| text.is_empty())
+        {
+            self.refuse(&place, "this must be a word", HINT);
+        }
+        self.named(place, KEY, HINT)
     }
 
     fn image(&mut self, place: &Place, key: &str) -> Option<String> {
@@ -153,7 +165,10 @@ impl Reader<'_> {
     fn scale(&mut self, place: &Place) -> Option<u32> {
         const RANGE: std::ops::RangeInclusive<i128> = 0..=10_000;
         let deploy = place.get("deploy");
-        let replicas = deploy.and_then(|deploy| self.number(&deploy, "replicas", RANGE));
+        let replicas = deploy.and_then(|deploy| {
+            self.stands_in(&deploy, "replicas", place, "scale");
+            self.number(&deploy, "replicas", RANGE)
+        });
         let scale = self.number(place, "scale", RANGE);
         replicas.or(scale).filter(|scale| *scale != 1)
     }
@@ -184,17 +199,15 @@ impl Reader<'_> {
         let restart_window = restart
             .as_ref()
             .and_then(|policy| self.duration(policy, "window"));
-        let update_config = place.get("update_config").map(|update| UpdateConfig {
-            parallelism: self.number(&update, "parallelism", 0..=i128::from(u32::MAX)),
-            delay: self.duration(&update, "delay"),
-            start_first: update.word("order").as_deref() == Some("start-first"),
-            failure_action: self.named(
-                &update,
-                "failure_action",
-                "write `pause`, `continue` or `rollback`",
-            ),
-            monitor: self.duration(&update, "monitor"),
-        });
+        // Where only failures count, the limit is part of the restart policy.
+        let failures = restart.as_ref().and_then(|policy| policy.word("condition"));
+        let restart_attempts = restart
+            .as_ref()
+            .filter(|_| failures.as_deref() != Some("on-failure"))
+            .and_then(|policy| self.number(policy, "max_attempts", 0..=i128::from(u32::MAX)))
+            .filter(|most| *most > 0);
+        let update_config = self.update(&place, "update_config");
+        let rollback_config = self.update(&place, "rollback_config");
         let deploy = Deploy {
             mode: self
                 .named(&place, "mode", "write `replicated` or `global`")
@@ -202,13 +215,45 @@ impl Reader<'_> {
             labels: place.texts_by_name("labels"),
             restart_delay,
             restart_window,
+            restart_attempts,
             update_config,
+            rollback_config,
             constraints: place
                 .get("placement")
                 .map(|placement| placement.words("constraints"))
                 .unwrap_or_default(),
         };
         Some(deploy).filter(|deploy| *deploy != Deploy::default())
+    }
+
+    fn update(&mut self, place: &Place, key: &str) -> Option<UpdateConfig> {
+        let place = place.get(key)?;
+        Some(UpdateConfig {
+            parallelism: self.number(&place, "parallelism", 0..=i128::from(u32::MAX)),
+            delay: self.duration(&place, "delay"),
+            start_first: place.word("order").as_deref() == Some("start-first"),
+            failure_action: self.named(
+                &place,
+                "failure_action",
+                "write `pause`, `continue` or `rollback`",
+            ),
+            monitor: self.duration(&place, "monitor"),
+            max_failure_ratio: self.ratio(&place, "max_failure_ratio"),
+        })
+    }
+
+    /// A share between 0 and 1, in thousandths.
+    fn ratio(&mut self, place: &Place, key: &str) -> Option<u32> {
+        let text = place.word(key)?;
+        let place = place.get(key)?;
+        match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Some((share * 1000.0).round() as u32),
+            _ => {
+                let what = format!("`{}` is no share of containers", cut(&text));
+                self.refuse(&place, what, "write a number between 0 and 1, like 0.25");
+                None
+            }
+        }
     }
 
     /// One of the names of an enumeration.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Duration, Ulimit};
 
 /// `replicas` is `scale`, `resources` the limits, and `restart_policy.condition` the restart policy of the
-/// service.
+/// service, with `max_attempts` where it is `on-failure`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
     /// `None`: `replicated`.
@@ -19,8 +19,14 @@ pub struct Deploy {
     pub restart_delay: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_window: Option<Duration>,
+    /// Of a policy that restarts after every end; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_attempts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_config: Option<UpdateConfig>,
+    /// How containers go back to the version before; `None`: as `update_config` says, without its delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
 }
@@ -50,6 +56,9 @@ pub struct UpdateConfig {
     pub failure_action: Option<FailureAction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Duration>,
+    /// Thousandths of the containers that may fail without a `failure_action`; `None`: not one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failure_ratio: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

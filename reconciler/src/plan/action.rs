@@ -27,7 +27,8 @@ pub enum Action {
     /// holds is an error that may be tried again.
     EnsureSandbox(SandboxSpec),
     /// Kill what is left in it, wait until its cgroup is empty, remove sandbox, upper directory and
-    /// record. Logs stay until the project is gone.
+    /// record. Logs stay until the project is gone. Of a lost sandbox the exit record stays, so that a
+    /// finished job is not run again; where nothing else is left, it is the exit record that goes.
     RemoveSandbox(InstanceKey),
     /// Start the container in its sandbox. `fresh`: with a new upper directory.
     StartContainer {

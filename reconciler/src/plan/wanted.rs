@@ -1,13 +1,24 @@
 //! What the manifests ask for, expanded to networks, volumes and instances.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
-use model::types::{Mount, Project, Service};
+use model::{
+    fields::Fields,
+    types::{Mount, Project, Service},
+};
 
-use super::step::Cause;
+use super::{
+    container,
+    slots::{self, Asked, Held, Pair, Pass},
+    step::{Cause, Rollback},
+};
 use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, ResourceKey, Slot},
+    memory::Memory,
 };
 
 /// One service of a project that shall run.
@@ -31,31 +42,81 @@ pub struct Wants<'a> {
     pub instances: BTreeMap<InstanceKey, Wanted<'a>>,
     pub networks: BTreeMap<ResourceKey, Resource<'a>>,
     pub volumes: BTreeMap<ResourceKey, Resource<'a>>,
+    /// Some of `instances`: they stay as they are for now.
+    pub held: BTreeMap<InstanceKey, Held>,
+    /// New slots, with the ones that they take the place of.
+    pub pairs: BTreeMap<InstanceKey, Pair>,
+    /// The other way round.
+    pub replaced: BTreeMap<InstanceKey, InstanceKey>,
+    /// By project and service: why it is stopped before it is started, against its manifest.
+    pub alone: BTreeMap<(&'a str, &'a str), String>,
+    /// Updated ones that have not settled, what they wait for, and when they will have.
+    pub watched: Vec<(InstanceKey, String, Option<u64>)>,
+    pub rollbacks: Vec<Rollback>,
+    /// By project and service: what is compared, but for the digest of the image.
+    pub fields: BTreeMap<(&'a str, &'a str), Fields>,
+    /// What each project that runs is planned for.
+    pub projects: BTreeMap<&'a str, &'a Project>,
     /// Projects that are wanted, held or taken down.
     named: BTreeMap<&'a str, &'a Wish>,
     /// What `named` does not have may be removed.
     whole: bool,
 }
 
+/// What each project that runs is planned for: the last good revision while the wanted one is barred.
+pub fn projects<'a>(desired: &'a Desired, memory: &'a Memory) -> BTreeMap<&'a str, &'a Project> {
+    let wishes = desired.projects.iter();
+    wishes
+        .filter_map(|(name, wish)| Some((name.as_str(), memory.effective(name, wish)?)))
+        .collect()
+}
+
 impl<'a> Wants<'a> {
-    pub fn new(desired: &'a Desired) -> Self {
+    pub fn new(desired: &'a Desired, projects: BTreeMap<&'a str, &'a Project>, pass: Pass<'a>) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
+            fields: container::all_compared(&projects, pass.observed),
+            projects,
             ..Wants::default()
         };
         for (name, wish) in &desired.projects {
             wants.named.insert(name, wish);
-            if let Wish::Run { project, .. } = wish {
-                wants.expand(project);
+            if let Wish::Run {
+                project: manifest,
+                revision,
+            } = wish
+                && let Some(project) = wants.projects.get(name.as_str()).copied()
+            {
+                let asked = Asked {
+                    project,
+                    manifest,
+                    revision,
+                };
+                wants.expand(asked, pass);
             }
         }
         wants
     }
 
-    fn expand(&mut self, project: &'a Project) {
+    fn expand(&mut self, asked: Asked<'a>, pass: Pass<'a>) {
+        let project = asked.project;
+        let mut failed = Vec::new();
         for (name, service) in &project.services {
+            let wanted = Wanted { project, service };
+            let fields = self.fields.entry((&project.name, name)).or_default();
+            let seats = slots::seats(pass, asked, name, service, fields);
             self.instances
-                .insert(instance(project, name), Wanted { project, service });
+                .extend(seats.wanted.into_iter().map(|key| (key, wanted)));
+            self.held.extend(seats.held);
+            for (new, pair) in seats.pairs {
+                self.replaced.insert(pair.old.clone(), new.clone());
+                self.pairs.insert(new, pair);
+            }
+            self.watched.extend(seats.watched);
+            failed.extend(seats.back);
+            if let Some(why) = seats.alone {
+                self.alone.insert((&project.name, name), why);
+            }
             for key in service.networks.keys() {
                 if let Some((full, internal)) = network(project, key) {
                     let resource = Resource {
@@ -80,13 +141,22 @@ impl<'a> Wants<'a> {
                 }
             }
         }
+        if !failed.is_empty() {
+            self.rollbacks.push(Rollback {
+                project: project.name.clone(),
+                revision: asked.revision.to_owned(),
+                why: failed.join("; "),
+            });
+        }
     }
 
     /// Nothing of this project is to be touched: it is held, or the list of projects is not whole.
     pub fn left_alone(&self, project: &str) -> bool {
         match self.named.get(project) {
             Some(Wish::Hold { .. }) => true,
-            Some(_) => false,
+            // The revision is barred, and which one was good before it is not known.
+            Some(Wish::Run { .. }) => !self.projects.contains_key(project),
+            Some(Wish::Down { .. }) => false,
             None => !self.whole,
         }
     }
@@ -103,6 +173,11 @@ impl<'a> Wants<'a> {
         matches!(self.named.get(project), Some(Wish::Run { .. }))
     }
 
+    /// The wanted instances of a service, in order.
+    pub fn of(&self, project: &str, service: &str) -> impl Iterator<Item = (&InstanceKey, &Wanted<'a>)> {
+        self.instances.range(every(project, service))
+    }
+
     /// Projects whose volumes an operator agreed to remove.
     pub fn consent(&self) -> BTreeSet<&'a str> {
         self.named
@@ -113,14 +188,20 @@ impl<'a> Wants<'a> {
     }
 }
 
-/// The one instance of a service.
-pub fn instance(project: &Project, service: &str) -> InstanceKey {
-    InstanceKey {
-        project: project.name.clone(),
+/// How many instances of `service` there shall be.
+pub fn scale(service: &Service) -> u32 {
+    service.container.scale.unwrap_or(1)
+}
+
+/// The keys that instances of a service can have.
+pub fn every(project: &str, service: &str) -> RangeInclusive<InstanceKey> {
+    let end = |index, slot| InstanceKey {
+        project: project.to_owned(),
         service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
-    }
+        index,
+        slot,
+    };
+    end(0, Slot::A)..=end(u32::MAX, Slot::B)
 }
 
 /// The full key of a network by its key in the file, and whether it is internal.

@@ -1,0 +1,92 @@
+//! What a running container stands on, compared with what it was given, and put right where it can be
+//! without the process noticing.
+
+use std::collections::BTreeMap;
+
+use reconciler::{key::InstanceKey, spec::MountSpec};
+
+use super::{LinuxBackend, error::ApplyError};
+use crate::{
+    cgroup,
+    shim::{
+        ground,
+        protocol::{Request, Run, SandboxState},
+        remount,
+    },
+};
+
+/// What differs.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub drift: Vec<String>,
+    pub broken: Option<String>,
+}
+
+impl LinuxBackend {
+    pub(super) fn standing(&self, key: &InstanceKey, state: &SandboxState) -> Standing {
+        let mut standing = Standing::default();
+        let (Run::Running { pid }, Some(container)) = (&state.run, &state.record.container) else {
+            return standing;
+        };
+        let cgroup = self.instance_cgroup(key);
+        standing.drift = self.controllers.drift(&cgroup, &container.limits);
+        // One that ends just now is told by its shim.
+        for stray in cgroup::strays(&cgroup.join("payload"), *pid).unwrap_or_default() {
+            standing
+                .drift
+                .push(format!("process {stray} was moved out of its cgroup"));
+        }
+        let Ok(missing) = ground::missing(*pid, &state.record.ground) else {
+            return standing;
+        };
+        standing.broken = missing.broken;
+        for point in missing.mounts {
+            let spec = container
+                .mounts
+                .iter()
+                .find(|spec| remount::point(spec).as_ref() == Some(&point));
+            let text = format!("{} is not mounted any more", point.display());
+            match spec {
+                // Held: what is wrong with the volume is told there.
+                Some(MountSpec::Volume { volume, .. }) if !self.volumes.is_whole(volume) => {}
+                Some(_) => standing.drift.push(text),
+                None => standing.broken = standing.broken.or(Some(text)),
+            }
+        }
+        standing
+    }
+
+    /// Limits, cgroups and mounts of a running container as they should be.
+    pub(super) fn mend(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+        let state = self.state(key)?;
+        let (Run::Running { pid }, Some(container)) = (&state.run, &state.record.container) else {
+            return Ok(());
+        };
+        let cgroup = self.instance_cgroup(key);
+        self.controllers.apply(&cgroup, &container.limits)?;
+        let payload = cgroup.join("payload");
+        for stray in cgroup::strays(&payload, *pid).unwrap_or_default() {
+            cgroup::enter(&payload, stray)
+                .and_then(|()| self.controllers.enter(&cgroup, stray))
+                .map_err(|source| ApplyError::Path {
+                    path: payload.clone(),
+                    source,
+                })?;
+        }
+        let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();
+        if missing.broken.is_some() || missing.mounts.is_empty() {
+            return Ok(());
+        }
+        let volumes: BTreeMap<_, _> = container
+            .mounts
+            .iter()
+            .filter_map(|spec| match spec {
+                MountSpec::Volume { volume, .. } if self.volumes.is_whole(volume) => {
+                    Some((volume.name.clone(), self.volumes.data(volume)))
+                }
+                _ => None,
+            })
+            .collect();
+        self.ask(key, &Request::Remount { volumes }).map(drop)
+    }
+}

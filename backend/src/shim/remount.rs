@@ -1,0 +1,138 @@
+//! Volumes and binds that somebody unmounted under a running container are hung into its tree again.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::OFlag,
+    sched::{CloneFlags, setns},
+    sys::wait::{WaitPidFlag, waitpid},
+    unistd::{Pid, pipe2},
+};
+use reconciler::spec::{ContainerSpec, MountSpec};
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
+    mount::{MoveMountFlags, UnmountFlags, move_mount, unmount},
+};
+
+use super::{ground, protocol::Ground};
+use crate::{
+    rootfs::{Step, StepError, stage, tree},
+    sys::process::{self, Side},
+};
+
+/// Where a volume or a bind is in the container, if it can be hung there again while it runs: a target
+/// that leads through a symbolic link of the image is left to the next start.
+pub fn point(spec: &MountSpec) -> Option<PathBuf> {
+    match spec {
+        MountSpec::Volume { target, .. } | MountSpec::Bind { target, .. } => {
+            Some(Path::new("/").join(tree::normal(target)))
+        }
+        MountSpec::Tmpfs { .. } => None,
+    }
+}
+
+/// A child makes the mounts as the host's root and attaches them in the container's mount namespace.
+///
+/// # Errors
+/// The step that failed. What was attached before stays.
+pub fn remount(
+    pid: i32,
+    first: BorrowedFd<'_>,
+    user: BorrowedFd<'_>,
+    container: &ContainerSpec,
+    volumes: &BTreeMap<String, PathBuf>,
+    ground: &Ground,
+) -> Result<(), StepError> {
+    let missing = ground::missing(pid as u32, ground).step("look at the mounts of process", pid)?;
+    let wanted: Vec<(&MountSpec, PathBuf)> = container
+        .mounts
+        .iter()
+        .filter_map(|spec| Some((spec, point(spec)?)))
+        .filter(|(_, point)| missing.mounts.contains(point))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
+    let child = match process::clone(0, None).step("fork", "to mount")? {
+        Side::Parent(pid) => pid,
+        Side::Child => {
+            drop(ear);
+            if let Err(error) = attach(first, user, &wanted, volumes)
+                && let Ok(text) = serde_json::to_vec(&error)
+            {
+                let _ = nix::unistd::write(&mouth, &text);
+            }
+            process::exit(0);
+        }
+    };
+    drop(mouth);
+    let mut text = Vec::new();
+    let heard = File::from(ear).read_to_end(&mut text);
+    let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
+    heard.step("hear of", "the mounts")?;
+    match serde_json::from_slice(&text) {
+        Ok(error) => Err(error),
+        Err(_) => Ok(()),
+    }
+}
+
+fn attach(
+    first: BorrowedFd<'_>,
+    user: BorrowedFd<'_>,
+    wanted: &[(&MountSpec, PathBuf)],
+    volumes: &BTreeMap<String, PathBuf>,
+) -> Result<(), StepError> {
+    let mut sources: Vec<(OwnedFd, &PathBuf)> = Vec::new();
+    for (spec, point) in wanted {
+        // What was there at the start is not made anew: an empty directory is not what was mounted.
+        if let MountSpec::Bind { source, .. } = spec {
+            std::fs::metadata(source).step("mount again", source.display())?;
+        }
+        if let Some(source) = stage::source(spec, volumes, user, &mut BTreeMap::new())? {
+            sources.push((source.mount, point));
+        }
+    }
+    setns(first, CloneFlags::CLONE_NEWNS)
+        .step("enter", "the mount namespace; the container may have just ended")?;
+    for (source, point) in sources {
+        // What was deleted under its mount is still mounted.
+        while open(point).is_ok_and(|place| is_mount_point(&place)) {
+            unmount(point.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                .step("unmount", point.display())?;
+        }
+        let place = open(point).step("open in the container", point.display())?;
+        if tree::on_kernel_filesystem(&place).step("look at", point.display())? {
+            return Err(StepError::spec(format!(
+                "{} leads into /proc or /sys of the container; choose another target",
+                point.display()
+            )));
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(source.as_fd(), "", &place, "", flags).step("mount on", point.display())?;
+    }
+    Ok(())
+}
+
+/// The tree is the container's to change: no link of its making is followed.
+fn open(point: &Path) -> rustix::io::Result<OwnedFd> {
+    openat2(
+        CWD,
+        point,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS,
+    )
+}
+
+fn is_mount_point(place: &OwnedFd) -> bool {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+    statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
