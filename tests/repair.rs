@@ -1,10 +1,25 @@
 //! What somebody breaks by hand is put back, and no process notices.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::BufRead,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::host::{HOST, Host, LOOPBACK, PATIENCE, Place};
+use crate::host::{
+    HOST, Host, LOOPBACK, PATIENCE, Place,
+    compose::web,
+    damage::{DAMAGES, Target, Where},
+    http, signal,
+};
 
 const SHOP: &str = r#"services:
   web: { image: builtin:hello, ports: ["18500:8080"] }
@@ -42,52 +57,137 @@ fn repaired(host: &Host, what: &str, break_it: impl FnOnce()) {
     assert_eq!(host.identities("shop"), before, "{what} restarted something");
 }
 
-fn link(host: &Host, prefix: &str) -> String {
-    let prefix = format!("{prefix}{}", host.mark());
-    let links = host.links();
-    links
-        .iter()
-        .find(|name| name.starts_with(&prefix))
-        .unwrap_or_else(|| panic!("no {prefix}… in {links:?}"))
-        .clone()
-}
-
-#[test]
-fn a_deleted_bridge_comes_back() {
-    let Some(host) = prepared("repair-bridge") else {
-        return;
-    };
-    let bridge = link(&host, "stb");
-    repaired(&host, "ip link del of the bridge", || {
-        host.tool("ip", &["link", "del", &bridge]);
-    });
-    host.finish();
-}
-
-#[test]
-fn a_deleted_veth_comes_back() {
-    let Some(host) = prepared("repair-veth") else {
-        return;
-    };
-    for round in 0..3 {
-        let veth = link(&host, "stv");
-        repaired(&host, &format!("ip link del of a veth, round {round}"), || {
-            host.tool("ip", &["link", "del", &veth]);
-        });
+/// Two projects with three services each: one to break, a neighbour it asks, and bystanders.
+fn targets(host: &Host) -> Vec<Target> {
+    let names = ["a", "b", "c"];
+    for (project, first) in [("one", 18600), ("two", 18610)] {
+        let services = names
+            .iter()
+            .zip(first..)
+            .map(|(name, port)| format!("  {name}: {{ {} }}\n", web(port)));
+        host.write_manifest(project, &format!("services:\n{}", services.collect::<String>()));
     }
-    host.finish();
+    let mut targets = Vec::new();
+    for (project, first) in [("one", 18600), ("two", 18610)] {
+        host.converged(project);
+        let services = names.iter().zip(first..);
+        targets.extend(services.map(|(name, port)| Target::of(host, project, name, port)));
+    }
+    targets
+}
+
+/// What somebody else has on this host, and what it looks like.
+fn foreign(host: &Host) -> String {
+    let look = "ip -o link show dev foreign0; ip -o addr show dev foreign0; ip route show dev foreign0; \
+                head /proc/sys/net/ipv4/conf/foreign0/* /proc/sys/net/ipv4/conf/up0/*; nft list table ip foreign";
+    host.tool_reply("sh", &["-c", look]).stdout
 }
 
 #[test]
-fn a_bridge_taken_down_comes_up() {
-    let Some(host) = prepared("repair-down") else {
+fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
+    let Some(mut host) = Host::new("repair-network") else {
         return;
     };
-    let bridge = link(&host, "stb");
-    repaired(&host, "ip link set of the bridge down", || {
-        host.tool("ip", &["link", "set", &bridge, "down"]);
-    });
+    host.start_agent();
+    host.tool(
+        "sh",
+        &[
+            "-ec",
+            "ip link add foreign0 type bridge; ip addr add 10.251.0.1/24 dev foreign0; ip link set foreign0 mtu \
+             1400 up; ip route add 10.252.0.0/24 via 10.251.0.9; nft add table ip foreign",
+        ],
+    );
+    let targets = targets(&host);
+    let pictures: Vec<_> = targets.iter().map(|target| target.picture(&host)).collect();
+    let before = foreign(&host);
+    // One connection through each port, for the whole time.
+    let streams: Vec<Stream> = targets
+        .iter()
+        .map(|target| {
+            host.network
+                .on_lan(|| Stream::open(SocketAddr::new(HOST, target.port)))
+        })
+        .collect();
+    let agent = host.agent_pid();
+    for (number, damage) in DAMAGES.iter().enumerate() {
+        let target = &targets[number % targets.len()];
+        let picture = &pictures[number % targets.len()];
+        // While the agent is held, nothing is repaired: the damage is real.
+        signal(agent, Signal::SIGSTOP);
+        let done = target.damage(&host, damage);
+        let broken = target.picture(&host) != *picture;
+        let others = targets.iter().zip(&pictures);
+        let touched: Vec<&Target> = others
+            .filter(|(other, picture)| {
+                !target.within(damage.reach, other) && other.picture(&host) != **picture
+            })
+            .map(|(other, _)| other)
+            .collect();
+        signal(agent, Signal::SIGCONT);
+        assert!(touched.is_empty(), "{} reaches {touched:#?}", damage.name);
+        assert!(
+            broken || damage.place == Where::Guarded,
+            "{}: no damage",
+            damage.name
+        );
+        let start = Instant::now();
+        let whole = target
+            .whole_again(&host, picture, "b", PATIENCE)
+            .unwrap_or_else(|trouble| panic!("{}: {trouble}", damage.name));
+        let refused = if done { "" } else { " (refused by the kernel)" };
+        eprintln!("{}: repaired after {:?}{refused}", damage.name, whole - start);
+        for (target, picture) in targets.iter().zip(&pictures) {
+            assert!(target.unhurt(), "{}: {target:?} was restarted", damage.name);
+            target
+                .whole_again(&host, picture, "b", PATIENCE)
+                .unwrap_or_else(|trouble| panic!("{}: {target:?}: {trouble}", damage.name));
+        }
+    }
+    for stream in streams {
+        stream.lives();
+    }
+    assert_eq!(foreign(&host), before);
+    host.nothing_to_do(PATIENCE);
+    host.tool(
+        "sh",
+        &["-ec", "ip link del foreign0; nft delete table ip foreign"],
+    );
     host.finish();
+}
+
+/// A connection on which a line comes every 100 ms.
+struct Stream(JoinHandle<Result<(), String>>, Arc<AtomicBool>);
+
+impl Stream {
+    fn open(address: SocketAddr) -> Stream {
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let mut stream = http::stream(address, "/stream").expect("a stream");
+        // A repair may cost the connection a retransmission, and never more.
+        let patience = Some(PATIENCE);
+        stream.get_ref().set_read_timeout(patience).expect("a socket");
+        Stream(
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                while !ends.load(Ordering::Relaxed) {
+                    line.clear();
+                    match stream.read_line(&mut line) {
+                        Ok(0) => return Err("it ended".to_owned()),
+                        Ok(_) => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+                Ok(())
+            }),
+            over,
+        )
+    }
+
+    fn lives(self) {
+        self.1.store(true, Ordering::Relaxed);
+        let outcome = self.0.join().expect("no panic");
+        assert_eq!(outcome, Ok(()), "a connection did not outlive the repairs");
+    }
 }
 
 #[test]

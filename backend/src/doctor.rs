@@ -1,5 +1,7 @@
 //! Looks whether this host can run stead, and says what to do where it cannot. Changes nothing.
 
+mod forward;
+
 use std::{
     fs,
     io::{self, Read},
@@ -8,6 +10,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
 
+pub use self::forward::foreign_forwarding;
 use crate::layout::Layout;
 
 /// The oldest kernel the tests run on.
@@ -47,6 +50,7 @@ pub fn check(layout: &Layout) -> Vec<Finding> {
         overlay(&host),
         cgroups(&host.read("proc/self/mountinfo").unwrap_or_default()),
         nftables(),
+        foreign_forwarding(),
         links(&host),
         idmapped_mounts(layout, &rustix::system::uname().release().to_string_lossy()),
         seccomp(&host),

@@ -9,6 +9,8 @@ mod clients;
 mod confinement;
 #[path = "kernel/escape.rs"]
 mod escape;
+#[path = "kernel/flip.rs"]
+mod flip;
 #[path = "kernel/host.rs"]
 mod host;
 #[path = "kernel/inside.rs"]
@@ -19,6 +21,9 @@ mod life;
 mod logs;
 #[path = "kernel/repair.rs"]
 mod repair;
+#[path = "network/rig.rs"]
+#[allow(dead_code, reason = "the network tests use the rest of it")]
+mod rig;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
@@ -39,6 +44,7 @@ fn tests() -> Vec<Test> {
     all.extend(logs::TESTS);
     all.extend(clients::TESTS);
     all.extend(confinement::TESTS);
+    all.extend(flip::TESTS);
     all.extend(repair::TESTS);
     all
 }

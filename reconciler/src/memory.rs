@@ -35,7 +35,7 @@ pub struct Memory {
     /// What was last brought to the kernel by us: a difference to it is somebody else's doing.
     pub firewall: Option<FirewallSpec>,
     pub zones: BTreeMap<ResourceKey, Zone>,
-    /// A bridge was made or repaired since: what the firewall sets on bridges must follow.
+    /// The last attempt at the firewall failed: how much of it was done is not known.
     pub firewall_due: bool,
     /// By project: the last revision that was converged. Kept by the [`crate::port::Ledger`].
     pub good: BTreeMap<String, Good>,

@@ -10,7 +10,12 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// The body of a 200 answer; anything else is an error in words.
 pub fn get(address: SocketAddr, path: &str) -> Result<String, String> {
-    let mut reader = open(address, path)?;
+    get_within(address, path, LIMIT)
+}
+
+/// As [`get`]; connecting and each read may take `limit`.
+pub fn get_within(address: SocketAddr, path: &str, limit: Duration) -> Result<String, String> {
+    let mut reader = open(address, path, limit)?;
     let head = head(&mut reader)?;
     let mut body = Vec::new();
     reader
@@ -29,16 +34,16 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String, String> {
 
 /// The answer as a stream of bytes, its head already read.
 pub fn stream(address: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, String> {
-    let mut reader = open(address, path)?;
+    let mut reader = open(address, path, LIMIT)?;
     head(&mut reader)?;
     Ok(reader)
 }
 
-fn open(address: SocketAddr, path: &str) -> Result<BufReader<TcpStream>, String> {
+fn open(address: SocketAddr, path: &str, limit: Duration) -> Result<BufReader<TcpStream>, String> {
     let mut connection =
-        TcpStream::connect_timeout(&address, LIMIT).map_err(|error| format!("connecting: {error}"))?;
+        TcpStream::connect_timeout(&address, limit).map_err(|error| format!("connecting: {error}"))?;
     connection
-        .set_read_timeout(Some(LIMIT))
+        .set_read_timeout(Some(limit))
         .map_err(|error| error.to_string())?;
     // In one piece: a server may answer and close as soon as it has read the first line.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -3,6 +3,7 @@
 pub mod census;
 mod cgroup;
 pub mod compose;
+pub mod damage;
 pub mod hostile;
 pub mod http;
 mod leaks;

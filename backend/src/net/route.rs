@@ -376,15 +376,18 @@ fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage 
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix;
     message.header.index = index;
-    if index == LOOPBACK {
-        message.header.scope = AddressScope::Host;
-    }
     let all_ones = u32::from(address) | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
     message.attributes = vec![
         AddressAttribute::Local(IpAddr::V4(address)),
         AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(Ipv4Addr::from(all_ones)),
     ];
+    match index {
+        LOOPBACK => message.header.scope = AddressScope::Host,
+        _ => {
+            let broadcast = AddressAttribute::Broadcast(Ipv4Addr::from(all_ones));
+            message.attributes.push(broadcast);
+        }
+    }
     message
 }
 

@@ -1,7 +1,7 @@
 //! Which instance has which host port: fixed ones first, ephemeral ones around them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
 };
 
