@@ -158,6 +158,7 @@ impl Engine {
 
     pub fn event(&mut self, event: HostEvent) {
         let key = match event {
+            HostEvent::Instance(_) if planted!("event-lost") => return,
             HostEvent::Instance(key) => Key::Instance(key),
             HostEvent::Network(key) => Key::Network(key),
             HostEvent::Volume(key) => Key::Volume(key),
@@ -209,11 +210,13 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched, now);
+                let passed_over = if planted!("stale-look") { BTreeSet::new() } else { touched.clone() };
+                self.put(*seen, &scope, &passed_over, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
                     let delay = match self.blind {
+                        0 if planted!("resync-never") => u64::MAX / 2,
                         0 => RESYNC,
                         tries => backoff::delay("look", tries),
                     };
@@ -223,6 +226,9 @@ impl Engine {
                 let mut missed = scope;
                 let everything = missed.all;
                 for key in touched {
+                    if planted!("missed-not-looked-at") {
+                        break;
+                    }
                     if everything {
                         self.look(Scope::key(&key));
                     } else {
@@ -312,7 +318,10 @@ impl Engine {
                 tracing::warn!(key = %step.key, error = message, "a step failed");
                 entry.error = Some(message.clone());
                 self.entries.push(entry);
-                if outdated {
+                if planted!("error-forgets-the-start") {
+                    return self.memory.done(&step);
+                }
+                if outdated && !planted!("outdated-failure-counts") {
                     return;
                 }
                 // Seen again since, it is there: no change would come.
@@ -396,7 +405,8 @@ impl Engine {
         scope.all |= self.observed.needs_all(&scope);
         if !scope.all {
             // An action is at it: the look comes after.
-            self.dirty = scope.without(&busy);
+            let untouched = if planted!("busy-key-looked-at") { BTreeSet::new() } else { busy.clone() };
+            self.dirty = scope.without(&untouched);
             if scope.is_empty() {
                 return;
             }
@@ -498,7 +508,7 @@ impl Engine {
             memory: &self.memory,
             plan: &self.plan,
             running: &self.running,
-            looking: self.looking.is_some() && (self.pass == 0 || self.asked > 0),
+            looking: !planted!("before-the-look") && self.looking.is_some() && (self.pass == 0 || self.asked > 0),
             applied: &self.applied,
             now,
         };

@@ -120,6 +120,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let mut verdict = as_written(case, memory, now);
     match order {
         None => {}
+        Some(Order::Stop) if planted!("operator-ignored") => {}
         Some(Order::Stop) => stop(&mut verdict, key, seen),
         Some(Order::Run { at }) => {
             if seen
@@ -188,6 +189,7 @@ fn lost() -> Cause {
 fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let Wanted { project, service } = case.wanted;
     let begun = memory.begun.get(&Key::Instance(case.key.clone()));
+    let begun = begun.filter(|_| !planted!("begun-forgotten"));
     let mut fields = case.fields.clone();
     if let Some(have) = case.seen.and_then(|seen| seen.container.as_ref()) {
         keep_unknown_revisions(case.wanted, &have.fields, &mut fields);
@@ -255,7 +257,7 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
                 return verdict;
             }
         }
-    } else if let (State::Running { .. }, Some(why)) = (&seen.state, &seen.broken) {
+    } else if let (State::Running { .. }, Some(why)) = (&seen.state, seen.broken.as_ref().filter(|_| !planted!("root-gone-ignored"))) {
         verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
         verdict.course = Course::Replace;
         return verdict;
@@ -394,7 +396,7 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
     keep_unknown_revisions(case.wanted, &ended.container.fields, &mut fields);
     match compare::compare(&ended.container.fields, &fields, ignored.as_slice()) {
         Some(difference) if difference.class > Class::Live => Finished::Outdated(difference),
-        _ if case.rules.ends(ended.code) => Finished::Yes(ended.code),
+        _ if case.rules.ends(ended.code) && !planted!("job-run-twice") => Finished::Yes(ended.code),
         _ => Finished::No,
     }
 }
@@ -441,7 +443,7 @@ fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, now: Now) -> Cour
             };
             match restart::decide(exit, now.boot) {
                 Decision::Now { streak, reason } => Course::Again {
-                    restarts: seen.restarts.saturating_add(1),
+                    restarts: if planted!("restarts-not-counted") { 1 } else { seen.restarts.saturating_add(1) },
                     streak,
                     flaps: seen.flaps,
                     reason,
