@@ -1,6 +1,7 @@
 //! The running agent: what is started in which order, and the loop that reads the manifests.
 
 pub mod commands;
+mod refusals;
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,9 @@ use anyhow::Context as _;
 use backend::layout::Layout;
 use reconciler::{
     converge::{self, Outside},
-    desired::Desired,
+    desired::{Desired, Intent},
+    journal::Journal,
+    port::Backend,
     status::Status,
 };
 use sd_notify::NotifyState;
@@ -32,6 +35,7 @@ use crate::{
     intake::{Intake, Report},
     journal::FileJournal,
     ledger::FileLedger,
+    orders,
     source::{
         Snapshot,
         debounce::Debounce,
@@ -69,7 +73,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
     let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
-    let journal = Arc::new(FileJournal::open(layout.state.join("journal.jsonl"))?);
+    let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
     let (hints, hint) = mpsc::unbounded_channel();
     let mut reader = Reader::open(Arc::clone(&layout), options.manifests, options.foreground, hints)?;
@@ -90,14 +94,17 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let (report_sender, report) = watch::channel(Arc::new(report));
     let (commands, command) = mpsc::channel(16);
     let listener = server::bind(&layout.agent_socket())?;
-    let router = routes::router(Context {
+    let context = Context {
         layout: Arc::clone(&layout),
-        backend,
-        journal,
+        backend: Arc::clone(&backend),
+        journal: Arc::clone(&journal),
         status: converging.status.clone(),
         report,
         commands,
-    });
+        since: Arc::default(),
+    };
+    let noticing = tokio::spawn(routes::notice(context.clone()));
+    let router = routes::router(context);
     let api = tokio::spawn(server::keep(layout.agent_socket(), listener, router));
     // Not started by systemd: nothing listens.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -109,10 +116,15 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
         converging,
         report: report_sender,
         signals: options.signals,
+        journal: Arc::clone(&journal),
+        backend,
     };
+    wiring.tell_refusals(&Report::default());
     let ended = turn(reader, wiring, hint, command).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     api.abort();
+    noticing.abort();
+    tokio::task::block_in_place(|| journal.settle());
     // Whoever connects from now on is told at once that nobody is there.
     let _ = fs::remove_file(layout.agent_socket());
     ended
@@ -142,6 +154,8 @@ struct Wiring {
     converging: converge::Handle,
     report: watch::Sender<Arc<Report>>,
     signals: bool,
+    journal: Arc<FileJournal>,
+    backend: Arc<dyn Backend>,
 }
 
 /// Everything that makes the agent look at the manifests again, until a signal ends it.
@@ -188,7 +202,8 @@ async fn turn(
                 }
                 let status = wiring.converging.status.borrow().clone();
                 reader.forget_what_is_down(&status);
-                if reader.is_stale() {
+                let ordered = reader.forget_what_is_started(&status, &wiring.report.borrow());
+                if ordered || reader.is_stale() {
                     wiring.publish(&mut reader);
                 }
             }
@@ -205,7 +220,17 @@ impl Wiring {
         self.converging.desired.send_replace(Arc::clone(&self.desired));
         // After the decision is on its way: disk writes wait for nobody, and nobody for them.
         tokio::task::block_in_place(|| reader.after_reading(&report));
-        self.report.send_replace(Arc::new(report));
+        let before = self.report.send_replace(Arc::new(report));
+        self.tell_refusals(&before);
+        self.journal.prune();
+    }
+
+    /// Errors of manifests that were not there before.
+    fn tell_refusals(&self, before: &Report) {
+        let report = self.report.borrow();
+        for entry in refusals::of_manifests(before, &report, self.backend.now()) {
+            self.journal.record(entry);
+        }
     }
 
     /// A reply that nobody waits for any more is no loss.
@@ -230,6 +255,17 @@ impl Wiring {
                 let done = commands::down(&mut reader.intake, &reader.layout, &report, &projects, volumes);
                 self.publish(reader);
                 let _ = reply.send(done);
+            }
+            Command::Order {
+                order,
+                targets,
+                reply,
+            } => {
+                let observed = Arc::clone(&self.converging.status.borrow().observed);
+                let at = self.backend.now();
+                let given = commands::order(&mut reader.intake, &report, order, &targets, &observed, at);
+                self.publish(reader);
+                let _ = reply.send(given);
             }
             Command::End { projects, reply } => {
                 projects.iter().for_each(|project| reader.intake.end(project));
@@ -427,6 +463,25 @@ impl Reader {
                 );
             }
         }
+    }
+}
+
+impl Reader {
+    /// An order to run is done once everything it names was started after it. Whether there was one.
+    fn forget_what_is_started(&mut self, status: &Status, report: &Report) -> bool {
+        let mut left = self.intake.intents().clone();
+        let before = left.len();
+        left.retain(|target, intent| {
+            let done = || orders::is_done(target, intent, orders::scale(report, target), &status.observed);
+            matches!(intent, Intent::Stop { .. }) || !done()
+        });
+        if left.len() == before {
+            return false;
+        }
+        if let Err(error) = self.intake.set_intents(left) {
+            tracing::error!(error = format!("{error:#}"), "cannot clear an order that is done");
+        }
+        true
     }
 }
 

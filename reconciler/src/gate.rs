@@ -43,7 +43,9 @@ pub fn gate(condition: Condition, dependency: Dependency<'_>) -> Gate {
         Some(_) => None,
         None => dependency.ended,
     };
-    if condition == Condition::CompletedSuccessfully && (code == Some(0) || (planted!("completed-with-an-error") && code.is_some())) {
+    if condition == Condition::CompletedSuccessfully
+        && (code == Some(0) || (planted!("completed-with-an-error") && code.is_some()))
+    {
         return Gate::Open;
     }
     if dependency.stopped {

@@ -39,6 +39,8 @@ use step::{Plan, Step};
 use verdict::{Case, Verdict};
 use wanted::{Wanted, Wants};
 
+pub(crate) use images::UNSEEN;
+pub(crate) use render::from_manifest;
 pub use render::{because, hash, json, line, render, word};
 
 /// Steps that were started and have not ended.

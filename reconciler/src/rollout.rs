@@ -189,10 +189,12 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
                 Health::Starting => return Progress::Updating { until: None },
                 Health::None | Health::Healthy => {}
             }
-            let monitor = if planted!("monitor-ignored") { 0 } else { config.monitor };
-            let since = started
-                .saturating_add(monitor)
-                .max(healthy.unwrap_or_default());
+            let monitor = if planted!("monitor-ignored") {
+                0
+            } else {
+                config.monitor
+            };
+            let since = started.saturating_add(monitor).max(healthy.unwrap_or_default());
             match since <= now {
                 true => Progress::Updated { since },
                 false => Progress::Updating { until: Some(since) },

@@ -2,7 +2,6 @@
 
 use reconciler::testing::exhaustive::{Budget, search};
 
-
 /// Looks at everything, and prints how much that was.
 fn all(budget: Budget) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -27,16 +26,62 @@ fn every_order_of_steps_ends_where_the_manifest_says() {
     all(NOTHING);
 }
 #[test]
-fn b1() { all(Budget { edits: 1, width: 1, ..NOTHING }); }
+fn b1() {
+    all(Budget {
+        edits: 1,
+        width: 1,
+        ..NOTHING
+    });
+}
 #[test]
-fn b2() { all(Budget { edits: 1, edits_midway: false, ..NOTHING }); }
+fn b2() {
+    all(Budget {
+        edits: 1,
+        edits_midway: false,
+        ..NOTHING
+    });
+}
 #[test]
-fn b3() { all(Budget { edits: 2, edits_midway: false, ..NOTHING }); }
+fn b3() {
+    all(Budget {
+        edits: 2,
+        edits_midway: false,
+        ..NOTHING
+    });
+}
 #[test]
-fn b4() { all(Budget { edits: 1, faults: 1, width: 1, edits_midway: false, ..NOTHING }); }
+fn b4() {
+    all(Budget {
+        edits: 1,
+        faults: 1,
+        width: 1,
+        edits_midway: false,
+        ..NOTHING
+    });
+}
 #[test]
-fn b5() { all(Budget { crashes: 1, edits: 1, width: 1, edits_midway: false, ..NOTHING }); }
+fn b5() {
+    all(Budget {
+        crashes: 1,
+        edits: 1,
+        width: 1,
+        edits_midway: false,
+        ..NOTHING
+    });
+}
 #[test]
-fn b6() { all(Budget { crashes: 1, faults: 1, width: 1, ..NOTHING }); }
+fn b6() {
+    all(Budget {
+        crashes: 1,
+        faults: 1,
+        width: 1,
+        ..NOTHING
+    });
+}
 #[test]
-fn b7() { all(Budget { crashes: 1, ..NOTHING }); }
+fn b7() {
+    all(Budget {
+        crashes: 1,
+        ..NOTHING
+    });
+}

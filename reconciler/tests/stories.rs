@@ -3,7 +3,13 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{fmt::Write, fs, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
@@ -128,14 +134,13 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["exit-record", key, code] => {
             let key = instance(key)?;
             let code = code.parse().map_err(|_| "not a number")?;
-            let mut world = drive.host.world();
-            let seen = world.instances.get(&key).ok_or("it was never started")?;
+            let seen = seen(drive, &key).ok_or("it was never started")?;
             let ended = Ended {
-                container: seen.container.clone().ok_or("it was never started")?,
+                container: seen.container.ok_or("it was never started")?,
                 code,
                 restarts: seen.restarts,
             };
-            world.ended.insert(key, ended);
+            drive.host.world().ended.set(key, ended);
         }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
@@ -202,8 +207,8 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         // What names and host ports lead to, by instance instead of by address.
         ["serving"] => return Ok(serving(drive)),
         ["reserved"] => {
-            let world = drive.host.world();
-            let lines = world.instances.iter().flat_map(|(key, instance)| {
+            let instances = instances(drive);
+            let lines = instances.iter().flat_map(|(key, instance)| {
                 let ports = instance.sandbox.ports.iter();
                 ports.map(move |binding| format!("{} by {key}", binding.published))
             });
@@ -231,17 +236,18 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
 
 /// `web is shop/web/1a`, `host port 8080 is shop/web/1a`, and what runs with which `env A`.
 fn serving(drive: &Drive) -> String {
+    let instances = instances(drive);
     let world = drive.host.world();
     let owner = |address: &Ipv4Addr| {
         let has = |instance: &Instance| {
             let mut endpoints = instance.sandbox.endpoints.iter();
             endpoints.any(|endpoint| endpoint.address == *address)
         };
-        let found = world.instances.iter().find(|(_, instance)| has(instance));
+        let found = instances.iter().find(|(_, instance)| has(instance));
         found.map_or("nobody".to_owned(), |(key, _)| key.to_string())
     };
     let mut text = String::new();
-    for (key, instance) in &world.instances {
+    for (key, instance) in &instances {
         let version = instance
             .container
             .as_ref()
@@ -268,6 +274,12 @@ fn serving(drive: &Drive) -> String {
     text
 }
 
+/// Every instance, as it is seen.
+fn instances(drive: &Drive) -> BTreeMap<InstanceKey, Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known().cloned().unwrap_or_default()
+}
+
 /// Each project's state, and what is wrong.
 fn status(drive: &Drive) -> String {
     let mut text = String::new();
@@ -284,11 +296,15 @@ fn status(drive: &Drive) -> String {
 /// Who runs, and since which start.
 fn pids(drive: &Drive) -> String {
     let lines = drive.pids().into_iter().map(|(key, pid)| {
-        let world = drive.host.world();
-        let seen = &world.instances[&key];
-        format!("{key} pid {pid}, {} restarts", seen.restarts)
+        let restarts = seen(drive, &key).map_or(0, |seen| seen.restarts);
+        format!("{key} pid {pid}, {restarts} restarts")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known()?.get(key).cloned()
 }
 
 /// `3 container shop/web/1a ensure_sandbox after 1 2`

@@ -11,7 +11,10 @@ use crate::{
     backoff,
     desired::{Desired, Wish},
     execute::{Lane, Order, Report},
-    journal::Entry,
+    journal::{
+        Entry, Kind,
+        transitions::{self, Told},
+    },
     key::Key,
     memory::{Again, Barred, Failed, Good, Memory},
     observed::{Fact, Observed},
@@ -77,6 +80,7 @@ pub struct Engine {
     echoes: BTreeMap<Key, (Action, u32, u64)>,
     applied: BTreeMap<String, String>,
     pass: u64,
+    told: Told,
     notes: Vec<Note>,
     entries: Vec<Entry>,
     orders: Vec<Order>,
@@ -107,6 +111,7 @@ impl Engine {
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
             pass: 0,
+            told: Told::default(),
             notes: Vec::new(),
             entries: Vec::new(),
             orders: Vec::new(),
@@ -131,6 +136,12 @@ impl Engine {
                 let own = self.running.iter().map(|step| &step.key);
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
+            }
+        }
+        // An order is tried at once, whatever failed before.
+        for (target, intent) in &desired.intents {
+            if self.desired.intents.get(target) != Some(intent) {
+                self.memory.forget(&target.project);
             }
         }
         let gone: Vec<&String> = self
@@ -210,8 +221,11 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                let passed_over = if planted!("stale-look") { BTreeSet::new() } else { touched.clone() };
-                self.put(*seen, &scope, &passed_over, now);
+                let passed_over = match planted!("stale-look") {
+                    true => BTreeSet::new(),
+                    false => touched.clone(),
+                };
+                self.put(*seen, &scope, &passed_over, None, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -253,14 +267,18 @@ impl Engine {
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new(), now);
+                self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
             }
         }
     }
 
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, now: Now) {
+    /// `step`: the one after which it was looked.
+    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, step: Option<&Step>, now: Now) {
+        let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+        let events = transitions::events(&before, &self.observed, step, now);
+        self.entries.extend(events);
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {
@@ -301,21 +319,13 @@ impl Engine {
     }
 
     fn ended(&mut self, step: Step, result: Result<(), ActionError>, now: Now) {
-        let supervision =
-            step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
-        let mut entry = Entry {
-            at: now,
-            project: step.key.project().map(str::to_owned),
-            key: step.key.to_string(),
-            change: step.completes,
-            cause: step.cause.clone(),
-            error: None,
-        };
+        let mut entry = self.told.ended(&step, now);
         let outdated = self.outdated.remove(&step.key);
         match result {
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(key = %step.key, error = message, "a step failed");
+                entry.kind = Kind::Failed;
                 entry.error = Some(message.clone());
                 self.entries.push(entry);
                 if planted!("error-forgets-the-start") {
@@ -339,9 +349,7 @@ impl Engine {
             Ok(()) => {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
                 self.memory.done(&step);
-                if step.completes.is_some() || supervision {
-                    self.entries.push(entry);
-                }
+                self.entries.push(entry);
                 // Where something fails, that is what is to be told, and waited for.
                 if !self.memory.failures.contains_key(&step.key) {
                     self.echo(step, now);
@@ -382,10 +390,17 @@ impl Engine {
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
     /// second: what a step has just been started on is looked at when that step has ended.
     pub fn round(&mut self, now: Now) -> Round {
+        let mut entries = self.told.desired(&self.desired, &self.memory, now);
+        entries.append(&mut self.entries);
+        self.entries = entries;
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
             self.replan(now);
+            let told = self.told.plan(&self.plan, &self.running, now);
+            self.entries.extend(told);
         }
+        let told = self.told.barred(&self.memory, now);
+        self.entries.extend(told);
         self.start_look();
         let status = Arc::new(self.status(now));
         Round {
@@ -405,7 +420,11 @@ impl Engine {
         scope.all |= self.observed.needs_all(&scope);
         if !scope.all {
             // An action is at it: the look comes after.
-            let untouched = if planted!("busy-key-looked-at") { BTreeSet::new() } else { busy.clone() };
+            let untouched = if planted!("busy-key-looked-at") {
+                BTreeSet::new()
+            } else {
+                busy.clone()
+            };
             self.dirty = scope.without(&untouched);
             if scope.is_empty() {
                 return;
@@ -443,6 +462,7 @@ impl Engine {
                 continue;
             }
             self.memory.begin(&plan, step);
+            self.entries.push(self.told.started(step, now));
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
@@ -479,19 +499,15 @@ impl Engine {
             self.dirty
                 .images
                 .extend(images.map(|service| service.image.clone()));
-            self.entries.push(Entry {
-                at: now,
-                project: Some(project.clone()),
-                key: project.clone(),
-                change: None,
-                cause: Cause {
-                    field: "revision".to_owned(),
-                    old: Some(barred.revision.clone()),
-                    new: good.map(|good| good.revision.clone()),
-                    span: None,
-                },
-                error: Some(format!("rolled back: {}", barred.why)),
-            });
+            let cause = Cause {
+                field: "revision".to_owned(),
+                old: Some(barred.revision.clone()),
+                new: good.map(|good| good.revision.clone()),
+                span: None,
+            };
+            let mut entry = Entry::new(now, Kind::Rollback, Some(project), project, cause);
+            entry.error = Some(format!("rolled back: {}", barred.why));
+            self.entries.push(entry);
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),
@@ -508,7 +524,9 @@ impl Engine {
             memory: &self.memory,
             plan: &self.plan,
             running: &self.running,
-            looking: !planted!("before-the-look") && self.looking.is_some() && (self.pass == 0 || self.asked > 0),
+            looking: !planted!("before-the-look")
+                && self.looking.is_some()
+                && (self.pass == 0 || self.asked > 0),
             applied: &self.applied,
             now,
         };

@@ -71,7 +71,11 @@ pub fn spec(
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
-        let ends = if planted!("ports-before-the-sandbox") { one.endpoints(true) } else { endpoints };
+        let ends = if planted!("ports-before-the-sandbox") {
+            one.endpoints(true)
+        } else {
+            endpoints
+        };
         let target = ends
             .iter()
             .find(|endpoint| endpoint.gateway.is_some())
@@ -139,7 +143,10 @@ pub fn now(
     let making = draft.making_a_network();
     // What is seen does not last where something else is being made of it.
     let same = seen.spec == *spec && draft.making_firewall().is_none_or(|making| making == spec);
-    if same && (*spec == nothing || (!due && (making || seen.drift.is_empty() || planted!("firewall-drift-ignored")))) {
+    if same
+        && (*spec == nothing
+            || (!due && (making || seen.drift.is_empty() || planted!("firewall-drift-ignored"))))
+    {
         return Ready::Now;
     }
     if draft.busy(&Key::Firewall) {

@@ -178,7 +178,11 @@ fn instance(
     let mut before = gates.needs.clone();
     if let Ok(target) = &verdict.target {
         let made = |_: &&ResourceKey| !planted!("before-the-volume");
-        before.extend(volumes::mounted(target).filter(made).filter_map(|volume| ground.volumes.get(volume)));
+        before.extend(
+            volumes::mounted(target)
+                .filter(made)
+                .filter_map(|volume| ground.volumes.get(volume)),
+        );
         if !planted!("before-the-image") {
             before.extend(ground.unpacked.get(&target.image_digest));
         }

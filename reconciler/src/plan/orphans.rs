@@ -144,7 +144,10 @@ impl<'a> Orphans<'a> {
                 (State::Running { .. }, container) => {
                     let action = Action::StopContainer {
                         key: (*key).clone(),
-                        drain: container.as_ref().filter(|_| !planted!("drain-skipped")).map_or(0, |spec| spec.stop_grace),
+                        drain: container
+                            .as_ref()
+                            .filter(|_| !planted!("drain-skipped"))
+                            .map_or(0, |spec| spec.stop_grace),
                     };
                     draft.step(&Key::Instance((*key).clone()), action, &cause, None, needs)
                 }

@@ -217,7 +217,8 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let Some((seen, have)) = case.seen.and_then(|seen| Some((seen, seen.container.as_ref()?))) else {
         return absent(verdict, case, &fields, ignored, begun);
     };
-    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
+    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
+        || (!seen.drift.is_empty() && !planted!("drift-ignored"));
     if case.held {
         return held(verdict, &case, seen, have, now);
     }
@@ -257,7 +258,10 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
                 return verdict;
             }
         }
-    } else if let (State::Running { .. }, Some(why)) = (&seen.state, seen.broken.as_ref().filter(|_| !planted!("root-gone-ignored"))) {
+    } else if let (State::Running { .. }, Some(why)) = (
+        &seen.state,
+        seen.broken.as_ref().filter(|_| !planted!("root-gone-ignored")),
+    ) {
         verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
         verdict.course = Course::Replace;
         return verdict;
@@ -368,6 +372,11 @@ fn absent(
             (Class::Recreate, wanted::noun("shim", text))
         }
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
+        // Nothing is known any more of what ran in it.
+        _ if lost => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
         _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict
@@ -443,7 +452,11 @@ fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, now: Now) -> Cour
             };
             match restart::decide(exit, now.boot) {
                 Decision::Now { streak, reason } => Course::Again {
-                    restarts: if planted!("restarts-not-counted") { 1 } else { seen.restarts.saturating_add(1) },
+                    restarts: if planted!("restarts-not-counted") {
+                        1
+                    } else {
+                        seen.restarts.saturating_add(1)
+                    },
                     streak,
                     flaps: seen.flaps,
                     reason,

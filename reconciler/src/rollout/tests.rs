@@ -215,6 +215,7 @@ fn seen(state: State, health: Health) -> Instance {
         }),
         state,
         drift: Vec::new(),
+        broken: None,
         restarts: 0,
         streak: 0,
         flaps: 0,

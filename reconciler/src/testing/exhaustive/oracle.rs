@@ -64,7 +64,10 @@ fn of_service(project: &Project, name: &str, service: &Service, world: &World) -
         }
     }
     for (network, attachment) in &service.networks {
-        let internal = project.networks.get(network).is_some_and(|network| network.internal);
+        let internal = project
+            .networks
+            .get(network)
+            .is_some_and(|network| network.internal);
         let full = format!("{}_{network}", project.name);
         facts.insert(format!("network {full} internal {internal}"));
         facts.insert(format!("{name} on {full}"));
@@ -101,12 +104,19 @@ fn is(world: &World) -> Facts {
     }
     for (key, network) in world.networks.iter() {
         let drift = if network.drift.is_empty() { "" } else { "broken " };
-        facts.insert(format!("{drift}network {} internal {}", key.name, network.spec.internal));
+        facts.insert(format!(
+            "{drift}network {} internal {}",
+            key.name, network.spec.internal
+        ));
     }
     for (key, instance) in world.instances.iter() {
         facts.insert(instance_is(&key.service, instance, world));
         for end in &instance.sandbox.endpoints {
-            let drift = if instance.drift.is_empty() { "" } else { "not rightly " };
+            let drift = if instance.drift.is_empty() {
+                ""
+            } else {
+                "not rightly "
+            };
             facts.insert(format!("{drift}{} on {}", key.service, end.network.name));
         }
     }

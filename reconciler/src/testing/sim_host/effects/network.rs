@@ -18,13 +18,14 @@ use crate::{
 };
 
 impl World {
-    /// 0.. record · 4 link · 5 IPv6 off · 6 the rest, in one datagram
+    /// 0.. record · 4 link · 5 IPv6 off · 6 the rest, in one datagram · 7 open, where its guards are in force
     pub(super) fn ensure_network(
         &mut self,
         spec: &NetworkSpec,
         work: &mut Work,
     ) -> Result<Next, ActionError> {
         let key = &spec.key;
+        let guarded = self.firewall.networks.contains_key(key) && !self.rules_hurt;
         match work.stage {
             stage if stage < disk::STAGES => self.record(0, stage, |world, stage| {
                 world.touched |= touch::NETWORKS;
@@ -56,7 +57,7 @@ impl World {
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(6))
                     }
-                    6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::End),
+                    6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::To(7)),
                     6 => {
                         bridge.up = true;
                         bridge.own_mac = true;
@@ -66,6 +67,11 @@ impl World {
                         bridge.addresses = BTreeSet::from([(spec.gateway, spec.subnet.prefix)]);
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(7))
+                    }
+                    7 if guarded && !bridge.localnet => {
+                        bridge.localnet = true;
+                        self.moved(touch::FIREWALL | touch::NETWORKS);
+                        Ok(Next::Did(8))
                     }
                     _ => Ok(Next::End),
                 }
