@@ -21,7 +21,7 @@ use crate::{
     plan::{
         self,
         action::Action,
-        step::{Cause, Plan, Step},
+        step::{Plan, Step},
     },
     port::{ActionError, HostEvent, Retry, Scope},
     status::{self, ProjectState, Status},
@@ -444,7 +444,7 @@ impl Engine {
     fn replan(&mut self, now: Now) {
         self.memory.settle(&self.observed, now);
         let mut plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
-        if self.roll_back(&plan, now) {
+        if self.roll_back(&plan) {
             plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
         }
         if self.asked == 0 {
@@ -482,7 +482,7 @@ impl Engine {
     }
 
     /// Takes back what `plan` says has failed. False: nothing.
-    fn roll_back(&mut self, plan: &Plan, now: Now) -> bool {
+    fn roll_back(&mut self, plan: &Plan) -> bool {
         let taken = self.memory.roll_back(plan);
         for (project, barred) in &taken {
             tracing::warn!(
@@ -499,15 +499,6 @@ impl Engine {
             self.dirty
                 .images
                 .extend(images.map(|service| service.image.clone()));
-            let cause = Cause {
-                field: "revision".to_owned(),
-                old: Some(barred.revision.clone()),
-                new: good.map(|good| good.revision.clone()),
-                span: None,
-            };
-            let mut entry = Entry::new(now, Kind::Rollback, Some(project), project, cause);
-            entry.error = Some(format!("rolled back: {}", barred.why));
-            self.entries.push(entry);
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),

@@ -55,7 +55,7 @@ pub fn spec(
         spec.networks.insert(key.clone(), empty(&network.spec));
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
-        // Whose sandbox is not made or changed in this pass keeps what it has.
+        // One whose sandbox cannot be brought to its specification in this pass keeps what it has.
         let settled = stage
             .settled
             .as_ref()
