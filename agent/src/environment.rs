@@ -55,6 +55,12 @@ pub fn home_of_owner(path: &Path) -> Option<std::path::PathBuf> {
     })
 }
 
+/// What tells this boot from others: `/proc/sys/kernel/random/boot_id`.
+pub fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

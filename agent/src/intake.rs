@@ -17,7 +17,7 @@ use model::{
 use reconciler::desired::{Desired, Intent, Target, Wish};
 
 use crate::{
-    host,
+    environment as surroundings,
     source::{Candidate, Snapshot, error_at},
 };
 use cache::Entry;
@@ -88,7 +88,7 @@ impl Intake {
     ) -> anyhow::Result<Self> {
         let store = Store::new(layout);
         let found = store.intents()?;
-        let boot = host::boot_id();
+        let boot = surroundings::boot_id();
         // After a reboot everything was started anew.
         let is_of_today = |intent: &Intent| match intent {
             Intent::Stop { .. } => true,

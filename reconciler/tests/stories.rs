@@ -274,12 +274,6 @@ fn serving(drive: &Drive) -> String {
     text
 }
 
-/// Every instance, as it is seen.
-fn instances(drive: &Drive) -> BTreeMap<InstanceKey, Instance> {
-    let observed = drive.host.observe_all(&BTreeSet::new());
-    observed.instances.known().cloned().unwrap_or_default()
-}
-
 /// Each project's state, and what is wrong.
 fn status(drive: &Drive) -> String {
     let mut text = String::new();
@@ -303,8 +297,12 @@ fn pids(drive: &Drive) -> String {
 }
 
 fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    instances(drive).remove(key)
+}
+
+fn instances(drive: &Drive) -> BTreeMap<InstanceKey, Instance> {
     let observed = drive.host.observe_all(&BTreeSet::new());
-    observed.instances.known()?.get(key).cloned()
+    observed.instances.known().cloned().unwrap_or_default()
 }
 
 /// `3 container shop/web/1a ensure_sandbox after 1 2`

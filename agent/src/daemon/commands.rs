@@ -18,7 +18,7 @@ use reconciler::{
 use tokio::sync::oneshot;
 
 use crate::{
-    host,
+    environment,
     intake::{Intake, Looked, Report},
     orders::{self, Order},
     source::{directory, generated},
@@ -141,7 +141,7 @@ pub fn order(
     for text in targets {
         named.extend(orders::targets(text, report)?);
     }
-    let boot_id = host::boot_id();
+    let boot_id = environment::boot_id();
     let mut intents = intake.intents().clone();
     for target in &named {
         let scale = orders::scale(report, target).unwrap_or(1);

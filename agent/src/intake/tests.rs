@@ -360,7 +360,7 @@ fn orders_survive_the_agent_and_those_to_run_end_with_their_boot() {
     let mut host = Host::new();
     host.write("shop.yaml", GOOD);
     host.read();
-    let given = [("web", None, stop()), ("web", Some(2), run(&host::boot_id()))];
+    let given = [("web", None, stop()), ("web", Some(2), run(&surroundings::boot_id()))];
     host.intake.set_intents(ordered(&given)).unwrap();
     for _ in 0..2 {
         assert_eq!(orders(&mut host).0, ["shop/web stop", "shop/web/2 run"]);

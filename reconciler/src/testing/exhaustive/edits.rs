@@ -26,7 +26,7 @@ const WEB: &str = "web\n  restart always\n  env A 1\n  port 8080:80\n  needs db\
 pub fn edits() -> Result<Vec<Edit>, String> {
     let web = |lines: &str| format!("{DB}web\n  restart always\n{lines}");
     let db = |lines: &str| format!("db\n  restart always\n{lines}{WEB}");
-    let texts: [(&str, String, &[&str]); 21] = [
+    let texts: [(&str, String, &[&str]); 25] = [
         ("the first manifest", format!("{DB}{WEB}"), &[]),
         (
             "another environment",
@@ -112,6 +112,24 @@ pub fn edits() -> Result<Vec<Edit>, String> {
         (
             "a label",
             web("  env A 1\n  port 8080:80\n  needs db\n  label x 1\n"),
+            &[],
+        ),
+        ("db twice", db("  volume data:/data\n  scale 2\n"), &[]),
+        (
+            "the new one first",
+            web("  env A 2\n  port 8080:80\n  needs db\n  update order start-first\n"),
+            &["web"],
+        ),
+        (
+            "the new one first, once it has proved itself",
+            web(
+                "  env A 2\n  port 8080:80\n  needs db\n  update order start-first monitor 50ms action continue\n",
+            ),
+            &["web"],
+        ),
+        (
+            "a limit",
+            web("  env A 1\n  port 8080:80\n  needs db\n  memory 100000000\n"),
             &[],
         ),
     ];
