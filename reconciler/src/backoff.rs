@@ -9,9 +9,16 @@ pub const LONGEST: u64 = 60_000;
 
 /// Milliseconds to wait before try number `attempt` (from 0) of `key`: within ±10 % of the curve.
 pub fn delay(key: &str, attempt: u32) -> u64 {
+    let attempt = if planted!("delay-never-grows") { 0 } else { attempt };
     let factor = 1u64.checked_shl(attempt).unwrap_or(u64::MAX);
-    let plain = FIRST.saturating_mul(factor).min(LONGEST);
-    let thousandths = derive::number(&format!("{key} {attempt}")) % 201;
+    let longest = if planted!("no-cap") {
+        u64::MAX / 2000
+    } else {
+        LONGEST
+    };
+    let plain = FIRST.saturating_mul(factor).min(longest);
+    let thousandths =
+        derive::number(&format!("{key} {attempt}")) % if planted!("jitter-unbounded") { 20_001 } else { 201 };
     plain * (900 + thousandths) / 1000
 }
 

@@ -110,6 +110,9 @@ pub fn compare(have: &Fields, want: &Fields, ignore: &[&str]) -> Option<Differen
     fields.sort();
     for field in fields {
         let (old, new) = (have.get(field), want.get(field));
+        if planted!("removed-field-unnoticed") && new.is_none() {
+            continue;
+        }
         if old == new || ignore.contains(&field.as_str()) {
             continue;
         }

@@ -7,6 +7,9 @@
 //!                  └────────────── Backend::observe ◄───────────────────────┘
 //! ```
 
+#[macro_use]
+pub mod planted;
+
 pub mod backoff;
 pub mod compare;
 pub mod converge;

@@ -231,7 +231,9 @@ fn put<K: Ord + Clone, V: PartialEq>(
     let mut seen = match seen {
         Fact::Known(seen) => seen,
         Fact::Unknown(why) => {
-            *have = Fact::Unknown(why);
+            if !planted!("unknown-keeps-old") {
+                *have = Fact::Unknown(why);
+            }
             return;
         }
     };
@@ -258,6 +260,7 @@ fn put<K: Ord + Clone, V: PartialEq>(
         }
         match new {
             Some(new) => map.insert(one, new),
+            None if planted!("gone-entry-stays") => None,
             None => map.remove(&one),
         };
     }

@@ -85,8 +85,12 @@ pub enum Again {
 impl Memory {
     /// Notes one more failure of `key`.
     pub fn fail(&mut self, key: Key, message: String, retry: Retry, now: Now) {
-        let attempts = self.failures.get(&key).map_or(0, |failed| failed.attempts);
-        self.firewall_due |= key == Key::Firewall;
+        let before = self
+            .failures
+            .get(&key)
+            .filter(|_| !planted!("attempts-not-counted"));
+        let attempts = before.map_or(0, |failed| failed.attempts);
+        self.firewall_due |= key == Key::Firewall && !planted!("firewall-stays");
         let again = match retry {
             Retry::Again => Again::At(
                 now.boot
@@ -109,7 +113,9 @@ impl Memory {
     }
 
     pub fn succeed(&mut self, key: &Key) {
-        self.failures.remove(key);
+        if !planted!("failure-never-forgotten") {
+            self.failures.remove(key);
+        }
     }
 
     /// A step of `plan` is started: the change it serves is under way.
@@ -227,7 +233,7 @@ impl Memory {
     /// Revisions that are barred no longer: their manifests have changed, or are gone.
     pub fn unbar(&mut self, desired: &Desired) -> Vec<String> {
         let over = |name: &String, barred: &Barred| match desired.projects.get(name) {
-            Some(Wish::Run { revision, .. }) => *revision != barred.revision,
+            Some(Wish::Run { revision, .. }) => *revision != barred.revision && !planted!("barred-for-ever"),
             Some(Wish::Hold { .. } | Wish::Down { .. }) => false,
             None => desired.incomplete.is_none(),
         };
@@ -249,6 +255,7 @@ impl Memory {
             .failures
             .get(key)
             .is_some_and(|failed| failed.again == Again::AfterChange)
+            && !planted!("change-unnoticed")
         {
             self.failures.remove(key);
         }
@@ -256,6 +263,9 @@ impl Memory {
 
     /// The manifest of `project` changed, or somebody asked: everything of it may be tried at once.
     pub fn forget(&mut self, project: &str) {
+        if planted!("manifest-does-not-forgive") {
+            return;
+        }
         self.failures
             .retain(|key, _| key.project().is_some_and(|other| other != project));
     }

@@ -56,7 +56,9 @@ impl Rules {
             // Between the stop of an unhealthy one and its start our agent may have ended.
             RestartPolicy::No if self.unhealthy && STOPPED.contains(&code) => None,
             RestartPolicy::No => Some("restart is \"no\""),
-            RestartPolicy::OnFailure(_) if code == 0 => Some("restart is on-failure"),
+            RestartPolicy::OnFailure(_) if code == 0 && !planted!("success-is-failure") => {
+                Some("restart is on-failure")
+            }
             _ => None,
         }
     }
@@ -95,7 +97,11 @@ impl Exit<'_> {
         let ran = self
             .started_at
             .map_or(0, |started| self.at.saturating_sub(started));
-        if ran >= self.rules.window { 0 } else { self.streak }
+        if ran >= self.rules.window && !planted!("streak-never-over") {
+            0
+        } else {
+            self.streak
+        }
     }
 }
 
@@ -121,13 +127,16 @@ pub fn decide(exit: Exit<'_>, now: u64) -> Decision {
         let reason = format!("{ended}; {why}");
         return Decision::Never { reason };
     }
-    if let Some(limit) = rules.limit().filter(|limit| streak >= *limit) {
+    if let Some(limit) = rules
+        .limit()
+        .filter(|limit| streak >= limit.saturating_add(u32::from(planted!("limit-one-more"))))
+    {
         let reason = format!("{ended}, and its limit of {limit} restarts is used up");
         return Decision::UsedUp { reason };
     }
     let delay = rules.delay.unwrap_or_else(|| backoff::delay(exit.key, streak));
     let until = exit.at.saturating_add(delay);
-    if now >= until {
+    if now >= until || planted!("restart-at-once") {
         Decision::Now {
             streak: streak.saturating_add(1),
             reason: ended,

@@ -116,7 +116,7 @@ pub fn decide(input: Input<'_>, now: u64) -> Decision {
         course: Course::On,
     };
     let tolerated = progress.len() as u64 * u64::from(config.ratio);
-    if failed.len() as u64 * 1000 > tolerated {
+    if failed.len() as u64 * 1000 > tolerated && !planted!("ratio-ignored") {
         let why = failed.join(", ");
         match config.action {
             FailureAction::Continue => {}
@@ -155,6 +155,7 @@ pub fn decide(input: Input<'_>, now: u64) -> Decision {
     // Who is down loses nothing.
     outdated.sort_unstable();
     let places = match config.parallelism {
+        _ if planted!("parallelism-ignored") => outdated.len(),
         0 => outdated.len(),
         places => (places as usize).saturating_sub(busy),
     };
@@ -188,9 +189,12 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
                 Health::Starting => return Progress::Updating { until: None },
                 Health::None | Health::Healthy => {}
             }
-            let since = started
-                .saturating_add(config.monitor)
-                .max(healthy.unwrap_or_default());
+            let monitor = if planted!("monitor-ignored") {
+                0
+            } else {
+                config.monitor
+            };
+            let since = started.saturating_add(monitor).max(healthy.unwrap_or_default());
             match since <= now {
                 true => Progress::Updated { since },
                 false => Progress::Updating { until: Some(since) },
@@ -219,6 +223,7 @@ pub fn ready(seen: &Instance, config: &Config, now: u64) -> Result<(), Option<u6
         return Err(None);
     }
     let proven = match seen.health {
+        _ if planted!("update-before-ready") => return Ok(()),
         Health::Healthy => return Ok(()),
         Health::Starting | Health::Unhealthy => return Err(None),
         // Without a health check, running is all that shows.

@@ -1,14 +1,15 @@
 //! Every way a small world can go, and that all of them end where they should.
+//!
+//! `cargo test -p stead-reconciler --test exhaustive -- --nocapture` prints how much that is; `FULL=1` tries
+//! an accident, a death of the agent and an edit on the same way.
 
 use reconciler::testing::exhaustive::{Budget, search};
-
 
 /// Looks at everything, and prints how much that was.
 fn all(budget: Budget) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = std::env::var("MOST").ok().and_then(|most| most.parse().ok());
     let started = std::time::Instant::now();
-    match search::search(budget, threads, most.unwrap_or(usize::MAX)) {
+    match search::search(budget, threads, usize::MAX) {
         Ok(extent) => eprintln!("{budget:?}: {extent:?} in {:?}", started.elapsed()),
         Err(broken) => panic!("{budget:?}: {broken}"),
     }
@@ -18,7 +19,7 @@ const NOTHING: Budget = Budget {
     faults: 0,
     crashes: 0,
     edits: 0,
-    edits_midway: true,
+    edits_midway: false,
     width: 2,
 };
 
@@ -26,17 +27,66 @@ const NOTHING: Budget = Budget {
 fn every_order_of_steps_ends_where_the_manifest_says() {
     all(NOTHING);
 }
+
 #[test]
-fn b1() { all(Budget { edits: 1, width: 1, ..NOTHING }); }
+fn every_edit_at_every_moment() {
+    all(Budget {
+        edits: 1,
+        edits_midway: true,
+        width: 1,
+        ..NOTHING
+    });
+}
+
 #[test]
-fn b2() { all(Budget { edits: 1, edits_midway: false, ..NOTHING }); }
+fn every_edit_there_and_back() {
+    all(Budget { edits: 2, ..NOTHING });
+}
+
 #[test]
-fn b3() { all(Budget { edits: 2, edits_midway: false, ..NOTHING }); }
+fn every_death_of_the_agent() {
+    all(Budget {
+        crashes: 1,
+        ..NOTHING
+    });
+    all(Budget {
+        crashes: 1,
+        edits: 1,
+        width: 1,
+        ..NOTHING
+    });
+}
+
 #[test]
-fn b4() { all(Budget { edits: 1, faults: 1, width: 1, edits_midway: false, ..NOTHING }); }
+fn every_accident_before_and_after_every_edit() {
+    all(Budget {
+        faults: 1,
+        edits: 1,
+        width: 1,
+        ..NOTHING
+    });
+}
+
 #[test]
-fn b5() { all(Budget { crashes: 1, edits: 1, width: 1, edits_midway: false, ..NOTHING }); }
+fn every_accident_and_every_death_of_the_agent() {
+    all(Budget {
+        faults: 1,
+        crashes: 1,
+        width: 1,
+        ..NOTHING
+    });
+}
+
 #[test]
-fn b6() { all(Budget { crashes: 1, faults: 1, width: 1, ..NOTHING }); }
-#[test]
-fn b7() { all(Budget { crashes: 1, ..NOTHING }); }
+fn an_accident_a_death_and_an_edit() {
+    if std::env::var_os("FULL").is_some() {
+        all(Budget { faults: 1, ..NOTHING });
+        all(Budget {
+            faults: 1,
+            crashes: 1,
+            edits: 1,
+            width: 1,
+            ..NOTHING
+        });
+    }
+}

@@ -169,6 +169,7 @@ impl Engine {
 
     pub fn event(&mut self, event: HostEvent) {
         let key = match event {
+            HostEvent::Instance(_) if planted!("event-lost") => return,
             HostEvent::Instance(key) => Key::Instance(key),
             HostEvent::Network(key) => Key::Network(key),
             HostEvent::Volume(key) => Key::Volume(key),
@@ -220,11 +221,16 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched, None, now);
+                let passed_over = match planted!("stale-look") {
+                    true => BTreeSet::new(),
+                    false => touched.clone(),
+                };
+                self.put(*seen, &scope, &passed_over, None, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
                     let delay = match self.blind {
+                        0 if planted!("resync-never") => u64::MAX / 2,
                         0 => RESYNC,
                         tries => backoff::delay("look", tries),
                     };
@@ -234,6 +240,9 @@ impl Engine {
                 let mut missed = scope;
                 let everything = missed.all;
                 for key in touched {
+                    if planted!("missed-not-looked-at") {
+                        break;
+                    }
                     if everything {
                         self.look(Scope::key(&key));
                     } else {
@@ -319,7 +328,10 @@ impl Engine {
                 entry.kind = Kind::Failed;
                 entry.error = Some(message.clone());
                 self.entries.push(entry);
-                if outdated {
+                if planted!("error-forgets-the-start") {
+                    return self.memory.done(&step);
+                }
+                if outdated && !planted!("outdated-failure-counts") {
                     return;
                 }
                 // Seen again since, it is there: no change would come.
@@ -408,7 +420,12 @@ impl Engine {
         scope.all |= self.observed.needs_all(&scope);
         if !scope.all {
             // An action is at it: the look comes after.
-            self.dirty = scope.without(&busy);
+            let untouched = if planted!("busy-key-looked-at") {
+                BTreeSet::new()
+            } else {
+                busy.clone()
+            };
+            self.dirty = scope.without(&untouched);
             if scope.is_empty() {
                 return;
             }
@@ -498,7 +515,9 @@ impl Engine {
             memory: &self.memory,
             plan: &self.plan,
             running: &self.running,
-            looking: self.looking.is_some() && (self.pass == 0 || self.asked > 0),
+            looking: !planted!("before-the-look")
+                && self.looking.is_some()
+                && (self.pass == 0 || self.asked > 0),
             applied: &self.applied,
             now,
         };

@@ -162,6 +162,11 @@ fn networks(wants: &Wants<'_>, observed: &Observed, held: &Held, allocation: &mu
             (Some(spec), _, _) => Ok((spec.subnet, spec.gateway)),
             (None, Fact::Unknown(why), _) => Err(format!("the networks could not be read: {why}")),
             (None, _, Fact::Unknown(why)) => Err(format!("the routes could not be read: {why}")),
+            (None, _, Fact::Known(_)) if planted!("foreign-routes-ignored") => {
+                let subnet = addresses::subnet(key, &subnets, &BTreeSet::new());
+                let subnet = subnet.map(|subnet| (subnet, subnet.gateway()));
+                subnet.ok_or_else(String::new)
+            }
             (None, _, Fact::Known(routes)) => addresses::subnet(key, &subnets, routes)
                 .map(|subnet| (subnet, subnet.gateway()))
                 .ok_or_else(|| {
@@ -221,7 +226,7 @@ fn sandbox(
             Some(Err(why)) => return Err(format!("network {network}: {why}")),
             None => continue,
         };
-        let gateway = (!spec.internal).then_some(spec.gateway);
+        let gateway = (!spec.internal || planted!("internal-with-gateway")).then_some(spec.gateway);
         let had = before.and_then(|before| {
             before
                 .endpoints
@@ -241,7 +246,9 @@ fn sandbox(
         let seed = format!("{key} {network}");
         let address = addresses::address(&seed, spec.subnet, taken)
             .ok_or_else(|| format!("network {network} has no free address; use another network"))?;
-        taken.insert(address);
+        if !planted!("address-twice") {
+            taken.insert(address);
+        }
         let interface = (0..)
             .map(|number| format!("eth{number}"))
             .find(|name| endpoints.iter().all(|endpoint| endpoint.interface != *name))

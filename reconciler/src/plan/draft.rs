@@ -68,7 +68,7 @@ impl<'a> Draft<'a> {
 
     /// Whether an action on `key` is under way.
     pub fn busy(&self, key: &Key) -> bool {
-        self.in_flight.contains(key)
+        self.in_flight.contains(key) && !planted!("same-key-twice")
     }
 
     /// Sandboxes that are being made or changed right now, whether or not they are still wanted.
@@ -105,7 +105,9 @@ impl<'a> Draft<'a> {
         if self.busy(key) {
             return Ready::Blocked;
         }
-        if let Some(failed) = self.memory.held(key, self.now) {
+        if !planted!("failure-not-waited-for")
+            && let Some(failed) = self.memory.held(key, self.now)
+        {
             let until = match failed.again {
                 Again::At(until) => Some(until),
                 Again::AfterChange | Again::Never => None,
@@ -113,7 +115,7 @@ impl<'a> Draft<'a> {
             let why = failed.message.clone();
             return self.wait(key.clone(), why, until);
         }
-        if needs.contains(&Ready::Blocked) {
+        if needs.contains(&Ready::Blocked) && !planted!("blocked-counts-as-ready") {
             return Ready::Blocked;
         }
         let mut after: Vec<u32> = needs

@@ -71,10 +71,15 @@ pub fn spec(
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
-        let target = endpoints
+        let ends = if planted!("ports-before-the-sandbox") {
+            one.endpoints(true)
+        } else {
+            endpoints
+        };
+        let target = ends
             .iter()
             .find(|endpoint| endpoint.gateway.is_some())
-            .or(endpoints.first());
+            .or(ends.first());
         let Some(target) = target else { continue };
         for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
@@ -138,7 +143,10 @@ pub fn now(
     let making = draft.making_a_network();
     // What is seen does not last where something else is being made of it.
     let same = seen.spec == *spec && draft.making_firewall().is_none_or(|making| making == spec);
-    if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
+    if same
+        && (*spec == nothing
+            || (!due && (making || seen.drift.is_empty() || planted!("firewall-drift-ignored"))))
+    {
         return Ready::Now;
     }
     if draft.busy(&Key::Firewall) {

@@ -96,6 +96,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
             let anew = verdict.replaces();
             let [first, second] = &mut gates;
             let gates = match if anew { first } else { second } {
+                _ if planted!("gate-ignored-on-revive") && !verdict.replaces() => &Gates::default(),
                 _ if !verdict.starts() || verdict.stopped.is_some() => &Gates::default(),
                 Some(gates) => gates,
                 none => none.insert(Gates::of(draft, ground, &instances, wanted, anew)),
@@ -109,6 +110,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
 fn known(draft: &Draft<'_>) -> Result<(), String> {
     match &draft.observed.instances {
         crate::observed::Fact::Known(_) => Ok(()),
+        crate::observed::Fact::Unknown(_) if planted!("unknown-is-absent") => Ok(()),
         crate::observed::Fact::Unknown(why) => Err(format!("the containers could not be read: {why}")),
     }
 }
@@ -175,8 +177,15 @@ fn instance(
         .collect();
     let mut before = gates.needs.clone();
     if let Ok(target) = &verdict.target {
-        before.extend(volumes::mounted(target).filter_map(|volume| ground.volumes.get(volume)));
-        before.extend(ground.unpacked.get(&target.image_digest));
+        let made = |_: &&ResourceKey| !planted!("before-the-volume");
+        before.extend(
+            volumes::mounted(target)
+                .filter(made)
+                .filter_map(|volume| ground.volumes.get(volume)),
+        );
+        if !planted!("before-the-image") {
+            before.extend(ground.unpacked.get(&target.image_digest));
+        }
     }
     let stop = |draft: &mut Draft<'_>, needs: &[Ready]| {
         let action = Action::StopContainer {
@@ -185,7 +194,7 @@ fn instance(
         };
         draft.step(&object, action, &cause, None, needs)
     };
-    let running = matches!(state, Some(State::Running { .. }));
+    let running = matches!(state, Some(State::Running { .. })) && !planted!("no-stop-before");
     let removed = (verdict.course == Course::Rebuild).then(|| {
         let mut first = Vec::new();
         // One that is whole goes once everything is there that the next one needs.
@@ -299,7 +308,7 @@ fn sandbox(
         return Ready::Now;
     }
     needs.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
-    if !ground.isolated.contains(key) {
+    if !ground.isolated.contains(key) && !planted!("reserved-too-early") {
         needs.push(ground.firewall);
     }
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
@@ -311,6 +320,7 @@ fn sandbox(
     for holder in holders.filter(|holder| Some(*holder) != beside) {
         match ground.removed.get(holder) {
             Some(removed) => needs.push(*removed),
+            None if planted!("holder-ignored") => {}
             None => contested = Some(holder),
         }
     }

@@ -103,9 +103,12 @@ pub fn now(
     };
     let networks_known = draft.observed.networks.known().is_some();
     let wanted = zones(wants, present, seen);
-    let stale = seen
-        .keys()
-        .filter(|key| networks_known && !wanted.contains_key(*key) && !wants.left_alone(&key.project));
+    let stale = seen.keys().filter(|key| {
+        networks_known
+            && !planted!("old-names-stay")
+            && !wanted.contains_key(*key)
+            && !wants.left_alone(&key.project)
+    });
     for key in wanted.keys().chain(stale) {
         let lingering: BTreeSet<_> = present
             .iter()

@@ -121,6 +121,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let mut verdict = as_written(case, memory, now);
     match order {
         None => {}
+        Some(Order::Stop { .. }) if planted!("operator-ignored") => {}
         Some(Order::Stop { one }) => stop(&mut verdict, key, one, seen),
         Some(Order::Run { at }) => {
             let last = seen.and_then(|seen| seen.started_at);
@@ -195,6 +196,7 @@ fn lost() -> Cause {
 fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let Wanted { project, service } = case.wanted;
     let begun = memory.begun.get(&Key::Instance(case.key.clone()));
+    let begun = begun.filter(|_| !planted!("begun-forgotten"));
     let mut fields = case.fields.clone();
     if let Some(have) = case.seen.and_then(|seen| seen.container.as_ref()) {
         keep_unknown_revisions(case.wanted, &have.fields, &mut fields);
@@ -222,7 +224,8 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let Some((seen, have)) = case.seen.and_then(|seen| Some((seen, seen.container.as_ref()?))) else {
         return absent(verdict, case, &fields, ignored, begun);
     };
-    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
+    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
+        || (!seen.drift.is_empty() && !planted!("drift-ignored"));
     if case.held {
         return held(verdict, &case, seen, have, memory, now);
     }
@@ -262,7 +265,10 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
                 return verdict;
             }
         }
-    } else if let (State::Running { .. }, Some(why)) = (&seen.state, &seen.broken) {
+    } else if let (State::Running { .. }, Some(why)) = (
+        &seen.state,
+        seen.broken.as_ref().filter(|_| !planted!("root-gone-ignored")),
+    ) {
         verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
         verdict.course = Course::Replace;
         return verdict;
@@ -413,7 +419,7 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
     keep_unknown_revisions(case.wanted, &ended.container.fields, &mut fields);
     match compare::compare(&ended.container.fields, &fields, ignored.as_slice()) {
         Some(difference) if difference.class > Class::Live => Finished::Outdated(difference),
-        _ if case.rules.ends(ended.code) => Finished::Yes(ended.code),
+        _ if case.rules.ends(ended.code) && !planted!("job-run-twice") => Finished::Yes(ended.code),
         _ => Finished::No,
     }
 }
@@ -468,7 +474,11 @@ fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, memory: &Memory, 
             };
             match restart::decide(exit, now.boot) {
                 Decision::Now { streak, reason } => Course::Again {
-                    restarts: seen.restarts.saturating_add(1),
+                    restarts: if planted!("restarts-not-counted") {
+                        1
+                    } else {
+                        seen.restarts.saturating_add(1)
+                    },
                     streak,
                     flaps: seen.flaps,
                     reason,

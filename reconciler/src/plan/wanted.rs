@@ -153,11 +153,11 @@ impl<'a> Wants<'a> {
     /// Nothing of this project is to be touched: it is held, or the list of projects is not whole.
     pub fn left_alone(&self, project: &str) -> bool {
         match self.named.get(project) {
-            Some(Wish::Hold { .. }) => true,
+            Some(Wish::Hold { .. }) => !planted!("hold-not-respected"),
             // The revision is barred, and which one was good before it is not known.
             Some(Wish::Run { .. }) => !self.projects.contains_key(project),
             Some(Wish::Down { .. }) => false,
-            None => !self.whole,
+            None => !self.whole && !planted!("incomplete-is-whole"),
         }
     }
 
@@ -182,7 +182,10 @@ impl<'a> Wants<'a> {
     pub fn consent(&self) -> BTreeSet<&'a str> {
         self.named
             .iter()
-            .filter(|(_, wish)| matches!(wish, Wish::Down { volumes: true }))
+            .filter(|(_, wish)| match wish {
+                Wish::Down { volumes } => *volumes || planted!("volume-without-consent"),
+                _ => false,
+            })
             .map(|(name, _)| *name)
             .collect()
     }

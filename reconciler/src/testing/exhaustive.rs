@@ -187,10 +187,14 @@ impl State {
 
     /// Milliseconds until something that waits is due.
     fn wait(&self, plan: &Plan) -> Option<u64> {
-        let failures = self.memory.failures.values().filter_map(|failed| match failed.again {
-            Again::At(until) => Some(until),
-            Again::AfterChange | Again::Never => None,
-        });
+        let failures = self
+            .memory
+            .failures
+            .values()
+            .filter_map(|failed| match failed.again {
+                Again::At(until) => Some(until),
+                Again::AfterChange | Again::Never => None,
+            });
         let waiting = plan.waiting.iter().filter_map(|waiting| waiting.until);
         let next = waiting.chain(failures).filter(|until| *until > NOW.boot).min()?;
         Some(next - NOW.boot)
@@ -228,7 +232,8 @@ impl State {
             Move::Strike(fault) => {
                 next.left.faults -= 1;
                 fault.strike(&mut next.world);
-                next.settled.edit(|settled| settled.retain(|key| !fault.touches(key)));
+                next.settled
+                    .edit(|settled| settled.retain(|key| !fault.touches(key)));
                 if *fault == Fault::Reboot {
                     next.new_agent();
                 }
@@ -345,7 +350,11 @@ impl State {
         if !edit.frozen && (!plan.changes.is_empty() || !plan.waiting.is_empty()) {
             return Some(format!("at rest, but not done:\n{}", plan::render(plan)));
         }
-        let alive: BTreeSet<_> = self.world.running().map(|(key, _)| (&key.service, key.index)).collect();
+        let alive: BTreeSet<_> = self
+            .world
+            .running()
+            .map(|(key, _)| (&key.service, key.index))
+            .collect();
         if alive.len() < self.world.running().count() {
             return Some("two instances of one index run at rest".to_owned());
         }

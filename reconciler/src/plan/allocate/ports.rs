@@ -179,6 +179,7 @@ pub fn host_ports(
     // Another wanted instance may still hold, for a moment, what its new version gives up.
     let mut given_up: HashMap<(u16, Protocol), Vec<(&InstanceKey, &PortBinding)>> = HashMap::new();
     let changing = held.changing.iter().map(|(key, sandbox)| (key, sandbox));
+    let changing = changing.filter(|_| !planted!("port-not-yet-given-up"));
     for (key, sandbox) in held.sandboxes.iter().chain(changing) {
         for binding in &sandbox.ports {
             let port = (binding.published, binding.protocol);

@@ -121,7 +121,9 @@ impl Fault {
                     network.drift = vec!["MTU is 1280".to_owned()];
                 }
             }),
-            Fault::Flush => world.firewall.edit(|firewall| firewall.spec = FirewallSpec::default()),
+            Fault::Flush => world
+                .firewall
+                .edit(|firewall| firewall.spec = FirewallSpec::default()),
             Fault::ClosePorts => world.firewall.edit(|firewall| firewall.spec.ports.clear()),
             Fault::OpenIsolation => world.firewall.edit(|firewall| {
                 for network in firewall.spec.networks.values_mut() {
@@ -187,6 +189,8 @@ pub fn restored(world: &World) -> Option<World> {
     if world.volumes.values().all(|volume| volume.lost.is_none()) {
         return None;
     }
-    world.volumes.edit(|volumes| volumes.values_mut().for_each(|volume| volume.lost = None));
+    world
+        .volumes
+        .edit(|volumes| volumes.values_mut().for_each(|volume| volume.lost = None));
     Some(world)
 }

@@ -44,10 +44,16 @@ pub fn broken(step: &Step, moment: &Moment<'_>) -> Option<String> {
     if let Some(part) = world.unreadable
         && relies_on(action, part)
     {
-        return Some(format!("unknown is not absent: {part:?} cannot be read, and yet {}", step.key));
+        return Some(format!(
+            "unknown is not absent: {part:?} cannot be read, and yet {}",
+            step.key
+        ));
     }
     if let Action::RemoveVolume(key) = action
-        && !matches!(edit.desired.projects.get(&key.project), Some(Wish::Down { volumes: true }))
+        && !matches!(
+            edit.desired.projects.get(&key.project),
+            Some(Wish::Down { volumes: true })
+        )
     {
         return Some(format!("consent: volume {key} is removed"));
     }
@@ -118,7 +124,9 @@ fn gates(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
             Condition::CompletedSuccessfully => matches!(other.state, State::Exited { code: 0, .. }),
         });
         if !open {
-            return Some(format!("gate: {key} is started, but {name} is not what it depends on"));
+            return Some(format!(
+                "gate: {key} is started, but {name} is not what it depends on"
+            ));
         }
     }
     None

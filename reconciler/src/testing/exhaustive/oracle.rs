@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     desired::Wish,
+    key::InstanceKey,
     observed::{Instance, State},
 };
 
@@ -41,20 +42,23 @@ fn shall(edit: &Edit, world: &World) -> Facts {
         return facts;
     };
     for (name, service) in &project.services {
-        facts.extend(of_service(project, name, service, world));
+        for index in 1..=service.container.scale.unwrap_or(1) {
+            facts.extend(of_instance(project, name, index, service, world));
+        }
     }
     facts
 }
 
-fn of_service(project: &Project, name: &str, service: &Service, world: &World) -> Facts {
+fn of_instance(project: &Project, name: &str, index: u32, service: &Service, world: &World) -> Facts {
     let mut facts = Facts::new();
+    let one = format!("{name}/{index}");
     let over = world.instances.iter().any(|(key, instance)| {
-        key.service == name
+        (key.service.as_str(), key.index) == (name, index)
             && service.restart == RestartPolicy::No
             && matches!(instance.state, State::Exited { .. })
     });
     let what = if over { "over" } else { "runs" };
-    facts.insert(format!("{what} {name} {}", looks(service)));
+    facts.insert(format!("{what} {one} {}", looks(service)));
     for mount in &service.volumes {
         if let Mount::Volume {
             source: Some(source), ..
@@ -64,32 +68,36 @@ fn of_service(project: &Project, name: &str, service: &Service, world: &World) -
         }
     }
     for (network, attachment) in &service.networks {
-        let internal = project.networks.get(network).is_some_and(|network| network.internal);
+        let internal = project
+            .networks
+            .get(network)
+            .is_some_and(|network| network.internal);
         let full = format!("{}_{network}", project.name);
         facts.insert(format!("network {full} internal {internal}"));
-        facts.insert(format!("{name} on {full}"));
-        facts.insert(format!("rules for {name} on {full}, internal {internal}"));
-        let own = format!("{}-{name}-1", project.name);
+        facts.insert(format!("{one} on {full}"));
+        facts.insert(format!("rules for {one} on {full}, internal {internal}"));
+        let own = format!("{}-{name}-{index}", project.name);
         for word in attachment.aliases.iter().chain([&name.to_owned(), &own]) {
-            facts.insert(format!("name {word} of {name} on {full}"));
+            facts.insert(format!("name {word} of {one} on {full}"));
         }
     }
     for port in &service.ports {
         let published = port.published.map_or(0, |range| range.first);
-        facts.insert(format!("port {published} to {name}:{}", port.target));
+        facts.insert(format!("port {published} to {one}:{}", port.target));
     }
     facts
 }
 
 fn looks(service: &Service) -> String {
     format!(
-        "image {} env {:?} command {:?} labels {:?} restart {:?} probed {}",
+        "image {} env {:?} command {:?} labels {:?} restart {:?} probed {} memory {:?}",
         service.image,
         service.environment.get("A"),
         service.command,
         service.labels,
         service.restart,
         service.healthcheck.is_some(),
+        service.resources.mem_limit,
     )
 }
 
@@ -101,13 +109,20 @@ fn is(world: &World) -> Facts {
     }
     for (key, network) in world.networks.iter() {
         let drift = if network.drift.is_empty() { "" } else { "broken " };
-        facts.insert(format!("{drift}network {} internal {}", key.name, network.spec.internal));
+        facts.insert(format!(
+            "{drift}network {} internal {}",
+            key.name, network.spec.internal
+        ));
     }
     for (key, instance) in world.instances.iter() {
-        facts.insert(instance_is(&key.service, instance, world));
+        facts.insert(instance_is(&label(key), instance, world));
         for end in &instance.sandbox.endpoints {
-            let drift = if instance.drift.is_empty() { "" } else { "not rightly " };
-            facts.insert(format!("{drift}{} on {}", key.service, end.network.name));
+            let drift = if instance.drift.is_empty() {
+                ""
+            } else {
+                "not rightly "
+            };
+            facts.insert(format!("{drift}{} on {}", label(key), end.network.name));
         }
     }
     let owner = |address| {
@@ -115,7 +130,7 @@ fn is(world: &World) -> Facts {
             let mut ends = instance.sandbox.endpoints.iter();
             ends.any(|end| end.address == address)
         });
-        of.next().map_or("nobody", |(key, _)| key.service.as_str())
+        of.next().map_or("nobody".to_owned(), |(key, _)| label(key))
     };
     for drift in &world.firewall.drift {
         facts.insert(format!("firewall: {drift}"));
@@ -140,6 +155,10 @@ fn is(world: &World) -> Facts {
     facts
 }
 
+fn label(key: &InstanceKey) -> String {
+    format!("{}/{}", key.service, key.index)
+}
+
 fn instance_is(name: &str, instance: &Instance, world: &World) -> String {
     let state = match instance.state {
         State::Running { .. } => "runs",
@@ -162,9 +181,10 @@ fn instance_is(name: &str, instance: &Instance, world: &World) -> String {
         .collect();
     let command = (spec.argv != ["/app"]).then_some(&spec.argv);
     format!(
-        "{state} {name} image {image} env {:?} command {command:?} labels {labels:?} restart {:?} probed {}",
+        "{state} {name} image {image} env {:?} command {command:?} labels {labels:?} restart {:?} probed {} memory {:?}",
         spec.environment.get("A"),
         spec.restart,
         spec.health.is_some(),
+        spec.limits.memory,
     )
 }

@@ -11,7 +11,9 @@ use std::{
 
 use crate::{
     key::{InstanceKey, ResourceKey},
-    observed::{Ended, Fact, Firewall, Health, Image, ImageConfig, Instance, Network, Observed, State, Volume},
+    observed::{
+        Ended, Fact, Firewall, Health, Image, ImageConfig, Instance, Network, Observed, State, Volume,
+    },
     plan::action::Action,
     spec::{FirewallSpec, MountSpec, PortBinding, SandboxSpec, Zone},
     time::Now,
@@ -210,7 +212,10 @@ impl World {
         let key = &spec.key;
         for end in &spec.endpoints {
             if !self.networks.contains_key(&end.network) {
-                return Some(format!("{key} is put on network {}, which is not there", end.network));
+                return Some(format!(
+                    "{key} is put on network {}, which is not there",
+                    end.network
+                ));
             }
             let isolated = self.firewall.spec.networks.get(&end.network);
             if !isolated.is_some_and(|network| network.endpoints.contains(&(end.address, end.mac))) {
@@ -257,7 +262,10 @@ impl World {
                 same.for_each(|image| image.unpacked = true);
             }),
             Action::EnsureNetwork(spec) => {
-                let new = self.networks.get(&spec.key).is_none_or(|had| !had.drift.is_empty());
+                let new = self
+                    .networks
+                    .get(&spec.key)
+                    .is_none_or(|had| !had.drift.is_empty());
                 self.networks.edit(|networks| {
                     let network = Network {
                         spec: spec.clone(),
