@@ -326,7 +326,8 @@ fn remounted() {
 
 fn grounded() {
     let host = Host::new();
-    let cases: [(&str, fn(&Host, &Container)); 3] = [
+    type Damage = fn(&Host, &Container);
+    let cases: [(&str, Damage); 3] = [
         ("upper was deleted", |_, container| {
             fs::remove_dir_all(container.assignment.directory.join("upper")).unwrap();
         }),
