@@ -1,47 +1,10 @@
 //! A shim may die in any phase of its service, with an agent or without: the service is back, once.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::host::{Host, PATIENCE, process, signal, views::Instance};
-
-/// Watches /proc for the largest number of processes with an argument at one moment.
-struct Census {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
-    most: Arc<AtomicUsize>,
-}
-
-impl Census {
-    fn of(marker: String) -> Census {
-        let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let thread = std::thread::spawn({
-            let (stop, most) = (Arc::clone(&stop), Arc::clone(&most));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    most.fetch_max(process::with_argument(&marker).len(), Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-        });
-        Census { stop, thread, most }
-    }
-
-    fn finish(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("no panic in the census");
-        self.most.load(Ordering::Relaxed)
-    }
-}
+use crate::host::{Host, PATIENCE, census::Census, process, signal, views::Instance};
 
 /// One service, whose process is known by the argument `marker`.
 struct Stage {

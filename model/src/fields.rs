@@ -1,10 +1,10 @@
 //! A service as a flat list of `path → value`, the form in which plans compare and explain.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde_json::Value;
 
-use crate::types::Service;
+use crate::types::{Project, Service};
 
 /// Dotted path below the service (`environment.A`, `ports`, `command`) to canonical JSON text.
 pub type Fields = BTreeMap<String, String>;
@@ -38,6 +38,30 @@ pub fn fields(service: &Service) -> Fields {
     }
     fields
 }
+
+/// The fields of every service of a project, made when they are first asked for: each plan compares them,
+/// and a project does not change once it is loaded. It follows from the project, so any two are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Flat(OnceLock<BTreeMap<String, Fields>>);
+
+impl Flat {
+    pub(crate) fn of(&self, project: &Project) -> &BTreeMap<String, Fields> {
+        self.0.get_or_init(|| {
+            let services = project.services.iter();
+            services
+                .map(|(name, service)| (name.clone(), fields(service)))
+                .collect()
+        })
+    }
+}
+
+impl PartialEq for Flat {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Flat {}
 
 fn open(path: &str, value: Value, fields: &mut Fields) {
     match value {

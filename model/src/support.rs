@@ -373,14 +373,14 @@ services:
   web:
     image: nginx
     build: { context: /p }
-    mem_limit: '10'
+    shm_size: '10'
     mem_swappiness: '60'
     attach: false
     healthcheck: { start_period: 10s }
     x-mine: { mem_limit: 1 }
     ports:
       - { target: 80, mode: host }
-    deploy: { resources: { limits: { cpus: 1.5, pids: 3 } } }
+    deploy: { resources: { reservations: { memory: 3, devices: [{}] } } }
   x-app:
     init: true
 networks:
@@ -390,12 +390,12 @@ networks:
             found(text),
             [
                 "4: warning: `services.web.build` is ignored: stead does not build images",
-                "5: refused: `services.web.mem_limit` is not supported yet",
+                "5: refused: `services.web.shm_size` is not supported yet",
                 "6: refused: `services.web.mem_swappiness` is not supported",
                 "7: warning: `services.web.attach` is ignored",
                 "8: refused: `services.web.healthcheck.start_period`: `10s` is not supported yet",
-                "12: refused: `services.web.deploy.resources.limits.cpus`: `1.5` is not supported yet",
-                "12: refused: `services.web.deploy.resources.limits.pids` is not supported yet",
+                "12: refused: `services.web.deploy.resources.reservations.memory` is not supported yet",
+                "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
                 "14: refused: `services.x-app.init`: `true` is not supported yet",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",
             ]

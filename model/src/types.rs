@@ -21,8 +21,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use container::{
-    Container, FileMount, FileSource, Hook, Logging, ParsePlatformError, ParsePullPolicyError, Platform,
-    PullPolicy, VolumesFrom,
+    Container, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError, ParsePullPolicyError,
+    Platform, PullPolicy, VolumesFrom,
 };
 pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
@@ -40,7 +40,10 @@ pub use security::{
     Capability, Device, ParseCapabilityError, ParseSecurityOptionError, Security, SecurityOption,
 };
 
-use crate::diagnostic::Span;
+use crate::{
+    diagnostic::Span,
+    fields::{Fields, Flat},
+};
 
 /// One Compose project.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +69,16 @@ pub struct Project {
     /// Where each field came from, by dotted path (`services.web.environment.A`); see [`Project::origin`].
     #[serde(skip)]
     pub origins: BTreeMap<String, Span>,
+    #[serde(skip)]
+    pub flat: Flat,
 }
 
 impl Project {
+    /// The fields of a service by its name (see [`crate::fields`]), flattened once for the whole project.
+    pub fn fields(&self, service: &str) -> Option<&Fields> {
+        self.flat.of(self).get(service)
+    }
+
     /// The position of a dotted field path, or of its nearest ancestor that has one.
     pub fn origin(&self, path: &str) -> Option<&Span> {
         let mut path = path;

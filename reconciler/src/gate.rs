@@ -4,12 +4,23 @@ use model::types::Condition;
 
 use crate::observed::{Health, Instance, State};
 
-/// What a dependency is, as far as its dependants care.
+/// What one instance of a dependency is, as far as its dependants care.
 #[derive(Debug, Clone, Copy)]
 pub struct Dependency<'a> {
+    pub project: &'a str,
+    /// The service.
+    pub name: &'a str,
     pub seen: Option<&'a Instance>,
     /// It is about to be made or replaced: what is seen does not count.
     pub changing: bool,
+    /// It is not started again by itself.
+    pub last: bool,
+    /// It ended with this, as wanted and for good, and nothing is left of it.
+    pub ended: Option<i32>,
+    /// By an operator.
+    pub stopped: bool,
+    /// Why it cannot be started now.
+    pub failed: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,31 +34,54 @@ pub enum Gate {
     Stuck(String),
 }
 
-/// Whether `condition` holds for `dependency`, called `name`.
-pub fn gate(name: &str, condition: Condition, dependency: Dependency<'_>) -> Gate {
+/// Whether `condition` holds for `dependency`.
+pub fn gate(condition: Condition, dependency: Dependency<'_>) -> Gate {
+    let Dependency { project, name, .. } = dependency;
     let seen = dependency.seen.filter(|_| !dependency.changing);
+    let code = match seen.map(|seen| &seen.state) {
+        Some(State::Exited { code, .. }) => Some(*code),
+        Some(_) => None,
+        None => dependency.ended,
+    };
+    if condition == Condition::CompletedSuccessfully && code == Some(0) {
+        return Gate::Open;
+    }
+    if dependency.stopped {
+        return Gate::Stuck(format!(
+            "{name} is stopped by an operator; `stead start {project}/{name}`"
+        ));
+    }
+    if let (None, None, Some(why)) = (seen, code, dependency.failed) {
+        return Gate::Stuck(format!("{name} cannot start: {why}"));
+    }
+    let logs = format!("see `stead logs {project} {name}`");
     match condition {
         Condition::Started => match seen.map(|seen| &seen.state) {
-            Some(State::Running { .. } | State::Exited { .. }) => Gate::Open,
+            Some(State::Running { .. }) => Gate::Open,
+            _ if code.is_some() => Gate::Open,
             _ => Gate::OnStart,
         },
-        Condition::Healthy => match seen {
-            Some(seen) if seen.container.as_ref().is_some_and(|spec| spec.health.is_none()) => Gate::Stuck(
-                format!("{name} has no healthcheck; give it one or depend on service_started"),
-            ),
-            Some(seen) => match (&seen.state, seen.health) {
+        Condition::Healthy => match (seen, code) {
+            (_, Some(code)) if dependency.last => {
+                Gate::Stuck(format!("{name} exited with {code} and must be healthy; {logs}"))
+            }
+            (Some(seen), _) if seen.container.as_ref().is_some_and(|spec| spec.health.is_none()) => {
+                Gate::Stuck(format!(
+                    "{name} has no healthcheck; give it one or depend on service_started"
+                ))
+            }
+            (Some(seen), _) => match (&seen.state, seen.health) {
                 (State::Running { .. }, Health::Healthy) => Gate::Open,
                 (State::Running { .. }, Health::Unhealthy) => {
-                    Gate::Stuck(format!("{name} is unhealthy; see `stead logs`"))
+                    Gate::Stuck(format!("{name} is unhealthy; {logs}"))
                 }
                 _ => Gate::Shut,
             },
-            None => Gate::Shut,
+            (None, _) => Gate::Shut,
         },
-        Condition::CompletedSuccessfully => match seen.map(|seen| &seen.state) {
-            Some(State::Exited { code: 0, .. }) => Gate::Open,
-            Some(State::Exited { code, .. }) => Gate::Stuck(format!(
-                "{name} exited with {code} and must complete successfully; see `stead logs`"
+        Condition::CompletedSuccessfully => match code {
+            Some(code) if dependency.last => Gate::Stuck(format!(
+                "{name} exited with {code} and must complete successfully; {logs}"
             )),
             _ => Gate::Shut,
         },

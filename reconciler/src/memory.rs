@@ -10,6 +10,7 @@ use model::types::Project;
 
 use crate::{
     backoff,
+    desired::Wish,
     key::{InstanceKey, Key, ResourceKey},
     plan::{
         action::Action,
@@ -146,7 +147,6 @@ impl Memory {
             self.begun.remove(&step.key);
         }
         match &step.action {
-            Action::EnsureNetwork(_) => self.firewall_due = true,
             Action::SyncFirewall(spec) => {
                 self.firewall = Some(spec.clone());
             }
@@ -175,6 +175,19 @@ impl Memory {
     pub fn forget(&mut self, project: &str) {
         self.failures
             .retain(|key, _| key.project().is_some_and(|other| other != project));
+    }
+
+    /// What the project `name` is planned for: its last good revision while the wanted one is barred.
+    pub fn effective<'a>(&'a self, name: &str, wish: &'a Wish) -> Option<&'a Project> {
+        let Wish::Run { project, revision } = wish else {
+            return None;
+        };
+        match self.barred.get(name) {
+            Some(barred) if barred.revision == *revision => {
+                self.good.get(name).map(|good| good.project.as_ref())
+            }
+            _ => Some(project),
+        }
     }
 
     /// The failure that keeps `key` from being tried at `now`.

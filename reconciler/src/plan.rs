@@ -10,9 +10,11 @@ mod images;
 mod instances;
 mod names;
 mod networks;
+mod orders;
 mod orphans;
 mod presence;
 mod render;
+mod slots;
 pub mod step;
 mod verdict;
 mod volumes;
@@ -20,13 +22,21 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{desired::Desired, key::InstanceKey, memory::Memory, observed::Observed, time::Now};
+use crate::{
+    desired::Desired,
+    key::{InstanceKey, Slot},
+    memory::Memory,
+    observed::{Ended, Fact, Observed},
+    restart::Rules,
+    time::Now,
+};
 use draft::{Draft, Ready};
 use firewall::Stage;
 use instances::Ground;
+use orders::Orders;
 use step::{Plan, Step};
 use verdict::{Case, Verdict};
-use wanted::Wants;
+use wanted::{Wanted, Wants};
 
 pub use render::{because, hash, json, line, render, word};
 
@@ -35,13 +45,14 @@ pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
-    let wants = Wants::new(desired);
+    let wants = Wants::new(desired, memory, observed);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
     let unpacked = images::images(&mut draft, &wants);
     let networks = networks::networks(&mut draft, &wants, &allocation);
-    let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, now);
+    let orders = Orders::new(desired, &observed.boot_id, &wants);
+    let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
     let volumes = volumes::volumes(&mut draft, &wants, instances::targets(&verdicts));
     let orphans = orphans::stop(&mut draft, &wants);
     let present = presence::present(&draft, &wants, &allocation, &verdicts);
@@ -155,16 +166,44 @@ fn verdicts(
     memory: &Memory,
     allocation: &allocate::Allocation,
     networks: &networks::Networks,
+    orders: &Orders<'_>,
     now: Now,
 ) -> BTreeMap<InstanceKey, Verdict> {
     let Some(seen) = observed.instances.known() else {
         return BTreeMap::new();
     };
     let unplanned = "no address was chosen".to_owned();
-    wants
-        .instances
+    let mut verdicts = BTreeMap::new();
+    // Of services whose dependants restart with them.
+    let mut revisions: BTreeMap<(&str, &str), String> = BTreeMap::new();
+    let order = instances::in_order(wants);
+    let followed: BTreeSet<(&str, &str)> = order
         .iter()
-        .map(|(key, wanted)| {
+        .flat_map(|(_, wanted)| {
+            let on = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
+            on.map(|(name, _)| (wanted.project.name.as_str(), name.as_str()))
+        })
+        .collect();
+    for (name, wanted) in order {
+        let Wanted { project, service } = wanted;
+        let image = images::resolve(observed, &service.image);
+        let mut fields = container::compared(project, service);
+        let mut known = image.is_ok();
+        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
+            match revisions.get(&(project.name.as_str(), on.as_str())) {
+                Some(revision) => {
+                    fields.insert(container::revision_field(on), revision.clone());
+                }
+                None => known = false,
+            }
+        }
+        if let (true, Ok(image), true) = (known, &image, followed.contains(&(project.name.as_str(), name))) {
+            let mut fields = fields.clone();
+            fields.insert("image.digest".to_owned(), image.digest.clone());
+            revisions.insert((&project.name, name), container::revision(&fields));
+        }
+        let rules = Rules::of(service);
+        for (key, _) in wants.of(&project.name, name) {
             let sandbox = allocation
                 .sandboxes
                 .get(key)
@@ -177,13 +216,36 @@ fn verdicts(
             });
             let case = Case {
                 key,
-                wanted: *wanted,
+                wanted,
+                rules,
                 seen: seen.get(key),
-                image: images::resolve(observed, &wanted.service.image),
+                fields: &fields,
+                image: image.clone(),
                 sandbox,
                 network_cause,
+                ended: ended(observed, key),
+                order: orders.of(key),
             };
-            (key.clone(), verdict::judge(case, memory, now))
-        })
-        .collect()
+            verdicts.insert(key.clone(), verdict::judge(case, memory, now));
+        }
+    }
+    verdicts
+}
+
+/// How the container of an instance ended, in whichever slot that was.
+fn ended<'o>(observed: &'o Observed, key: &InstanceKey) -> Result<Option<&'o Ended>, &'o String> {
+    let records = match &observed.ended {
+        Fact::Known(records) => records,
+        Fact::Unknown(why) => return Err(why),
+    };
+    let other = || InstanceKey {
+        slot: match key.slot {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        },
+        ..key.clone()
+    };
+    Ok(records
+        .get(key)
+        .or_else(|| (!records.is_empty()).then(|| records.get(&other())).flatten()))
 }

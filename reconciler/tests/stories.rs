@@ -3,14 +3,15 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use reconciler::{
-    desired::Wish,
+    desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey, Slot},
-    observed::Health,
+    memory::{Barred, Good},
+    observed::{Ended, Health, Instance},
     plan,
-    port::Retry,
+    port::{Backend, Retry},
     testing::drive::Drive,
 };
 
@@ -110,6 +111,31 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             let code = code.parse().map_err(|_| "not a number")?;
             drive.host.exit(&instance(key)?, code);
         }
+        ["stop", target] => {
+            let at = drive.host.now();
+            drive
+                .desired
+                .intents
+                .insert(self::target(target)?, Intent::Stop { at });
+        }
+        ["start" | "restart", target] => {
+            let at = drive.host.now();
+            let boot_id = drive.host.world().boot_id.clone();
+            let intent = Intent::Run { boot_id, at };
+            drive.desired.intents.insert(self::target(target)?, intent);
+        }
+        // What is left of the container is its exit record.
+        ["exit-record", key, code] => {
+            let key = instance(key)?;
+            let code = code.parse().map_err(|_| "not a number")?;
+            let seen = seen(drive, &key).ok_or("it was never started")?;
+            let ended = Ended {
+                container: seen.container.ok_or("it was never started")?,
+                code,
+                restarts: seen.restarts,
+            };
+            drive.host.world().ended.set(key, ended);
+        }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
         ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
@@ -129,6 +155,27 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             drive.single();
         }
         ["settle"] => drive.settle().map_err(|plan| plan::render(&plan))?,
+        ["bar", name] => {
+            let Some(Wish::Run { revision, .. }) = drive.desired.projects.get(*name) else {
+                return Err("it does not run".to_owned());
+            };
+            let barred = Barred {
+                revision: revision.clone(),
+                why: "it failed".to_owned(),
+            };
+            drive.memory.barred.insert((*name).to_owned(), barred);
+        }
+        ["good", name] => {
+            if let Some(Wish::Run { revision, project }) = drive.desired.projects.get(*name) {
+                let good = Good {
+                    revision: revision.clone(),
+                    project: project.clone(),
+                };
+                drive.memory.good.insert((*name).to_owned(), good);
+            }
+        }
+        ["status"] => return Ok(status(drive)),
+        ["pids"] => return Ok(pids(drive)),
         ["plan"] => return Ok(plan::render(&drive.plan())),
         ["steps"] => return Ok(steps(&drive.plan())),
         ["volumes"] => {
@@ -161,6 +208,33 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
     Ok(String::new())
 }
 
+/// Each project's state, and what is wrong.
+fn status(drive: &Drive) -> String {
+    let mut text = String::new();
+    for (name, project) in drive.status() {
+        let state = serde_json::to_value(project.state).unwrap();
+        let _ = writeln!(text, "{name} {}", state.as_str().unwrap_or_default());
+        for failure in project.failures {
+            let _ = writeln!(text, "  {}", failure.message);
+        }
+    }
+    text
+}
+
+/// Who runs, and since which start.
+fn pids(drive: &Drive) -> String {
+    let lines = drive.pids().into_iter().map(|(key, pid)| {
+        let restarts = seen(drive, &key).map_or(0, |seen| seen.restarts);
+        format!("{key} pid {pid}, {restarts} restarts")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known()?.get(key).cloned()
+}
+
 /// `3 container shop/web/1a ensure_sandbox after 1 2`
 fn steps(plan: &plan::step::Plan) -> String {
     let mut text = String::new();
@@ -180,13 +254,33 @@ fn steps(plan: &plan::step::Plan) -> String {
     text
 }
 
+/// `shop/web`, `shop/web/2` or `shop/web/2b`: the first one in slot a where nothing else is said.
 fn instance(text: &str) -> Result<InstanceKey, String> {
-    let (project, service) = text.split_once('/').ok_or("PROJECT/SERVICE")?;
+    let mut parts = text.splitn(3, '/');
+    let (Some(project), Some(service)) = (parts.next(), parts.next()) else {
+        return Err("PROJECT/SERVICE[/INDEX]".to_owned());
+    };
+    let place = parts.next().unwrap_or("1");
+    let (index, slot) = match place.strip_suffix('b') {
+        Some(index) => (index, Slot::B),
+        None => (place.strip_suffix('a').unwrap_or(place), Slot::A),
+    };
     Ok(InstanceKey {
         project: project.to_owned(),
         service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
+        index: index.parse().map_err(|_| "not an index")?,
+        slot,
+    })
+}
+
+/// `shop/web` for all instances, `shop/web/2` for one.
+fn target(text: &str) -> Result<Target, String> {
+    let key = instance(text)?;
+    let one = text.matches('/').count() == 2;
+    Ok(Target {
+        project: key.project,
+        service: key.service,
+        index: one.then_some(key.index),
     })
 }
 

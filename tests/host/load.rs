@@ -74,6 +74,23 @@ impl Load {
         }
     }
 
+    /// From the neighbour: new connections alone.
+    pub fn connections(host: &Host, address: IpAddr, port: u16) -> Load {
+        let tally = Arc::new(Tally::default());
+        let threads = host.network.on_lan(|| {
+            let one = |_| {
+                let tally = Arc::clone(&tally);
+                std::thread::spawn(move || connections(&tally, SocketAddr::new(address, port)))
+            };
+            (0..6).map(one).collect()
+        });
+        Load {
+            tally,
+            threads,
+            started: Instant::now(),
+        }
+    }
+
     pub fn finish(self) -> Report {
         let elapsed = self.started.elapsed();
         self.tally.stop.store(true, Ordering::Relaxed);

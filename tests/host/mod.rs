@@ -1,5 +1,6 @@
 //! A host of its own for each test: two network namespaces, a root directory, an agent.
 
+pub mod census;
 mod cgroup;
 pub mod compose;
 pub mod hostile;
@@ -141,6 +142,13 @@ impl Host {
 
     pub fn agent_pid(&self) -> u32 {
         self.agent.as_ref().expect("an agent runs").id()
+    }
+
+    /// Whether the agent has ended by itself, or by somebody else's hand.
+    pub fn agent_has_ended(&mut self) -> bool {
+        self.agent
+            .as_mut()
+            .is_some_and(|agent| agent.try_wait().expect("its state").is_some())
     }
 
     /// SIGKILL, and gone when this returns.

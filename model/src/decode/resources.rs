@@ -46,6 +46,9 @@ impl Reader<'_> {
             cgroup_parent: place.word("cgroup_parent"),
         };
         if let Some(limits) = limits {
+            for (own, key) in [("cpus", "cpus"), ("memory", "mem_limit"), ("pids", "pids_limit")] {
+                self.stands_in(&limits, own, place, key);
+            }
             let cpus = self.parsed(&limits, "cpus", CPUS).filter(not_zero);
             resources.cpus = cpus.or(resources.cpus);
             resources.mem_limit = self.bytes(&limits, "memory").or(resources.mem_limit);

@@ -4,7 +4,7 @@ use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
     syntax::{cut, image},
-    types::{Build, Container, Deploy, DeployMode, Hook, RestartPolicy, Service, UpdateConfig},
+    types::{Build, Container, Deploy, DeployMode, Hook, OnUnhealthy, RestartPolicy, Service, UpdateConfig},
 };
 
 impl Reader<'_> {
@@ -51,8 +51,20 @@ impl Reader<'_> {
                 scale: self.scale(place),
                 build: self.build(place),
                 deploy: self.deploy(place),
+                on_unhealthy: self.on_unhealthy(place),
             },
         }
+    }
+
+    fn on_unhealthy(&mut self, place: &Place) -> Option<OnUnhealthy> {
+        const KEY: &str = "x-on-unhealthy";
+        const HINT: &str = "write `restart`, or remove it";
+        if let Some(place) = place.get(KEY)
+            && place.scalar().is_none_or(|text| text.is_empty())
+        {
+            self.refuse(&place, "this must be a word", HINT);
+        }
+        self.named(place, KEY, HINT)
     }
 
     fn image(&mut self, place: &Place, key: &str) -> Option<String> {
@@ -153,7 +165,10 @@ impl Reader<'_> {
     fn scale(&mut self, place: &Place) -> Option<u32> {
         const RANGE: std::ops::RangeInclusive<i128> = 0..=10_000;
         let deploy = place.get("deploy");
-        let replicas = deploy.and_then(|deploy| self.number(&deploy, "replicas", RANGE));
+        let replicas = deploy.and_then(|deploy| {
+            self.stands_in(&deploy, "replicas", place, "scale");
+            self.number(&deploy, "replicas", RANGE)
+        });
         let scale = self.number(place, "scale", RANGE);
         replicas.or(scale).filter(|scale| *scale != 1)
     }
@@ -184,6 +199,13 @@ impl Reader<'_> {
         let restart_window = restart
             .as_ref()
             .and_then(|policy| self.duration(policy, "window"));
+        // Where only failures count, the limit is part of the restart policy.
+        let failures = restart.as_ref().and_then(|policy| policy.word("condition"));
+        let restart_attempts = restart
+            .as_ref()
+            .filter(|_| failures.as_deref() != Some("on-failure"))
+            .and_then(|policy| self.number(policy, "max_attempts", 0..=i128::from(u32::MAX)))
+            .filter(|most| *most > 0);
         let update_config = place.get("update_config").map(|update| UpdateConfig {
             parallelism: self.number(&update, "parallelism", 0..=i128::from(u32::MAX)),
             delay: self.duration(&update, "delay"),
@@ -202,6 +224,7 @@ impl Reader<'_> {
             labels: place.texts_by_name("labels"),
             restart_delay,
             restart_window,
+            restart_attempts,
             update_config,
             constraints: place
                 .get("placement")

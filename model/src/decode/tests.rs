@@ -204,8 +204,60 @@ configs: { c: { name: p_c, content: text } }
 }
 
 #[test]
+fn what_deploy_says_in_place_of_an_attribute_has_its_own_line() {
+    let (project, _) = read(
+        "\
+name: p
+services:
+  web:
+    image: builtin:hello
+    networks: { default: }
+    x-on-unhealthy: restart
+    deploy:
+      replicas: 3
+      resources:
+        limits:
+          cpus: '1.5'
+          memory: '67108864'
+          pids: 7
+      restart_policy:
+        condition: any
+        delay: 5s
+        max_attempts: 4
+        window: 1m
+networks: { default: { name: n } }
+",
+    );
+    for (field, line) in [
+        ("scale", 8),
+        ("cpus", 11),
+        ("mem_limit", 12),
+        ("pids_limit", 13),
+        ("restart", 14),
+        ("x-on-unhealthy", 6),
+    ] {
+        let path = format!("services.web.{field}");
+        assert_eq!(project.origin(&path).map(|span| span.line), Some(line), "{path}");
+    }
+    let container = &project.services["web"].container;
+    assert_eq!(container.on_unhealthy, Some(OnUnhealthy::Restart));
+    let deploy = container.deploy.as_ref().unwrap();
+    assert_eq!(deploy.restart_delay, Some(Duration(5_000_000_000)));
+    assert_eq!(deploy.restart_window, Some(Duration(60_000_000_000)));
+    assert_eq!(deploy.restart_attempts, Some(4));
+}
+
+#[test]
 fn nonsense_in_values_is_refused() {
     for (service, want) in [
+        (
+            "x-on-unhealthy: reboot",
+            "`services.web.x-on-unhealthy`: `reboot` means nothing here",
+        ),
+        (
+            "x-on-unhealthy: [restart]",
+            "`services.web.x-on-unhealthy`: this must be a word",
+        ),
         (
             "restart: sometimes",
             "`services.web.restart`: `sometimes` is not a restart policy",

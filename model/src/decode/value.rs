@@ -101,6 +101,14 @@ impl Reader<'_> {
         }
     }
 
+    /// What the types hold under `key` of `place` was written under `own` of `other`.
+    pub(super) fn stands_in(&mut self, other: &Place, own: &str, place: &Place, key: &str) {
+        let at = self.report.origins.get(&format!("{}.{own}", other.path));
+        if let Some(at) = at.copied() {
+            self.report.origin(format!("{}.{key}", place.path), at);
+        }
+    }
+
     /// A scalar of a type that says itself what is wrong. Empty text is nothing.
     pub(super) fn parsed<T>(&mut self, place: &Place, key: &str, hint: &str) -> Option<T>
     where

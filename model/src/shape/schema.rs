@@ -22,6 +22,22 @@ pub fn json_schema() -> Value {
             });
             properties.insert("x-stead-source".to_owned(), source);
         }
+        let service = schema.get_mut("properties").and_then(|properties| {
+            let (_, service) = properties
+                .get_mut("services")?
+                .get_mut("patternProperties")?
+                .as_object_mut()?
+                .iter_mut()
+                .next()?;
+            service.get_mut("properties")?.as_object_mut()
+        });
+        if let Some(service) = service {
+            let unhealthy = json!({
+                "anyOf": [{ "enum": ["restart"] }, { "type": "string", "pattern": "\\$" }],
+                "description": "What is done about a container that is unhealthy; nothing if nothing is said",
+            });
+            service.insert("x-on-unhealthy".to_owned(), unhealthy);
+        }
     }
     schema
 }
@@ -149,6 +165,8 @@ mod tests {
             ("networks: { default: { drivers: a } }", false),
             ("x-stead-source: /srv/app/compose.yaml", true),
             ("x-stead-source: 1", false),
+            ("services: { web: { x-on-unhealthy: restart } }", true),
+            ("services: { web: { x-on-unhealthy: reboot } }", false),
             ("zot: a", false),
             ("[]", false),
         ] {

@@ -44,6 +44,15 @@ pub struct Container {
     pub build: Option<super::Build>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<super::Deploy>,
+    /// What is done about a container that runs and is unhealthy; `None`: nothing.
+    #[serde(default, rename = "x-on-unhealthy", skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy: Option<OnUnhealthy>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnhealthy {
+    Restart,
 }
 
 /// A config or secret of the project: one of the three is said, unless it is `external`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Duration, Ulimit};
 
 /// `replicas` is `scale`, `resources` the limits, and `restart_policy.condition` the restart policy of the
-/// service.
+/// service, with `max_attempts` where it is `on-failure`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
     /// `None`: `replicated`.
@@ -19,6 +19,9 @@ pub struct Deploy {
     pub restart_delay: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_window: Option<Duration>,
+    /// Of a policy that restarts after every end; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_attempts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_config: Option<UpdateConfig>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

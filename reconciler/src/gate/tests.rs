@@ -33,50 +33,181 @@ fn instance(state: State, health: Health) -> Instance {
     }
 }
 
+fn dependency(seen: Option<&Instance>) -> Dependency<'_> {
+    Dependency {
+        project: "shop",
+        name: "db",
+        seen,
+        changing: false,
+        last: false,
+        ended: None,
+        stopped: false,
+        failed: None,
+    }
+}
+
+fn word(gate: &Gate) -> &'static str {
+    match gate {
+        Gate::Open => "open",
+        Gate::OnStart => "on start",
+        Gate::Shut => "shut",
+        Gate::Stuck(_) => "stuck",
+    }
+}
+
 #[test]
 fn each_condition_has_its_state() {
     use Condition::*;
     let running = State::Running { pid: 1 };
     let exited = |code| State::Exited { code, at: 0 };
+    // The last word: what it is when nothing starts the dependency again.
     let cases = [
-        (Started, Some((running.clone(), Health::Unhealthy)), "open"),
-        (Started, Some((exited(1), Health::None)), "open"),
-        (Started, Some((State::Created, Health::None)), "on start"),
-        (Started, Some((State::Lost, Health::None)), "on start"),
-        (Started, None, "on start"),
-        (Healthy, Some((running.clone(), Health::Healthy)), "open"),
-        (Healthy, Some((running.clone(), Health::Starting)), "shut"),
-        (Healthy, Some((running.clone(), Health::Unhealthy)), "stuck"),
-        (Healthy, Some((exited(0), Health::Healthy)), "shut"),
-        (Healthy, None, "shut"),
-        (CompletedSuccessfully, Some((exited(0), Health::None)), "open"),
-        (CompletedSuccessfully, Some((exited(1), Health::None)), "stuck"),
-        (CompletedSuccessfully, Some((running, Health::Healthy)), "shut"),
-        (CompletedSuccessfully, None, "shut"),
+        (
+            Started,
+            Some((running.clone(), Health::Unhealthy)),
+            "open",
+            "open",
+        ),
+        (Started, Some((exited(1), Health::None)), "open", "open"),
+        (
+            Started,
+            Some((State::Created, Health::None)),
+            "on start",
+            "on start",
+        ),
+        (Started, Some((State::Lost, Health::None)), "on start", "on start"),
+        (Started, None, "on start", "on start"),
+        (Healthy, Some((running.clone(), Health::Healthy)), "open", "open"),
+        (Healthy, Some((running.clone(), Health::Starting)), "shut", "shut"),
+        (
+            Healthy,
+            Some((running.clone(), Health::Unhealthy)),
+            "stuck",
+            "stuck",
+        ),
+        (Healthy, Some((exited(0), Health::None)), "shut", "stuck"),
+        (Healthy, None, "shut", "shut"),
+        (
+            CompletedSuccessfully,
+            Some((exited(0), Health::None)),
+            "open",
+            "open",
+        ),
+        (
+            CompletedSuccessfully,
+            Some((exited(1), Health::None)),
+            "shut",
+            "stuck",
+        ),
+        (
+            CompletedSuccessfully,
+            Some((running, Health::Healthy)),
+            "shut",
+            "shut",
+        ),
+        (CompletedSuccessfully, None, "shut", "shut"),
     ];
-    for (condition, seen, expected) in cases {
+    for (condition, seen, expected, at_last) in cases {
         let seen = seen.map(|(state, health)| instance(state, health));
-        let dependency = Dependency {
-            seen: seen.as_ref(),
-            changing: false,
+        let dependency = dependency(seen.as_ref());
+        let found = gate(condition, dependency);
+        assert_eq!(word(&found), expected, "{condition:?} {seen:?}");
+        let last = Dependency {
+            last: true,
+            ..dependency
         };
-        let found = match gate("db", condition, dependency) {
-            Gate::Open => "open",
-            Gate::OnStart => "on start",
-            Gate::Shut => "shut",
-            Gate::Stuck(_) => "stuck",
-        };
-        assert_eq!(found, expected, "{condition:?} {seen:?}");
+        let found = gate(condition, last);
+        assert_eq!(word(&found), at_last, "{condition:?} {seen:?}, for good");
     }
 }
 
 #[test]
 fn what_is_about_to_be_replaced_opens_nothing() {
     let seen = instance(State::Running { pid: 1 }, Health::Healthy);
-    let dependency = Dependency {
-        seen: Some(&seen),
+    let changing = Dependency {
         changing: true,
+        ..dependency(Some(&seen))
     };
-    assert_eq!(gate("db", Condition::Started, dependency), Gate::OnStart);
-    assert_eq!(gate("db", Condition::Healthy, dependency), Gate::Shut);
+    assert_eq!(gate(Condition::Started, changing), Gate::OnStart);
+    assert_eq!(gate(Condition::Healthy, changing), Gate::Shut);
+    let seen = instance(State::Exited { code: 0, at: 0 }, Health::None);
+    let changing = Dependency {
+        seen: Some(&seen),
+        ..changing
+    };
+    assert_eq!(gate(Condition::CompletedSuccessfully, changing), Gate::Shut);
+}
+
+#[test]
+fn what_has_ended_counts_when_nothing_else_is_left_of_it() {
+    use Condition::*;
+    for (condition, code, expected) in [
+        (Started, 0, "open"),
+        (Started, 3, "open"),
+        (CompletedSuccessfully, 0, "open"),
+        (CompletedSuccessfully, 3, "stuck"),
+        (Healthy, 0, "stuck"),
+    ] {
+        let ended = Dependency {
+            ended: Some(code),
+            last: true,
+            ..dependency(None)
+        };
+        let found = gate(condition, ended);
+        assert_eq!(word(&found), expected, "{condition:?} after {code}");
+    }
+}
+
+#[test]
+fn what_does_not_open_by_itself_says_what_to_do() {
+    use Condition::*;
+    let unhealthy = instance(State::Running { pid: 1 }, Health::Unhealthy);
+    let exited = instance(State::Exited { code: 3, at: 0 }, Health::None);
+    let stopped = Dependency {
+        stopped: true,
+        ..dependency(Some(&exited))
+    };
+    let failed = Dependency {
+        failed: Some("the port is taken"),
+        ..dependency(None)
+    };
+    let last = Dependency {
+        last: true,
+        ..dependency(Some(&exited))
+    };
+    for (condition, dependency, expected) in [
+        (
+            Healthy,
+            dependency(Some(&unhealthy)),
+            "db is unhealthy; see `stead logs shop db`",
+        ),
+        (
+            Healthy,
+            last,
+            "db exited with 3 and must be healthy; see `stead logs shop db`",
+        ),
+        (
+            CompletedSuccessfully,
+            last,
+            "db exited with 3 and must complete successfully; see `stead logs shop db`",
+        ),
+        (
+            Started,
+            stopped,
+            "db is stopped by an operator; `stead start shop/db`",
+        ),
+        (Healthy, failed, "db cannot start: the port is taken"),
+    ] {
+        assert_eq!(
+            gate(condition, dependency),
+            Gate::Stuck(expected.to_owned()),
+            "{condition:?}"
+        );
+    }
+    let finished = instance(State::Exited { code: 0, at: 0 }, Health::None);
+    let finished = Dependency {
+        stopped: true,
+        ..dependency(Some(&finished))
+    };
+    assert_eq!(gate(CompletedSuccessfully, finished), Gate::Open);
 }

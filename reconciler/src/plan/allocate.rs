@@ -308,11 +308,17 @@ fn host_ports(
                 Err(why) => refused = Some(why),
                 Ok(binding) => match ports.holder(key, &binding) {
                     Some(holder) => {
-                        refused = Some(format!(
-                            "host port {}/{} is used by {holder}; change `ports` of one of the two",
-                            binding.published,
-                            protocol(port.protocol)
-                        ));
+                        let port = format!("host port {}/{}", binding.published, protocol(port.protocol));
+                        refused = Some(
+                            if (&holder.project, &holder.service) == (&key.project, &key.service) {
+                                format!(
+                                    "only one of several containers can have {port}, and {holder} has it; leave \
+                                 the host port out of `ports`, or give a range"
+                                )
+                            } else {
+                                format!("{port} is used by {holder}; change `ports` of one of the two")
+                            },
+                        );
                     }
                     None => claims.push(binding),
                 },

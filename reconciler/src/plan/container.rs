@@ -11,9 +11,9 @@ use model::{
     types::{Mount, Project, Service},
 };
 
-use super::wanted;
+use super::{step::Class, wanted};
 use crate::{
-    derive,
+    compare, derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig},
     spec::{ContainerSpec, HealthSpec, Limits, MountSpec},
@@ -26,8 +26,8 @@ const GRACE: u64 = 10_000;
 const INTERVAL: u64 = 30_000;
 const RETRIES: u32 = 3;
 
-/// The fields that are compared, without `image.digest`. `depends_on` is recorded for the order of
-/// stops after the manifest is gone; it is never compared.
+/// The fields that are compared, without `image.digest` and the revisions of dependencies. `depends_on` is
+/// recorded for the order of stops after the manifest is gone.
 pub fn compared(project: &Project, service: &Service) -> Fields {
     let mut fields = fields::fields(service);
     for mount in &service.volumes {
@@ -42,6 +42,22 @@ pub fn compared(project: &Project, service: &Service) -> Fields {
         }
     }
     fields
+}
+
+/// The field that makes a service restart with `dependency`: the revision of what that runs.
+pub fn revision_field(dependency: &str) -> String {
+    format!("depends_on.{dependency}.revision")
+}
+
+/// What of `fields` a process is made from, as a short name.
+pub fn revision(fields: &Fields) -> String {
+    let mut text = String::new();
+    for (field, value) in fields {
+        if compare::class(field) >= Some(Class::Restart) {
+            text.push_str(&format!("{} {field} {} {value}\n", field.len(), value.len()));
+        }
+    }
+    derive::short(&text, 8)
 }
 
 /// The services that a recorded one depended on.
@@ -88,10 +104,20 @@ pub fn container(
         restart: service.restart,
         stop_signal,
         stop_grace: service.stop_grace_period.map_or(GRACE, |grace| grace.as_millis()),
-        limits: Limits::default(),
+        limits: limits(service),
         hostname,
         fields,
     })
+}
+
+fn limits(service: &Service) -> Limits {
+    let resources = &service.resources;
+    Limits {
+        memory: resources.mem_limit,
+        // The kernel takes no less than a thousandth.
+        cpu: resources.cpus.map(|cpus| (cpus.0 / 1_000_000).max(1)),
+        pids: resources.pids_limit.and_then(|pids| u64::try_from(pids).ok()),
+    }
 }
 
 fn argv(service: &Service, config: &ImageConfig) -> Vec<String> {

@@ -10,8 +10,10 @@ use super::{
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
-    wanted::{self, Wanted, Wants},
+    wanted::{Wanted, Wants},
 };
+use model::types::Project;
+
 use crate::{
     gate::{self, Dependency, Gate},
     key::{InstanceKey, Key, ResourceKey},
@@ -46,34 +48,33 @@ pub struct Instances {
 }
 
 /// Dependencies before their dependants; a cycle is cut at its first service.
-pub fn in_order<'a>(wants: &'a Wants<'a>) -> Vec<(&'a InstanceKey, Wanted<'a>)> {
+pub fn in_order<'a>(wants: &Wants<'a>) -> Vec<(&'a str, Wanted<'a>)> {
     let mut order = Vec::new();
-    let mut placed = BTreeSet::new();
-    for key in wants.instances.keys() {
-        place(key, wants, &mut placed, &mut order);
+    for project in wants.projects.values() {
+        let mut placed = BTreeSet::new();
+        for name in project.services.keys() {
+            place(name, project, &mut placed, &mut order);
+        }
     }
     order
 }
 
 fn place<'a>(
-    key: &'a InstanceKey,
-    wants: &'a Wants<'a>,
-    placed: &mut BTreeSet<&'a InstanceKey>,
-    order: &mut Vec<(&'a InstanceKey, Wanted<'a>)>,
+    name: &str,
+    project: &'a Project,
+    placed: &mut BTreeSet<&'a str>,
+    order: &mut Vec<(&'a str, Wanted<'a>)>,
 ) {
-    if !placed.insert(key) {
-        return;
-    }
-    let Some(wanted) = wants.instances.get(key) else {
+    let Some((name, service)) = project.services.get_key_value(name) else {
         return;
     };
-    for name in wanted.service.depends_on.keys() {
-        let dependency = wanted::instance(wanted.project, name);
-        if let Some((dependency, _)) = wants.instances.get_key_value(&dependency) {
-            place(dependency, wants, placed, order);
-        }
+    if !placed.insert(name) {
+        return;
     }
-    order.push((key, *wanted));
+    for dependency in service.depends_on.keys() {
+        place(dependency, project, placed, order);
+    }
+    order.push((name, Wanted { project, service }));
 }
 
 pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
@@ -84,9 +85,19 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
         }
         return instances;
     }
-    for (key, wanted) in in_order(ground.wants) {
-        if let Some(verdict) = ground.verdicts.get(key) {
-            instance(draft, ground, &mut instances, key, wanted, verdict);
+    for (name, wanted) in in_order(ground.wants) {
+        // What a service waits for is the same for all of its instances.
+        let mut gates: Option<Gates> = None;
+        for (key, _) in ground.wants.of(&wanted.project.name, name) {
+            let Some(verdict) = ground.verdicts.get(key) else {
+                continue;
+            };
+            let gates = match &gates {
+                _ if !verdict.starts() || verdict.stopped.is_some() => &Gates::default(),
+                Some(gates) => gates,
+                None => gates.insert(Gates::of(draft, ground, &instances, wanted)),
+            };
+            instance(draft, ground, &mut instances, key, verdict, gates);
         }
     }
     instances
@@ -104,51 +115,96 @@ fn instance(
     ground: &Ground<'_>,
     instances: &mut Instances,
     key: &InstanceKey,
-    wanted: Wanted<'_>,
     verdict: &Verdict,
+    gates: &Gates,
 ) {
     let object = Key::Instance(key.clone());
     let seen = draft.observed.instances.known().and_then(|seen| seen.get(key));
-    let (gates, gate_text) = gates(draft, ground, instances, key, wanted, verdict);
+    let state = seen.map(|seen| &seen.state);
     if let Some((class, cause)) = &verdict.change {
-        let text = verdict.replaces().then_some(gate_text).flatten();
+        let text = match &verdict.stopped {
+            Some(why) => (!matches!(class, Class::Live | Class::Remove)).then(|| why.clone()),
+            None => verdict.replaces().then(|| gates.text()).flatten(),
+        };
         draft.change(object.clone(), *class, cause, text);
     }
-    let (class, cause) = match (&verdict.change, &verdict.course) {
-        (Some((class, cause)), _) => (Some(*class), cause.clone()),
-        (None, Course::Revive { reason, .. }) => (None, wanted::noun("exit", Some(reason.clone()))),
-        (None, _) => (None, wanted::noun("sandbox", None)),
-    };
-    if let Err(why) = &verdict.target
+    let (class, cause) = verdict.cause();
+    if let Some(why) = &verdict.stopped {
+        draft.wait(object.clone(), why.clone(), None);
+    }
+    if let Some(why) = &gates.closed {
+        draft.wait(object.clone(), why.clone(), None);
+    }
+    match &verdict.course {
+        Course::Clear => {
+            draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, class, &[]);
+        }
+        Course::Unsure(why) => {
+            draft.wait(object.clone(), why.clone(), None);
+        }
+        _ => {}
+    }
+    if let Course::Clear | Course::Unsure(_) = verdict.course {
+        instances.starts.insert(key.clone(), Ready::Blocked);
+        return;
+    }
+    if verdict.stopped.is_none()
+        && let Err(why) = &verdict.target
         && (verdict.change.is_some() || verdict.course != Course::Rest)
     {
         let why = format!("{} cannot start yet: {why}", key.service);
-        draft.wait(object, why, None);
+        draft.wait(object.clone(), why, None);
         // What is left of a lost one is cleared away all the same.
-        if verdict.course == Course::Rebuild {
-            let action = Action::RemoveSandbox(key.clone());
-            draft.step(&Key::Instance(key.clone()), action, &cause, None, &[]);
+        if state == Some(&State::Lost) {
+            draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &[]);
         }
         instances.starts.insert(key.clone(), Ready::Blocked);
         return;
     }
-    let completes_here = !verdict.amend && !verdict.replaces();
-    let sandbox = sandbox(
-        draft,
-        ground,
-        key,
-        verdict,
-        &cause,
-        class.filter(|_| completes_here),
-    );
+    let networks = endpoints(ground, key);
+    let mut needs: Vec<Ready> = networks
+        .filter_map(|network| ground.names.get(network))
+        .copied()
+        .collect();
+    let mut before = gates.needs.clone();
+    if let Ok(target) = &verdict.target {
+        before.extend(volumes::mounted(target).filter_map(|volume| ground.volumes.get(volume)));
+        before.extend(ground.unpacked.get(&target.image_digest));
+    }
+    let stop = |draft: &mut Draft<'_>, needs: &[Ready]| {
+        let action = Action::StopContainer {
+            key: key.clone(),
+            drain: 0,
+        };
+        draft.step(&object, action, &cause, None, needs)
+    };
+    let running = matches!(state, Some(State::Running { .. }));
+    let removed = (verdict.course == Course::Rebuild).then(|| {
+        let mut first = Vec::new();
+        // One that is whole goes once everything is there that the next one needs.
+        if state != Some(&State::Lost) {
+            first.extend(needs.iter().chain(&before).copied());
+            first.push(ground.firewall);
+            first.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
+        }
+        if running {
+            first = vec![stop(draft, &first)];
+        }
+        draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &first)
+    });
+    let here = class.filter(|class| *class == Class::Live && !verdict.amend);
+    let sandbox = sandbox(draft, ground, key, verdict.sandbox, removed, &cause, here);
     instances.sandboxes.insert(key.clone(), sandbox);
+    needs.insert(0, sandbox);
     let Ok(target) = &verdict.target else {
-        instances.starts.insert(key.clone(), Ready::Now);
+        let blocked = verdict.stopped.is_some();
+        let ready = if blocked { Ready::Blocked } else { Ready::Now };
+        instances.starts.insert(key.clone(), ready);
+        if verdict.course == Course::Stop {
+            stop(draft, &[]);
+        }
         return;
     };
-    let mut needs = vec![sandbox];
-    let networks = endpoints(ground, key);
-    needs.extend(networks.filter_map(|network| ground.names.get(network)));
     if verdict.amend && !verdict.replaces() {
         let action = Action::UpdateContainer {
             key: key.clone(),
@@ -157,46 +213,50 @@ fn instance(
         let ready = draft.step(&object, action, &cause, class, &needs);
         needs.push(ready);
     }
-    needs.extend(gates);
-    needs.extend(volumes::mounted(target).filter_map(|volume| ground.volumes.get(volume)));
-    needs.extend(ground.unpacked.get(&target.image_digest));
-    let start = |draft: &mut Draft<'_>, fresh, restarts, streak, completes, needs: &[Ready]| {
+    needs.extend(before);
+    let start = |draft: &mut Draft<'_>, fresh, restarts, streak, flaps, needs: &[Ready]| {
         let action = Action::StartContainer {
             key: key.clone(),
             spec: Box::new(target.clone()),
             fresh,
             restarts,
             streak,
-            flaps: 0,
+            flaps,
         };
+        let completes = class.filter(|_| fresh);
         draft.step(&object, action, &cause, completes, needs)
     };
     let ready = match &verdict.course {
-        Course::Rest => Ready::Now,
-        Course::Start | Course::Rebuild => start(draft, true, 0, 0, class, &needs),
-        Course::Replace => {
-            if seen.is_some_and(|seen| matches!(seen.state, State::Running { .. })) {
-                let object = Key::Instance(key.clone());
-                let stop = draft.step(
-                    &object,
-                    Action::StopContainer {
-                        key: key.clone(),
-                        drain: 0,
-                    },
-                    &cause,
-                    None,
-                    &needs,
-                );
-                needs = vec![stop];
+        Course::Rest | Course::Stop if verdict.stopped.is_some() => {
+            if running {
+                stop(draft, &[]);
             }
-            start(draft, true, 0, 0, class, &needs)
+            Ready::Blocked
         }
-        Course::Revive { restarts, streak, .. } => start(draft, false, *restarts, *streak, None, &needs),
+        Course::Start | Course::Rebuild => start(draft, true, 0, 0, 0, &needs),
+        Course::Replace => {
+            if running {
+                needs = vec![stop(draft, &needs)];
+            }
+            start(draft, true, 0, 0, 0, &needs)
+        }
+        Course::Again {
+            restarts,
+            streak,
+            flaps,
+            ..
+        } => {
+            if running {
+                needs = vec![stop(draft, &needs)];
+            }
+            start(draft, false, *restarts, *streak, *flaps, &needs)
+        }
         Course::Later { until, reason } => {
-            draft.wait(Key::Instance(key.clone()), reason.clone(), Some(*until));
+            draft.wait(object.clone(), reason.clone(), Some(*until));
             // It has been started before: that is all `service_started` asks.
             Ready::Now
         }
+        Course::Rest | Course::Stop | Course::Clear | Course::Unsure(_) => Ready::Now,
     };
     instances.starts.insert(key.clone(), ready);
 }
@@ -210,25 +270,24 @@ fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Ite
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
 }
 
+/// `wrong`: it must be made, or brought to its specification.
 fn sandbox(
     draft: &mut Draft<'_>,
     ground: &Ground<'_>,
     key: &InstanceKey,
-    verdict: &Verdict,
+    wrong: bool,
+    removed: Option<Ready>,
     cause: &Cause,
     completes: Option<Class>,
 ) -> Ready {
     let object = Key::Instance(key.clone());
-    let mut needs = Vec::new();
-    if verdict.course == Course::Rebuild {
-        needs.push(draft.step(&object, Action::RemoveSandbox(key.clone()), cause, None, &[]));
-    }
+    let mut needs: Vec<Ready> = removed.into_iter().collect();
     let mut spec = match ground.allocation.sandboxes.get(key) {
         Some(Ok(spec)) => spec.clone(),
         Some(Err(why)) => return draft.wait(object, why.clone(), None),
         None => return Ready::Blocked,
     };
-    if !verdict.sandbox {
+    if !wrong {
         return Ready::Now;
     }
     needs.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
@@ -259,46 +318,91 @@ fn sandbox(
     draft.step(&object, Action::EnsureSandbox(spec), cause, completes, &needs)
 }
 
-/// What each dependency of `key` lets it wait for, and the text of those that are not yet there.
-fn gates(
-    draft: &mut Draft<'_>,
-    ground: &Ground<'_>,
-    instances: &Instances,
-    key: &InstanceKey,
-    wanted: Wanted<'_>,
-    verdict: &Verdict,
-) -> (Vec<Ready>, Option<String>) {
-    let starts = verdict.replaces() || matches!(verdict.course, Course::Revive { .. });
-    let mut needs = Vec::new();
-    let mut texts = Vec::new();
-    if !starts {
-        return (needs, None);
+/// What a service that is to start waits for.
+#[derive(Default)]
+struct Gates {
+    needs: Vec<Ready>,
+    /// Why nothing starts in this pass.
+    closed: Option<String>,
+    texts: Vec<String>,
+}
+
+impl Gates {
+    fn of(draft: &Draft<'_>, ground: &Ground<'_>, instances: &Instances, wanted: Wanted<'_>) -> Gates {
+        let mut gates = Gates::default();
+        for (name, on) in &wanted.service.depends_on {
+            gates.dependency(draft, ground, instances, wanted.project, name, on);
+        }
+        gates
     }
-    for (name, dependency) in &wanted.service.depends_on {
-        let other = wanted::instance(wanted.project, name);
-        let Some(verdict) = ground.verdicts.get(&other) else {
-            continue;
-        };
-        let seen = draft.observed.instances.known().and_then(|seen| seen.get(&other));
-        let state = Dependency {
-            seen,
-            changing: verdict.replaces(),
-        };
-        let text = gate::text(name, dependency.condition);
-        let need = match gate::gate(name, dependency.condition, state) {
-            Gate::Open => continue,
-            Gate::OnStart => match instances.starts.get(&other) {
-                Some(Ready::Blocked) | None => draft.wait(Key::Instance(key.clone()), text.clone(), None),
-                Some(ready) => *ready,
-            },
-            Gate::Shut => draft.wait(Key::Instance(key.clone()), text.clone(), None),
-            Gate::Stuck(why) => draft.wait(Key::Instance(key.clone()), why, None),
-        };
-        needs.push(need);
-        texts.push(text);
+
+    /// Every instance of the dependency must be as the condition says. One that fails holds nobody who
+    /// does not require it.
+    fn dependency(
+        &mut self,
+        draft: &Draft<'_>,
+        ground: &Ground<'_>,
+        instances: &Instances,
+        project: &Project,
+        name: &str,
+        on: &model::types::Dependency,
+    ) {
+        let text = gate::text(name, on.condition);
+        let mut needs = Vec::new();
+        let mut closed = None;
+        for (key, _) in ground.wants.of(&project.name, name) {
+            let Some(verdict) = ground.verdicts.get(key) else {
+                continue;
+            };
+            match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {
+                Gate::Open => {}
+                Gate::OnStart => match instances.starts.get(key) {
+                    Some(Ready::Blocked) | None => closed = closed.or(Some(text.clone())),
+                    Some(ready) => needs.push(*ready),
+                },
+                Gate::Shut => closed = closed.or(Some(text.clone())),
+                Gate::Stuck(_) if !on.required => return,
+                Gate::Stuck(why) => closed = Some(why),
+            }
+        }
+        if closed.is_some() {
+            needs.push(Ready::Blocked);
+        }
+        if !needs.is_empty() {
+            self.texts.push(text);
+        }
+        self.needs.extend(needs);
+        self.closed = self.closed.take().or(closed);
     }
-    let text = (!texts.is_empty()).then(|| texts.join(", "));
-    (needs, text)
+
+    fn text(&self) -> Option<String> {
+        (!self.texts.is_empty()).then(|| self.texts.join(", "))
+    }
+}
+
+fn dependency<'g>(
+    draft: &Draft<'g>,
+    ground: &'g Ground<'_>,
+    key: &'g InstanceKey,
+    verdict: &'g Verdict,
+) -> Dependency<'g> {
+    let failed = match (&verdict.target, ground.allocation.sandboxes.get(key)) {
+        (Err(why), _) | (_, Some(Err(why))) => Some(why),
+        _ => {
+            let failed = draft.memory.held(&Key::Instance(key.clone()), draft.now);
+            failed.map(|failed| &failed.message)
+        }
+    };
+    Dependency {
+        project: &key.project,
+        name: &key.service,
+        seen: draft.observed.instances.known().and_then(|seen| seen.get(key)),
+        changing: verdict.starts(),
+        last: verdict.course == Course::Rest,
+        ended: verdict.ended,
+        stopped: verdict.stopped.is_some(),
+        failed: failed.map(String::as_str),
+    }
 }
 
 /// The containers that are wanted, where that is known.

@@ -22,6 +22,27 @@ pub struct Orphans<'a> {
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
 }
 
+/// Why an instance goes: fewer are wanted, its service is gone, or all of its project.
+fn farewell(draft: &Draft<'_>, wants: &Wants<'_>, key: &InstanceKey) -> Cause {
+    let begun = draft.memory.begun.get(&Key::Instance(key.clone()));
+    if let Some((Class::Remove, cause)) = begun {
+        return cause.clone();
+    }
+    let wanted = wants.projects.get(key.project.as_str());
+    let service = wanted.and_then(|project| Some((*project, project.services.get(&key.service)?)));
+    let scale = service.map(|(project, service)| (project, wanted::scale(service)));
+    match scale {
+        Some((project, scale)) if key.index > scale => {
+            let seen = draft.observed.instances.known();
+            let had = seen.and_then(|seen| seen.range(wanted::every(&key.project, &key.service)).next_back());
+            let old = had.map(|(last, _)| last.index.to_string());
+            let field = format!("services.{}.scale", key.service);
+            wanted::cause(project, field, old, Some(scale.to_string()))
+        }
+        _ => cause(wants, &key.project, format!("services.{}", key.service)),
+    }
+}
+
 fn cause(wants: &Wants<'_>, project: &str, field: String) -> Cause {
     if wants.runs(project) {
         wanted::noun(&field, None)
@@ -44,7 +65,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
     while let Some(next) = next(&left, &orphans.gone) {
         left.remove(next);
         let instance = orphans.gone[next];
-        let cause = cause(wants, &next.project, format!("services.{}", next.service));
+        let cause = farewell(draft, wants, next);
         let object = Key::Instance(next.clone());
         draft.change(object.clone(), Class::Remove, &cause, None);
         let ready = if matches!(instance.state, State::Running { .. }) {
@@ -123,7 +144,7 @@ impl Orphans<'_> {
                     .iter()
                     .filter_map(|endpoint| names.get(&endpoint.network)),
             );
-            let cause = cause(wants, &key.project, format!("services.{}", key.service));
+            let cause = farewell(draft, wants, key);
             let action = Action::RemoveSandbox((*key).clone());
             let object = Key::Instance((*key).clone());
             let ready = draft.step(&object, action, &cause, Some(Class::Remove), &needs);

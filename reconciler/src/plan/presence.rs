@@ -47,7 +47,9 @@ pub fn present<'a>(
         let instance = seen.get(key);
         let spec = allocation.sandboxes.get(key).and_then(|spec| spec.as_ref().ok());
         // One that cannot be made now takes no part yet.
-        let coming = verdict.target.is_ok()
+        let coming = verdict.starts()
+            && verdict.stopped.is_none()
+            && verdict.target.is_ok()
             && draft
                 .memory
                 .held(&Key::Instance(key.clone()), draft.now)

@@ -116,7 +116,9 @@ pub fn because(class: Option<Class>, key: &str, cause: &Cause) -> String {
         (Some(Class::Create), None, Some(_)) if key.starts_with("image ") => {
             format!("{field} is not unpacked yet")
         }
+        (Some(Class::Create), None, Some(new)) => format!("{field} is {new}"),
         (Some(Class::Create), ..) => format!("{field} is new"),
+        (Some(Class::Remove), Some(old), Some(new)) => format!("{field} changed {} → {}", cut(old), cut(new)),
         (Some(Class::Remove), _, Some(new)) => format!("{field} {new}"),
         (Some(Class::Remove), ..) if field == "down" => "it is taken down".to_owned(),
         (Some(Class::Remove), ..) if field == "manifest" => "its manifest is gone".to_owned(),

@@ -1,18 +1,19 @@
 //! One wanted instance against what is seen of it: the change, its cause, and what it takes.
 
-use model::types::RestartPolicy;
+use model::fields::Fields;
 
 use super::{
     container,
+    orders::Order,
     step::{Cause, Class},
     wanted::{self, Wanted},
 };
 use crate::{
-    compare,
+    compare::{self, Difference},
     key::{InstanceKey, Key},
     memory::Memory,
-    observed::{Image, Instance, State},
-    restart::{self, Decision, Exit},
+    observed::{Ended, Health, Image, Instance, State},
+    restart::{self, Decision, Exit, Flap, Rules},
     spec::{ContainerSpec, SandboxSpec},
     time::Now,
 };
@@ -28,14 +29,21 @@ pub enum Course {
     Replace,
     /// Remove the sandbox, make it again, start.
     Rebuild,
-    /// Start again after an end, in the same sandbox with the same upper directory.
-    Revive {
+    /// Start again as it was, in the same sandbox with the same upper directory; what runs is stopped before.
+    Again {
         restarts: u32,
         streak: u32,
+        flaps: u32,
         reason: String,
     },
     /// Start again, but later.
     Later { until: u64, reason: String },
+    /// Stop what runs, and keep its sandbox.
+    Stop,
+    /// Remove what a lost supervisor has left, and start nothing.
+    Clear,
+    /// Whether it may start is not known: why.
+    Unsure(String),
 }
 
 pub struct Verdict {
@@ -47,6 +55,10 @@ pub struct Verdict {
     pub sandbox: bool,
     /// What to start; the error says why that is not known and what to do.
     pub target: Result<ContainerSpec, String>,
+    /// It ended as wanted and for good, with this, and its sandbox is gone.
+    pub ended: Option<i32>,
+    /// It is not to run; the text is for people.
+    pub stopped: Option<String>,
 }
 
 impl Verdict {
@@ -54,24 +66,125 @@ impl Verdict {
     pub fn replaces(&self) -> bool {
         matches!(self.course, Course::Start | Course::Replace | Course::Rebuild)
     }
+
+    /// Something is started.
+    pub fn starts(&self) -> bool {
+        self.replaces() || matches!(self.course, Course::Again { .. })
+    }
+
+    /// Why steps are taken, and which class they have in the plan.
+    pub fn cause(&self) -> (Option<Class>, Cause) {
+        let text = match (&self.change, &self.course) {
+            (Some((class, cause)), _) => return (Some(*class), cause.clone()),
+            (None, Course::Again { reason, .. }) => reason.clone(),
+            (None, Course::Start | Course::Stop) => ASKED.to_owned(),
+            (None, _) => return (None, wanted::noun("sandbox", None)),
+        };
+        let field = match self.course {
+            Course::Again { .. } if text != ASKED => "exit",
+            _ => "operator",
+        };
+        (None, wanted::noun(field, Some(text)))
+    }
 }
+
+/// The reason of what an operator has ordered.
+const ASKED: &str = "asked for by an operator";
 
 /// What is known about one wanted instance.
 pub struct Case<'a> {
     pub key: &'a InstanceKey,
     pub wanted: Wanted<'a>,
+    pub rules: Rules,
     pub seen: Option<&'a Instance>,
+    /// What is compared, but for the digest of the image.
+    pub fields: &'a Fields,
     pub image: Result<&'a Image, String>,
     pub sandbox: Result<&'a SandboxSpec, &'a String>,
     /// Why the networks of this instance are about to change, if they are.
     pub network_cause: Option<Cause>,
+    /// How it ended, where nothing else is left of it.
+    pub ended: Result<Option<&'a Ended>, &'a String>,
+    pub order: Option<Order>,
 }
 
 pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
+    let (key, seen, order) = (case.key, case.seen, case.order);
+    let mut verdict = as_written(case, memory, now);
+    match order {
+        None => {}
+        Some(Order::Stop) => stop(&mut verdict, key, seen),
+        Some(Order::Run { at }) => {
+            if seen
+                .and_then(|seen| seen.started_at)
+                .is_none_or(|started| started < at)
+            {
+                run(&mut verdict, seen);
+            }
+        }
+    }
+    verdict
+}
+
+/// An operator has ordered that it stops.
+fn stop(verdict: &mut Verdict, key: &InstanceKey, seen: Option<&Instance>) {
+    let InstanceKey { project, service, .. } = key;
+    verdict.stopped = Some(format!(
+        "stopped by an operator; `stead start {project}/{service}`"
+    ));
+    verdict.course = match seen.map(|seen| &seen.state) {
+        Some(State::Running { .. }) => Course::Stop,
+        Some(State::Lost) => {
+            verdict.change = Some((Class::Remove, wanted::noun("shim", Some("is gone".to_owned()))));
+            verdict.sandbox = false;
+            Course::Clear
+        }
+        Some(State::Created | State::Exited { .. }) => Course::Rest,
+        None => {
+            verdict.sandbox = false;
+            Course::Rest
+        }
+    };
+}
+
+/// An operator has ordered that it starts again, and it was not started since.
+fn run(verdict: &mut Verdict, seen: Option<&Instance>) {
+    match (&verdict.course, seen) {
+        (Course::Rest | Course::Later { .. } | Course::Again { .. }, Some(seen))
+            if seen.container.is_some() =>
+        {
+            verdict.course = Course::Again {
+                restarts: seen.restarts,
+                streak: 0,
+                flaps: 0,
+                reason: ASKED.to_owned(),
+            };
+        }
+        (Course::Rest, _) if verdict.ended.is_some() => {
+            verdict.course = Course::Start;
+            verdict.sandbox = true;
+        }
+        (Course::Clear, _) => {
+            verdict.change = Some((Class::Recreate, lost()));
+            verdict.course = Course::Rebuild;
+            verdict.sandbox = true;
+        }
+        _ => {}
+    }
+}
+
+fn lost() -> Cause {
+    wanted::noun("shim", Some("its supervisor is gone".to_owned()))
+}
+
+/// Without what an operator has ordered.
+fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     let Wanted { project, service } = case.wanted;
-    let name = &case.key.service;
     let begun = memory.begun.get(&Key::Instance(case.key.clone()));
-    let mut fields = container::compared(project, service);
+    let mut fields = case.fields.clone();
+    if let Some(have) = case.seen.and_then(|seen| seen.container.as_ref()) {
+        keep_unknown_revisions(case.wanted, &have.fields, &mut fields);
+    }
     let target = case
         .image
         .clone()
@@ -89,28 +202,48 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         amend: false,
         sandbox: false,
         target,
+        ended: None,
+        stopped: None,
     };
     let Some((seen, have)) = case.seen.and_then(|seen| Some((seen, seen.container.as_ref()?))) else {
-        return absent(verdict, case, begun);
+        return absent(verdict, case, &fields, ignored, begun);
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
     if seen.state == State::Lost {
-        let text = Some("its supervisor is gone".to_owned());
-        verdict.change = Some((Class::Recreate, wanted::noun("shim", text)));
-        verdict.course = Course::Rebuild;
-        verdict.sandbox = true;
+        match finished(&case, &fields, ignored) {
+            Finished::Yes(_) => {
+                let text = Some("is gone; nothing ran any more".to_owned());
+                verdict.change = Some((Class::Remove, wanted::noun("shim", text)));
+                verdict.course = Course::Clear;
+                verdict.sandbox = false;
+            }
+            Finished::Unknown(why) => {
+                verdict.course = Course::Unsure(why);
+                verdict.sandbox = false;
+            }
+            Finished::No | Finished::Outdated(_) => {
+                verdict.change = Some((Class::Recreate, lost()));
+                verdict.course = Course::Rebuild;
+                verdict.sandbox = true;
+            }
+        }
         return verdict;
     }
     let difference = compare::compare(&have.fields, &fields, ignored.as_slice());
     if let Some(difference) = difference {
-        let field = format!("services.{name}.{}", difference.field);
-        let cause = wanted::cause(project, field, difference.old, difference.new);
-        verdict.change = Some((difference.class, cause));
-        if difference.class == Class::Live {
-            verdict.amend = true;
-        } else {
-            verdict.course = Course::Replace;
-            return verdict;
+        let class = difference.class;
+        verdict.change = Some((class, differs(case.wanted, case.key, difference)));
+        match class {
+            Class::Live => verdict.amend = true,
+            Class::Recreate => {
+                verdict.course = Course::Rebuild;
+                verdict.sandbox = true;
+                return verdict;
+            }
+            _ => {
+                verdict.course = Course::Replace;
+                return verdict;
+            }
         }
     } else if let (State::Running { .. }, Some(why)) = (&seen.state, &seen.broken) {
         verdict.change = Some((Class::Restart, wanted::noun("mounts", Some(why.clone()))));
@@ -121,8 +254,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         verdict.course = Course::Replace;
         return verdict;
     } else if seen.state == State::Created {
-        let cause = wanted::cause(project, format!("services.{name}"), None, None);
-        verdict.change = Some((Class::Create, cause));
+        verdict.change = Some((Class::Create, created(case.key, case.wanted)));
         verdict.course = Course::Start;
         return verdict;
     } else if !seen.drift.is_empty() {
@@ -138,53 +270,156 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         // The same as what runs, whether or not its image can be resolved right now.
         verdict.target = Ok(have.clone());
     }
-    verdict.course = after_exit(case.key, seen, service.restart, now);
+    verdict.course = supervise(case.key, case.rules, seen, now);
     verdict
 }
 
-fn absent(mut verdict: Verdict, case: Case<'_>, begun: Option<&(Class, Cause)>) -> Verdict {
+/// Nothing was started yet, or the sandbox is gone.
+fn absent(
+    mut verdict: Verdict,
+    case: Case<'_>,
+    fields: &Fields,
+    ignored: Option<&str>,
+    begun: Option<&(Class, Cause)>,
+) -> Verdict {
+    let lost = case.seen.is_some_and(|seen| seen.state == State::Lost);
+    let finished = match begun {
+        Some((Class::Recreate, _)) => Finished::No,
+        _ => finished(&case, fields, ignored),
+    };
     verdict.sandbox = case
         .seen
         .is_none_or(|seen| case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty());
-    verdict.course = Course::Start;
-    if case.seen.is_some_and(|seen| seen.state == State::Lost) {
-        verdict.course = Course::Rebuild;
-        verdict.sandbox = true;
-    }
-    verdict.change = Some(match begun {
-        Some((Class::Recreate, cause)) => (Class::Recreate, cause.clone()),
-        _ => {
-            let field = format!("services.{}", case.key.service);
-            (
-                Class::Create,
-                wanted::cause(case.wanted.project, field, None, None),
-            )
+    match &finished {
+        Finished::Yes(code) if case.seen.is_none() => {
+            verdict.ended = Some(*code);
+            verdict.sandbox = false;
+            return verdict;
         }
+        Finished::Unknown(why) => {
+            verdict.course = Course::Unsure(why.clone());
+            verdict.sandbox = false;
+            return verdict;
+        }
+        _ => {}
+    }
+    verdict.course = if lost { Course::Rebuild } else { Course::Start };
+    verdict.sandbox |= lost;
+    verdict.change = Some(match (begun, finished) {
+        (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
+        (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
+        // Nothing is known any more of what ran in it.
+        _ if lost => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
+        _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict
 }
 
-/// What the restart policy says about an instance that is as wanted.
-pub fn after_exit(key: &InstanceKey, seen: &Instance, policy: RestartPolicy, now: Now) -> Course {
-    let State::Exited { code, at } = seen.state else {
-        return Course::Rest;
+/// Whether something has ended for good.
+enum Finished {
+    /// With this.
+    Yes(i32),
+    No,
+    /// It has, and is to run again because of this.
+    Outdated(Difference),
+    Unknown(String),
+}
+
+/// What the exit record says about an instance of which nothing else is left.
+fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished {
+    let ended = match case.ended {
+        Ok(Some(ended)) => ended,
+        Ok(None) => return Finished::No,
+        // Who is started again after every end is not asked how it ended.
+        Err(_) if !case.rules.ends(0) => return Finished::No,
+        Err(why) => return Finished::Unknown(format!("the exit records could not be read: {why}")),
     };
-    let key = key.to_string();
-    let exit = Exit {
-        key: &key,
-        policy,
-        code,
-        streak: seen.streak,
-        started_at: seen.started_at,
-        at,
-    };
-    match restart::decide(exit, now.boot) {
-        Decision::Now { streak, reason } => Course::Revive {
-            restarts: seen.restarts.saturating_add(1),
-            streak,
-            reason,
+    let mut fields = fields.clone();
+    keep_unknown_revisions(case.wanted, &ended.container.fields, &mut fields);
+    match compare::compare(&ended.container.fields, &fields, ignored.as_slice()) {
+        Some(difference) if difference.class > Class::Live => Finished::Outdated(difference),
+        _ if case.rules.ends(ended.code) => Finished::Yes(ended.code),
+        _ => Finished::No,
+    }
+}
+
+/// While it is not known what a dependency is about to be, the dependant stays as it is.
+fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
+    for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
+        let field = container::revision_field(name);
+        if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
+            fields.insert(field, had.clone());
+        }
+    }
+}
+
+fn differs(wanted: Wanted<'_>, key: &InstanceKey, difference: Difference) -> Cause {
+    let field = format!("services.{}.{}", key.service, difference.field);
+    wanted::cause(wanted.project, field, difference.old, difference.new)
+}
+
+/// Why there is to be this instance: its service, or that there are several.
+fn created(key: &InstanceKey, Wanted { project, service }: Wanted<'_>) -> Cause {
+    let name = &key.service;
+    match key.index {
+        1 => wanted::cause(project, format!("services.{name}"), None, None),
+        _ => {
+            let scale = Some(wanted::scale(service).to_string());
+            wanted::cause(project, format!("services.{name}.scale"), None, scale)
+        }
+    }
+}
+
+/// What the rules say about an instance that is as wanted.
+fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, now: Now) -> Course {
+    match seen.state {
+        State::Exited { code, at } => {
+            let key = key.to_string();
+            let exit = Exit {
+                key: &key,
+                rules,
+                code,
+                streak: seen.streak,
+                started_at: seen.started_at,
+                at,
+            };
+            match restart::decide(exit, now.boot) {
+                Decision::Now { streak, reason } => Course::Again {
+                    restarts: seen.restarts.saturating_add(1),
+                    streak,
+                    flaps: seen.flaps,
+                    reason,
+                },
+                Decision::At { until, reason } => Course::Later { until, reason },
+                Decision::Never { .. } | Decision::UsedUp { .. } => Course::Rest,
+            }
+        }
+        State::Running { .. } if rules.unhealthy && seen.health == Health::Unhealthy => {
+            match restart::unhealthy(&key.to_string(), seen.flaps, seen.started_at, now.boot) {
+                Flap::Now { flaps, reason } => Course::Again {
+                    restarts: seen.restarts.saturating_add(1),
+                    streak: seen.streak,
+                    flaps,
+                    reason,
+                },
+                Flap::At { until, reason } => Course::Later { until, reason },
+                Flap::LeftAlone => Course::Rest,
+            }
+        }
+        State::Running { .. } => match restart::steady_at(rules, seen, now.boot) {
+            Some(until) => Course::Later {
+                until,
+                reason: format!(
+                    "restarted {} times in a row; that is over once it has run for {} s",
+                    seen.streak,
+                    rules.window / 1000
+                ),
+            },
+            None => Course::Rest,
         },
-        Decision::At { until, reason } => Course::Later { until, reason },
-        Decision::Never { .. } => Course::Rest,
+        State::Created | State::Lost => Course::Rest,
     }
 }

@@ -1,13 +1,18 @@
 //! What the manifests ask for, expanded to networks, volumes and instances.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use model::types::{Mount, Project, Service};
 
-use super::step::Cause;
+use super::{slots, step::Cause};
 use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, ResourceKey, Slot},
+    memory::Memory,
+    observed::Observed,
 };
 
 /// One service of a project that shall run.
@@ -31,6 +36,8 @@ pub struct Wants<'a> {
     pub instances: BTreeMap<InstanceKey, Wanted<'a>>,
     pub networks: BTreeMap<ResourceKey, Resource<'a>>,
     pub volumes: BTreeMap<ResourceKey, Resource<'a>>,
+    /// What each project that runs is planned for.
+    pub projects: BTreeMap<&'a str, &'a Project>,
     /// Projects that are wanted, held or taken down.
     named: BTreeMap<&'a str, &'a Wish>,
     /// What `named` does not have may be removed.
@@ -38,24 +45,32 @@ pub struct Wants<'a> {
 }
 
 impl<'a> Wants<'a> {
-    pub fn new(desired: &'a Desired) -> Self {
+    pub fn new(desired: &'a Desired, memory: &'a Memory, observed: &Observed) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
             ..Wants::default()
         };
         for (name, wish) in &desired.projects {
             wants.named.insert(name, wish);
-            if let Wish::Run { project, .. } = wish {
-                wants.expand(project);
+            if let Some(project) = memory.effective(name, wish) {
+                wants.projects.insert(name, project);
+                wants.expand(project, observed);
             }
         }
         wants
     }
 
-    fn expand(&mut self, project: &'a Project) {
+    fn expand(&mut self, project: &'a Project, observed: &Observed) {
         for (name, service) in &project.services {
-            self.instances
-                .insert(instance(project, name), Wanted { project, service });
+            for index in 1..=scale(service) {
+                let key = InstanceKey {
+                    project: project.name.clone(),
+                    service: name.clone(),
+                    index,
+                    slot: slots::slot(&project.name, name, index, observed),
+                };
+                self.instances.insert(key, Wanted { project, service });
+            }
             for key in service.networks.keys() {
                 if let Some((full, internal)) = network(project, key) {
                     let resource = Resource {
@@ -86,7 +101,9 @@ impl<'a> Wants<'a> {
     pub fn left_alone(&self, project: &str) -> bool {
         match self.named.get(project) {
             Some(Wish::Hold { .. }) => true,
-            Some(_) => false,
+            // The revision is barred, and which one was good before it is not known.
+            Some(Wish::Run { .. }) => !self.projects.contains_key(project),
+            Some(Wish::Down { .. }) => false,
             None => !self.whole,
         }
     }
@@ -103,6 +120,11 @@ impl<'a> Wants<'a> {
         matches!(self.named.get(project), Some(Wish::Run { .. }))
     }
 
+    /// The wanted instances of a service, in order.
+    pub fn of(&self, project: &str, service: &str) -> impl Iterator<Item = (&InstanceKey, &Wanted<'a>)> {
+        self.instances.range(every(project, service))
+    }
+
     /// Projects whose volumes an operator agreed to remove.
     pub fn consent(&self) -> BTreeSet<&'a str> {
         self.named
@@ -113,14 +135,20 @@ impl<'a> Wants<'a> {
     }
 }
 
-/// The one instance of a service.
-pub fn instance(project: &Project, service: &str) -> InstanceKey {
-    InstanceKey {
-        project: project.name.clone(),
+/// How many instances of `service` there shall be.
+pub fn scale(service: &Service) -> u32 {
+    service.container.scale.unwrap_or(1)
+}
+
+/// The keys that instances of a service can have.
+pub fn every(project: &str, service: &str) -> RangeInclusive<InstanceKey> {
+    let end = |index, slot| InstanceKey {
+        project: project.to_owned(),
         service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
-    }
+        index,
+        slot,
+    };
+    end(0, Slot::A)..=end(u32::MAX, Slot::B)
 }
 
 /// The full key of a network by its key in the file, and whether it is internal.

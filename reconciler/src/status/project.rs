@@ -1,16 +1,24 @@
 //! From the last plan, what runs and what failed to the state of each project.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use model::diagnostic::Span;
 
 use super::{Failure, ProjectState, ProjectStatus};
 use crate::{
-    desired::{Desired, Wish},
+    desired::{Desired, Intent, Wish},
     key::Key,
     memory::{Again, Memory},
-    observed::Observed,
-    plan::step::{Plan, Step},
+    observed::{Observed, State},
+    plan::{
+        action::Action,
+        step::{Plan, Step},
+    },
+    restart::{self, Rules},
+    spec::FirewallSpec,
     time::Now,
 };
 
@@ -35,16 +43,123 @@ pub fn projects(facts: &Facts<'_>) -> BTreeMap<String, ProjectStatus> {
     names.extend(instances.map(|(key, _)| key.project.as_str()));
     let networks = facts.observed.networks.known().into_iter().flatten();
     names.extend(networks.map(|(key, _)| key.project.as_str()));
+    let mut alerts = alerts(facts);
+    let reached = reached(facts);
     names
         .into_iter()
-        .map(|name| (name.to_owned(), project(facts, name)))
+        .map(|name| {
+            let alerts = alerts.remove(name).unwrap_or_default();
+            (name.to_owned(), project(facts, name, alerts, &reached))
+        })
         .collect()
 }
 
-fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
+/// What keeps going wrong with instances that are as their manifest wants them, by project.
+fn alerts<'a>(facts: &Facts<'a>) -> BTreeMap<&'a str, Vec<Failure>> {
+    let mut alerts: BTreeMap<&str, Vec<Failure>> = BTreeMap::new();
+    let now = facts.now;
+    for (key, seen) in facts.observed.instances.known().into_iter().flatten() {
+        // Most are well, and need no look into their project.
+        let ended = matches!(seen.state, State::Exited { .. });
+        if !ended && seen.streak < restart::LOOP && seen.flaps < restart::FLAPS {
+            continue;
+        }
+        let wish = facts.desired.projects.get(&key.project);
+        let project = wish.and_then(|wish| facts.memory.effective(&key.project, wish));
+        let Some((project, service)) =
+            project.and_then(|project| Some((project, project.services.get(&key.service)?)))
+        else {
+            continue;
+        };
+        let Some(message) = restart::alert(key, Rules::of(service), seen, now.boot) else {
+            continue;
+        };
+        let object = Key::Instance(key.clone());
+        let changes = facts.plan.changes.iter().any(|change| change.key == object);
+        let stopped = facts.desired.intents.iter().any(|(target, intent)| {
+            (&target.project, &target.service) == (&key.project, &key.service)
+                && target.index.is_none_or(|index| index == key.index)
+                && matches!(intent, Intent::Stop { .. })
+        });
+        if !changes && !stopped {
+            let at = match seen.state {
+                State::Exited { at, .. } => at,
+                _ => seen.started_at.unwrap_or(now.boot),
+            };
+            alerts.entry(&key.project).or_default().push(Failure {
+                key: object.to_string(),
+                message,
+                span: project.origin(&format!("services.{}", key.service)).cloned(),
+                at: Now {
+                    boot: at,
+                    wall: now.wall.saturating_sub(now.boot.saturating_sub(at)),
+                },
+                attempts: seen.streak.max(seen.flaps),
+            });
+        }
+    }
+    alerts
+}
+
+static NOTHING: FirewallSpec = FirewallSpec {
+    networks: BTreeMap::new(),
+    ports: BTreeMap::new(),
+};
+
+/// The projects whose part of the firewall is about to change.
+fn reached<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
+    let steps = facts.running.iter().chain(&facts.plan.steps);
+    let specs = steps.filter_map(|step| match &step.action {
+        Action::SyncFirewall(spec) => Some(spec),
+        _ => None,
+    });
+    let (seen, drift) = match facts.observed.firewall.known() {
+        Some(seen) => (&seen.spec, !seen.drift.is_empty()),
+        None => (&NOTHING, true),
+    };
+    let mut reached = BTreeSet::new();
+    for spec in specs {
+        let networks = || spec.networks.iter().chain(&seen.networks);
+        let before = reached.len();
+        for (key, _) in networks() {
+            if spec.networks.get(key) != seen.networks.get(key) {
+                reached.insert(key.project.as_str());
+            }
+        }
+        let ports = spec.ports.keys().chain(seen.ports.keys());
+        let mut changed = ports
+            .filter(|port| spec.ports.get(port) != seen.ports.get(port))
+            .peekable();
+        if changed.peek().is_some() {
+            let owners: BTreeMap<Ipv4Addr, &str> = networks()
+                .flat_map(|(key, network)| network.endpoints.iter().map(move |(address, _)| (key, address)))
+                .map(|(key, address)| (*address, key.project.as_str()))
+                .collect();
+            for port in changed {
+                let targets = [spec.ports.get(port), seen.ports.get(port)];
+                let owner = targets
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|it| owners.get(&it.address));
+                reached.extend(owner);
+            }
+        }
+        // What is wrong with it is wrong for all.
+        if drift || before == reached.len() {
+            reached.extend(networks().map(|(key, _)| key.project.as_str()));
+        }
+    }
+    reached
+}
+
+fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeSet<&str>) -> ProjectStatus {
     let wish = facts.desired.projects.get(name);
-    // The firewall is everybody's.
+    // That the firewall fails, or cannot be read, is everybody's affair.
     let concerns = |key: &Key| key.project().is_none_or(|project| project == name);
+    let works = |step: &Step| match step.key.project() {
+        Some(project) => project == name,
+        None => reached.contains(name),
+    };
     let own = |key: &Key| key.project() == Some(name);
     let waiting: Vec<_> = facts
         .plan
@@ -66,6 +181,7 @@ fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
             attempts: failed.attempts,
         })
         .collect();
+    failures.extend(alerts);
     failures.sort_by_key(|failure| std::cmp::Reverse(failure.at.boot));
     if let Some(Wish::Hold { why }) = wish {
         failures.insert(
@@ -82,9 +198,7 @@ fn project(facts: &Facts<'_>, name: &str) -> ProjectStatus {
     let stands_still = waiting
         .iter()
         .any(|waiting| matches!(waiting.key, Key::Volume(_)) && waiting.until.is_none());
-    let busy = facts.looking
-        || facts.running.iter().any(|step| concerns(&step.key))
-        || facts.plan.steps.iter().any(|step| concerns(&step.key));
+    let busy = facts.looking || facts.running.iter().any(works) || facts.plan.steps.iter().any(works);
     let state = if !failures.is_empty() || stands_still {
         ProjectState::Degraded
     } else if busy {

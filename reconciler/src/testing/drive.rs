@@ -16,6 +16,7 @@ use crate::{
         step::{Cause, Class, Plan, Step},
     },
     port::Backend,
+    status::{self, ProjectStatus, project::Facts},
 };
 
 /// A host, what is wanted of it, and what was done.
@@ -60,6 +61,22 @@ impl Drive {
             &Vec::new(),
             self.host.now(),
         )
+    }
+
+    /// What the outside would see now.
+    pub fn status(&self) -> BTreeMap<String, ProjectStatus> {
+        let observed = self.host.observe_all(&references(&self.desired));
+        let plan = self.plan();
+        status::project::projects(&Facts {
+            desired: &self.desired,
+            observed: &observed,
+            memory: &self.memory,
+            plan: &plan,
+            running: &[],
+            looking: false,
+            applied: &BTreeMap::new(),
+            now: self.host.now(),
+        })
     }
 
     /// One pass: every step whose `after` are done, until none is left. False: nothing was to be done.

@@ -15,8 +15,8 @@ use std::{net::IpAddr, path::PathBuf};
 use model::{
     diagnostic::Span,
     types::{
-        Attachment, Condition, Dependency, Healthcheck, Mount, Network, PortRange, Project, Protocol,
-        PublishedPort, RestartPolicy, Service, Volume,
+        Attachment, Condition, Dependency, Healthcheck, Mount, Network, OnUnhealthy, PortRange, Project,
+        Protocol, PublishedPort, RestartPolicy, Service, Volume,
     },
 };
 
@@ -114,6 +114,10 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             service.environment.insert((*name).to_owned(), value.join(" "));
             format!("environment.{name}")
         }
+        "scale" => {
+            service.container.scale = Some(text.parse().ok()?);
+            "scale".to_owned()
+        }
         "label" => {
             let (name, value) = rest.split_first()?;
             service.labels.insert((*name).to_owned(), value.join(" "));
@@ -135,6 +139,43 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             };
             "restart".to_owned()
         }
+        "restart-policy" => {
+            let deploy = service.container.deploy.get_or_insert_default();
+            for pair in rest.chunks(2) {
+                match pair {
+                    ["delay", time] => deploy.restart_delay = Some(time.parse().ok()?),
+                    ["window", time] => deploy.restart_window = Some(time.parse().ok()?),
+                    ["attempts", count] => deploy.restart_attempts = Some(count.parse().ok()?),
+                    _ => return None,
+                }
+            }
+            "deploy.restart_policy".to_owned()
+        }
+        "unhealthy" => {
+            service.container.on_unhealthy = (text == "restart").then_some(OnUnhealthy::Restart);
+            service.container.on_unhealthy?;
+            "x-on-unhealthy".to_owned()
+        }
+        "memory" => {
+            service.resources.mem_limit = Some(text.parse().ok()?);
+            "mem_limit".to_owned()
+        }
+        "cpus" => {
+            service.resources.cpus = Some(text.parse().ok()?);
+            "cpus".to_owned()
+        }
+        "pids" => {
+            service.resources.pids_limit = Some(text.parse().ok()?);
+            "pids_limit".to_owned()
+        }
+        "ipc" => {
+            service.namespaces.ipc = Some(text.parse().ok()?);
+            "ipc".to_owned()
+        }
+        "grace" => {
+            service.stop_grace_period = Some(text.parse().ok()?);
+            "stop_grace_period".to_owned()
+        }
         "signal" => {
             service.stop_signal = Some(text);
             "stop_signal".to_owned()
@@ -150,15 +191,20 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
         }
         "needs" => {
             let (other, condition) = rest.split_first()?;
+            let (optional, restart) = (condition.contains(&"optional"), condition.contains(&"restart"));
+            let words = condition
+                .iter()
+                .filter(|word| !matches!(**word, "optional" | "restart"));
+            let condition: Vec<&str> = words.copied().collect();
             let dependency = Dependency {
-                condition: match condition {
+                condition: match condition.as_slice() {
                     [] | ["started"] => Condition::Started,
                     ["healthy"] => Condition::Healthy,
                     ["completed"] => Condition::CompletedSuccessfully,
                     _ => return None,
                 },
-                required: true,
-                restart: false,
+                required: !optional,
+                restart,
             };
             service.depends_on.insert((*other).to_owned(), dependency);
             format!("depends_on.{other}")
