@@ -36,13 +36,16 @@ use crate::{
         Snapshot,
         debounce::Debounce,
         directory::{self, Directory},
+        mounts,
         watch::{Hint, Watcher},
     },
 };
 use commands::Command;
 
-/// How often the directories are asked whether they are still the same ones.
-const TICK: Duration = Duration::from_secs(1);
+/// How often the agent looks by itself, while everything is as it should be.
+const IDLE: Duration = Duration::from_secs(30);
+/// The same while a directory is not the one it was, or a file stays open for writing.
+const UNSETTLED: Duration = Duration::from_secs(1);
 /// Everything is read again without any event: what inotify did not see.
 const RESCAN: Duration = Duration::from_secs(60);
 /// The same where inotify cannot be had.
@@ -154,9 +157,11 @@ async fn turn(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut status = wiring.converging.status.clone();
+    let mut mounts = mounts::watch()?;
+    let mut tick = tokio::time::Instant::now();
     loop {
+        tick = tick.min(tokio::time::Instant::now() + reader.interval());
         let due = reader.due();
         let looking = async {
             match due {
@@ -182,15 +187,23 @@ async fn turn(
                 }
             }
             () = looking => wiring.publish(&mut reader),
-            _ = tick.tick() => {
+            () = tokio::time::sleep_until(tick) => {
+                tick = tokio::time::Instant::now() + IDLE;
                 if sd_notify::watchdog_enabled().is_some() {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
-                let status = wiring.converging.status.borrow().clone();
-                reader.forget_what_is_down(&status);
                 if reader.is_stale() {
                     wiring.publish(&mut reader);
                 }
+            }
+            Some(()) = mounts.recv() => {
+                if reader.is_stale() {
+                    wiring.publish(&mut reader);
+                }
+            }
+            Ok(()) = status.changed() => {
+                let status = status.borrow_and_update().clone();
+                reader.forget_what_is_down(&status);
             }
             Some(command) = commands.recv() => wiring.obey(&mut reader, command),
         }
@@ -311,8 +324,22 @@ impl Reader {
             .due()
             .map(|at| self.start + Duration::from_millis(at));
         // A file that stays open is read when it was the same twice.
-        let written = (!self.writing.is_empty()).then(|| self.read_at + TICK);
+        let written = (!self.writing.is_empty()).then(|| self.read_at + UNSETTLED);
         event.into_iter().chain(written).min()
+    }
+
+    /// How long nothing needs to be looked at without an event.
+    fn interval(&self) -> Duration {
+        let unsettled = self.directories.iter().any(|directory| !directory.is_the_same());
+        let broken = self.watcher.broken().is_some();
+        [
+            sd_notify::watchdog_enabled().map(|patience| patience / 2),
+            unsettled.then_some(UNSETTLED),
+            broken.then_some(POLL),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(IDLE, Duration::min)
     }
 
     /// Reading is due without any event.
