@@ -28,3 +28,4 @@ mod secrecy;
 mod shim_death;
 mod single_agent;
 mod truth;
+mod why;

@@ -2,5 +2,6 @@
 
 pub mod routes;
 pub mod server;
+mod since;
 pub mod views;
 pub mod wire;

@@ -8,6 +8,7 @@ mod down;
 mod exec;
 mod known;
 mod logs;
+mod order;
 mod plan;
 mod progress;
 mod ps;
@@ -16,6 +17,7 @@ mod shell;
 mod status;
 mod up;
 mod version;
+mod why;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -27,6 +29,7 @@ use crate::{
     client::Client,
     exit,
     logging::{self, Speaker},
+    orders::Order,
 };
 
 const AFTER: &str = "\
@@ -86,6 +89,14 @@ enum Verb {
     Ps(ps::Ps),
     /// Per project: converged, working, waiting or degraded, and on what.
     Status(status::Status),
+    /// The chain of causes, newest first: what was asked or happened, and what followed.
+    Why(why::Why),
+    /// Stop services until `start`, also over a reboot; the manifest stays as it is.
+    Stop(order::Orders),
+    /// Let stopped services run again; one that runs is left alone.
+    Start(order::Orders),
+    /// Start services anew.
+    Restart(order::Orders),
     /// What the services of a project printed.
     Logs(logs::Logs),
     /// Run a command in a running instance; its exit status is the command's.
@@ -157,6 +168,10 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Plan(verb) => verb.run(&global).await,
             Verb::Ps(verb) => verb.run(&global).await,
             Verb::Status(verb) => verb.run(&global).await,
+            Verb::Why(verb) => verb.run(&global).await,
+            Verb::Stop(verb) => verb.run(Order::Stop, &global).await,
+            Verb::Start(verb) => verb.run(Order::Start, &global).await,
+            Verb::Restart(verb) => verb.run(Order::Restart, &global).await,
             Verb::Logs(verb) => verb.run(&global).await,
             Verb::Exec(verb) => verb.run(&global).await,
             Verb::Config(_) | Verb::Schema | Verb::Doctor | Verb::Version => Ok(0),

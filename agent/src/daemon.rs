@@ -1,6 +1,8 @@
 //! The running agent: what is started in which order, and the loop that reads the manifests.
 
 pub mod commands;
+mod refusals;
+mod served;
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +17,8 @@ use backend::layout::Layout;
 use reconciler::{
     converge::{self, Outside},
     desired::Desired,
-    status::Status,
+    journal::Journal,
+    port::Backend,
 };
 use sd_notify::NotifyState;
 use tokio::{
@@ -26,7 +29,7 @@ use tokio::{
 use crate::{
     api::{
         routes::{self, Context},
-        server, views,
+        server,
     },
     environment, host,
     intake::{Intake, Report},
@@ -44,7 +47,8 @@ use commands::Command;
 
 /// How often the agent looks by itself, while everything is as it should be.
 const IDLE: Duration = Duration::from_secs(30);
-/// The same while a directory is not the one it was, or a file stays open for writing.
+/// The same while a directory is not the one it was, a file stays open for writing, or an order is on
+/// its way.
 const UNSETTLED: Duration = Duration::from_secs(1);
 /// Everything is read again without any event: what inotify did not see.
 const RESCAN: Duration = Duration::from_secs(60);
@@ -72,7 +76,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
     let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
-    let journal = Arc::new(FileJournal::open(layout.state.join("journal.jsonl"))?);
+    let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
     let (hints, hint) = mpsc::unbounded_channel();
     let mut reader = Reader::open(Arc::clone(&layout), options.manifests, options.foreground, hints)?;
@@ -93,14 +97,17 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let (report_sender, report) = watch::channel(Arc::new(report));
     let (commands, command) = mpsc::channel(16);
     let listener = server::bind(&layout.agent_socket())?;
-    let router = routes::router(Context {
+    let context = Context {
         layout: Arc::clone(&layout),
-        backend,
-        journal,
+        backend: Arc::clone(&backend),
+        journal: Arc::clone(&journal),
         status: converging.status.clone(),
         report,
         commands,
-    });
+        since: Arc::default(),
+    };
+    let noticing = tokio::spawn(routes::notice(context.clone()));
+    let router = routes::router(context);
     let api = tokio::spawn(server::keep(layout.agent_socket(), listener, router));
     // Not started by systemd: nothing listens.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
@@ -112,10 +119,15 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
         converging,
         report: report_sender,
         signals: options.signals,
+        journal: Arc::clone(&journal),
+        backend,
     };
+    wiring.tell_refusals(&Report::default());
     let ended = turn(reader, wiring, hint, command).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     api.abort();
+    noticing.abort();
+    tokio::task::block_in_place(|| journal.settle());
     // Whoever connects from now on is told at once that nobody is there.
     let _ = fs::remove_file(layout.agent_socket());
     ended
@@ -145,6 +157,8 @@ struct Wiring {
     converging: converge::Handle,
     report: watch::Sender<Arc<Report>>,
     signals: bool,
+    journal: Arc<FileJournal>,
+    backend: Arc<dyn Backend>,
 }
 
 /// Everything that makes the agent look at the manifests again, until a signal ends it.
@@ -157,7 +171,6 @@ async fn turn(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut status = wiring.converging.status.clone();
     let mut mounts = mounts::watch()?;
     let mut tick = tokio::time::Instant::now();
     loop {
@@ -192,7 +205,10 @@ async fn turn(
                 if sd_notify::watchdog_enabled().is_some() {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
-                if reader.is_stale() {
+                let status = wiring.converging.status.borrow().clone();
+                reader.forget_what_is_down(&status);
+                let ordered = reader.forget_what_is_started(&status, &wiring.report.borrow());
+                if ordered || reader.is_stale() {
                     wiring.publish(&mut reader);
                 }
             }
@@ -200,10 +216,6 @@ async fn turn(
                 if reader.is_stale() {
                     wiring.publish(&mut reader);
                 }
-            }
-            Ok(()) = status.changed() => {
-                let status = status.borrow_and_update().clone();
-                reader.forget_what_is_down(&status);
             }
             Some(command) = commands.recv() => wiring.obey(&mut reader, command),
         }
@@ -218,7 +230,17 @@ impl Wiring {
         self.converging.desired.send_replace(Arc::clone(&self.desired));
         // After the decision is on its way: disk writes wait for nobody, and nobody for them.
         tokio::task::block_in_place(|| reader.after_reading(&report));
-        self.report.send_replace(Arc::new(report));
+        let before = self.report.send_replace(Arc::new(report));
+        self.tell_refusals(&before);
+        self.journal.prune();
+    }
+
+    /// Errors of manifests that were not there before.
+    fn tell_refusals(&self, before: &Report) {
+        let report = self.report.borrow();
+        for entry in refusals::of_manifests(before, &report, self.backend.now()) {
+            self.journal.record(entry);
+        }
     }
 
     /// A reply that nobody waits for any more is no loss.
@@ -243,6 +265,17 @@ impl Wiring {
                 let done = commands::down(&mut reader.intake, &reader.layout, &report, &projects, volumes);
                 self.publish(reader);
                 let _ = reply.send(done);
+            }
+            Command::Order {
+                order,
+                targets,
+                reply,
+            } => {
+                let observed = Arc::clone(&self.converging.status.borrow().observed);
+                let at = self.backend.now();
+                let given = commands::order(&mut reader.intake, &report, order, &targets, &observed, at);
+                self.publish(reader);
+                let _ = reply.send(given);
             }
             Command::End { projects, reply } => {
                 projects.iter().for_each(|project| reader.intake.end(project));
@@ -334,7 +367,7 @@ impl Reader {
         let broken = self.watcher.broken().is_some();
         [
             sd_notify::watchdog_enabled().map(|patience| patience / 2),
-            unsettled.then_some(UNSETTLED),
+            (unsettled || self.owes()).then_some(UNSETTLED),
             broken.then_some(POLL),
         ]
         .into_iter()
@@ -431,29 +464,6 @@ impl Reader {
             projects = report.projects.len(),
             "read the manifests"
         );
-    }
-
-    /// A `down` whose manifest is gone has served its purpose once nothing of it is left.
-    fn forget_what_is_down(&mut self, status: &Status) {
-        let done: Vec<String> = self
-            .intake
-            .down()
-            .iter()
-            .filter(|(project, _)| !self.intake.has_manifest(project))
-            .filter(|(project, volumes)| {
-                views::objects(&status.observed, project, **volumes).is_some_and(|left| left.is_empty())
-            })
-            .map(|(project, _)| project.clone())
-            .collect();
-        for project in done {
-            if let Err(error) = self.intake.set_down(&project, None) {
-                tracing::error!(
-                    project,
-                    error = format!("{error:#}"),
-                    "cannot clear the recorded `down`"
-                );
-            }
-        }
     }
 }
 

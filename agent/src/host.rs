@@ -25,6 +25,12 @@ pub fn dispatch_shim() {
     shim::dispatch();
 }
 
+/// What tells this boot from others.
+pub fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// For the holder of the root's lock.
 pub fn open(layout: &Layout) -> anyhow::Result<Arc<dyn Backend>> {
     Ok(Arc::new(LinuxBackend::open(layout)?))

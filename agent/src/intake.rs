@@ -14,11 +14,14 @@ use model::{
     diagnostic::{Diagnostic, Severity},
     types::Project,
 };
-use reconciler::desired::{Desired, Wish};
+use reconciler::desired::{Desired, Intent, Target, Wish};
 
-use crate::source::{Candidate, Snapshot, error_at};
+use crate::{
+    host,
+    source::{Candidate, Snapshot, error_at},
+};
 use cache::Entry;
-use store::{Good, Store};
+use store::{Good, Lost, Store};
 
 /// What is known about one project before anything is done for it.
 #[derive(Debug, Clone)]
@@ -45,6 +48,10 @@ pub struct Report {
     pub incomplete: Option<String>,
     /// Counts readings.
     pub reading: u64,
+    /// What operators have ordered for services.
+    pub intents: BTreeMap<Target, Intent>,
+    /// Records of such orders that are damaged.
+    pub lost: Vec<Lost>,
 }
 
 pub struct Intake {
@@ -54,6 +61,11 @@ pub struct Intake {
     good: BTreeMap<String, Good>,
     /// Operator's `down`, by project; the value: with consent to remove volumes.
     down: BTreeMap<String, bool>,
+    /// Operator's orders for services.
+    intents: BTreeMap<Target, Intent>,
+    lost: Vec<Lost>,
+    /// Of orders whose record is to go.
+    obsolete: BTreeSet<Target>,
     /// What `up` took down at its end: not written, it holds for this run.
     ended: BTreeSet<String>,
     environment: BTreeMap<String, String>,
@@ -75,9 +87,23 @@ impl Intake {
         process_environment: BTreeMap<String, String>,
     ) -> anyhow::Result<Self> {
         let store = Store::new(layout);
+        let found = store.intents()?;
+        let boot = host::boot_id();
+        // After a reboot everything was started anew.
+        let is_of_today = |intent: &Intent| match intent {
+            Intent::Stop { .. } => true,
+            Intent::Run { boot_id, .. } => *boot_id == boot,
+        };
+        let (intents, past): (BTreeMap<_, _>, BTreeMap<_, _>) = found
+            .orders
+            .into_iter()
+            .partition(|(_, intent)| is_of_today(intent));
         Ok(Intake {
             good: store.projects()?,
-            down: store.intents()?,
+            down: found.down,
+            intents,
+            lost: found.lost,
+            obsolete: past.into_keys().collect(),
             store,
             entries: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -129,6 +155,21 @@ impl Intake {
         for entry in self.entries.values() {
             report.inputs.extend(entry.inputs.keys().cloned());
         }
+        if report.incomplete.is_none() {
+            let is_known = |target: &Target| match self.good.get(&target.project) {
+                Some(good) => good.project.services.contains_key(&target.service),
+                None => report.projects.contains_key(&target.project),
+            };
+            let gone: BTreeSet<Target> = self
+                .intents
+                .keys()
+                .filter(|target| !is_known(target))
+                .cloned()
+                .collect();
+            self.drop_intents(|target| gone.contains(target));
+        }
+        report.intents.clone_from(&self.intents);
+        report.lost.clone_from(&self.lost);
         (self.desired(&report), report)
     }
 
@@ -282,7 +323,7 @@ impl Intake {
         Desired {
             projects,
             incomplete: report.incomplete.clone(),
-            intents: BTreeMap::new(),
+            intents: self.intents.clone(),
         }
     }
 
@@ -315,10 +356,76 @@ impl Intake {
         self.ended.remove(project);
         self.store.write_intent(project, down)?;
         match down {
-            Some(volumes) => self.down.insert(project.to_owned(), volumes),
-            None => self.down.remove(project),
-        };
+            Some(volumes) => {
+                self.down.insert(project.to_owned(), volumes);
+                self.drop_intents(|target| target.project == project);
+            }
+            None => {
+                self.down.remove(project);
+            }
+        }
+        let store = &self.store;
+        self.lost
+            .retain(|lost| lost.project != project || store.forget_lost(lost).is_err());
         Ok(())
+    }
+
+    pub fn intents(&self) -> &BTreeMap<Target, Intent> {
+        &self.intents
+    }
+
+    /// Brings the recorded orders of services to `wanted`: on disk before they count.
+    ///
+    /// # Errors
+    /// One could not be written; those before it count.
+    pub fn set_intents(&mut self, wanted: BTreeMap<Target, Intent>) -> anyhow::Result<()> {
+        for (target, intent) in &wanted {
+            if self.intents.get(target) != Some(intent) {
+                self.store.write_order(target, Some(intent))?;
+                self.obsolete.remove(target);
+                self.intents.insert(target.clone(), intent.clone());
+            }
+        }
+        self.drop_intents(|target| !wanted.contains_key(target));
+        self.forget_obsolete();
+        Ok(())
+    }
+
+    /// Their records go with the next saving.
+    fn drop_intents(&mut self, mut gone: impl FnMut(&Target) -> bool) {
+        let dropped: Vec<Target> = self
+            .intents
+            .keys()
+            .filter(|target| gone(target))
+            .cloned()
+            .collect();
+        for target in dropped {
+            self.intents.remove(&target);
+            self.obsolete.insert(target);
+        }
+    }
+
+    fn forget_obsolete(&mut self) {
+        let store = &self.store;
+        self.obsolete
+            .retain(|target| match store.write_order(target, None) {
+                Ok(()) => false,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(%target, error, "the record of an order that is done cannot be removed");
+                    true
+                }
+            });
+    }
+
+    /// An operator has spoken anew of this target: what a damaged record said of it does not matter any more.
+    pub fn forget_lost(&mut self, target: &Target) {
+        let (store, intents) = (&self.store, &self.intents);
+        let is_written = |path: &Path| intents.keys().any(|target| store.order(target) == path);
+        self.lost.retain(|lost| {
+            !store.speaks_of(&lost.path, target)
+                || (!is_written(&lost.path) && store.forget_lost(lost).is_err())
+        });
     }
 
     pub fn down(&self) -> &BTreeMap<String, bool> {
@@ -331,11 +438,13 @@ impl Intake {
 
     /// `up` ends: what it brought along goes, volumes stay.
     pub fn end(&mut self, project: &str) {
+        self.drop_intents(|target| target.project == project);
         self.ended.insert(project.to_owned());
     }
 
     /// Brings the disk to what is kept; called after the decision is on its way.
     pub fn save(&mut self) {
+        self.forget_obsolete();
         for name in std::mem::take(&mut self.unsaved) {
             let written = match self.good.get(&name) {
                 Some(good) => self.store.write_project(&name, good),

@@ -1,21 +1,32 @@
-//! The journal of a root: one JSON object a line, bounded, and its latest entries in memory.
+//! The journal of a root: one JSON object a line, bounded in size and age, and its latest entries in memory.
+
+mod files;
+mod repeats;
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
-    io::Write,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{self, SyncSender, TrySendError},
+    },
+    time::Duration,
 };
 
 use anyhow::Context;
 use reconciler::journal::{Entry, Journal};
 use serde::{Deserialize, Serialize};
 
-/// At this size the file becomes `journal.jsonl.1`, and that one goes.
-const ROTATE_AT: u64 = 32 * 1024 * 1024;
+use files::Files;
+pub use files::read;
+use repeats::Repeats;
+
 /// Entries kept for those who follow the progress.
 const KEPT: usize = 2000;
+/// Entries that may wait for a slow disk; more are not written, and that is told.
+const QUEUED: usize = 4096;
+/// How long the end of the agent waits for its last lines.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An entry with its number since the agent started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,33 +36,59 @@ pub struct Numbered {
     pub entry: Entry,
 }
 
+enum Order {
+    Write(Box<Entry>),
+    /// What is too old goes.
+    Prune,
+    /// Answered once all before it is written.
+    Settle(SyncSender<()>),
+}
+
+/// Those who record never wait for the disk: a thread of its own writes.
 pub struct FileJournal {
-    path: PathBuf,
+    orders: SyncSender<Order>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    file: File,
-    size: u64,
-    limit: u64,
     next: u64,
     latest: VecDeque<Numbered>,
+    repeats: Repeats,
+    /// Not written, because the disk did not keep up.
+    lost: u64,
 }
 
 impl FileJournal {
-    pub fn open(path: PathBuf) -> anyhow::Result<Self> {
-        let file = append(&path).with_context(|| format!("cannot open the journal {}", path.display()))?;
-        let size = file.metadata()?.len();
-        let inner = Inner {
-            file,
-            size,
-            limit: ROTATE_AT,
-            next: 1,
-            latest: VecDeque::new(),
-        };
+    /// `path` is the file that is written; older ones stand beside it with a number.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let mut files =
+            Files::open(path).with_context(|| format!("cannot open the journal {}", path.display()))?;
+        let (orders, due) = mpsc::sync_channel(QUEUED);
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || {
+                while let Ok(order) = due.recv() {
+                    let done = match order {
+                        Order::Write(entry) => files.write(&entry),
+                        Order::Prune => files.prune(),
+                        Order::Settle(reply) => {
+                            let _ = reply.send(());
+                            Ok(())
+                        }
+                    };
+                    if let Err(error) = done {
+                        tracing::error!(path = %files.path().display(), %error, "cannot write the journal; make room on that disk");
+                    }
+                }
+            })?;
         Ok(FileJournal {
-            path,
-            inner: Mutex::new(inner),
+            orders,
+            inner: Mutex::new(Inner {
+                next: 1,
+                latest: VecDeque::new(),
+                repeats: Repeats::default(),
+                lost: 0,
+            }),
         })
     }
 
@@ -66,34 +103,44 @@ impl FileJournal {
             .collect()
     }
 
+    /// Removes what is too old, also where nothing new is written.
+    pub fn prune(&self) {
+        // A full queue prunes when it writes.
+        let _ = self.orders.try_send(Order::Prune);
+    }
+
+    /// Waits until what was recorded is in the file, or the disk is too slow to wait for.
+    pub fn settle(&self) {
+        let (reply, settled) = mpsc::sync_channel(1);
+        if self.orders.try_send(Order::Settle(reply)).is_ok() {
+            let _ = settled.recv_timeout(PATIENCE);
+        }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn write(&self, inner: &mut Inner, entry: &Entry) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(entry)?;
-        line.push(b'\n');
-        if inner.size > 0 && inner.size + line.len() as u64 > inner.limit {
-            fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
-            inner.file = append(&self.path)?;
-            inner.size = 0;
-        }
-        // One write a line: a reader never sees half of one.
-        inner.file.write_all(&line)?;
-        inner.size += line.len() as u64;
-        Ok(())
-    }
-}
-
-fn append(path: &PathBuf) -> std::io::Result<File> {
-    File::options().create(true).append(true).open(path)
 }
 
 impl Journal for FileJournal {
     fn record(&self, entry: Entry) {
         let mut inner = self.inner();
-        if let Err(error) = self.write(&mut inner, &entry) {
-            tracing::error!(path = %self.path.display(), %error, "cannot write the journal; make room on that disk");
+        let Some(entry) = inner.repeats.take(entry) else {
+            return;
+        };
+        let written = self.orders.try_send(Order::Write(Box::new(entry.clone())));
+        match written {
+            Ok(()) if inner.lost > 0 => {
+                tracing::error!(entries = inner.lost, "were not written to the journal");
+                inner.lost = 0;
+            }
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                inner.lost = inner.lost.saturating_add(1);
+                if inner.lost == 1 {
+                    tracing::error!("the disk does not keep up with the journal; entries are lost");
+                }
+            }
         }
         let number = inner.next;
         inner.next += 1;
@@ -105,45 +152,4 @@ impl Journal for FileJournal {
 }
 
 #[cfg(test)]
-mod tests {
-    use reconciler::plan::step::Cause;
-
-    use super::*;
-
-    fn entry(key: &str) -> Entry {
-        let cause = Cause {
-            field: "manifest".into(),
-            old: None,
-            new: None,
-            span: None,
-        };
-        Entry {
-            at: Default::default(),
-            project: None,
-            key: key.into(),
-            change: None,
-            cause,
-            error: None,
-        }
-    }
-
-    #[test]
-    fn entries_are_lines_and_the_file_is_bounded() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.jsonl");
-        let journal = FileJournal::open(path.clone()).unwrap();
-        journal.inner().limit = 500;
-        for number in 0..20 {
-            journal.record(entry(&format!("container shop/web/{number}a")));
-        }
-        assert_eq!(
-            journal.since(18).iter().map(|e| e.number).collect::<Vec<_>>(),
-            [19, 20]
-        );
-        assert!(fs::metadata(&path).unwrap().len() <= 500);
-        let text = fs::read_to_string(&path).unwrap();
-        let last: Entry = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!(last, entry("container shop/web/19a"));
-        assert!(path.with_extension("jsonl.1").exists());
-    }
-}
+mod tests;

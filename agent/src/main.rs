@@ -12,10 +12,12 @@ mod intake;
 mod journal;
 mod ledger;
 mod logging;
+mod orders;
 mod planning;
 mod render;
 mod source;
 mod text;
+mod why;
 
 use std::process::ExitCode;
 

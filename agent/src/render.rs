@@ -35,6 +35,15 @@ pub fn paint(text: &str, tone: Tone, colour: bool) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
+/// What the eye is to find first.
+pub fn strong(text: &str, colour: bool) -> String {
+    if colour {
+        format!("\x1b[1m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// The tone of a state of an instance or a project.
 pub fn tone(state: &str) -> Tone {
     match state {

@@ -1,6 +1,6 @@
 //! What the manifests ask for, as the intake hands it over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use model::types::Project;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,13 @@ pub struct Target {
     pub service: String,
     /// Counts from 1; `None`: all of them.
     pub index: Option<u32>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.service)?;
+        self.index.map_or(Ok(()), |index| write!(f, "/{index}"))
+    }
 }
 
 /// An operator's order. It says nothing about the manifest: a stopped service is still wanted.

@@ -8,12 +8,12 @@ use std::{
 
 use reconciler::{
     converge::{self, Handle, Kept, Outside},
-    desired::{Desired, Wish},
-    journal::{Entry, Journal},
+    desired::{Desired, Intent, Target, Wish},
+    journal::{Entry, Journal, Kind},
     key::{InstanceKey, ResourceKey, Slot},
     observed::{Health, State},
     plan::step::Class,
-    port::{HostEvent, Retry},
+    port::{Backend, HostEvent, Retry},
     status::{ProjectState, Status},
     testing::{manifest, sim_host::SimHost},
 };
@@ -329,6 +329,100 @@ async fn a_gate_opens_by_an_event() {
     agent.host.set_health(&key("db"), Health::Healthy);
     agent.converged("1").await;
     assert_eq!(agent.host.pids().len(), 2);
+}
+
+impl Entries {
+    /// `wanted shop`, `event container shop/web/1a it ended with status 1`: all but steps.
+    fn told(&self) -> Vec<String> {
+        let entries = self.0.lock().unwrap();
+        let steps = [Kind::Started, Kind::Done];
+        let told = entries.iter().filter(|entry| !steps.contains(&entry.kind));
+        told.map(|entry| {
+            let text = entry.cause.new.as_deref().unwrap_or_default();
+            format!("{:?} {} {text}", entry.kind, entry.key).to_lowercase()
+        })
+        .collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_waits_and_events_are_journalled_when_they_begin_and_steps_with_both_ends() {
+    let mut agent = Agent::new(desired(
+        "1",
+        "web\n  restart always\n  needs db healthy\ndb\n  health true\n",
+    ));
+    agent
+        .until("waiting", |status| {
+            status
+                .projects
+                .get("shop")
+                .is_some_and(|shop| shop.state == ProjectState::Waiting)
+        })
+        .await;
+    // However long it lasts, it is told once.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    agent.host.set_health(&key("db"), Health::Healthy);
+    agent.converged("1").await;
+    agent.host.exit(&key("web"), 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    agent.want(desired(
+        "2",
+        "web\n  restart always\n  env A 2\n  needs db healthy\ndb\n  health true\n",
+    ));
+    agent.converged("2").await;
+    let wait = "container shop/web/1a after db is healthy";
+    assert_eq!(
+        agent.journal.told(),
+        [
+            "wanted shop 1".to_owned(),
+            format!("waiting {wait}"),
+            "event container shop/db/1a it became healthy".to_owned(),
+            format!("opened {wait}"),
+            "event container shop/web/1a it ended with status 1".to_owned(),
+            "waiting container shop/web/1a exited with 1; restart 1 follows".to_owned(),
+            "wanted shop 2".to_owned(),
+        ]
+    );
+    let entries = agent.journal.0.lock().unwrap();
+    let count = |kind| entries.iter().filter(|entry| entry.kind == kind).count();
+    assert_eq!(count(Kind::Started), count(Kind::Done));
+    let changed: Vec<&str> = entries
+        .iter()
+        .rfind(|entry| entry.kind == Kind::Wanted)
+        .map(|entry| entry.differences.iter().map(|cause| &*cause.field).collect())
+        .unwrap();
+    assert_eq!(changed, ["services.web.environment.A"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_order_is_journalled_when_it_is_given_and_when_it_is_cleared() {
+    let mut agent = Agent::new(desired("1", "web\n"));
+    agent.converged("1").await;
+    let target = Target {
+        project: "shop".to_owned(),
+        service: "web".to_owned(),
+        index: None,
+    };
+    let mut stopped = desired("1", "web\n");
+    let at = agent.host.now();
+    stopped.intents.insert(target, Intent::Stop { at });
+    agent.want(stopped.clone());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    agent.want(desired("1", "web\n"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told: Vec<String> = agent
+        .journal
+        .told()
+        .into_iter()
+        .filter(|told| told.starts_with("intent"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "intent shop/web stop: not to run until `stead start`",
+            "intent shop/web the stop is cleared",
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

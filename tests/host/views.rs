@@ -181,7 +181,7 @@ impl Host {
         let text = fs::read_to_string(self.root.join("state/journal.jsonl")).unwrap_or_default();
         text.lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-            .filter(|entry| entry["change"].is_string() && entry["error"].is_null())
+            .filter(|entry| entry["kind"] == "done" && entry["change"].is_string())
             .map(|entry| done(&entry["key"], &entry["change"], &entry["cause"]))
             .collect()
     }

@@ -1,6 +1,11 @@
 //! What can be asked.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -15,7 +20,7 @@ use reconciler::{observed::State as Running, port::Backend, status::Status};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{views, wire};
+use super::{since::Since, views, wire};
 use crate::{
     daemon::commands::{Command, Look},
     intake::Report,
@@ -34,6 +39,33 @@ pub struct Context {
     pub status: watch::Receiver<Arc<Status>>,
     pub report: watch::Receiver<Arc<Report>>,
     pub commands: mpsc::Sender<Command>,
+    pub since: Arc<Mutex<Since>>,
+}
+
+/// How long what has changed is left to change further before it is noted.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// Notes when conditions change, also while nobody asks.
+pub async fn notice(mut context: Context) {
+    loop {
+        projects(&context);
+        let changed = tokio::select! {
+            changed = context.status.changed() => changed,
+            changed = context.report.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        tokio::time::sleep(NOTICE).await;
+    }
+}
+
+fn projects(context: &Context) -> Vec<wire::Project> {
+    let status = Arc::clone(&context.status.borrow());
+    let mut rows = views::projects(&status, &context.report.borrow());
+    let mut since = context.since.lock().unwrap_or_else(PoisonError::into_inner);
+    since.fill(&mut rows, context.backend.now().wall);
+    rows
 }
 
 pub fn router(context: Context) -> Router {
@@ -45,8 +77,11 @@ pub fn router(context: Context) -> Router {
         .route("/v1/look", post(looked))
         .route("/v1/down", post(down))
         .route("/v1/end", post(end))
+        .route("/v1/order", post(order))
+        .route("/v1/orders", get(orders))
         .route("/v1/present", get(present))
         .route("/v1/journal", get(journal))
+        .route("/v1/settle", get(settle))
         .route("/v1/instances", get(instances))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(context)
@@ -86,7 +121,7 @@ async fn ps(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wi
 }
 
 async fn status(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Project>> {
-    let mut rows = views::projects(&context.status.borrow(), &context.report.borrow());
+    let mut rows = projects(&context);
     rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
     Json(rows)
 }
@@ -97,6 +132,14 @@ async fn journal(State(context): State<Context>, Query(of): Query<Of>) -> Json<V
         of.project.is_none() || entry.entry.project.is_none() || entry.entry.project == of.project
     });
     Json(entries)
+}
+
+/// Once what was recorded is in the journal's file.
+async fn settle(State(context): State<Context>) -> Json<()> {
+    let journal = Arc::clone(&context.journal);
+    // A file that lags behind is still a journal.
+    let _ = tokio::task::spawn_blocking(move || journal.settle()).await;
+    Json(())
 }
 
 async fn present(State(context): State<Context>, Query(of): Query<Of>) -> Json<wire::Present> {
@@ -249,6 +292,34 @@ async fn down(
     })
     .await?;
     Ok(Json(wire::DownReply { notes }))
+}
+
+/// What is on record now for those who were named.
+async fn order(
+    State(context): State<Context>,
+    Json(request): Json<wire::OrderRequest>,
+) -> Result<Json<Vec<wire::Ordered>>, Refused> {
+    let targets = ask(&context, |reply| Command::Order {
+        order: request.order,
+        targets: request.targets,
+        reply,
+    })
+    .await?;
+    let status = context.status.borrow();
+    Ok(Json(views::ordered(
+        &status,
+        &context.report.borrow(),
+        Some(&targets),
+    )))
+}
+
+/// Everything that is on record.
+async fn orders(State(context): State<Context>) -> Json<Vec<wire::Ordered>> {
+    Json(views::ordered(
+        &context.status.borrow(),
+        &context.report.borrow(),
+        None,
+    ))
 }
 
 async fn look(context: &Context, paths: Vec<PathBuf>) -> anyhow::Result<Look> {

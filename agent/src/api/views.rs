@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use model::diagnostic::{Diagnostic, Severity};
 use reconciler::{
+    desired::{Intent, Target},
     key::{InstanceKey, Key, Slot},
     observed::{Fact, Health, Instance, Observed, State},
     plan::{action::Action, step::Waiting},
@@ -14,7 +15,10 @@ use reconciler::{
 };
 
 use super::wire;
-use crate::intake::{Report, Seen};
+use crate::{
+    intake::{Report, Seen},
+    orders,
+};
 
 /// Wall-clock milliseconds as RFC 3339.
 pub fn time(wall: u64) -> Option<String> {
@@ -67,7 +71,49 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
             rows.insert(place, row);
         }
     }
-    rows.into_values().collect()
+    let mut rows: Vec<wire::Instance> = rows
+        .into_iter()
+        .map(|((project, service, index, slot), mut row)| {
+            let key = InstanceKey {
+                project,
+                service,
+                index,
+                slot,
+            };
+            row.intent = orders::of(&report.intents, &key).map(|intent| word(intent).to_owned());
+            row
+        })
+        .collect();
+    rows.sort_by(|a, b| (&a.project, &a.service, a.index).cmp(&(&b.project, &b.service, b.index)));
+    rows
+}
+
+/// An order as it is shown.
+fn word(intent: &Intent) -> &'static str {
+    match intent {
+        Intent::Stop { .. } => "stop",
+        Intent::Run { .. } => "start",
+    }
+}
+
+/// What is on record for these targets (`None`: all there is), and whether the host shows it.
+pub fn ordered(status: &Status, report: &Report, of: Option<&[Target]>) -> Vec<wire::Ordered> {
+    let all = report.intents.keys().cloned().collect::<Vec<_>>();
+    of.unwrap_or(&all)
+        .iter()
+        .map(|target| {
+            let intent = report.intents.get(target);
+            let at = intent.map(|(Intent::Stop { at } | Intent::Run { at, .. })| at.wall);
+            wire::Ordered {
+                target: target.to_string(),
+                intent: intent.map(|intent| word(intent).to_owned()),
+                at: at.and_then(time),
+                done: intent.is_none_or(|intent| {
+                    orders::is_done(target, intent, orders::scale(report, target), &status.observed)
+                }),
+            }
+        })
+        .collect()
 }
 
 /// As the manifest says.
@@ -98,6 +144,7 @@ fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {
             .projects
             .get(&key.project)
             .and_then(|project| project.applied.clone()),
+        intent: None,
     }
 }
 
@@ -182,12 +229,18 @@ pub fn projects(status: &Status, report: &Report) -> Vec<wire::Project> {
             if seen.is_none() && objects(&status.observed, name, false).is_some_and(|left| left.is_empty()) {
                 return None;
             }
-            Some(project(name, seen, done, status.at))
+            Some(project(name, seen, done, report, status.at))
         })
         .collect()
 }
 
-fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: Now) -> wire::Project {
+fn project(
+    name: &str,
+    seen: Option<&Seen>,
+    done: Option<&ProjectStatus>,
+    report: &Report,
+    now: Now,
+) -> wire::Project {
     let diagnostics: Vec<wire::Diagnostic> = seen
         .map(|seen| seen.diagnostics.iter().map(diagnostic).collect())
         .unwrap_or_default();
@@ -222,7 +275,10 @@ fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: N
             ProjectState::Degraded => "degraded",
         }
         .into(),
-        conditions: conditions(seen, done, error, state),
+        conditions: conditions(seen, done, error, state)
+            .into_iter()
+            .chain(intents(name, report))
+            .collect(),
         revision,
         next_attempt: done
             .and_then(|done| done.next_attempt)
@@ -294,15 +350,43 @@ fn conditions(
             attempts => format!(" (attempt {attempts})"),
         };
         let message = format!("{place}{}{attempt}", failure.message);
-        all.push(condition(
-            "Failed",
-            true,
-            &failure.key,
-            &message,
-            time(failure.at.wall),
-        ));
+        all.push(condition("Failed", true, &failure.key, &message, None));
     }
     all
+}
+
+/// Orders of operators that hold, and those that are lost.
+fn intents(name: &str, report: &Report) -> Vec<wire::Condition> {
+    let own = report.intents.iter().filter(|(target, _)| target.project == name);
+    let own = own.map(|(target, intent)| {
+        let (message, at) = match intent {
+            Intent::Stop { at } => (
+                format!("{target} was stopped by an operator; `stead start {target}` lets it run again"),
+                at,
+            ),
+            Intent::Run { at, .. } => (format!("an operator ordered {target} to be started"), at),
+        };
+        wire::Condition {
+            kind: "Intent".into(),
+            status: true,
+            reason: target.to_string(),
+            message,
+            since: time(at.wall),
+        }
+    });
+    let lost = report.lost.iter().filter(|lost| lost.project == name);
+    let lost = lost.map(|lost| wire::Condition {
+        kind: "IntentLost".into(),
+        status: true,
+        reason: lost.path.display().to_string(),
+        message: format!(
+            "an operator's order is lost: {} is damaged ({}); give it again with `stead stop` or `stead start`, or remove that file",
+            lost.path.display(),
+            lost.why
+        ),
+        since: None,
+    });
+    own.chain(lost).collect()
 }
 
 pub fn diagnostic(diagnostic: &Diagnostic) -> wire::Diagnostic {

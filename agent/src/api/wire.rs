@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::orders;
+
 /// How the message about a bad manifest ends where an earlier version of it runs on.
 pub const LAST_GOOD: &str = "the last good version stays in force";
 
@@ -30,6 +32,9 @@ pub struct Instance {
     pub addresses: BTreeMap<String, Vec<String>>,
     pub ports: Vec<Port>,
     pub revision: Option<String>,
+    /// What an operator has ordered for it: `stop`, or `start` until it was started.
+    #[serde(default)]
+    pub intent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +66,7 @@ pub struct Condition {
     pub status: bool,
     pub reason: String,
     pub message: String,
-    /// RFC 3339; `None` where it was so before this agent started.
+    /// RFC 3339: when it last changed; not before the agent started.
     pub since: Option<String>,
 }
 
@@ -125,6 +130,26 @@ pub struct ApplyReply {
     pub applied: BTreeMap<String, String>,
     /// Rendered warnings.
     pub diagnostics: Vec<String>,
+}
+
+/// `POST /v1/order`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OrderRequest {
+    pub order: orders::Order,
+    /// `PROJECT[/SERVICE[/INDEX]]`, or `SERVICE` where that is unambiguous.
+    pub targets: Vec<String>,
+}
+
+/// An operator's order on record: an entry of `GET /v1/orders`, and of what `stop --json` and its kin print.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// `PROJECT/SERVICE[/INDEX]`
+    pub target: String,
+    /// `stop` or `start`; `None`: nothing is on record, it is as was ordered.
+    pub intent: Option<String>,
+    /// RFC 3339.
+    pub at: Option<String>,
+    pub done: bool,
 }
 
 /// `POST /v1/end`: the projects of `up` go, nothing is recorded.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::bail;
+use reconciler::journal::{Entry, Kind};
 
 use crate::{
     api::wire::{Instance, Port, Present, Project},
@@ -57,7 +58,7 @@ impl<'a> Progress<'a> {
         let path = format!("/v1/journal?after={}", self.shown);
         let entries: Vec<Numbered> = self.client.get(&path).await?;
         self.shown = entries.last().map_or(self.shown, |entry| entry.number);
-        let done: Vec<&Numbered> = entries.iter().filter(|done| done.entry.error.is_none()).collect();
+        let done: Vec<&Numbered> = entries.iter().filter(|entry| is_told(&entry.entry)).collect();
         for Numbered { entry, .. } in &done {
             self.width = self.width.max(entry.key.len());
         }
@@ -163,7 +164,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    async fn wait(&self, start: Instant, timeout: Option<Duration>, what: &str) -> anyhow::Result<()> {
+    pub async fn wait(&self, start: Instant, timeout: Option<Duration>, what: &str) -> anyhow::Result<()> {
         if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
             let message = format!("the time is over before all {what}; stead goes on, see `stead status`");
             return Err(exit::with(exit::TIMEOUT, message));
@@ -171,6 +172,12 @@ impl<'a> Progress<'a> {
         tokio::time::sleep(EVERY).await;
         Ok(())
     }
+}
+
+/// Changes that are complete, and restarts; the steps on the way are for `why`.
+fn is_told(entry: &Entry) -> bool {
+    let again = entry.action.as_deref() == Some("start again");
+    entry.kind == Kind::Done && (entry.change.is_some() || again)
 }
 
 /// Tried, failed, and no further attempt is planned.

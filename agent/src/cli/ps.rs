@@ -25,7 +25,7 @@ impl Ps {
         if rows.is_empty() {
             known::demand(&global.client()?, self.project.as_slice()).await?;
         }
-        rows.retain(|row| self.all || row.state != "exited");
+        rows.retain(|row| self.all || row.state != "exited" || row.intent.is_some());
         if global.json {
             print_json(&rows)?;
         } else {
@@ -57,6 +57,8 @@ fn cells(row: &Instance) -> Vec<String> {
         )
     });
     let state = match row.exit_code {
+        // Until it is cleared, that is what keeps it from running.
+        _ if row.intent.as_deref() == Some("stop") && row.pid.is_none() => "stopped".to_owned(),
         Some(code) if row.state == "exited" => format!("exited ({code})"),
         _ => row.state.clone(),
     };

@@ -10,11 +10,17 @@ use std::{
 use anyhow::{Context, bail};
 use backend::layout::Layout;
 use model::types::Project;
-use reconciler::desired::Desired;
+use reconciler::{
+    desired::{Desired, Target},
+    observed::Observed,
+    time::Now,
+};
 use tokio::sync::oneshot;
 
 use crate::{
+    host,
     intake::{Intake, Looked, Report},
+    orders::{self, Order},
     source::{directory, generated},
 };
 
@@ -32,6 +38,12 @@ pub enum Command {
         projects: Vec<String>,
         volumes: bool,
         reply: Reply<Vec<String>>,
+    },
+    /// `stop`, `start`, `restart`: what is on record then, of those who were named.
+    Order {
+        order: Order,
+        targets: Vec<String>,
+        reply: Reply<Vec<Target>>,
     },
     /// `up` ends: what it brought along goes.
     End { projects: Vec<String>, reply: Reply<()> },
@@ -114,6 +126,30 @@ pub fn apply(
 /// A project directory and the Compose file in it are one source.
 fn same_file(known: &Path, asked: &Path) -> bool {
     asked.parent() == Some(known) || known.parent() == Some(asked)
+}
+
+/// Records an order for each target. All of them are named right, or none is ordered anything.
+pub fn order(
+    intake: &mut Intake,
+    report: &Report,
+    order: Order,
+    targets: &[String],
+    observed: &Observed,
+    at: Now,
+) -> anyhow::Result<Vec<Target>> {
+    let mut named = Vec::new();
+    for text in targets {
+        named.extend(orders::targets(text, report)?);
+    }
+    let boot_id = host::boot_id();
+    let mut intents = intake.intents().clone();
+    for target in &named {
+        let scale = orders::scale(report, target).unwrap_or(1);
+        intents = orders::give(order, target, scale, &intents, observed, &boot_id, at);
+    }
+    intake.set_intents(intents)?;
+    named.iter().for_each(|target| intake.forget_lost(target));
+    Ok(named)
 }
 
 /// Removes manifests from the instance's own directory; a source elsewhere is never deleted.

@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, bail};
 use backend::layout::Layout;
 use model::{diagnostic::Span, types::Project};
-use reconciler::{converge, memory};
+use reconciler::{
+    converge,
+    desired::{Intent, Target},
+    memory,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::source::generated;
@@ -54,10 +58,37 @@ struct Record {
 
 /// `state/intents/<project>.json`
 #[derive(Serialize, Deserialize)]
-struct Intent {
+struct Down {
     version: u32,
     intent: String,
     volumes: bool,
+}
+
+/// `state/intents/<project>/<service>[@<index>].json`
+#[derive(Serialize, Deserialize)]
+struct Ordered {
+    version: u32,
+    #[serde(flatten)]
+    target: Target,
+    #[serde(flatten)]
+    intent: Intent,
+}
+
+/// A record of an operator's order that cannot be understood any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    pub project: String,
+    pub path: PathBuf,
+    pub why: String,
+}
+
+/// What an operator has ordered, as far as it can be read.
+#[derive(Debug, Default)]
+pub struct Intents {
+    /// The value: with consent to remove volumes.
+    pub down: BTreeMap<String, bool>,
+    pub orders: BTreeMap<Target, Intent>,
+    pub lost: Vec<Lost>,
 }
 
 /// The two directories.
@@ -124,17 +155,91 @@ impl Store {
         self.projects.join(name).join("removed.yaml")
     }
 
-    pub fn intents(&self) -> anyhow::Result<BTreeMap<String, bool>> {
-        let mut intents = BTreeMap::new();
+    /// # Errors
+    /// One is of a newer version, or the directory cannot be listed.
+    pub fn intents(&self) -> anyhow::Result<Intents> {
+        let mut found = Intents::default();
         for file in names(&self.intents)? {
+            let path = self.intents.join(&file);
             let Some(project) = file.strip_suffix(".json") else {
+                if path.is_dir() {
+                    self.orders(&file, &mut found)?;
+                }
                 continue;
             };
-            if let Some(intent) = read::<Intent>(&self.intents.join(&file))? {
-                intents.insert(project.to_owned(), intent.volumes);
+            match examine::<Down>(&path)? {
+                Found::Missing => {}
+                Found::Whole(down) => {
+                    found.down.insert(project.to_owned(), down.volumes);
+                }
+                Found::Damaged(why) => found.lost.push(lost(project, path, why)),
             }
         }
-        Ok(intents)
+        Ok(found)
+    }
+
+    fn orders(&self, project: &str, found: &mut Intents) -> anyhow::Result<()> {
+        let directory = self.intents.join(project);
+        for file in names(&directory)? {
+            let path = directory.join(&file);
+            match examine::<Ordered>(&path)? {
+                Found::Missing => {}
+                Found::Whole(record)
+                    if order_file(&record.target) == file && record.target.project == project =>
+                {
+                    found.orders.insert(record.target, record.intent);
+                }
+                Found::Whole(_) => {
+                    let why = "it speaks of another service than its name".to_owned();
+                    found.lost.push(lost(project, path, why));
+                }
+                Found::Damaged(why) => found.lost.push(lost(project, path, why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` clears it.
+    pub fn write_order(&self, target: &Target, intent: Option<&Intent>) -> anyhow::Result<()> {
+        let directory = self.intents.join(&target.project);
+        let path = self.order(target);
+        match intent {
+            Some(intent) => {
+                let record = Ordered {
+                    version: VERSION,
+                    target: target.clone(),
+                    intent: intent.clone(),
+                };
+                write(&path, &record)
+            }
+            None => {
+                remove(&path)?;
+                // Stays where another order of the project is in it.
+                let _ = fs::remove_dir(directory);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where an order for `target` is.
+    pub fn order(&self, target: &Target) -> PathBuf {
+        self.intents.join(&target.project).join(order_file(target))
+    }
+
+    /// Whether the record at `path` is of an order that one for `target` replaces.
+    pub fn speaks_of(&self, path: &Path, target: &Target) -> bool {
+        let instances = format!("{}@", target.service);
+        let in_it = path.parent() == Some(&self.intents.join(&target.project));
+        let one = path.file_name().and_then(|name| name.to_str());
+        let one = one.is_some_and(|name| target.index.is_none() && name.starts_with(&instances));
+        *path == self.order(target) || (in_it && one)
+    }
+
+    /// A damaged record goes: what it said has been said anew, or is of no use any more.
+    pub fn forget_lost(&self, lost: &Lost) -> anyhow::Result<()> {
+        remove(&lost.path)?;
+        let _ = fs::remove_dir(self.intents.join(&lost.project));
+        Ok(())
     }
 
     /// `None` clears it.
@@ -142,7 +247,7 @@ impl Store {
         let path = self.intents.join(format!("{project}.json"));
         match down {
             Some(volumes) => {
-                let intent = Intent {
+                let intent = Down {
                     version: VERSION,
                     intent: "down".into(),
                     volumes,
@@ -244,11 +349,46 @@ fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
+fn lost(project: &str, path: PathBuf, why: String) -> Lost {
+    tracing::error!(path = %path.display(), why, "an operator's order is lost; give it again");
+    Lost {
+        project: project.to_owned(),
+        path,
+        why,
+    }
+}
+
+/// No name of a service has an `@`.
+fn order_file(target: &Target) -> String {
+    match target.index {
+        Some(index) => format!("{}@{index}.json", target.service),
+        None => format!("{}.json", target.service),
+    }
+}
+
+enum Found<T> {
+    Missing,
+    /// Why it cannot be understood.
+    Damaged(String),
+    Whole(T),
+}
+
 /// `None` for a missing one and for one that cannot be understood: it is a copy, the manifest decides.
 fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    match examine(path)? {
+        Found::Whole(record) => Ok(Some(record)),
+        Found::Missing => Ok(None),
+        Found::Damaged(why) => {
+            tracing::warn!(path = %path.display(), why, "this record is damaged and will be written again");
+            Ok(None)
+        }
+    }
+}
+
+fn examine<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Found<T>> {
     let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
     #[derive(Deserialize)]
@@ -263,13 +403,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
             path.display()
         );
     }
-    match serde_json::from_slice(&text) {
-        Ok(record) => Ok(Some(record)),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "this record is damaged and will be written again");
-            Ok(None)
-        }
-    }
+    Ok(match serde_json::from_slice(&text) {
+        Ok(record) => Found::Whole(record),
+        Err(error) => Found::Damaged(error.to_string()),
+    })
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> anyhow::Result<()> {

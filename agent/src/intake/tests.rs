@@ -312,6 +312,155 @@ fn an_operators_down_holds_until_it_is_cleared() {
     assert_eq!(wish(&host.read().0, "shop"), "down false");
 }
 
+/// Of `shop`: `web stop`, `web/1 run`.
+fn orders(host: &mut Host) -> (Vec<String>, Vec<PathBuf>) {
+    let (desired, report) = host.read();
+    assert_eq!(desired.intents, report.intents);
+    let each = report.intents.iter().map(|(target, intent)| {
+        let word = if matches!(intent, Intent::Stop { .. }) {
+            "stop"
+        } else {
+            "run"
+        };
+        format!("{target} {word}")
+    });
+    (
+        each.collect(),
+        report.lost.into_iter().map(|lost| lost.path).collect(),
+    )
+}
+
+fn ordered(list: &[(&str, Option<u32>, Intent)]) -> BTreeMap<Target, Intent> {
+    let target = |service: &str, index| Target {
+        project: "shop".into(),
+        service: service.into(),
+        index,
+    };
+    let each = list
+        .iter()
+        .map(|(service, index, intent)| (target(service, *index), intent.clone()));
+    each.collect()
+}
+
+fn run(boot_id: &str) -> Intent {
+    Intent::Run {
+        boot_id: boot_id.into(),
+        at: Default::default(),
+    }
+}
+
+fn stop() -> Intent {
+    Intent::Stop {
+        at: Default::default(),
+    }
+}
+
+#[test]
+fn orders_survive_the_agent_and_those_to_run_end_with_their_boot() {
+    let mut host = Host::new();
+    host.write("shop.yaml", GOOD);
+    host.read();
+    let given = [("web", None, stop()), ("web", Some(2), run(&host::boot_id()))];
+    host.intake.set_intents(ordered(&given)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(orders(&mut host).0, ["shop/web stop", "shop/web/2 run"]);
+        host.restart();
+    }
+    // As if the machine had been started since.
+    host.intake
+        .set_intents(ordered(&[("web", None, stop()), ("web", Some(2), run("before"))]))
+        .unwrap();
+    host.restart();
+    assert_eq!(orders(&mut host).0, ["shop/web stop"]);
+    let directory = host.layout.state.join("intents/shop");
+    assert_eq!(
+        fs::read_dir(&directory).unwrap().count(),
+        1,
+        "its record is gone, too"
+    );
+    host.intake.set_intents(BTreeMap::new()).unwrap();
+    host.restart();
+    assert_eq!(orders(&mut host).0, Vec::<String>::new());
+    assert!(!directory.exists(), "nothing is left behind");
+}
+
+#[test]
+fn orders_go_with_their_service_and_with_their_project() {
+    let mut host = Host::new();
+    let two = "services: { web: { image: 'builtin:hello' }, db: { image: 'builtin:hello' } }\n";
+    let given = || ordered(&[("web", None, stop()), ("db", None, stop())]);
+    host.write("shop.yaml", two);
+    host.read();
+    host.intake.set_intents(given()).unwrap();
+    host.write("shop.yaml", BAD);
+    assert_eq!(orders(&mut host).0.len(), 2, "the last good version has both");
+    host.write("shop.yaml", GOOD);
+    assert_eq!(orders(&mut host).0, ["shop/web stop"]);
+    host.write("shop.yaml", two);
+    assert_eq!(
+        orders(&mut host).0,
+        ["shop/web stop"],
+        "another service of that name is another one"
+    );
+    let manifests = host.layout.manifests.clone();
+    fs::rename(&manifests, manifests.with_extension("away")).unwrap();
+    assert_eq!(orders(&mut host).0, ["shop/web stop"], "unknown is not absent");
+    fs::rename(manifests.with_extension("away"), &manifests).unwrap();
+    fs::remove_file(host.path("shop.yaml")).unwrap();
+    assert_eq!(orders(&mut host).0, Vec::<String>::new());
+    host.write("shop.yaml", two);
+    host.read();
+    host.intake.set_intents(given()).unwrap();
+    host.intake.set_down("shop", Some(false)).unwrap();
+    host.intake.set_down("shop", None).unwrap();
+    assert_eq!(orders(&mut host).0, Vec::<String>::new());
+    assert!(!host.layout.state.join("intents/shop").exists());
+}
+
+#[test]
+fn a_damaged_order_is_told_until_another_is_given() {
+    let mut host = Host::new();
+    host.write("shop.yaml", GOOD);
+    host.read();
+    host.intake
+        .set_intents(ordered(&[("web", None, stop())]))
+        .unwrap();
+    let record = host.layout.state.join("intents/shop/web.json");
+    let whole = fs::read(&record).unwrap();
+    let renamed = String::from_utf8(whole.clone()).unwrap().replace("web", "db");
+    for damaged in [&whole[..whole.len() / 2], b"\0\0\0", b"", renamed.as_bytes()] {
+        fs::write(&record, damaged).unwrap();
+        host.restart();
+        assert_eq!(orders(&mut host), (Vec::new(), vec![record.clone()]));
+    }
+    let given = ordered(&[("web", None, stop())]);
+    host.intake.set_intents(given.clone()).unwrap();
+    given.keys().for_each(|target| host.intake.forget_lost(target));
+    for _ in 0..2 {
+        assert_eq!(orders(&mut host), (vec!["shop/web stop".to_owned()], Vec::new()));
+        host.restart();
+    }
+    // An order that leaves no record (`start` of what runs) clears it, too.
+    fs::write(&record, "{").unwrap();
+    host.restart();
+    given.keys().for_each(|target| host.intake.forget_lost(target));
+    assert_eq!(orders(&mut host), (Vec::new(), Vec::new()));
+    assert!(!record.exists());
+    fs::create_dir_all(record.parent().unwrap()).unwrap();
+    fs::write(&record, r#"{"version": 99}"#).unwrap();
+    let newer = Intake::open(&host.layout, BTreeMap::new(), BTreeMap::new())
+        .err()
+        .unwrap();
+    assert!(newer.to_string().contains("newer stead"), "{newer}");
+    fs::remove_file(&record).unwrap();
+    host.restart();
+    assert_eq!(
+        orders(&mut host),
+        (Vec::new(), Vec::new()),
+        "nothing is known of it"
+    );
+}
+
 #[test]
 fn a_thousand_unchanged_projects_are_not_parsed_again() {
     let mut host = Host::new();

@@ -11,7 +11,10 @@ use crate::{
     backoff,
     desired::{Desired, Wish},
     execute::{Lane, Order, Report},
-    journal::Entry,
+    journal::{
+        Entry, Kind,
+        transitions::{self, Told},
+    },
     key::Key,
     memory::{Again, Barred, Failed, Good, Memory},
     observed::{Fact, Observed},
@@ -77,6 +80,7 @@ pub struct Engine {
     echoes: BTreeMap<Key, (Action, u32, u64)>,
     applied: BTreeMap<String, String>,
     pass: u64,
+    told: Told,
     notes: Vec<Note>,
     entries: Vec<Entry>,
     orders: Vec<Order>,
@@ -84,18 +88,19 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
+        let memory = Memory {
+            good: kept.good,
+            barred: kept.barred,
+            ..Memory::default()
+        };
         Engine {
             dirty: Scope {
-                images: references(&desired),
+                images: references(&desired, &memory),
                 ..Scope::default()
             },
             desired,
             observed: Arc::new(Observed::nothing_known()),
-            memory: Memory {
-                good: kept.good,
-                barred: kept.barred,
-                ..Memory::default()
-            },
+            memory,
             plan: Arc::new(Plan::default()),
             running: Vec::new(),
             outdated: BTreeSet::new(),
@@ -106,6 +111,7 @@ impl Engine {
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
             pass: 0,
+            told: Told::default(),
             notes: Vec::new(),
             entries: Vec::new(),
             orders: Vec::new(),
@@ -130,10 +136,12 @@ impl Engine {
                 let own = self.running.iter().map(|step| &step.key);
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
-                if let Wish::Run { project, .. } = wish {
-                    let images = project.services.values().map(|service| service.image.clone());
-                    self.dirty.images.extend(images);
-                }
+            }
+        }
+        // An order is tried at once, whatever failed before.
+        for (target, intent) in &desired.intents {
+            if self.desired.intents.get(target) != Some(intent) {
+                self.memory.forget(&target.project);
             }
         }
         let gone: Vec<&String> = self
@@ -146,8 +154,14 @@ impl Engine {
             self.memory.forget(name);
             self.applied.remove(name);
         }
+        for project in self.memory.unbar(&desired) {
+            self.notes.push(Note::Barred {
+                project,
+                barred: None,
+            });
+        }
         self.desired = desired;
-        let wanted = references(&self.desired);
+        let wanted = references(&self.desired, &self.memory);
         Arc::make_mut(&mut self.observed)
             .images
             .retain(|reference, _| wanted.contains(reference));
@@ -161,7 +175,7 @@ impl Engine {
             HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
             HostEvent::Lost => {
-                self.dirty.images.extend(references(&self.desired));
+                self.dirty.images.extend(references(&self.desired, &self.memory));
                 return self.look(Scope::all());
             }
         };
@@ -183,7 +197,7 @@ impl Engine {
     /// Somebody wants to know how it is now: look at everything, and try at once what has failed.
     pub fn asked(&mut self) {
         self.memory.failures.clear();
-        self.dirty.images.extend(references(&self.desired));
+        self.dirty.images.extend(references(&self.desired, &self.memory));
         self.look(Scope::all());
         self.asked = 2;
     }
@@ -192,7 +206,7 @@ impl Engine {
         if now.boot >= self.resync && self.looking.is_none() {
             self.look(Scope::all());
         }
-        for reference in references(&self.desired) {
+        for reference in references(&self.desired, &self.memory) {
             let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
             let due = |key: &Key| self.memory.held(key, now).is_none();
             if unknown && self.image_keys(&reference).iter().all(due) {
@@ -206,7 +220,7 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched, now);
+                self.put(*seen, &scope, &touched, None, now);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -244,14 +258,18 @@ impl Engine {
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new(), now);
+                self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
             }
         }
     }
 
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, now: Now) {
+    /// `step`: the one after which it was looked.
+    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, step: Option<&Step>, now: Now) {
+        let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+        let events = transitions::events(&before, &self.observed, step, now);
+        self.entries.extend(events);
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {
@@ -279,12 +297,9 @@ impl Engine {
     fn image_keys(&self, reference: &str) -> Vec<Key> {
         let mut keys = Vec::new();
         for (name, wish) in &self.desired.projects {
-            if let Wish::Run { project, .. } = wish
-                && project
-                    .services
-                    .values()
-                    .any(|service| service.image == reference)
-            {
+            let project = self.memory.effective(name, wish);
+            let mut services = project.into_iter().flat_map(|project| project.services.values());
+            if services.any(|service| service.image == reference) {
                 keys.push(Key::Image {
                     project: name.clone(),
                     reference: reference.to_owned(),
@@ -295,27 +310,25 @@ impl Engine {
     }
 
     fn ended(&mut self, step: Step, result: Result<(), ActionError>, now: Now) {
-        let supervision =
-            step.completes.is_none() && matches!(step.action, Action::StartContainer { fresh: false, .. });
-        let mut entry = Entry {
-            at: now,
-            project: step.key.project().map(str::to_owned),
-            key: step.key.to_string(),
-            change: step.completes,
-            cause: step.cause.clone(),
-            error: None,
-        };
+        let mut entry = self.told.ended(&step, now);
         let outdated = self.outdated.remove(&step.key);
         match result {
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(key = %step.key, error = message, "a step failed");
+                entry.kind = Kind::Failed;
                 entry.error = Some(message.clone());
                 self.entries.push(entry);
                 if outdated {
                     return;
                 }
-                self.memory.fail(step.key.clone(), message, error.retry, now);
+                // Seen again since, it is there: no change would come.
+                let there = |reference| matches!(self.observed.images.get(reference), Some(Fact::Known(_)));
+                let retry = match (&step.key, error.retry) {
+                    (Key::Image { reference, .. }, Retry::AfterChange) if there(reference) => Retry::Again,
+                    (_, retry) => retry,
+                };
+                self.memory.fail(step.key.clone(), message, retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
                     failed.action = Some(std::mem::discriminant(&step.action));
@@ -324,9 +337,7 @@ impl Engine {
             Ok(()) => {
                 tracing::debug!(key = %step.key, cause = step.cause.field, "a step is done");
                 self.memory.done(&step);
-                if step.completes.is_some() || supervision {
-                    self.entries.push(entry);
-                }
+                self.entries.push(entry);
                 // Where something fails, that is what is to be told, and waited for.
                 if !self.memory.failures.contains_key(&step.key) {
                     self.echo(step, now);
@@ -367,10 +378,17 @@ impl Engine {
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
     /// second: what a step has just been started on is looked at when that step has ended.
     pub fn round(&mut self, now: Now) -> Round {
+        let mut entries = self.told.desired(&self.desired, &self.memory, now);
+        entries.append(&mut self.entries);
+        self.entries = entries;
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
             self.replan(now);
+            let told = self.told.plan(&self.plan, &self.running, now);
+            self.entries.extend(told);
         }
+        let told = self.told.barred(&self.memory, now);
+        self.entries.extend(told);
         self.start_look();
         let status = Arc::new(self.status(now));
         Round {
@@ -407,7 +425,11 @@ impl Engine {
     }
 
     fn replan(&mut self, now: Now) {
-        let plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        self.memory.settle(&self.observed, now);
+        let mut plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        if self.roll_back(&plan) {
+            plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        }
         if self.asked == 0 {
             self.pass += 1;
         }
@@ -423,6 +445,7 @@ impl Engine {
                 continue;
             }
             self.memory.begin(&plan, step);
+            self.entries.push(self.told.started(step, now));
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
@@ -439,6 +462,32 @@ impl Engine {
             self.running.push(step.clone());
         }
         self.plan = Arc::new(plan);
+    }
+
+    /// Takes back what `plan` says has failed. False: nothing.
+    fn roll_back(&mut self, plan: &Plan) -> bool {
+        let taken = self.memory.roll_back(plan);
+        for (project, barred) in &taken {
+            tracing::warn!(
+                project,
+                revision = barred.revision,
+                why = barred.why,
+                "rolled back"
+            );
+            let own = self.running.iter().map(|step| &step.key);
+            let own = own.filter(|key| key.project() == Some(project.as_str()));
+            self.outdated.extend(own.cloned());
+            let good = self.memory.good.get(project);
+            let images = good.into_iter().flat_map(|good| good.project.services.values());
+            self.dirty
+                .images
+                .extend(images.map(|service| service.image.clone()));
+            self.notes.push(Note::Barred {
+                project: project.clone(),
+                barred: Some(barred.clone()),
+            });
+        }
+        !taken.is_empty()
     }
 
     /// What the outside may see now.
@@ -509,15 +558,12 @@ impl Engine {
     }
 }
 
-/// Every image that some project wants.
-fn references(desired: &Desired) -> BTreeSet<String> {
+/// Every image that some project is planned with.
+fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
     desired
         .projects
-        .values()
-        .filter_map(|wish| match wish {
-            Wish::Run { project, .. } => Some(project),
-            Wish::Hold { .. } | Wish::Down { .. } => None,
-        })
+        .iter()
+        .filter_map(|(name, wish)| memory.effective(name, wish))
         .flat_map(|project| project.services.values().map(|service| service.image.clone()))
         .collect()
 }

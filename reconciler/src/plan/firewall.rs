@@ -24,6 +24,8 @@ pub struct Stage<'a> {
     pub stopped: BTreeSet<&'a InstanceKey>,
     /// Sandboxes are what they shall be, and these have been started.
     pub settled: Option<BTreeSet<&'a InstanceKey>>,
+    /// New slots that take host ports over: names lead to them by then.
+    pub flipping: BTreeSet<&'a InstanceKey>,
 }
 
 /// What the firewall shall be at `stage`.
@@ -53,7 +55,12 @@ pub fn spec(
         spec.networks.insert(key.clone(), empty(&network.spec));
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
-        for endpoint in one.endpoints(stage.settled.is_some()) {
+        // One whose sandbox cannot be brought to its specification in this pass keeps what it has.
+        let settled = stage
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.contains(one.key));
+        for endpoint in one.endpoints(settled) {
             let Some(network) = network(&endpoint.network) else {
                 continue;
             };
@@ -69,7 +76,7 @@ pub fn spec(
             .find(|endpoint| endpoint.gateway.is_some())
             .or(endpoints.first());
         let Some(target) = target else { continue };
-        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none)) {
+        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
                 host_ip: binding.host_ip,
                 published: binding.published,
@@ -80,6 +87,18 @@ pub fn spec(
                 port: binding.target,
             };
             spec.ports.insert(key, target);
+        }
+    }
+    // Also one that nobody wants any more: it is there before it can be removed.
+    for sandbox in draft.making_sandboxes() {
+        for endpoint in &sandbox.endpoints {
+            if let Some(network) = network(&endpoint.network) {
+                spec.networks
+                    .entry(endpoint.network.clone())
+                    .or_insert_with(|| empty(network))
+                    .endpoints
+                    .insert((endpoint.address, endpoint.mac));
+            }
         }
     }
     spec
@@ -94,11 +113,13 @@ fn empty(network: &NetworkSpec) -> FirewallNetwork {
     }
 }
 
-/// The first step: what the firewall shall be right now.
+/// The first step: what the firewall shall be right now. `names`: those that lead to new slots whose host
+/// ports follow with this step.
 pub fn now(
     draft: &mut Draft<'_>,
     spec: Option<&FirewallSpec>,
     networks: &BTreeMap<ResourceKey, Ready>,
+    names: &[Ready],
     explained: &BTreeSet<String>,
 ) -> Ready {
     let Some(spec) = spec else {
@@ -115,7 +136,8 @@ pub fn now(
     let due = draft.memory.firewall_due;
     // A bridge that is being made right now gets its settings with that.
     let making = draft.making_a_network();
-    let same = seen.spec == *spec;
+    // What is seen does not last where something else is being made of it.
+    let same = seen.spec == *spec && draft.making_firewall().is_none_or(|making| making == spec);
     if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
         return Ready::Now;
     }
@@ -139,6 +161,7 @@ pub fn now(
     // A network that cannot be made now must not keep the others from being isolated.
     let needs: Vec<Ready> = networks
         .values()
+        .chain(names)
         .filter(|ready| **ready != Ready::Blocked)
         .copied()
         .collect();
@@ -171,11 +194,13 @@ pub fn isolates(draft: &Draft<'_>, allocation: &Allocation, key: &InstanceKey) -
     else {
         return false;
     };
-    seen.drift.is_empty()
-        && sandbox.endpoints.iter().all(|endpoint| {
-            seen.spec.networks.get(&endpoint.network).is_some_and(|network| {
+    let holds = |spec: &FirewallSpec| {
+        sandbox.endpoints.iter().all(|endpoint| {
+            spec.networks.get(&endpoint.network).is_some_and(|network| {
                 network.endpoints.contains(&(endpoint.address, endpoint.mac))
                     && matches!(allocation.networks.get(&endpoint.network), Some(Ok(spec)) if spec.internal == network.internal)
             })
         })
+    };
+    seen.drift.is_empty() && holds(&seen.spec) && draft.making_firewall().is_none_or(holds)
 }

@@ -14,12 +14,15 @@ use crate::{
     observed::{Fact, Image, Observed},
 };
 
+/// Why nothing is known of an image in the first moments.
+pub(crate) const UNSEEN: &str = "it was not looked at yet";
+
 /// What `reference` stands for, or why that is not known.
 pub fn resolve<'a>(observed: &'a Observed, reference: &str) -> Result<&'a Image, String> {
     match observed.images.get(reference) {
         Some(Fact::Known(image)) => Ok(image),
         Some(Fact::Unknown(why)) => Err(why.clone()),
-        None => Err("it was not looked at yet".to_owned()),
+        None => Err(UNSEEN.to_owned()),
     }
 }
 

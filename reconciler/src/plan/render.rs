@@ -45,7 +45,7 @@ fn changes<'p>(plan: &'p Plan, project: Option<&'p str>) -> impl Iterator<Item =
 }
 
 /// Causes that stand in a manifest, or in its absence; the others are the host's doing.
-fn from_manifest(cause: &Cause) -> bool {
+pub(crate) fn from_manifest(cause: &Cause) -> bool {
     let head = cause.field.split('.').next().unwrap_or_default();
     matches!(head, "services" | "networks" | "volumes" | "manifest" | "down")
 }

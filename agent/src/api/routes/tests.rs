@@ -125,11 +125,12 @@ async fn serve(run: Run, answer: fn(Command)) -> (tempfile::TempDir, Client, wat
     let listener = crate::api::server::bind(&layout.agent_socket()).unwrap();
     let router = router(Context {
         backend: Arc::new(Nothing),
-        journal: Arc::new(FileJournal::open(root.path().join("journal.jsonl")).unwrap()),
+        journal: Arc::new(FileJournal::open(&root.path().join("journal.jsonl")).unwrap()),
         layout: Arc::new(layout),
         status,
         report,
         commands,
+        since: Arc::default(),
     });
     tokio::spawn(crate::api::server::serve(listener, router));
     (root, client, sender)
@@ -188,7 +189,7 @@ async fn the_documents_have_the_keys_of_the_contract() {
     };
     let ps: serde_json::Value = client.get("/v1/ps").await.unwrap();
     let want = "project service index name state health pid exit_code restarts image image_digest started_at \
-                addresses ports revision";
+                addresses ports revision intent";
     assert_eq!(keys(&ps).join(" "), want);
     let status: serde_json::Value = client.get("/v1/status").await.unwrap();
     let want = "project source state conditions revision next_attempt diagnostics";
