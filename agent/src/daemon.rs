@@ -2,6 +2,7 @@
 
 pub mod commands;
 mod refusals;
+mod served;
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +16,9 @@ use anyhow::Context as _;
 use backend::layout::Layout;
 use reconciler::{
     converge::{self, Outside},
-    desired::{Desired, Intent},
+    desired::Desired,
     journal::Journal,
     port::Backend,
-    status::Status,
 };
 use sd_notify::NotifyState;
 use tokio::{
@@ -29,24 +29,27 @@ use tokio::{
 use crate::{
     api::{
         routes::{self, Context},
-        server, views,
+        server,
     },
     environment, host,
     intake::{Intake, Report},
     journal::FileJournal,
     ledger::FileLedger,
-    orders,
     source::{
         Snapshot,
         debounce::Debounce,
         directory::{self, Directory},
+        mounts,
         watch::{Hint, Watcher},
     },
 };
 use commands::Command;
 
-/// How often the directories are asked whether they are still the same ones.
-const TICK: Duration = Duration::from_secs(1);
+/// How often the agent looks by itself, while everything is as it should be.
+const IDLE: Duration = Duration::from_secs(30);
+/// The same while a directory is not the one it was, a file stays open for writing, or an order is on
+/// its way.
+const UNSETTLED: Duration = Duration::from_secs(1);
 /// Everything is read again without any event: what inotify did not see.
 const RESCAN: Duration = Duration::from_secs(60);
 /// The same where inotify cannot be had.
@@ -168,9 +171,10 @@ async fn turn(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut mounts = mounts::watch()?;
+    let mut tick = tokio::time::Instant::now();
     loop {
+        tick = tick.min(tokio::time::Instant::now() + reader.interval());
         let due = reader.due();
         let looking = async {
             match due {
@@ -196,7 +200,8 @@ async fn turn(
                 }
             }
             () = looking => wiring.publish(&mut reader),
-            _ = tick.tick() => {
+            () = tokio::time::sleep_until(tick) => {
+                tick = tokio::time::Instant::now() + IDLE;
                 if sd_notify::watchdog_enabled().is_some() {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
                 }
@@ -204,6 +209,11 @@ async fn turn(
                 reader.forget_what_is_down(&status);
                 let ordered = reader.forget_what_is_started(&status, &wiring.report.borrow());
                 if ordered || reader.is_stale() {
+                    wiring.publish(&mut reader);
+                }
+            }
+            Some(()) = mounts.recv() => {
+                if reader.is_stale() {
                     wiring.publish(&mut reader);
                 }
             }
@@ -347,8 +357,22 @@ impl Reader {
             .due()
             .map(|at| self.start + Duration::from_millis(at));
         // A file that stays open is read when it was the same twice.
-        let written = (!self.writing.is_empty()).then(|| self.read_at + TICK);
+        let written = (!self.writing.is_empty()).then(|| self.read_at + UNSETTLED);
         event.into_iter().chain(written).min()
+    }
+
+    /// How long nothing needs to be looked at without an event.
+    fn interval(&self) -> Duration {
+        let unsettled = self.directories.iter().any(|directory| !directory.is_the_same());
+        let broken = self.watcher.broken().is_some();
+        [
+            sd_notify::watchdog_enabled().map(|patience| patience / 2),
+            (unsettled || self.owes()).then_some(UNSETTLED),
+            broken.then_some(POLL),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(IDLE, Duration::min)
     }
 
     /// Reading is due without any event.
@@ -440,48 +464,6 @@ impl Reader {
             projects = report.projects.len(),
             "read the manifests"
         );
-    }
-
-    /// A `down` whose manifest is gone has served its purpose once nothing of it is left.
-    fn forget_what_is_down(&mut self, status: &Status) {
-        let done: Vec<String> = self
-            .intake
-            .down()
-            .iter()
-            .filter(|(project, _)| !self.intake.has_manifest(project))
-            .filter(|(project, volumes)| {
-                views::objects(&status.observed, project, **volumes).is_some_and(|left| left.is_empty())
-            })
-            .map(|(project, _)| project.clone())
-            .collect();
-        for project in done {
-            if let Err(error) = self.intake.set_down(&project, None) {
-                tracing::error!(
-                    project,
-                    error = format!("{error:#}"),
-                    "cannot clear the recorded `down`"
-                );
-            }
-        }
-    }
-}
-
-impl Reader {
-    /// An order to run is done once everything it names was started after it. Whether there was one.
-    fn forget_what_is_started(&mut self, status: &Status, report: &Report) -> bool {
-        let mut left = self.intake.intents().clone();
-        let before = left.len();
-        left.retain(|target, intent| {
-            let done = || orders::is_done(target, intent, orders::scale(report, target), &status.observed);
-            matches!(intent, Intent::Stop { .. }) || !done()
-        });
-        if left.len() == before {
-            return false;
-        }
-        if let Err(error) = self.intake.set_intents(left) {
-            tracing::error!(error = format!("{error:#}"), "cannot clear an order that is done");
-        }
-        true
     }
 }
 

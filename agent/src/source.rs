@@ -4,6 +4,7 @@ pub mod debounce;
 pub mod directory;
 pub mod generated;
 pub mod locate;
+pub mod mounts;
 pub mod watch;
 
 use std::{

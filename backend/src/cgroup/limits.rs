@@ -2,6 +2,7 @@
 //! has one of them in v1, in a directory of the same name there.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -224,8 +225,8 @@ impl Controllers {
         Ok(())
     }
 
-    /// What is not as `limits` say, for people.
-    pub fn drift(&self, instance: &Path, limits: &Limits) -> Vec<String> {
+    /// What is not as `limits` say, for people. `pid`: the first process.
+    pub fn drift(&self, instance: &Path, limits: &Limits, pid: u32) -> Vec<String> {
         let mut drift = Vec::new();
         for kind in &KINDS {
             let limit = (kind.limit)(limits);
@@ -240,6 +241,11 @@ impl Controllers {
                     let found = plain(found.trim());
                     if found != wanted {
                         drift.push(format!("{} is {found} instead of {wanted}", setting.file));
+                    } else if limit.is_some()
+                        && let Some(directory) = path.parent()
+                        && !processes(directory).contains(&pid)
+                    {
+                        drift.push(format!("process {pid} is outside the limit of {}", kind.what));
                     }
                 }
                 Err(_) if limit.is_some() => drift.push(format!("{} is not limited", kind.what)),
@@ -257,6 +263,24 @@ impl Controllers {
         for directory in self.all_v1(instance) {
             if directory.is_dir() {
                 super::enter(&directory, pid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves everything that lives in `payload` to where v1 controllers limit the instance: a limit that
+    /// comes while it runs, or somebody has moved a process.
+    ///
+    /// # Errors
+    /// As a write to cgroup.procs. What has ended meanwhile is no error.
+    pub fn gather(&self, instance: &Path) -> io::Result<()> {
+        for directory in self.all_v1(instance).filter(|directory| directory.is_dir()) {
+            let there = processes(&directory);
+            for pid in processes(&instance.join("payload")).difference(&there) {
+                match super::enter(&directory, *pid) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -282,6 +306,12 @@ impl Controllers {
         }
         Ok(())
     }
+}
+
+/// Those that live directly in a group.
+fn processes(directory: &Path) -> BTreeSet<u32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// v1 writes "no limit" as a number that depends on the page size.

@@ -89,7 +89,7 @@ impl LinuxBackend {
             Action::StopContainer { key, drain } => self.stop(key, Duration::from_millis(*drain)),
             Action::UpdateContainer { key, spec } => {
                 // First: a limit that the host cannot keep is not recorded as kept.
-                self.controllers.apply(&self.instance_cgroup(key), &spec.limits)?;
+                self.limit(key, &spec.limits)?;
                 let container = spec.clone();
                 self.ask(key, &Request::Amend { container }).map(drop)
             }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use reconciler::{key::InstanceKey, spec::MountSpec};
+use reconciler::{
+    key::InstanceKey,
+    spec::{Limits, MountSpec},
+};
 
 use super::{LinuxBackend, error::ApplyError};
 use crate::{
@@ -29,7 +32,7 @@ impl LinuxBackend {
             return standing;
         };
         let cgroup = self.instance_cgroup(key);
-        standing.drift = self.controllers.drift(&cgroup, &container.limits);
+        standing.drift = self.controllers.drift(&cgroup, &container.limits, *pid);
         // One that ends just now is told by its shim.
         for stray in cgroup::strays(&cgroup.join("payload"), *pid).unwrap_or_default() {
             standing
@@ -56,6 +59,18 @@ impl LinuxBackend {
         standing
     }
 
+    /// Gives limits to what runs.
+    pub(super) fn limit(&self, key: &InstanceKey, limits: &Limits) -> Result<(), ApplyError> {
+        let cgroup = self.instance_cgroup(key);
+        self.controllers.apply(&cgroup, limits)?;
+        self.controllers
+            .gather(&cgroup)
+            .map_err(|source| ApplyError::Path {
+                path: cgroup.clone(),
+                source,
+            })
+    }
+
     /// Limits, cgroups and mounts of a running container as they should be.
     pub(super) fn mend(&self, key: &InstanceKey) -> Result<(), ApplyError> {
         let state = self.state(key)?;
@@ -63,16 +78,14 @@ impl LinuxBackend {
             return Ok(());
         };
         let cgroup = self.instance_cgroup(key);
-        self.controllers.apply(&cgroup, &container.limits)?;
         let payload = cgroup.join("payload");
         for stray in cgroup::strays(&payload, *pid).unwrap_or_default() {
-            cgroup::enter(&payload, stray)
-                .and_then(|()| self.controllers.enter(&cgroup, stray))
-                .map_err(|source| ApplyError::Path {
-                    path: payload.clone(),
-                    source,
-                })?;
+            cgroup::enter(&payload, stray).map_err(|source| ApplyError::Path {
+                path: payload.clone(),
+                source,
+            })?;
         }
+        self.limit(key, &container.limits)?;
         let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();
         if missing.broken.is_some() || missing.mounts.is_empty() {
             return Ok(());

@@ -69,6 +69,7 @@ pub struct Sandbox {
     /// Held open: its name is how the shim is found.
     pub memfd: OwnedFd,
     pub payload: OwnedFd,
+    pub controllers: Controllers,
     pub run: Run,
     pub first: Option<(i32, OwnedFd)>,
     pub output: Option<Output>,
@@ -146,6 +147,7 @@ impl Sandbox {
             memfd: record::seal(&record).step("write", "the record")?,
             record,
             payload,
+            controllers: Controllers::find()?,
             run: Run::Created,
             first: None,
             output: None,
@@ -255,6 +257,14 @@ impl Sandbox {
         }
     }
 
+    pub fn leaf(&self) -> launch::Leaf<'_> {
+        launch::Leaf {
+            instance: &self.record.assignment.cgroup,
+            payload: self.payload.as_fd(),
+            controllers: &self.controllers,
+        }
+    }
+
     fn state(&self) -> SandboxState {
         SandboxState {
             record: self.record.clone(),
@@ -283,18 +293,12 @@ impl Sandbox {
         self.payload = fresh_payload(assignment)?;
         stage::prepare(assignment, &start)?;
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
-        Controllers::find().and_then(|found| found.apply(&assignment.cgroup, &start.container.limits))?;
+        self.controllers
+            .apply(&assignment.cgroup, &start.container.limits)?;
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
-        let pid = launch::container(
-            assignment,
-            &start,
-            &self.namespaces,
-            self.payload.as_fd(),
-            stdio,
-            filter,
-        )?;
+        let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio, filter)?;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
@@ -323,10 +327,7 @@ impl Sandbox {
         let (Some((_, first)), Some(container)) = (&self.first, &self.record.container) else {
             return Err(request_error("the container does not run; start it first"));
         };
-        let leaf = launch::Leaf {
-            instance: &self.record.assignment.cgroup,
-            payload: self.payload.as_fd(),
-        };
+        let leaf = self.leaf();
         let (pid, master) = joined::exec(container, wish, descriptors, first, leaf, filter)?;
         self.joined.push(Joined {
             pid,

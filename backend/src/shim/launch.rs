@@ -63,15 +63,12 @@ pub fn container(
     assignment: &Assignment,
     start: &Start,
     namespaces: &Namespaces,
-    payload: BorrowedFd<'_>,
+    leaf: Leaf<'_>,
     stdio: Stdio,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
-    let controllers = controllers()?;
-    fork_twice(payload, stdio, None, |pipe, stdio| {
-        controllers
-            .enter(&assignment.cgroup, 0)
-            .step("enter the limits of", assignment.cgroup.display())?;
+    fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
+        leaf.enter()?;
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
@@ -109,11 +106,8 @@ pub fn joined(
     input: Input,
     filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
-    let controllers = controllers()?;
     fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
-        controllers
-            .enter(leaf.instance, 0)
-            .step("enter the limits of", leaf.instance.display())?;
+        leaf.enter()?;
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -133,15 +127,20 @@ pub fn joined(
     })
 }
 
-/// Where further processes are born: the payload cgroup of an instance.
+/// Where processes are born: the payload cgroup of an instance.
 #[derive(Clone, Copy)]
 pub struct Leaf<'a> {
     pub instance: &'a Path,
     pub payload: BorrowedFd<'a>,
+    pub controllers: &'a Controllers,
 }
 
-fn controllers() -> Result<Controllers, StepError> {
-    Controllers::find().map_err(StepError::from)
+impl Leaf<'_> {
+    /// Under the limits that are not in the tree of the payload.
+    fn enter(self) -> Result<(), StepError> {
+        let entered = self.controllers.enter(self.instance, 0);
+        entered.step("enter the limits of", self.instance.display())
+    }
 }
 
 /// Where the three descriptors of a joined process come from.

@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +10,6 @@ use super::{
     assigned::{Answer, Sandbox, done, request_error},
     clock,
     joined::{self, Joined, Purpose},
-    launch::Leaf,
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
     run::reap,
     serve::Connection,
@@ -295,11 +291,7 @@ impl Supervisor {
             && let Some(spec) = &container.health
         {
             sandbox.health.begin();
-            let leaf = Leaf {
-                instance: &sandbox.record.assignment.cgroup,
-                payload: sandbox.payload.as_fd(),
-            };
-            let launched = joined::probe(container, &spec.argv, first, leaf, &self.filter);
+            let launched = joined::probe(container, &spec.argv, first, sandbox.leaf(), &self.filter);
             match launched.and_then(|pid| Ok((pid, joined::pidfd(pid)?))) {
                 Ok((pid, pidfd)) => sandbox.joined.push(Joined {
                     pid,

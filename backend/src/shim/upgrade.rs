@@ -29,6 +29,7 @@ use super::{
     wire::Inbox,
 };
 use crate::{
+    cgroup::limits::Controllers,
     health::Health,
     logs::writer::Lost,
     sandbox::{Namespaces, ResolverSockets},
@@ -246,6 +247,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
         memfd: seal(&record)?,
         record,
         payload: process::inherited(saved.payload)?,
+        controllers: Controllers::find().map_err(io::Error::other)?,
         run: saved.run,
         first,
         output,

@@ -15,11 +15,12 @@ use reconciler::{observed::Ended, spec::Limits};
 
 use super::host::{Container, Host, bind_mount, until, volume_mount};
 
-pub const TESTS: [(&str, fn()); 8] = [
+pub const TESTS: [(&str, fn()); 9] = [
     ("a_shim_without_its_socket_file_is_reached_all_the_same", door),
     ("the_door_stays_through_an_upgrade", door_upgraded),
     ("how_a_container_ended_is_read_back_whole", ended),
     ("limits_hold_for_everything_and_are_put_back", limits),
+    ("a_limit_that_comes_later_holds_what_runs", limited_later),
     ("a_limit_that_cannot_be_kept_is_an_error_of_the_start", unkept),
     ("a_process_moved_away_is_named_and_killed_with_the_rest", moved),
     (
@@ -157,7 +158,7 @@ fn limits() {
     container.spec.limits = limits.clone();
     let pid = running(&mut container);
     let none: Vec<String> = Vec::new();
-    assert_eq!(controllers.drift(&cgroup, &limits), none);
+    assert_eq!(controllers.drift(&cgroup, &limits, pid), none);
     let cases = [
         (["memory.max", "memory.limit_in_bytes"], "67108864", "memory"),
         (["cpu.max", "cpu.cfs_quota_us"], "25000", "cpu"),
@@ -176,7 +177,7 @@ fn limits() {
             "{what}"
         );
         fs::write(&path, value).unwrap();
-        let drift = controllers.drift(&cgroup, &limits);
+        let drift = controllers.drift(&cgroup, &limits, pid);
         assert_eq!(drift.len(), 1, "{what}: {drift:?}");
         assert!(drift[0].contains(value), "{drift:?}");
         controllers.apply(&cgroup, &limits).unwrap();
@@ -198,19 +199,64 @@ fn limits() {
     );
     // Without the limit there is none, and the process is the same.
     controllers.apply(&cgroup, &Limits::default()).unwrap();
-    assert_eq!(controllers.drift(&cgroup, &Limits::default()), none);
+    assert_eq!(controllers.drift(&cgroup, &Limits::default(), pid), none);
     assert_eq!(container.state().run, Run::Running { pid });
     container.client.order(&Request::Kill).unwrap();
     container.ended();
     // A start gives them again, to the new process.
     let again = running(&mut container);
-    assert_eq!(controllers.drift(&cgroup, &limits), none);
+    assert_eq!(controllers.drift(&cgroup, &limits, again), none);
     assert_ne!(again, pid);
+    // Somebody lifts a v1 limit by moving the process out of it.
+    for directory in controllers.directories(&cgroup).iter().skip(1) {
+        let top = directory.ancestors().nth(3).unwrap();
+        cgroup::enter(top, again).unwrap();
+        let drift = controllers.drift(&cgroup, &limits, again);
+        assert_eq!(drift.len(), 1, "{drift:?}");
+        assert!(drift[0].contains("outside the limit"), "{drift:?}");
+        controllers.gather(&cgroup).unwrap();
+        assert_eq!(controllers.drift(&cgroup, &limits, again), none);
+    }
     drop(container);
     controllers.remove(&cgroup).unwrap();
     for directory in controllers.directories(&cgroup) {
         assert!(!directory.exists(), "{}", directory.display());
     }
+}
+
+fn limited_later() {
+    let host = Host::new();
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    let cgroup = container.assignment.cgroup.clone();
+    let controllers = Controllers::find().unwrap();
+    container.script("sleep 1000 & echo up; while :; do sleep 0.05; done");
+    let pid = container.start().unwrap();
+    container.said("up");
+    let limits = Limits {
+        pids: Some(9),
+        ..Limits::default()
+    };
+    assert_eq!(controllers.drift(&cgroup, &limits, pid).len(), 1);
+    controllers.apply(&cgroup, &limits).unwrap();
+    controllers.gather(&cgroup).unwrap();
+    assert!(controllers.drift(&cgroup, &limits, pid).is_empty());
+    let (code, text) = container
+        .exec(
+            &[
+                "/bin/sh",
+                "-c",
+                "for i in $(seq 30); do sleep 5 & done; echo survived",
+            ],
+            "",
+        )
+        .unwrap();
+    assert!(
+        code != 0 || !text.contains("survived"),
+        "30 processes within 9: {code} {text}"
+    );
+    assert_eq!(container.state().run, Run::Running { pid });
+    drop(container);
+    controllers.remove(&cgroup).unwrap();
 }
 
 fn unkept() {
@@ -326,7 +372,8 @@ fn remounted() {
 
 fn grounded() {
     let host = Host::new();
-    let cases: [(&str, fn(&Host, &Container)); 3] = [
+    type Damage = fn(&Host, &Container);
+    let cases: [(&str, Damage); 3] = [
         ("upper was deleted", |_, container| {
             fs::remove_dir_all(container.assignment.directory.join("upper")).unwrap();
         }),
