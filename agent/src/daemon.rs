@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use backend::layout::Layout;
 use reconciler::{
     converge::{self, Outside},
-    desired::{Desired, Intent},
+    desired::Desired,
     journal::Journal,
     port::Backend,
     status::Status,
@@ -469,13 +469,9 @@ impl Reader {
 impl Reader {
     /// An order to run is done once everything it names was started after it. Whether there was one.
     fn forget_what_is_started(&mut self, status: &Status, report: &Report) -> bool {
-        let mut left = self.intake.intents().clone();
-        let before = left.len();
-        left.retain(|target, intent| {
-            let done = || orders::is_done(target, intent, orders::scale(report, target), &status.observed);
-            matches!(intent, Intent::Stop { .. }) || !done()
-        });
-        if left.len() == before {
+        let left = orders::pending(report, &status.observed);
+        let before = self.intake.intents().len();
+        if left.len() >= before {
             return false;
         }
         if let Err(error) = self.intake.set_intents(left) {

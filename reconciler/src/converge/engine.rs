@@ -217,7 +217,8 @@ impl Engine {
             Report::Look { scope, seen } => {
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
-                self.put(*seen, &scope, &touched, None, now);
+                let events = self.put(*seen, &scope, &touched, None, now);
+                self.entries.extend(events);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -255,18 +256,25 @@ impl Engine {
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
+                let events = self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
+                self.entries.extend(events);
             }
         }
     }
 
-    /// `step`: the one after which it was looked.
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, step: Option<&Step>, now: Now) {
+    /// Takes over what was seen; what has happened meanwhile. `step`: the one after which it was looked.
+    fn put(
+        &mut self,
+        seen: Observed,
+        scope: &Scope,
+        busy: &BTreeSet<Key>,
+        step: Option<&Step>,
+        now: Now,
+    ) -> Vec<Entry> {
         let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
         let events = transitions::events(&before, &self.observed, step, now);
-        self.entries.extend(events);
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {
@@ -288,6 +296,7 @@ impl Engine {
                 }
             }
         }
+        events
     }
 
     /// The keys under which projects want `reference`.
@@ -495,6 +504,7 @@ impl Engine {
             projects,
             observed: self.observed.clone(),
             plan: self.plan.clone(),
+            stopping: self.running.iter().filter_map(Step::stops).cloned().collect(),
             pass: self.pass,
             at: now,
         }
