@@ -2,7 +2,7 @@
 
 pub mod conntrack;
 pub mod encode;
-mod kernel;
+pub(crate) mod kernel;
 pub mod rule;
 pub mod ruleset;
 
@@ -16,6 +16,7 @@ use std::{
 
 use nix::{errno::Errno, sys::socket::SockProtocol};
 use reconciler::{
+    key::ResourceKey,
     observed,
     spec::{FirewallSpec, Protocol},
 };
@@ -69,6 +70,8 @@ pub enum FirewallError {
     },
     #[error("cannot forget old UDP flows")]
     Conntrack(#[source] NetlinkError),
+    #[error("cannot count the connections of a service that is to be stopped")]
+    Connections(#[source] NetlinkError),
 }
 
 /// Holds the socket that owns both tables.
@@ -184,7 +187,8 @@ impl Firewall {
         if let Some(elements) = self.read(&skeleton)?.elements {
             // Doors close before their guards go.
             for key in ruleset::spec_from(&self.mark, &elements).networks.keys() {
-                self.set(self.localnet(key), "0")?;
+                let localnet = sysctl::of_link("ipv4", &names::bridge(&self.mark, key), "route_localnet");
+                self.set(localnet, "0")?;
             }
         }
         match fs::remove_file(&self.marker) {
@@ -407,8 +411,31 @@ impl Firewall {
     /// Settings that open doors, after the rules that guard them.
     fn apply_settings(&self, spec: &FirewallSpec) -> Result<(), FirewallError> {
         self.set(sysctl::IP_FORWARD.to_owned(), "1")?;
-        for key in spec.networks.keys() {
-            self.set(self.localnet(key), "1")?;
+        spec.networks.keys().try_for_each(|key| self.open_bridge(key))
+    }
+
+    /// A bridge that was made anew has the settings of none. Where its guards are not in force yet, it
+    /// stays shut until they are.
+    ///
+    /// # Errors
+    /// The kernel could not be asked, or refused.
+    pub fn open(&self, network: &ResourceKey) -> Result<(), FirewallError> {
+        let _turn = self.flags.lock().unwrap_or_else(PoisonError::into_inner);
+        let skeleton = ruleset::skeleton(&self.mark, self.turned_on());
+        let kernel = self.read(&skeleton)?;
+        let guarded = |elements| {
+            let spec = ruleset::spec_from(&self.mark, elements);
+            spec.networks.contains_key(network)
+        };
+        if kernel.drift.is_empty() && kernel.elements.as_ref().is_some_and(guarded) {
+            self.open_bridge(network)?;
+        }
+        Ok(())
+    }
+
+    fn open_bridge(&self, network: &ResourceKey) -> Result<(), FirewallError> {
+        for (setting, _) in self.bridge_settings(network) {
+            self.set(setting, "1")?;
         }
         Ok(())
     }
@@ -419,15 +446,27 @@ impl Firewall {
             drift.push("net.ipv4.ip_forward is off".to_owned());
         }
         for key in spec.networks.keys() {
-            if self.get(self.localnet(key))?.as_deref() == Some("0") {
-                drift.push(format!("route_localnet is off on the bridge of {key}"));
+            for (setting, name) in self.bridge_settings(key) {
+                if self.get(setting)?.as_deref() == Some("0") {
+                    drift.push(format!("{name} is off on the bridge of {key}"));
+                }
             }
         }
         Ok(drift)
     }
 
-    fn localnet(&self, network: &reconciler::key::ResourceKey) -> String {
-        sysctl::of_link("ipv4", &names::bridge(&self.mark, network), "route_localnet")
+    /// What must be on for a bridge, and the last word of its name.
+    fn bridge_settings(&self, network: &ResourceKey) -> [(String, &'static str); 2] {
+        let bridge = names::bridge(&self.mark, network);
+        ["forwarding", "route_localnet"].map(|name| (sysctl::of_link("ipv4", &bridge, name), name))
+    }
+
+    /// TCP connections through host ports that one of `addresses` answers and neither side has ended.
+    ///
+    /// # Errors
+    /// The table of connections cannot be read.
+    pub fn connections(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, FirewallError> {
+        conntrack::open(&self.nft, addresses).map_err(FirewallError::Connections)
     }
 
     /// `None`: there is no such setting, for the link is missing.

@@ -8,6 +8,7 @@ mod files;
 mod observe;
 mod restore;
 mod sandboxes;
+mod settings;
 mod standing;
 
 use std::{
@@ -74,6 +75,7 @@ pub struct LinuxBackend {
     controllers: Controllers,
     /// Held while a network or volume is removed, or records are made again.
     removing: Mutex<()>,
+    written: settings::Written,
     purpose: Use,
     /// Ends its thread when dropped.
     _netlink: Watch,
@@ -109,7 +111,9 @@ impl LinuxBackend {
         Volumes::new(layout).sweep().map_err(state)?;
         image::Store::open(layout).sweep().map_err(OpenError::Images)?;
         shim::spawn::sweep(&layout.mark).map_err(OpenError::Cgroup)?;
-        Self::with(layout, Use::Converge)
+        let backend = Self::with(layout, Use::Converge)?;
+        backend.watch_files();
+        Ok(backend)
     }
 
     /// To observe only, beside whoever holds the root: nothing is made and nothing changed.
@@ -158,6 +162,7 @@ impl LinuxBackend {
             watcher,
             controllers: Controllers::find()?,
             removing: Mutex::default(),
+            written: settings::Written::default(),
             _netlink: netlink,
         })
     }

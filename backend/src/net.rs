@@ -10,7 +10,7 @@ pub(crate) mod sysctl;
 pub mod watch;
 pub(crate) mod worker;
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr};
+use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::BorrowedFd};
 
 use nix::sys::socket::SockProtocol;
 use reconciler::spec::Subnet;
@@ -68,6 +68,7 @@ pub enum NetError {
 /// A link that carries the root's mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OurLink {
+    pub index: u32,
     pub name: String,
     /// `stead <mark> <key>`; empty when somebody removed it.
     pub alias: String,
@@ -103,8 +104,9 @@ impl Net {
         let mut ours: Vec<_> = self
             .links()?
             .into_iter()
-            .filter(|link| self.is_ours(&link.name))
+            .filter(|link| self.is_ours(link))
             .map(|link| OurLink {
+                index: link.index,
                 name: link.name,
                 alias: link.alias,
                 bridge: link.is_bridge,
@@ -120,15 +122,21 @@ impl Net {
     /// # Errors
     /// The kernel could not be asked.
     pub fn routes(&self) -> Result<BTreeSet<Subnet>, NetError> {
-        let ours: BTreeSet<u32> = self
-            .links()?
-            .into_iter()
-            .filter(|link| self.is_ours(&link.name))
+        let routes = route::routes(&self.route).map_err(NetError::Read)?;
+        Ok(self.foreign(&routes, self.links()?.iter()))
+    }
+
+    fn foreign<'l>(
+        &self,
+        routes: &[route::Route],
+        links: impl Iterator<Item = &'l route::Link>,
+    ) -> BTreeSet<Subnet> {
+        let ours: BTreeSet<u32> = links
+            .filter(|link| self.is_ours(link))
             .map(|link| link.index)
             .collect();
-        Ok(route::routes(&self.route)
-            .map_err(NetError::Read)?
-            .into_iter()
+        routes
+            .iter()
             .filter(|route| !route.link.is_some_and(|link| ours.contains(&link)))
             .map(|route| route.destination)
             .filter(|destination| {
@@ -137,19 +145,46 @@ impl Net {
                     && !destination.address.is_multicast()
                     && destination.address != Ipv4Addr::BROADCAST
             })
-            .collect())
+            .collect()
+    }
+
+    /// Runs `work` in the namespace this is for.
+    ///
+    /// # Errors
+    /// The thread for it is gone.
+    pub fn at_home<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        self.worker.at_home(work)
+    }
+
+    /// The kernel's number of the namespace of a sandbox, as [`watch::NetEvent::Inside`] names it.
+    ///
+    /// # Errors
+    /// The kernel refused to number it.
+    pub fn namespace_number(&self, netns: BorrowedFd<'_>) -> Result<i32, NetError> {
+        route::namespace_number(&self.route, netns).map_err(NetError::Read)
     }
 
     fn links(&self) -> Result<Vec<route::Link>, NetError> {
         route::links(&self.route).map_err(NetError::Read)
     }
 
-    fn is_ours(&self, link: &str) -> bool {
-        ["stb", "stv"].iter().any(|prefix| {
-            link.strip_prefix(prefix)
-                .is_some_and(|rest| rest.starts_with(&self.mark))
-        })
+    /// By its name, or, where somebody renamed it, by its alias.
+    fn is_ours(&self, link: &route::Link) -> bool {
+        is_ours(&self.mark, &link.name)
+            || link
+                .alias
+                .strip_prefix("stead ")
+                .and_then(|rest| rest.strip_prefix(&self.mark))
+                .is_some_and(|rest| rest.starts_with(' '))
     }
+}
+
+/// The name of a bridge or a veth of this root.
+fn is_ours(mark: &str, link: &str) -> bool {
+    ["stb", "stv"].iter().any(|prefix| {
+        link.strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with(mark))
+    })
 }
 
 /// One contains the other.

@@ -147,7 +147,6 @@ impl Memory {
             self.begun.remove(&step.key);
         }
         match &step.action {
-            Action::EnsureNetwork(_) => self.firewall_due = true,
             Action::SyncFirewall(spec) => {
                 self.firewall = Some(spec.clone());
             }

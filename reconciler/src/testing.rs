@@ -1,5 +1,8 @@
 //! A host without a kernel, for tests of the plan and the loop.
 
 pub mod drive;
+pub mod generate;
+pub mod invariants;
 pub mod manifest;
 pub mod sim_host;
+pub mod simulate;

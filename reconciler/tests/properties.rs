@@ -320,9 +320,10 @@ fn restarts_are_drawn_from_the_curve_and_nothing_else_starts() {
             drive.host.advance(1);
             settle(&mut drive, seed);
             streak += 1;
-            let world = drive.host.world();
-            assert_eq!(world.instances[&web].streak, streak);
-            assert!(matches!(world.instances[&web].state, State::Running { .. }));
+            let seen = drive.host.observe_all(&BTreeSet::new());
+            let web = &seen.instances.known().unwrap()[&web];
+            assert_eq!(web.streak, streak);
+            assert!(matches!(web.state, State::Running { .. }));
         }
     });
 }

@@ -3,13 +3,13 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey, Slot},
     memory::{Barred, Good},
-    observed::{Ended, Health},
+    observed::{Ended, Health, Instance},
     plan,
     port::{Backend, Retry},
     testing::drive::Drive,
@@ -128,14 +128,13 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["exit-record", key, code] => {
             let key = instance(key)?;
             let code = code.parse().map_err(|_| "not a number")?;
-            let mut world = drive.host.world();
-            let seen = world.instances.get(&key).ok_or("it was never started")?;
+            let seen = seen(drive, &key).ok_or("it was never started")?;
             let ended = Ended {
-                container: seen.container.clone().ok_or("it was never started")?,
+                container: seen.container.ok_or("it was never started")?,
                 code,
                 restarts: seen.restarts,
             };
-            world.ended.insert(key, ended);
+            drive.host.world().ended.set(key, ended);
         }
         ["healthy", key] => drive.host.set_health(&instance(key)?, Health::Healthy),
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
@@ -225,11 +224,15 @@ fn status(drive: &Drive) -> String {
 /// Who runs, and since which start.
 fn pids(drive: &Drive) -> String {
     let lines = drive.pids().into_iter().map(|(key, pid)| {
-        let world = drive.host.world();
-        let seen = &world.instances[&key];
-        format!("{key} pid {pid}, {} restarts", seen.restarts)
+        let restarts = seen(drive, &key).map_or(0, |seen| seen.restarts);
+        format!("{key} pid {pid}, {restarts} restarts")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn seen(drive: &Drive, key: &InstanceKey) -> Option<Instance> {
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    observed.instances.known()?.get(key).cloned()
 }
 
 /// `3 container shop/web/1a ensure_sandbox after 1 2`

@@ -22,6 +22,13 @@ const LINE: usize = 64 << 10;
 /// The directory is missing or full.
 pub fn write(path: &Path, zone: &Zone) -> io::Result<()> {
     let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(text(zone).as_bytes())?;
+    drop(file);
+    fs::rename(&temporary, path)
+}
+
+fn text(zone: &Zone) -> String {
     let mut text = String::new();
     for (name, addresses) in zone {
         text.push_str(name);
@@ -31,18 +38,18 @@ pub fn write(path: &Path, zone: &Zone) -> io::Result<()> {
         }
         text.push('\n');
     }
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    drop(file);
-    fs::rename(&temporary, path)
+    text
 }
 
-/// The whole zone; a line that cannot be understood is left out.
+/// The whole zone; `None`: somebody has written into it.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn read(path: &Path) -> io::Result<Zone> {
-    Ok(fs::read_to_string(path)?.lines().filter_map(line).collect())
+pub fn read(path: &Path) -> io::Result<Option<Zone>> {
+    let bytes = fs::read(path)?;
+    let zone: Zone = String::from_utf8_lossy(&bytes).lines().filter_map(line).collect();
+    // A name that is out of order would not be found.
+    Ok((text(&zone).as_bytes() == bytes).then_some(zone))
 }
 
 /// The addresses of `name` (lower case); `None`: the zone does not know it. Reads a few blocks of the

@@ -1,4 +1,4 @@
-//! Forgets UDP flows that were decided by an older ruleset.
+//! Forgets UDP flows that were decided by an older ruleset, and counts TCP connections.
 //!
 //! Address translation looks at the first packet of a flow only. A UDP flow has no end: without this,
 //! a client that keeps sending stays on the old target for ever.
@@ -6,10 +6,11 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::encode::{Attributes, find};
-use crate::net::netlink::{Batch, Netlink, NetlinkError};
+use crate::net::netlink::{Batch, Message, Netlink, NetlinkError};
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Which flows to forget.
@@ -59,16 +60,12 @@ pub fn forget(netfilter: &Netlink, stale: &Stale, local: &BTreeSet<Ipv4Addr>) ->
         return Ok(0);
     }
     let mut count = 0;
-    let messages = match netfilter.dump(GET, &[libc::AF_INET as u8, 0, 0, 0]) {
-        // Nobody behind the number: nothing can be forgotten there, and nothing else should fail for it.
-        Err(error) if error.is(nix::errno::Errno::EINVAL) => {
-            tracing::warn!(
-                "this kernel has no nf_conntrack_netlink: UDP clients may be sent to an old target until they \
-                 pause for two minutes; load that module"
-            );
-            return Ok(0);
-        }
-        other => other?,
+    let Some(messages) = dump(netfilter)? else {
+        tracing::warn!(
+            "this kernel has no nf_conntrack_netlink: UDP clients may be sent to an old target until they pause \
+             for two minutes; load that module"
+        );
+        return Ok(0);
     };
     for message in messages {
         let Some(body) = message.body.get(4..) else {
@@ -98,13 +95,57 @@ pub fn forget(netfilter: &Netlink, stale: &Stale, local: &BTreeSet<Ipv4Addr>) ->
     Ok(count)
 }
 
+/// TCP connections whose destination was translated to one of `addresses`, from their first packet to
+/// the end of both directions.
+///
+/// # Errors
+/// The table of connections cannot be read.
+pub fn open(netfilter: &Netlink, addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, NetlinkError> {
+    let Some(messages) = dump(netfilter)? else {
+        tracing::warn!(
+            "this kernel has no nf_conntrack_netlink: connections are not waited for; load that module"
+        );
+        return Ok(0);
+    };
+    let counts = |message: &&Message| {
+        message
+            .body
+            .get(4..)
+            .and_then(answers_open)
+            .is_some_and(|answers| addresses.contains(&answers))
+    };
+    Ok(messages.iter().filter(counts).count())
+}
+
+/// Who answers an open TCP connection that was translated to it.
+fn answers_open(body: &[u8]) -> Option<Ipv4Addr> {
+    const TRANSLATED: u32 = 1 << 5;
+    // From TCP_CONNTRACK_SYN_SENT to TCP_CONNTRACK_CLOSE_WAIT.
+    const OPEN: std::ops::RangeInclusive<u8> = 1..=5;
+    let (original, reply) = (find(body, 1)?, find(body, 2)?);
+    let status = u32::from_be_bytes(*find(body, 3)?.first_chunk::<4>()?);
+    let state = find(find(find(body, 4)?, 1)?, 1)?;
+    (find(find(original, 2)?, 1)? == [TCP] && status & TRANSLATED != 0 && OPEN.contains(state.first()?))
+        .then(|| address(reply, 1))?
+}
+
+/// `None`: nobody in this kernel lists connections.
+fn dump(netfilter: &Netlink) -> Result<Option<Vec<Message>>, NetlinkError> {
+    match netfilter.dump(GET, &[libc::AF_INET as u8, 0, 0, 0]) {
+        Err(error) if error.is(nix::errno::Errno::EINVAL) => Ok(None),
+        messages => messages.map(Some),
+    }
+}
+
+/// 1 source, 2 destination.
+fn address(tuple: &[u8], kind: u16) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(*find(find(tuple, 1)?, kind)?.first_chunk::<4>()?))
+}
+
 /// `None`: not UDP over IPv4.
 fn flow(body: &[u8]) -> Option<Flow> {
     let original = find(body, 1)?;
     let reply = find(body, 2)?;
-    let address = |tuple, kind| -> Option<Ipv4Addr> {
-        Some(Ipv4Addr::from(*find(find(tuple, 1)?, kind)?.first_chunk::<4>()?))
-    };
     let transport = find(original, 2)?;
     (find(transport, 1)? == [UDP]).then_some(())?;
     Some(Flow {

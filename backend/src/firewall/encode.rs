@@ -19,6 +19,8 @@ pub const NEWGEN: u16 = 15;
 
 /// The table belongs to the socket that made it: nobody else may change it (since Linux 5.12).
 pub const TABLE_OWNER: u32 = 0x2;
+/// Its chains are not in force.
+pub const TABLE_DORMANT: u32 = 0x1;
 /// It stays when that socket closes (since Linux 6.9).
 pub const TABLE_PERSIST: u32 = 0x4;
 
@@ -265,8 +267,11 @@ impl Transaction {
     }
 
     /// Refused (`EEXIST`) when there is one.
-    pub fn add_new_table(&mut self, family: Family, name: &str) {
-        self.push(NEWTABLE, CREATE | EXCLUSIVE, family, |bytes| bytes.text(1, name));
+    pub fn add_new_table(&mut self, family: Family, name: &str, note: &str) {
+        self.push(NEWTABLE, CREATE | EXCLUSIVE, family, |bytes| {
+            bytes.text(1, name);
+            bytes.attribute(6, &comment(note));
+        });
     }
 
     pub fn delete_table(&mut self, family: Family, name: &str) {

@@ -1,11 +1,11 @@
 //! What the kernel holds of our tables, read over netlink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     encode::{
-        self, Attributes, Family, GETCHAIN, GETRULE, GETSETELEM, GETTABLE, TABLE_OWNER, comment_text, find,
-        kind,
+        self, Attributes, Family, GETCHAIN, GETRULE, GETSETELEM, GETTABLE, TABLE_DORMANT, TABLE_OWNER,
+        comment_text, find, kind,
     },
     ruleset::{Elements, Table},
 };
@@ -21,6 +21,8 @@ pub struct Found {
     pub note: Option<String>,
     /// Chains with the comments of their rules, in order.
     pub chains: BTreeMap<String, Vec<String>>,
+    /// Chains that drop what no rule accepts.
+    pub dropping: BTreeSet<String>,
 }
 
 /// `None`: there is no such table.
@@ -38,6 +40,7 @@ pub fn table(nft: &Netlink, family: Family, name: &str) -> Result<Option<Found>,
             owner: number(find(body, 7)),
             note: find(body, 6).and_then(comment_text).map(str::to_owned),
             chains: BTreeMap::new(),
+            dropping: BTreeSet::new(),
         })
     }) else {
         return Ok(None);
@@ -50,6 +53,9 @@ pub fn table(nft: &Netlink, family: Family, name: &str) -> Result<Option<Found>,
             && table == name
         {
             found.chains.insert(chain.to_owned(), Vec::new());
+            if drops(body) {
+                found.dropping.insert(chain.to_owned());
+            }
         }
     }
     let mut request = Vec::new();
@@ -75,6 +81,11 @@ pub fn table(nft: &Netlink, family: Family, name: &str) -> Result<Option<Found>,
     Ok(Some(found))
 }
 
+/// A chain on a hook whose policy is NF_DROP.
+fn drops(chain: &[u8]) -> bool {
+    find(chain, 5) == Some(&[0; 4])
+}
+
 impl Found {
     /// Somebody holds the table: only that socket may change it.
     pub fn owned(&self) -> bool {
@@ -83,7 +94,14 @@ impl Found {
 
     /// How it differs from the skeleton, for people.
     pub fn differences(&self, wanted: &Table, note: &str) -> Vec<String> {
-        let mut differences = Vec::new();
+        let mut differences: Vec<String> = self
+            .dropping
+            .iter()
+            .map(|chain| format!("chain {chain} drops what no rule accepts"))
+            .collect();
+        if self.flags & TABLE_DORMANT != 0 {
+            differences.push("the rules are switched off".to_owned());
+        }
         let rules: BTreeMap<&str, Vec<&str>> = wanted
             .chains
             .iter()

@@ -418,10 +418,10 @@ fn name_bytes(name: &str) -> Vec<u8> {
 pub fn text(tables: &[Table], name: &str) -> String {
     let mut text = String::new();
     for table in tables {
-        let family = if table.family == Family::Bridge {
-            "bridge"
-        } else {
-            "inet"
+        let family = match table.family {
+            Family::Bridge => "bridge",
+            Family::Inet => "inet",
+            Family::Ip => "ip",
         };
         let _ = writeln!(text, "table {family} {name} {{");
         for set in &table.sets {

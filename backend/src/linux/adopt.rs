@@ -68,8 +68,11 @@ impl LinuxBackend {
             self.net.prepare_resolver(netns.as_fd(), state.resolver_port)?;
         }
         self.listen(key)?;
-        self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));
+        let sandbox = self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));
         tracing::info!(key = %key, pid, "adopted");
+        if self.purpose == Use::Converge {
+            sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
+        }
         Ok(())
     }
 

@@ -35,6 +35,8 @@ use crate::{
 
 /// How long the kernel may take to end killed processes before it is reported.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two counts of connections: one costs up to 10 ms.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long links may outlive their namespace.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -52,7 +54,10 @@ impl LinuxBackend {
             Action::UnpackImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
             Action::EnsureNetwork(spec) => {
                 self.networks.put(&spec.key.to_string(), spec)?;
-                Ok(self.net.ensure_network(spec)?)
+                self.net.ensure_network(spec)?;
+                self.firewall.open(&spec.key)?;
+                self.watch_settings(&spec.key);
+                Ok(())
             }
             Action::RemoveNetwork(key) => {
                 let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +86,7 @@ impl LinuxBackend {
                 };
                 self.start(key, spec, *fresh, counts)
             }
-            Action::StopContainer { key, drain: _ } => self.stop(key),
+            Action::StopContainer { key, drain } => self.stop(key, Duration::from_millis(*drain)),
             Action::UpdateContainer { key, spec } => {
                 // First: a limit that the host cannot keep is not recorded as kept.
                 self.controllers.apply(&self.instance_cgroup(key), &spec.limits)?;
@@ -101,8 +106,13 @@ impl LinuxBackend {
                     sandbox: Box::new(spec.clone()),
                     resolver: self.resolver(spec),
                 };
-                let old = self.state(&spec.key)?.record.assignment.sandbox;
+                let state = self.state(&spec.key)?;
                 self.ask(&spec.key, &request)?;
+                let way = (sandbox.netns.as_fd(), state.resolver_port);
+                if !self.net.resolver_drift(way.0, way.1)?.is_empty() {
+                    self.net.prepare_resolver(way.0, way.1)?;
+                }
+                let old = state.record.assignment.sandbox;
                 for endpoint in old.endpoints.iter().filter(|old| !spec.endpoints.contains(old)) {
                     self.net.detach(&spec.key, &endpoint.interface)?;
                 }
@@ -119,6 +129,8 @@ impl LinuxBackend {
             self.net
                 .attach(&spec.key, endpoint, way_out == Some(index), sandbox.netns.as_fd())?;
         }
+        // What was done until now is nothing to be looked at.
+        sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
         Ok(())
     }
 
@@ -176,8 +188,26 @@ impl LinuxBackend {
         self.ask(key, &Request::Start(Box::new(start))).map(drop)
     }
 
-    /// Signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
-    fn stop(&self, key: &InstanceKey) -> Result<(), ApplyError> {
+    /// Until no TCP connection from elsewhere passes through the host ports of the instance.
+    fn drain(&self, sandbox: &SandboxSpec, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let addresses = sandbox
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address)
+            .collect();
+        while Instant::now() < deadline {
+            match self.firewall.connections(&addresses) {
+                Ok(0) => return,
+                Ok(_) => thread::sleep(DRAIN_PAUSE.min(deadline.saturating_duration_since(Instant::now()))),
+                // What must stop stops, watched or not.
+                Err(error) => return tracing::warn!(key = %sandbox.key, %error, "not drained"),
+            }
+        }
+    }
+
+    /// Drain, signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
+    fn stop(&self, key: &InstanceKey, drain: Duration) -> Result<(), ApplyError> {
         if self.sandboxes.get(key).is_none() {
             let cgroup = self.instance_cgroup(key);
             cgroup::kill(&cgroup).map_err(|source| at(&cgroup, source))?;
@@ -185,6 +215,7 @@ impl LinuxBackend {
         }
         let state = self.state(key)?;
         if let (Run::Running { .. }, Some(container)) = (&state.run, &state.record.container) {
+            self.drain(&state.record.assignment.sandbox, drain);
             self.ask(
                 key,
                 &Request::Signal {
@@ -296,8 +327,20 @@ impl LinuxBackend {
 
     fn sync_names(&self, network: &ResourceKey, zone: Option<&Zone>) -> Result<(), ApplyError> {
         let path = self.zone_file(network);
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.clone(), zone.cloned());
         match zone {
-            Some(zone) => zone::write(&path, zone).map_err(|source| at(&path, source)),
+            Some(zone) => {
+                let written = match zone::write(&path, zone) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.make_zones().and_then(|()| zone::write(&path, zone))
+                    }
+                    written => written,
+                };
+                written.map_err(|source| at(&path, source))
+            }
             None => remove_file(&path),
         }
     }

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | a container exits, its health changes | the shim's event on its subscription |
 //! | a shim dies | end of file on its subscription |
-//! | a link, address or route changes | netlink, by [`crate::net`] |
-//! | another process changes nftables | netlink, by [`crate::net`] |
+//! | a link, address or route changes, here or in a sandbox | netlink, by [`crate::net`] |
+//! | another process changes nftables, here or in a sandbox | netlink, by [`crate::net`] |
+//! | a zone or a setting of the network is written | inotify, by [`super::files`] |
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use reconciler::{key::InstanceKey, port::HostEvent, spec::NetworkSpec};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::sandboxes::Sandboxes;
+use super::{sandboxes::Sandboxes, settings::Files};
 use crate::{
     names,
     net::{
@@ -37,8 +38,12 @@ pub struct Watcher {
     subscriptions: Arc<Subscriptions>,
 }
 
+/// The token of `files`; streams count from 0.
+const FILES: u64 = u64::MAX;
+
 struct Subscriptions {
     epoll: Epoll,
+    files: Arc<Files>,
     streams: Mutex<BTreeMap<u64, (InstanceKey, Subscription)>>,
 }
 
@@ -75,9 +80,12 @@ pub fn watch_network(
                 .map(HostEvent::Network)
                 .into_iter()
                 .collect(),
-            NetEvent::Address => known().map(HostEvent::Network).collect(),
-            // The bridge's own route goes with its address or link, which are heard of.
-            NetEvent::Route => Vec::new(),
+            // Also of namespaces that are none of ours.
+            NetEvent::Inside(namespace) => sandboxes
+                .in_namespace(namespace)
+                .map(HostEvent::Instance)
+                .into_iter()
+                .collect(),
             NetEvent::Firewall => vec![HostEvent::Firewall],
             NetEvent::Lost => vec![HostEvent::Lost],
         };
@@ -95,8 +103,11 @@ impl Watcher {
         let (sender, receiver) = mpsc::unbounded_channel();
         let subscriptions = Arc::new(Subscriptions {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            files: Arc::new(Files::new()?),
             streams: Mutex::default(),
         });
+        let readable = EpollEvent::new(EpollFlags::EPOLLIN, FILES);
+        subscriptions.epoll.add(subscriptions.files.as_fd(), readable)?;
         let waiting = Arc::clone(&subscriptions);
         let hints = sender.clone();
         thread::Builder::new()
@@ -117,6 +128,10 @@ impl Watcher {
     pub fn receiver(&self) -> mpsc::UnboundedReceiver<HostEvent> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         receiver.take().unwrap_or_else(|| mpsc::unbounded_channel().1)
+    }
+
+    pub fn files(&self) -> &Arc<Files> {
+        &self.subscriptions.files
     }
 
     /// Listens to a connection on which the shim pushes events.
@@ -148,11 +163,14 @@ impl Subscriptions {
                 Err(_) => return,
             };
             for event in &events[..count] {
-                let Some(key) = self.drain(event.data()) else {
-                    continue;
+                let heard = match event.data() {
+                    FILES => self.files.heard(),
+                    stream => self.drain(stream).map(HostEvent::Instance).into_iter().collect(),
                 };
-                if hints.send(HostEvent::Instance(key)).is_err() {
-                    return;
+                for hint in heard {
+                    if hints.send(hint).is_err() {
+                        return;
+                    }
                 }
             }
         }

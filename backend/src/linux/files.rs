@@ -4,7 +4,6 @@
 //! |---|---|---|
 //! | a directory of records goes | inotify on `state/records` | look at everything |
 //! | a volume goes or comes, or what makes it one | inotify on the volumes | the volume; back: everything |
-//! | names of a network are deleted or edited | inotify on `run/zones` | the names |
 //! | an upper directory goes | inotify on the container's directory | the instance |
 //! | a layer of an image goes | inotify on the layers | everything |
 //! | a limit is edited, a cgroup empties | inotify on its files | the instance |
@@ -26,7 +25,6 @@ use reconciler::{key::InstanceKey, port::HostEvent};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::sync::mpsc;
 
-use super::apply::zone_key;
 use crate::{layout::Layout, volume::Volumes};
 
 /// Files of a cgroup that stead writes.
@@ -74,7 +72,6 @@ enum Meaning {
     Volumes,
     /// The name of its directory.
     Volume(String),
-    Zones,
     Layers,
     Container(InstanceKey),
     Cgroup(InstanceKey),
@@ -110,7 +107,6 @@ impl FileWatch {
             WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         let changed = gone | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
         self.watch(&self.layout.records(), gone, Meaning::Records);
-        self.watch(&self.layout.zones(), changed, Meaning::Zones);
         self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
         for place in self.shared.volumes.places() {
             let meaning = match place.file_name().and_then(|name| name.to_str()) {
@@ -241,7 +237,6 @@ impl Shared {
             _ if name.starts_with('.') => {}
             Meaning::Records => heard.push(HostEvent::Lost),
             Meaning::Layers => heard.push(HostEvent::Lost),
-            Meaning::Zones => heard.extend(zone_key(Path::new(name)).map(HostEvent::Names)),
             Meaning::Volumes if name.is_empty() => heard.push(HostEvent::Lost),
             Meaning::Volume(directory) if name.is_empty() || ["data", "identity"].contains(&name) => {
                 self.volume(directory, events, heard);

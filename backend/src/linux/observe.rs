@@ -159,6 +159,13 @@ impl LinuxBackend {
                     .net
                     .endpoints_drift(&state.record.assignment.sandbox, sandbox.netns.as_fd());
                 let mut drift = drift.unwrap_or_else(|error| vec![chain(&error)]);
+                match self
+                    .net
+                    .resolver_drift(sandbox.netns.as_fd(), state.resolver_port)
+                {
+                    Ok(found) => drift.extend(found),
+                    Err(error) => drift.push(chain(&error)),
+                }
                 for port in &state.record.assignment.sandbox.ports {
                     if !state.ports.contains(port) {
                         drift.push(format!("port {} is not reserved", port.published));
@@ -217,7 +224,7 @@ impl LinuxBackend {
                 Err(error) => return unknown(error),
             };
             if let Some(key) = zone_key(&path)
-                && let Ok(zone) = zone::read(&path)
+                && let Ok(Some(zone)) = zone::read(&path)
             {
                 zones.insert(key, zone);
             }

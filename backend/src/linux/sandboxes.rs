@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use reconciler::key::InstanceKey;
@@ -22,6 +22,8 @@ pub const MAX_INTERFACES: u32 = 8;
 /// until they are taken down in order.
 pub struct Sandbox {
     pub netns: OwnedFd,
+    /// The number of that namespace, once its events are to be heard.
+    namespace: OnceLock<i32>,
     client: Mutex<Client>,
 }
 
@@ -29,8 +31,14 @@ impl Sandbox {
     pub fn new(netns: OwnedFd, client: Client) -> Self {
         Sandbox {
             netns,
+            namespace: OnceLock::new(),
             client: Mutex::new(client),
         }
+    }
+
+    /// From now on events of namespace `number` are about this sandbox.
+    pub fn hear(&self, number: i32) {
+        let _ = self.namespace.set(number);
     }
 
     /// One conversation at a time.
@@ -60,6 +68,14 @@ impl Sandboxes {
     /// Whose link this is.
     pub fn owner(&self, mark: &str, link: &str) -> Option<InstanceKey> {
         self.lock().keys().find(|key| owns(mark, key, link)).cloned()
+    }
+
+    /// Whose namespace this is.
+    pub fn in_namespace(&self, number: i32) -> Option<InstanceKey> {
+        let sandboxes = self.lock();
+        let mut all = sandboxes.iter();
+        all.find(|(_, sandbox)| sandbox.namespace.get() == Some(&number))
+            .map(|(key, _)| key.clone())
     }
 
     pub fn keys(&self) -> Vec<InstanceKey> {

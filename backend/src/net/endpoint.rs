@@ -1,11 +1,11 @@
 //! The interfaces of a sandbox: attached, repaired, compared, taken away.
 
-use std::os::fd::BorrowedFd;
+use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::BorrowedFd};
 
 use nix::{errno::Errno, sys::socket::SockProtocol};
 use reconciler::{
     key::InstanceKey,
-    spec::{Endpoint, SandboxSpec},
+    spec::{Endpoint, SandboxSpec, Subnet},
 };
 
 use super::{
@@ -40,46 +40,97 @@ impl Net {
             .ok_or(NetError::BridgeMissing(bridge_name))?
             .index;
         let inside = self.open_inside(&instance.to_string(), netns)?;
-        let inner = route::link_by_name(&inside, &endpoint.interface).map_err(NetError::Read)?;
-        let outer = route::link_by_name(&self.route, &host_end).map_err(NetError::Read)?;
         let alias = self.alias(&instance.to_string());
+        let pair = self.pair(&inside, &endpoint.interface, &host_end, &alias)?;
         let mut batch = Batch::default();
-        match (&inner, &outer) {
-            (Some(_), Some(port)) => {
+        match &pair {
+            Pair::Whole(_, port) => {
                 if !port.up || port.bridge != Some(bridge) {
                     route::set_port(&mut batch, &host_end, bridge);
                 }
-                if !port.hairpin || port.alias != alias || port.bridge != Some(bridge) {
-                    route::set_hairpin(&mut batch, &host_end, &alias);
+                let odd = !port.port_drift.is_empty() || port.mtu != route::MTU;
+                if odd || port.alias != alias || port.bridge != Some(bridge) {
+                    route::open_port(&mut batch, &host_end, &alias);
+                }
+                if port.blocked {
+                    route::unblock_port(&mut batch, &host_end);
                 }
             }
-            // The ends of a pair go together: this one is somebody else's, made inside.
-            (Some(_), None) => {
+            Pair::Taken => {
                 return Err(NetError::InterfaceTaken {
                     instance: instance.to_string(),
                     interface: endpoint.interface.clone(),
                 });
             }
-            (None, outer) => {
-                if outer.is_some() {
-                    // Of a sandbox that is gone; its namespace is on its way out.
-                    route::delete_link(&mut batch, &host_end);
-                }
+            Pair::Missing => {
                 route::add_veth(&mut batch, &host_end, bridge, endpoint, netns);
-                route::set_hairpin(&mut batch, &host_end, &alias);
+                route::open_port(&mut batch, &host_end, &alias);
             }
         }
         self.route.request(&batch).map_err(failed("attach"))?;
         // The host speaks with containers through the bridge alone.
         self.quiet_ipv6(&host_end)?;
-        let inner = match inner {
-            Some(inner) => inner,
-            None => route::link_by_name(&inside, &endpoint.interface)
+        let inner = match pair {
+            Pair::Whole(inner, _) => *inner,
+            _ => route::link_by_name(&inside, &endpoint.interface)
                 .map_err(NetError::Read)?
                 .ok_or(NetlinkError::Answer("the new interface is missing".to_owned()))
                 .map_err(failed("find"))?,
         };
-        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))
+        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))?;
+        self.quiet_inside(&instance.to_string(), netns, &endpoint.interface)
+    }
+
+    /// Both ends of an interface; an end that was renamed gets its name back, one that has lost its
+    /// other end is taken away.
+    fn pair(&self, inside: &Netlink, interface: &str, host_end: &str, alias: &str) -> Result<Pair, NetError> {
+        let mut inner = route::link_by_name(inside, interface).map_err(NetError::Read)?;
+        let mut outer = route::link_by_name(&self.route, host_end).map_err(NetError::Read)?;
+        let failed = |what| {
+            let link = format!("{interface} or {host_end}");
+            move |source: NetlinkError| NetError::Link { what, link, source }
+        };
+        match (&inner, &outer) {
+            (None, Some(port)) => {
+                let links = route::links(inside).map_err(NetError::Read)?;
+                let renamed = links
+                    .into_iter()
+                    .find(|link| link.is_veth && link.peer == Some(port.index));
+                inner = rename(inside, renamed, interface).map_err(failed("rename"))?;
+            }
+            (Some(inner), None) => {
+                let renamed = self
+                    .links()?
+                    .into_iter()
+                    .find(|link| link.is_veth && inner.peer == Some(link.index) && link.alias == alias);
+                outer = rename(&self.route, renamed, host_end).map_err(failed("rename"))?;
+            }
+            _ => {}
+        }
+        match (inner, outer) {
+            (Some(inner), Some(port)) if inner.is_veth && inner.peer == Some(port.index) => {
+                Ok(Pair::Whole(Box::new(inner), Box::new(port)))
+            }
+            (Some(inner), _) if !inner.is_veth => Ok(Pair::Taken),
+            (inner, outer) => {
+                // One whose other end is elsewhere, or of a sandbox whose namespace is on its way out.
+                for (netlink, name) in [
+                    inner.map(|link| (inside, link.name)),
+                    outer.map(|link| (&self.route, link.name)),
+                ]
+                .into_iter()
+                .flatten()
+                {
+                    let mut batch = Batch::default();
+                    route::delete_link(&mut batch, &name);
+                    match netlink.request(&batch) {
+                        Err(error) if !error.is(Errno::ENODEV) => return Err(failed("remove")(error)),
+                        _ => {}
+                    }
+                }
+                Ok(Pair::Missing)
+            }
+        }
     }
 
     /// Takes the interface away; gone already is fine. When the whole sandbox goes, close its
@@ -119,6 +170,12 @@ impl Net {
         if !inner.iter().any(|link| link.index == route::LOOPBACK && link.up) {
             drift.push("lo is down".to_owned());
         }
+        if !addresses
+            .iter()
+            .any(|address| address.link == route::LOOPBACK && address.address == Ipv4Addr::LOCALHOST)
+        {
+            drift.push("address 127.0.0.1 is missing".to_owned());
+        }
         let mut wants_default = true;
         for endpoint in &spec.endpoints {
             let name = &endpoint.interface;
@@ -134,12 +191,25 @@ impl Net {
             if link.mac != Some(endpoint.mac) {
                 drift.push(format!("{name} has another MAC address"));
             }
+            if link.mtu != route::MTU {
+                drift.push(format!("{name} has an MTU of {}", link.mtu));
+            }
+            let subnet = subnet(endpoint);
             if !addresses.iter().any(|address| {
                 address.link == link.index
                     && address.address == endpoint.address
                     && address.prefix == endpoint.prefix
             }) {
                 drift.push(format!("address {} is missing", endpoint.address));
+            } else if link.up
+                && !routes
+                    .iter()
+                    .any(|route| route.main && route.destination == subnet && route.link == Some(link.index))
+            {
+                drift.push(format!(
+                    "route to {}/{} is missing",
+                    subnet.address, subnet.prefix
+                ));
             }
             if let Some(gateway) = default
                 && !routes.iter().any(|route| {
@@ -153,7 +223,28 @@ impl Net {
             }
             drift.extend(self.port_drift(&spec.key, endpoint)?);
         }
+        drift.extend(self.settings_drift(spec, netns)?);
         Ok(drift)
+    }
+
+    fn settings_drift(&self, spec: &SandboxSpec, netns: BorrowedFd<'_>) -> Result<Vec<String>, NetError> {
+        let interfaces: Vec<String> = spec.endpoints.iter().map(|one| one.interface.clone()).collect();
+        self.worker
+            .inside(netns, move || {
+                let settings = interfaces.iter().flat_map(|interface| inside_settings(interface));
+                // Missing in a kernel without IPv6, or with the interface, which is told of already.
+                let differs =
+                    |(name, value): &(String, &str)| sysctl::read(name).is_ok_and(|is| is != *value);
+                let differing: BTreeSet<String> = settings.filter(differs).map(|(name, _)| name).collect();
+                differing
+                    .into_iter()
+                    .map(|name| format!("setting {} was changed", name.replace('/', ".")))
+                    .collect()
+            })
+            .map_err(|source| NetError::Enter {
+                instance: spec.key.to_string(),
+                source,
+            })
     }
 
     fn port_drift(&self, instance: &InstanceKey, endpoint: &Endpoint) -> Result<Vec<String>, NetError> {
@@ -168,11 +259,25 @@ impl Net {
         let mut drift = Vec::new();
         if port.bridge.is_none() || port.bridge != bridge {
             drift.push(format!("veth of {interface} is not on its bridge"));
-        } else if !port.hairpin {
-            drift.push(format!("veth of {interface} has lost its hairpin mode"));
+        } else if !port.port_drift.is_empty() {
+            let settings = port.port_drift.join(", ");
+            drift.push(format!(
+                "the bridge port of {interface} has another setting of {settings}"
+            ));
         }
         if !port.up {
             drift.push(format!("veth of {interface} is down"));
+        } else if port.blocked {
+            drift.push(format!("the bridge port of {interface} does not forward"));
+        }
+        if port.mtu != route::MTU {
+            drift.push(format!("veth of {interface} has an MTU of {}", port.mtu));
+        }
+        if port.alias != self.alias(&instance.to_string()) {
+            drift.push(format!("veth of {interface} has lost its alias"));
+        }
+        if !self.loud_ipv6(vec![host_end])?.is_empty() {
+            drift.push(format!("IPv6 is on on the veth of {interface}"));
         }
         Ok(drift)
     }
@@ -192,6 +297,70 @@ impl Net {
             })?
             .map_err(NetError::Open)
     }
+
+    /// What the interface and its namespace must be set to.
+    fn quiet_inside(&self, instance: &str, netns: BorrowedFd<'_>, interface: &str) -> Result<(), NetError> {
+        let settings = inside_settings(interface);
+        self.worker
+            .inside(netns, move || {
+                for (setting, value) in settings {
+                    match sysctl::set(&setting, value) {
+                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                            return Err(NetError::Sysctl { setting, source });
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            })
+            .map_err(|source| NetError::Enter {
+                instance: instance.to_owned(),
+                source,
+            })?
+    }
+}
+
+/// What there is of the two ends of an interface.
+enum Pair {
+    /// The end inside and the host's.
+    Whole(Box<route::Link>, Box<route::Link>),
+    Missing,
+    /// The name inside belongs to something that is no veth.
+    Taken,
+}
+
+fn rename(
+    netlink: &Netlink,
+    link: Option<route::Link>,
+    name: &str,
+) -> Result<Option<route::Link>, NetlinkError> {
+    let Some(link) = link else { return Ok(None) };
+    let mut batch = Batch::default();
+    route::rename(&mut batch, link.index, name);
+    netlink.request(&batch)?;
+    Ok(Some(route::Link {
+        name: name.to_owned(),
+        up: false,
+        ..link
+    }))
+}
+
+/// No IPv6 but ::1; low ports and ping for every user.
+fn inside_settings(interface: &str) -> [(String, &'static str); 4] {
+    [
+        (sysctl::of_link("ipv6", "default", "disable_ipv6"), "1"),
+        (sysctl::of_link("ipv6", interface, "disable_ipv6"), "1"),
+        ("ipv4/ip_unprivileged_port_start".to_owned(), "0"),
+        ("ipv4/ping_group_range".to_owned(), "0\t2147483647"),
+    ]
+}
+
+fn subnet(endpoint: &Endpoint) -> Subnet {
+    let host_bits = u32::MAX.checked_shr(u32::from(endpoint.prefix)).unwrap_or(0);
+    Subnet {
+        address: Ipv4Addr::from(u32::from(endpoint.address) & !host_bits),
+        prefix: endpoint.prefix,
+    }
 }
 
 /// Everything inside the namespace, in one datagram.
@@ -203,11 +372,16 @@ fn configure(
 ) -> Result<(), NetlinkError> {
     let mut batch = Batch::default();
     route::set_up(&mut batch, route::LOOPBACK);
+    route::add_address(&mut batch, route::LOOPBACK, Ipv4Addr::LOCALHOST, 8);
     if link.mac != Some(endpoint.mac) {
         route::set_mac(&mut batch, link.index, endpoint.mac);
     }
+    if link.mtu != route::MTU {
+        route::set_mtu(&mut batch, link.index);
+    }
     route::set_up(&mut batch, link.index);
     route::add_address(&mut batch, link.index, endpoint.address, endpoint.prefix);
+    route::add_connected_route(&mut batch, link.index, subnet(endpoint), endpoint.address);
     if let Some(gateway) = endpoint.gateway
         && default_route
     {

@@ -23,7 +23,7 @@ impl Net {
         let links: Vec<route::Link> = self
             .links()?
             .into_iter()
-            .filter(|link| link.is_bridge && self.is_ours(&link.name))
+            .filter(|link| link.is_bridge && self.is_ours(link))
             .collect();
         if links.is_empty() {
             return Ok(BTreeMap::new());

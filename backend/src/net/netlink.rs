@@ -16,8 +16,12 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt,
 };
 
+use crate::sys::message;
+
 /// Room for a whole ruleset, and for the events of one.
 const BUFFER: usize = 8 << 20;
+/// The largest datagram.
+const DATAGRAM: usize = 64 << 10;
 const HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
@@ -104,6 +108,8 @@ pub struct Message {
     /// Port id of the socket whose request caused it, 0 for the kernel itself.
     pub port: u32,
     pub body: Vec<u8>,
+    /// Of an event: the number of the namespace where it happened, if that is not the socket's own.
+    pub namespace: Option<i32>,
 }
 
 /// Bound to the network namespace its creator was in, wherever it is used later.
@@ -239,16 +245,33 @@ impl Netlink {
         Err(NetlinkError::Answer("the end is missing".to_owned()))
     }
 
-    /// The events that have come in since; empty when there are none.
+    /// Hears of every namespace that has a number in this one, too.
+    ///
+    /// # Errors
+    /// The kernel does not know the option.
+    pub fn hear_all_namespaces(&self) -> Result<(), NetlinkError> {
+        message::hear_all_namespaces(self.as_fd()).map_err(NetlinkError::Socket)
+    }
+
+    /// The events of the next datagram; empty when there is none.
     ///
     /// # Errors
     /// `ENOBUFS`: events were lost.
     pub fn events(&self) -> Result<Vec<Message>, NetlinkError> {
-        let mut events = Vec::new();
-        if let Some(bytes) = self.receive()? {
-            events.extend(messages(&bytes).map(|(header, body)| header.message(body)));
-        }
-        Ok(events)
+        let mut bytes = vec![0; DATAGRAM];
+        let (length, namespace) = loop {
+            match message::datagram(self.as_fd(), &mut bytes) {
+                Ok(received) => break received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(NetlinkError::Socket(error)),
+            }
+        };
+        let event = |(header, body): (Header, &[u8])| Message {
+            namespace,
+            ..header.message(body)
+        };
+        Ok(messages(&bytes[..length]).map(event).collect())
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
@@ -266,7 +289,7 @@ impl Netlink {
 
     /// One datagram, or `None` when there is none.
     fn receive(&self) -> Result<Option<Vec<u8>>, NetlinkError> {
-        let mut bytes = vec![0; 64 << 10];
+        let mut bytes = vec![0; DATAGRAM];
         loop {
             match socket::recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
@@ -312,6 +335,7 @@ impl Header {
             kind: self.kind,
             port: self.port,
             body: body.to_vec(),
+            namespace: None,
         }
     }
 }

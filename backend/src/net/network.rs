@@ -1,6 +1,6 @@
 //! The bridge of a network: made, repaired, compared, removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 use reconciler::{key::ResourceKey, spec::NetworkSpec};
@@ -12,6 +12,8 @@ use super::{
     overlap, route, sysctl,
 };
 use crate::names;
+
+const QUIET: [(&str, &str); 2] = [("accept_ra", "0"), ("disable_ipv6", "1")];
 
 impl Net {
     /// Makes the bridge as the spec says, or repairs whatever of it differs.
@@ -26,9 +28,15 @@ impl Net {
             let link = name.clone();
             move |source: NetlinkError| NetError::Link { what, link, source }
         };
-        let present = self.bridge(&name)?;
-        let bridge = match present {
-            Some(bridge) => bridge,
+        let alias = self.alias(&spec.key.to_string());
+        let bridge = match self.bridge(&name, &alias)? {
+            Some(bridge) if bridge.name == name => bridge,
+            Some(renamed) => {
+                let mut batch = Batch::default();
+                route::rename(&mut batch, renamed.index, &name);
+                self.route.request(&batch).map_err(failed("rename bridge"))?;
+                route::Link { up: false, ..renamed }
+            }
             None => {
                 if let Some(taken) = self
                     .routes()?
@@ -43,15 +51,15 @@ impl Net {
                 let mut batch = Batch::default();
                 route::add_bridge(&mut batch, &name, mac);
                 self.route.request(&batch).map_err(failed("make bridge"))?;
-                self.bridge(&name)?
+                self.bridge(&name, &alias)?
                     .ok_or_else(|| NetError::BridgeMissing(name.clone()))?
             }
         };
         // Before it comes up, so that it never has an address of its own making.
         self.quiet_ipv6(&name)?;
         let mut batch = Batch::default();
-        let alias = self.alias(&spec.key.to_string());
-        if bridge.alias != alias || bridge.mac != Some(mac) || bridge.stp {
+        let odd = bridge.stp || bridge.mtu != route::MTU;
+        if odd || bridge.alias != alias || bridge.mac != Some(mac) {
             route::set_bridge(&mut batch, bridge.index, mac, &alias);
         }
         let addresses = route::addresses(&self.route).map_err(NetError::Read)?;
@@ -69,6 +77,7 @@ impl Net {
         if !bridge.up {
             route::set_up(&mut batch, bridge.index);
         }
+        route::add_connected_route(&mut batch, bridge.index, spec.subnet, spec.gateway);
         self.route.request(&batch).map_err(failed("set up bridge"))?;
         Ok(())
     }
@@ -105,12 +114,22 @@ impl Net {
             .map(|link| (link.name.clone(), link))
             .collect();
         let addresses = route::addresses(&self.route).map_err(NetError::Read)?;
-        let foreign = self.routes()?;
+        let routes = route::routes(&self.route).map_err(NetError::Read)?;
+        let foreign = self.foreign(&routes, links.values());
+        let names: Vec<String> = specs
+            .iter()
+            .map(|spec| names::bridge(&self.mark, &spec.key))
+            .collect();
+        let loud = self.loud_ipv6(names.clone())?;
         Ok(specs
             .iter()
-            .map(|spec| {
-                let link = links.get(&names::bridge(&self.mark, &spec.key));
-                let mut drift = self.network_drift(spec, link, &addresses);
+            .zip(&names)
+            .map(|(spec, name)| {
+                let link = links.get(name);
+                let mut drift = self.network_drift(spec, link, &addresses, &routes);
+                if loud.contains(name) {
+                    drift.push("IPv6 is on on the bridge".to_owned());
+                }
                 // Reported, never repaired: renumbering would cut what runs.
                 if let Some(taken) = foreign.iter().find(|taken| overlap(**taken, spec.subnet)) {
                     tracing::warn!(
@@ -132,6 +151,7 @@ impl Net {
         spec: &NetworkSpec,
         link: Option<&route::Link>,
         addresses: &[route::Address],
+        routes: &[route::Route],
     ) -> Vec<String> {
         let Some(link) = link else {
             return vec!["bridge is missing".to_owned()];
@@ -152,6 +172,10 @@ impl Net {
             "bridge has lost its alias",
         );
         expect(!link.stp, "bridge runs the spanning tree protocol");
+        expect(
+            link.mtu == route::MTU,
+            &format!("bridge has an MTU of {}", link.mtu),
+        );
         let own = || addresses.iter().filter(|address| address.link == link.index);
         let right = |address: &route::Address| {
             address.address == spec.gateway && address.prefix == spec.subnet.prefix
@@ -166,15 +190,30 @@ impl Net {
                 &format!("address {}/{} is not ours", address.address, address.prefix),
             );
         }
+        let connected = |route: &route::Route| {
+            route.main && route.destination == spec.subnet && route.link == Some(link.index)
+        };
+        // The route goes with the address, and with the link when that is down.
+        expect(
+            !link.up || !own().any(right) || routes.iter().any(connected),
+            &format!(
+                "route to {}/{} is missing",
+                spec.subnet.address, spec.subnet.prefix
+            ),
+        );
         drift
     }
 
-    /// `None`: there is no such link.
-    fn bridge(&self, name: &str) -> Result<Option<route::Link>, NetError> {
+    /// `None`: there is no such link, nor one that was renamed.
+    fn bridge(&self, name: &str, alias: &str) -> Result<Option<route::Link>, NetError> {
         let link = route::link_by_name(&self.route, name).map_err(NetError::Read)?;
         match link {
             Some(link) if !link.is_bridge => Err(NetError::NotABridge(link.name)),
-            link => Ok(link),
+            Some(link) => Ok(Some(link)),
+            None => Ok(self
+                .links()?
+                .into_iter()
+                .find(|link| link.is_bridge && link.alias == alias)),
         }
     }
 
@@ -186,7 +225,7 @@ impl Net {
 
     /// IPv6 off on a link of the host. A kernel without IPv6 is fine.
     pub(super) fn quiet_ipv6(&self, link: &str) -> Result<(), NetError> {
-        for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+        for (setting, value) in QUIET {
             let setting = sysctl::of_link("ipv6", link, setting);
             let name = setting.clone();
             match self
@@ -201,6 +240,20 @@ impl Net {
             }
         }
         Ok(())
+    }
+
+    /// Those of the links that are not as [`Net::quiet_ipv6`] left them.
+    pub(super) fn loud_ipv6(&self, links: Vec<String>) -> Result<BTreeSet<String>, NetError> {
+        self.worker
+            .at_home(move || {
+                let loud = |link: &String| {
+                    QUIET.iter().any(|(setting, value)| {
+                        sysctl::read(&sysctl::of_link("ipv6", link, setting)).is_ok_and(|is| is != *value)
+                    })
+                };
+                links.into_iter().filter(loud).collect()
+            })
+            .map_err(NetError::Worker)
     }
 }
 

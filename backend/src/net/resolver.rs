@@ -10,7 +10,9 @@ use super::{
 };
 use crate::firewall::{
     encode::{Chain, Family, Hook, Transaction},
+    kernel,
     rule::{Field::*, Part::*, Rule},
+    ruleset::{self, Table},
 };
 
 /// The resolver's address in every sandbox.
@@ -26,30 +28,70 @@ impl Net {
     /// # Errors
     /// The namespace cannot be entered, or the kernel refused.
     pub fn prepare_resolver(&self, netns: BorrowedFd<'_>, port: u16) -> Result<(), NetError> {
+        let nft = self.rules_inside(netns)?;
+        let done = match nft.request(&ruleset(port, false)) {
+            // Replacing costs the kernel a grace period of milliseconds; a new sandbox has nothing.
+            Err(error) if error.is(Errno::EEXIST) => nft.request(&ruleset(port, true)),
+            done => done,
+        };
+        done.map(drop).map_err(NetError::Resolver)
+    }
+
+    /// What of these rules is not as they were made, for people.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the kernel could not be asked.
+    pub fn resolver_drift(&self, netns: BorrowedFd<'_>, port: u16) -> Result<Vec<String>, NetError> {
+        let nft = self.rules_inside(netns)?;
+        let wanted = table(port);
+        let note = ruleset::fingerprint(std::slice::from_ref(&wanted));
+        let found = kernel::table(&nft, Family::Ip, TABLE).map_err(NetError::Resolver)?;
+        Ok(match found {
+            None => vec!["the way to the resolver is missing".to_owned()],
+            Some(found) => found.differences(&wanted, &note),
+        })
+    }
+
+    fn rules_inside(&self, netns: BorrowedFd<'_>) -> Result<Netlink, NetError> {
         self.worker
             .inside(netns, || Netlink::open(SockProtocol::NetlinkNetFilter))
             .map_err(|source| NetError::Enter {
                 instance: "the sandbox".to_owned(),
                 source,
             })?
-            .and_then(|nft| match nft.request(&ruleset(port, false)) {
-                // Replacing costs the kernel a grace period of milliseconds; a new sandbox has nothing.
-                Err(error) if error.is(Errno::EEXIST) => nft.request(&ruleset(port, true)),
-                done => done,
-            })
-            .map(drop)
             .map_err(NetError::Resolver)
     }
 }
 
 fn ruleset(port: u16, replace: bool) -> Batch {
     let family = Family::Ip;
-    let address = RESOLVER.octets();
+    let wanted = table(port);
     let mut transaction = Transaction::default();
     if replace {
         transaction.delete_table(family, TABLE);
     }
-    transaction.add_new_table(family, TABLE);
+    let note = ruleset::fingerprint(std::slice::from_ref(&wanted));
+    transaction.add_new_table(family, TABLE, &note);
+    for (chain, rules) in &wanted.chains {
+        transaction.add_chain(family, TABLE, chain);
+        for rule in rules {
+            transaction.add_rule(family, TABLE, chain.name, rule.note, |bytes| rule.encode(bytes));
+        }
+    }
+    transaction.finish()
+}
+
+fn table(port: u16) -> Table {
+    let address = RESOLVER.octets();
+    let to_resolver = |note, protocol| Rule {
+        note,
+        parts: vec![
+            Protocol(protocol),
+            Address(DestinationAddress, address),
+            Port(53),
+            DnatTo(address, port),
+        ],
+    };
     let raw = Chain {
         name: "raw",
         kind: "filter",
@@ -62,46 +104,27 @@ fn ruleset(port: u16, replace: bool) -> Batch {
         hook: Hook::Output,
         priority: -100,
     };
-    let to_resolver = |protocol| {
-        vec![
-            Protocol(protocol),
-            Address(DestinationAddress, address),
-            Port(53),
-            DnatTo(address, port),
-        ]
+    let other = Rule {
+        note: "other loopback traffic",
+        parts: vec![
+            OutputIsLo,
+            NotAddress(DestinationAddress, address),
+            NotAddress(SourceAddress, address),
+            Untracked,
+        ],
     };
-    let rules = [
-        (
-            &raw,
-            Rule {
-                note: "other loopback traffic",
-                parts: vec![
-                    OutputIsLo,
-                    NotAddress(DestinationAddress, address),
-                    NotAddress(SourceAddress, address),
-                    Untracked,
+    Table {
+        family: Family::Ip,
+        sets: Vec::new(),
+        chains: vec![
+            (raw, vec![other]),
+            (
+                nat,
+                vec![
+                    to_resolver("names over UDP", 17),
+                    to_resolver("names over TCP", 6),
                 ],
-            },
-        ),
-        (
-            &nat,
-            Rule {
-                note: "names over UDP",
-                parts: to_resolver(17),
-            },
-        ),
-        (
-            &nat,
-            Rule {
-                note: "names over TCP",
-                parts: to_resolver(6),
-            },
-        ),
-    ];
-    transaction.add_chain(family, TABLE, &raw);
-    transaction.add_chain(family, TABLE, &nat);
-    for (chain, rule) in &rules {
-        transaction.add_rule(family, TABLE, chain.name, rule.note, |bytes| rule.encode(bytes));
+            ),
+        ],
     }
-    transaction.finish()
 }

@@ -1,6 +1,7 @@
 //! Tells when something of the host's network changes: links, addresses, routes, rules.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, OwnedFd},
     thread::JoinHandle,
@@ -13,19 +14,18 @@ use nix::{
 };
 
 use super::{
-    Net, NetError,
-    netlink::{Message, Netlink, NetlinkError},
-    route,
+    Net, NetError, is_ours,
+    netlink::{Message, Netlink, NetlinkError, u32_at},
 };
 use crate::firewall::encode;
 
 /// A hint; the truth is what is observed next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetEvent {
-    /// A link of ours changed or went.
+    /// A link of ours changed or went, or an address or route of it. The name is the one it should have.
     Link(String),
-    Address,
-    Route,
+    /// Something changed in another namespace; see [`Net::namespace_number`].
+    Inside(i32),
     /// Somebody else changed the host's rules.
     Firewall,
     /// The kernel had more to tell than there was room for: look at everything.
@@ -40,13 +40,15 @@ pub struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-// RTNLGRP_LINK 1, RTNLGRP_IPV4_IFADDR 5, RTNLGRP_IPV4_ROUTE 7; NFNLGRP_NFTABLES 7 (netlink(7)).
-const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6;
+// RTNLGRP_LINK 1, RTNLGRP_IPV4_IFADDR 5, RTNLGRP_IPV4_ROUTE 7, RTNLGRP_IPV6_IFADDR 9; NFNLGRP_NFTABLES 7
+// (netlink(7)).
+const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8;
 const NFTABLES_GROUP: u32 = 1 << 6;
 
 impl Net {
-    /// Calls `sink` on a thread of its own for every change in the namespace this [`Net`] is for.
-    /// `ours`: see `Firewall::port`; what that socket does to the rules is not reported.
+    /// Calls `sink` on a thread of its own for every change in the namespace this [`Net`] is for, and in
+    /// those that have a number there. `ours`: see `Firewall::port`; what that socket does to the rules is
+    /// not reported.
     ///
     /// # Errors
     /// No more descriptors or threads.
@@ -54,6 +56,8 @@ impl Net {
         let open = || {
             let route = Netlink::subscribe(SockProtocol::NetlinkRoute, ROUTE_GROUPS)?;
             let nft = Netlink::subscribe(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?;
+            route.hear_all_namespaces()?;
+            nft.hear_all_namespaces()?;
             Ok((route, nft))
         };
         let (routes, nft) = self
@@ -63,18 +67,21 @@ impl Net {
             .map_err(NetError::Open)?;
         let (ended, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| NetError::Worker(io::Error::from(errno)))?;
-        let mark = self.mark.clone();
+        // After the subscription, so that no link is missed.
+        let mut links = Links {
+            names: self
+                .our_links()?
+                .into_iter()
+                .filter(|link| is_ours(&self.mark, &link.name))
+                .map(|link| (link.index, link.name))
+                .collect(),
+            mark: self.mark.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("netwatch".to_owned())
             .spawn(move || {
-                let our_link = |name: &str| {
-                    ["stb", "stv"].iter().any(|prefix| {
-                        name.strip_prefix(prefix)
-                            .is_some_and(|rest| rest.starts_with(&mark))
-                    })
-                };
                 while wait(&[&routes.as_fd(), &nft.as_fd()], &ended) {
-                    deliver(routes.events(), &sink, |message| route_event(message, our_link));
+                    deliver(routes.events(), &sink, |message| links.event(message));
                     deliver(nft.events(), &sink, |message| rules_event(message, ours));
                 }
             })
@@ -117,14 +124,17 @@ fn wait(sockets: &[&dyn AsFd], ended: &OwnedFd) -> bool {
     }
 }
 
-/// Reports each kind of event of one datagram once.
+/// Reports each event of one datagram once.
 fn deliver(
     events: Result<Vec<Message>, NetlinkError>,
     sink: &impl Fn(NetEvent),
-    meaning: impl Fn(&Message) -> Option<NetEvent>,
+    meaning: impl FnMut(&Message) -> Option<NetEvent>,
 ) {
     match events {
-        Ok(messages) => messages.iter().filter_map(meaning).for_each(sink),
+        Ok(messages) => {
+            let events: BTreeSet<NetEvent> = messages.iter().filter_map(meaning).collect();
+            events.into_iter().for_each(sink);
+        }
         Err(error) => {
             tracing::debug!(%error, "network events were lost");
             sink(NetEvent::Lost);
@@ -132,25 +142,57 @@ fn deliver(
     }
 }
 
-fn route_event(message: &Message, our_link: impl Fn(&str) -> bool) -> Option<NetEvent> {
-    const NEWLINK: u16 = 16;
-    const DELLINK: u16 = 17;
-    const NEWADDR: u16 = 20;
-    const DELADDR: u16 = 21;
-    const NEWROUTE: u16 = 24;
-    const DELROUTE: u16 = 25;
-    match message.kind {
-        NEWLINK | DELLINK => {
-            let link = route::link_event(message.kind, &message.body)?;
-            our_link(&link.name).then_some(NetEvent::Link(link.name))
+/// Our links by index: addresses and routes name nothing else, and a link that was renamed is still ours.
+struct Links {
+    names: BTreeMap<u32, String>,
+    mark: String,
+}
+
+impl Links {
+    fn event(&mut self, message: &Message) -> Option<NetEvent> {
+        const NEWLINK: u16 = 16;
+        const DELLINK: u16 = 17;
+        const NEWADDR: u16 = 20;
+        const DELADDR: u16 = 21;
+        const NEWROUTE: u16 = 24;
+        const DELROUTE: u16 = 25;
+        const IFNAME: u16 = 3;
+        const OIF: u16 = 4;
+        if let Some(namespace) = message.namespace {
+            return Some(NetEvent::Inside(namespace));
         }
-        NEWADDR | DELADDR => Some(NetEvent::Address),
-        NEWROUTE | DELROUTE => Some(NetEvent::Route),
-        _ => None,
+        // struct ifinfomsg and struct ifaddrmsg have the index in their second word, struct rtmsg has none.
+        let body = &message.body;
+        let index = match message.kind {
+            NEWLINK | DELLINK | NEWADDR | DELADDR => u32_at(body, 4)?,
+            NEWROUTE | DELROUTE => u32_at(encode::find(body.get(12..)?, OIF)?, 0)?,
+            _ => return None,
+        };
+        let known = self.names.get(&index).cloned();
+        let name = match message.kind {
+            NEWLINK | DELLINK => encode::text(body.get(16..)?, IFNAME)
+                .filter(|name| is_ours(&self.mark, name))
+                .map(str::to_owned)
+                .or(known)?,
+            _ => known?,
+        };
+        // A bridge that tells of a port it has lost is no end of the link.
+        let ended = message.kind == DELLINK && body.first() == Some(&(libc::AF_UNSPEC as u8));
+        match ended {
+            true => drop(self.names.remove(&index)),
+            false => drop(self.names.insert(index, name.clone())),
+        }
+        Some(NetEvent::Link(name))
     }
 }
 
 /// Every transaction ends with one NEWGEN; it names the socket that asked for it.
 fn rules_event(message: &Message, ours: u32) -> Option<NetEvent> {
-    (message.kind == encode::kind(encode::NEWGEN) && message.port != ours).then_some(NetEvent::Firewall)
+    if message.kind != encode::kind(encode::NEWGEN) {
+        return None;
+    }
+    match message.namespace {
+        Some(namespace) => Some(NetEvent::Inside(namespace)),
+        None => (message.port != ours).then_some(NetEvent::Firewall),
+    }
 }

@@ -331,7 +331,13 @@ impl Engine {
                 if outdated {
                     return;
                 }
-                self.memory.fail(step.key.clone(), message, error.retry, now);
+                // Seen again since, it is there: no change would come.
+                let there = |reference| matches!(self.observed.images.get(reference), Some(Fact::Known(_)));
+                let retry = match (&step.key, error.retry) {
+                    (Key::Image { reference, .. }, Retry::AfterChange) if there(reference) => Retry::Again,
+                    (_, retry) => retry,
+                };
+                self.memory.fail(step.key.clone(), message, retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
                     failed.action = Some(std::mem::discriminant(&step.action));

@@ -11,6 +11,7 @@ use crate::{
     key::Key,
     memory::{Again, Memory},
     observed::Observed,
+    spec::{FirewallSpec, SandboxSpec},
     time::Now,
 };
 
@@ -30,6 +31,7 @@ pub struct Draft<'a> {
     pub now: Now,
     pub plan: Plan,
     in_flight: BTreeSet<&'a Key>,
+    orders: &'a InFlight,
     waiting: BTreeSet<Key>,
 }
 
@@ -41,6 +43,7 @@ impl<'a> Draft<'a> {
             now,
             plan: Plan::default(),
             in_flight: in_flight.iter().map(|step| &step.key).collect(),
+            orders: in_flight,
             waiting: BTreeSet::new(),
         }
     }
@@ -66,6 +69,22 @@ impl<'a> Draft<'a> {
     /// Whether an action on `key` is under way.
     pub fn busy(&self, key: &Key) -> bool {
         self.in_flight.contains(key)
+    }
+
+    /// Sandboxes that are being made or changed right now, whether or not they are still wanted.
+    pub fn making_sandboxes(&self) -> impl Iterator<Item = &'a SandboxSpec> {
+        self.orders.iter().filter_map(|step| match &step.action {
+            Action::EnsureSandbox(spec) => Some(spec),
+            _ => None,
+        })
+    }
+
+    /// What the firewall is being made right now.
+    pub fn making_firewall(&self) -> Option<&'a FirewallSpec> {
+        self.orders.iter().find_map(|step| match &step.action {
+            Action::SyncFirewall(spec) => Some(spec),
+            _ => None,
+        })
     }
 
     /// Whether a bridge is being made or repaired right now.

@@ -112,10 +112,8 @@ pub fn now(
         }
     };
     let nothing = FirewallSpec::default();
-    // A new bridge has none of the settings that the firewall keeps on bridges.
-    let planned = networks.values().any(|ready| matches!(ready, Ready::After(_)));
-    let due = draft.memory.firewall_due || planned;
-    // A bridge that is being made right now is followed once it is there.
+    let due = draft.memory.firewall_due;
+    // A bridge that is being made right now gets its settings with that.
     let making = draft.making_a_network();
     let same = seen.spec == *spec;
     if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {

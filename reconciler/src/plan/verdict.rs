@@ -308,6 +308,11 @@ fn absent(
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
+        // Nothing is known any more of what ran in it.
+        _ if lost => {
+            let text = Some("its supervisor is gone".to_owned());
+            (Class::Recreate, wanted::noun("shim", text))
+        }
         _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict

@@ -44,6 +44,7 @@ fn instance(state: State, streak: u32, flaps: u32, health: Health) -> Instance {
         container: None,
         state,
         drift: Vec::new(),
+        broken: None,
         restarts: streak,
         streak,
         flaps,

@@ -1,7 +1,16 @@
-//! A simulated host behind the [`Backend`] port: processes, networks, names and a firewall in memory,
-//! a clock, and everything that can go wrong on request.
+//! A simulated host behind the [`Backend`] port: processes, networks, mounts, names, a firewall and a disk
+//! in memory, a clock, and everything that can go wrong on request.
+//!
+//! What there is, is objects ([`objects`], [`World`]); what is seen is derived from them ([`observe`]) as
+//! the Linux backend does it. An action is a row of mutations ([`World::advance`]): between any two the
+//! agent may die, and another action may have its turn.
 
+pub mod damage;
+pub mod disk;
 mod effects;
+pub mod objects;
+mod observe;
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +20,16 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    converge::Kept,
     key::{InstanceKey, Key, ResourceKey},
     memory::{Barred, Good},
-    observed::{
-        Ended, Fact, Firewall, Health, Image, ImageConfig, Instance, Network, Observed, State, Volume,
-    },
+    observed::{Health, Image, ImageConfig, Observed},
     plan::action::Action,
     port::{ActionError, Backend, HostEvent, Ledger, Retry, Scope},
-    spec::{FirewallSpec, Subnet, Zone},
     time::Now,
 };
+pub use effects::{Progress, Work};
+use objects::Layers;
+pub use world::{World, touch};
 
 /// splitmix64 (Steele, Lea, Flood 2014): a seed replays.
 #[derive(Debug, Clone)]
@@ -57,43 +65,26 @@ pub enum SimError {
     Order { what: String, needs: String },
     #[error("image {0} is not in the store")]
     NoImage(String),
-}
-
-/// The whole host; tests look into it and break it.
-#[derive(Debug, Default)]
-pub struct World {
-    pub boot_id: String,
-    pub images: BTreeMap<String, Image>,
-    pub networks: BTreeMap<ResourceKey, Network>,
-    pub volumes: BTreeMap<ResourceKey, Volume>,
-    pub instances: BTreeMap<InstanceKey, Instance>,
-    /// Exit records of containers without a sandbox.
-    pub ended: BTreeMap<InstanceKey, Ended>,
-    pub firewall: FirewallSpec,
-    pub zones: BTreeMap<ResourceKey, Zone>,
-    /// Bridges that are newer than the settings the firewall keeps on bridges.
-    pub unset_bridges: BTreeSet<ResourceKey>,
-    pub id_bases: BTreeMap<String, u32>,
-    pub routes: BTreeSet<Subnet>,
-    /// Host ports of programs that are not ours.
-    pub foreign_ports: BTreeSet<u16>,
-    /// Next failures by text form of a key: how often still, and how.
-    pub failing: BTreeMap<String, (u32, Retry)>,
-    /// Parts that cannot be read now: `networks`, `volumes`, `instances`, `firewall`, `zones`.
-    pub unreadable: BTreeSet<&'static str>,
-    /// After so many phases of actions the agent is dead: nothing it does has an effect any more.
-    pub dies_after: Option<u32>,
-    /// Every action that had its effect, in order.
-    pub done: Vec<Action>,
-    /// What the agent keeps of its own.
-    pub kept: Kept,
-    /// Starts, with the moment.
-    pub starts: Vec<(InstanceKey, u64)>,
-    /// What must never happen and did.
-    pub violations: Vec<String>,
-    next_pid: u32,
-    boot: u64,
-    listeners: Vec<mpsc::UnboundedSender<HostEvent>>,
+    #[error("no space is left on the disk; make some")]
+    DiskFull,
+    #[error("the record of {0} is damaged; restore it, or remove it if the resource may be made again")]
+    Damaged(String),
+    #[error("volume {volume}: {why}; restore it, or give it up with `stead down --volumes`")]
+    VolumeLost { volume: String, why: &'static str },
+    #[error("the bridge of {0} is missing; it is made again in the next pass")]
+    BridgeMissing(ResourceKey),
+    #[error("the subnet of {0} overlaps a route of the host; choose another or remove the route")]
+    SubnetOverlap(ResourceKey),
+    #[error("the link of {0} is not a bridge; remove it")]
+    NotABridge(ResourceKey),
+    #[error("{0} has no sandbox yet; it is made at the next attempt")]
+    NoSandbox(InstanceKey),
+    #[error("the supervisor of {0} does not answer; it is asked again at the next look")]
+    Silent(InstanceKey),
+    #[error("{0} still has processes after they were killed")]
+    StillAlive(InstanceKey),
+    #[error("the container of {0} runs already")]
+    Runs(InstanceKey),
 }
 
 /// The simulated host. Clones are the same host.
@@ -113,14 +104,8 @@ impl Default for SimHost {
 impl SimHost {
     /// A host whose clock stands still until [`SimHost::advance`].
     pub fn new() -> Self {
-        let world = World {
-            boot_id: "boot-1".to_owned(),
-            next_pid: 100,
-            boot: 1_000_000,
-            ..World::default()
-        };
         SimHost {
-            world: Arc::new(Mutex::new(world)),
+            world: Arc::new(Mutex::new(World::new())),
             started: None,
         }
     }
@@ -138,7 +123,9 @@ impl SimHost {
     }
 
     pub fn advance(&self, milliseconds: u64) {
-        self.world().boot += milliseconds;
+        let mut world = self.world();
+        world.boot += milliseconds;
+        world.wall += milliseconds;
     }
 
     /// An image that is in reach, with `/app` as its command.
@@ -149,88 +136,63 @@ impl SimHost {
         };
         let image = Image {
             digest: digest.to_owned(),
-            unpacked,
+            unpacked: false,
             config,
         };
-        self.world().images.insert(reference.to_owned(), image);
+        let mut world = self.world();
+        world.images.insert(reference.to_owned(), image);
+        if unpacked {
+            world.layers.insert(digest.to_owned(), Layers::Whole);
+        }
     }
 
     /// The process of `key` ends.
     pub fn exit(&self, key: &InstanceKey, code: i32) {
         let at = self.now().boot;
-        if let Some(instance) = self.world().instances.get_mut(key) {
-            instance.state = State::Exited { code, at };
-            instance.health = Health::None;
-        }
+        self.world().ended(key, code, at);
         self.tell(HostEvent::Instance(key.clone()));
     }
 
     pub fn set_health(&self, key: &InstanceKey, health: Health) {
-        if let Some(instance) = self.world().instances.get_mut(key) {
-            instance.health = health;
+        let mut world = self.world();
+        let place = world.instances.get_mut(key);
+        if let Some(shim) = place.and_then(|place| place.shim.as_mut()) {
+            shim.health = health;
         }
+        world.moved(touch::INSTANCES);
+        drop(world);
         self.tell(HostEvent::Instance(key.clone()));
     }
 
     /// The supervisor of `key` is killed; the process dies with it.
     pub fn lose_shim(&self, key: &InstanceKey) {
-        if let Some(instance) = self.world().instances.get_mut(key) {
-            instance.state = State::Lost;
-        }
+        self.world().shim_dies(key);
         self.tell(HostEvent::Instance(key.clone()));
     }
 
-    /// Somebody deletes a bridge: its network and every interface on it differ.
+    /// Somebody deletes a bridge: its network differs, and every interface on it.
     pub fn delete_bridge(&self, key: &ResourceKey) {
-        let mut world = self.world();
-        if let Some(network) = world.networks.get_mut(key) {
-            network.drift = vec!["bridge is missing".to_owned()];
-        }
-        for instance in world.instances.values_mut() {
-            for endpoint in &instance.sandbox.endpoints {
-                if endpoint.network == *key {
-                    instance.drift = vec![format!("{} is not on its bridge", endpoint.interface)];
-                }
-            }
-        }
-        drop(world);
-        self.tell(HostEvent::Network(key.clone()));
+        self.world().damage(&damage::Damage::BridgeDeleted(key.clone()));
     }
 
     /// Somebody flushes the ruleset.
     pub fn flush_firewall(&self) {
-        self.world().firewall = FirewallSpec::default();
-        self.tell(HostEvent::Firewall);
+        self.world().damage(&damage::Damage::RulesFlushed);
     }
 
-    /// Power off and on: processes, networks, names and rules are gone; records and volumes stay.
+    /// Off and on: processes, networks, names and rules are gone; what is on the disk stays.
     pub fn reboot(&self) {
-        let mut world = self.world();
-        world.boot_id.push('+');
-        world.instances.clear();
-        world.networks.clear();
-        world.zones.clear();
-        world.firewall = FirewallSpec::default();
-        drop(world);
+        self.world().reboot();
         self.tell(HostEvent::Lost);
     }
 
     pub fn tell(&self, event: HostEvent) {
-        self.world()
-            .listeners
-            .retain(|listener| listener.send(event.clone()).is_ok());
+        self.world().tell(&event);
     }
 
     /// What runs: pid by instance.
     pub fn pids(&self) -> BTreeMap<InstanceKey, u32> {
-        self.world()
-            .instances
-            .iter()
-            .filter_map(|(key, instance)| match instance.state {
-                State::Running { pid } => Some((key.clone(), pid)),
-                _ => None,
-            })
-            .collect()
+        self.world().pids()
     }
 
     /// Everything, as it is.
@@ -265,32 +227,16 @@ pub fn subject(action: &Action) -> String {
 }
 
 fn error(retry: Retry, source: SimError) -> ActionError {
+    let field = match &source {
+        SimError::PortTaken(_) => Some("ports"),
+        SimError::NoImage(_) => Some("image"),
+        SimError::VolumeLost { .. } => Some("volumes"),
+        _ => None,
+    };
     ActionError {
         retry,
-        field: None,
+        field,
         source: Arc::new(source),
-    }
-}
-
-fn replace<K: Ord + Clone, V: Clone>(
-    have: &mut Fact<BTreeMap<K, V>>,
-    now: Fact<BTreeMap<K, V>>,
-    keys: &BTreeSet<K>,
-    all: bool,
-) {
-    let now = match (all, now) {
-        (true, now) => return *have = now,
-        (false, _) if keys.is_empty() => return,
-        (false, Fact::Unknown(why)) => return *have = Fact::Unknown(why),
-        (false, Fact::Known(now)) => now,
-    };
-    if let Fact::Known(have) = have {
-        for key in keys {
-            match now.get(key) {
-                Some(value) => have.insert(key.clone(), value.clone()),
-                None => have.remove(key),
-            };
-        }
     }
 }
 
@@ -310,57 +256,21 @@ impl Ledger for SimHost {
 
 impl Backend for SimHost {
     fn observe(&self, scope: &Scope, observed: &mut Observed) {
-        let world = self.world();
-        let all = scope.all;
-        for reference in &scope.images {
-            let image = match world.images.get(reference) {
-                Some(image) => Fact::Known(image.clone()),
-                None => Fact::Unknown("there is no such image; put it there or change `image`".to_owned()),
-            };
-            observed.images.insert(reference.clone(), image);
-        }
-        let networks = world.read("networks", &world.networks);
-        replace(&mut observed.networks, networks, &scope.networks, all);
-        let volumes = world.read("volumes", &world.volumes);
-        replace(&mut observed.volumes, volumes, &scope.volumes, all);
-        let instances = world.read("instances", &world.instances);
-        replace(&mut observed.instances, instances, &scope.instances, all);
-        let ended = world.read("instances", &world.ended);
-        replace(&mut observed.ended, ended, &scope.instances, all);
-        if all || scope.firewall {
-            let kept = world.firewall.networks.keys();
-            let unset = kept.filter(|key| world.unset_bridges.contains(*key));
-            let firewall = Firewall {
-                spec: world.firewall.clone(),
-                drift: unset
-                    .map(|key| format!("route_localnet is off on {key}"))
-                    .collect(),
-            };
-            observed.firewall = world.read("firewall", &firewall);
-        }
-        if all || scope.zones {
-            observed.zones = world.read("zones", &world.zones);
-        }
-        if all {
-            observed.boot_id = world.boot_id.clone();
-            observed.routes = Fact::Known(world.routes.clone());
-            observed.id_bases = Fact::Known(world.id_bases.clone());
-        }
+        self.world().look(scope, observed);
     }
 
+    /// The whole action at once: what it would wait for is over at once, too.
     fn apply(&self, action: &Action) -> Result<(), ActionError> {
         let now = self.now();
         let mut world = self.world();
-        let subject = subject(action);
-        if let Some((left, retry)) = world.failing.get_mut(&subject)
-            && *left > 0
-        {
-            *left -= 1;
-            return Err(error(*retry, SimError::Asked(subject)));
+        let mut work = world.begin(action.clone())?;
+        loop {
+            match world.advance(&mut work, now)? {
+                Progress::Moved => {}
+                Progress::Until(_) => work.impatient = true,
+                Progress::Done => return Ok(()),
+            }
         }
-        world.carry_out(action, now)?;
-        world.done.push(action.clone());
-        Ok(())
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<HostEvent> {
@@ -370,14 +280,13 @@ impl Backend for SimHost {
     }
 
     fn now(&self) -> Now {
-        let set = self.world().boot;
         let ran = self
             .started
             .map_or(0, |started| started.elapsed().as_millis() as u64);
-        let boot = set + ran;
+        let world = self.world();
         Now {
-            boot,
-            wall: 1_700_000_000_000 + boot,
+            boot: world.boot + ran,
+            wall: world.wall + ran,
         }
     }
 }

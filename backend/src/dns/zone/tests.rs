@@ -20,7 +20,7 @@ fn every_name_is_found_and_no_other() {
     for count in [0, 1, 2, 3, 100, 1000] {
         let zone = zone(count);
         write(&path, &zone).unwrap();
-        assert_eq!(read(&path).unwrap(), zone);
+        assert_eq!(read(&path).unwrap().as_ref(), Some(&zone));
         let file = File::open(&path).unwrap();
         for (name, addresses) in &zone {
             assert_eq!(lookup(&file, name).unwrap().as_ref(), Some(addresses), "{name}");
@@ -53,4 +53,23 @@ fn a_reader_keeps_the_old_zone_while_a_new_one_is_written() {
     write(&path, &Zone::new()).unwrap();
     assert!(lookup(&old, "name1").unwrap().is_some());
     assert!(lookup(&File::open(&path).unwrap(), "name1").unwrap().is_none());
+}
+
+#[test]
+fn a_zone_that_somebody_wrote_into_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.zone");
+    write(&path, &zone(3)).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let mut reversed: Vec<&str> = text.lines().collect();
+    reversed.reverse();
+    for damaged in [
+        format!("{text}x"),
+        text.replace('\n', "\n\n"),
+        text.replace(' ', "  "),
+        reversed.join("\n") + "\n",
+    ] {
+        fs::write(&path, &damaged).unwrap();
+        assert_eq!(read(&path).unwrap(), None, "{damaged}");
+    }
 }

@@ -1,29 +1,157 @@
-//! What each action does to the simulated host, in phases between which the agent may die, and the
-//! orders that no correct plan gives.
+//! What each action does to the simulated host: a row of mutations, between which the agent may die and
+//! others have their turn, and the orders that no correct plan gives.
 
-use super::{SimError, World, error};
+mod container;
+mod network;
+mod sandbox;
+mod storage;
+
+pub(super) use sandbox::clash;
+
+use super::{SimError, World, disk, error, subject, world::touch};
 use crate::{
     key::Key,
-    observed::{Fact, Health, Instance, Network, State, Volume},
     plan::action::Action,
     port::{ActionError, Retry},
-    spec::SandboxSpec,
+    spec::Endpoint,
     time::Now,
 };
 
+/// Milliseconds that killed processes may take to end before it is reported.
+const KILL_PATIENCE: u64 = 5_000;
+
+/// An action that was begun. Dropped half way, it is what a killed agent leaves behind.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub action: Action,
+    /// Waits are over at once.
+    pub impatient: bool,
+    stage: u8,
+    /// What the present wait is for.
+    until: Option<u64>,
+    /// Identity of a volume under way.
+    number: u64,
+    /// Interfaces that the sandbox shall not have any more.
+    leaving: Vec<Endpoint>,
+    /// What is removed is the whole instance, not only what was left of its sandbox.
+    whole: bool,
+}
+
+/// How far one call of [`World::advance`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// One mutation was made.
+    Moved,
+    /// Nothing more before this moment (boot-clock milliseconds), unless something else happens.
+    Until(u64),
+    Done,
+}
+
+/// What one stage came to.
+enum Next {
+    /// Nothing was to be done: on with that stage.
+    To(u8),
+    /// One mutation: the next call goes on with that stage.
+    Did(u8),
+    Wait(u64),
+    End,
+}
+
 impl World {
-    /// One durable effect. `Err`: the agent died before it.
-    fn phase(&mut self) -> Result<(), ActionError> {
-        match &mut self.dies_after {
-            Some(0) => Err(error(Retry::Again, SimError::Asked("the agent".to_owned()))),
-            Some(left) => {
+    /// An action arrives. It fails at once where a failure was asked for.
+    ///
+    /// # Errors
+    /// What [`World::failing`] says.
+    pub fn begin(&mut self, action: Action) -> Result<Work, ActionError> {
+        self.steps += 1;
+        if !self.failing.is_empty() {
+            let subject = subject(&action);
+            if let Some((left, retry)) = self.failing.get_mut(&subject)
+                && *left > 0
+            {
                 *left -= 1;
-                Ok(())
+                return Err(error(*retry, SimError::Asked(subject)));
             }
-            None => Ok(()),
+        }
+        Ok(Work {
+            action,
+            impatient: false,
+            stage: 0,
+            until: None,
+            number: 0,
+            leaving: Vec::new(),
+            whole: false,
+        })
+    }
+
+    /// The next mutation of an action.
+    ///
+    /// # Errors
+    /// What the real host would refuse, or that the agent is dead.
+    pub fn advance(&mut self, work: &mut Work, now: Now) -> Result<Progress, ActionError> {
+        loop {
+            if self.dies_after == Some(0) {
+                return Err(error(Retry::Again, SimError::Asked("the agent".to_owned())));
+            }
+            match self.stage(work, now)? {
+                Next::To(stage) => work.stage = stage,
+                Next::Did(stage) => {
+                    work.stage = stage;
+                    if let Some(left) = &mut self.dies_after {
+                        *left -= 1;
+                    }
+                    return Ok(Progress::Moved);
+                }
+                Next::Wait(until) => return Ok(Progress::Until(until)),
+                Next::End => {
+                    if self.keeps_history {
+                        self.done.push(work.action.clone());
+                    }
+                    return Ok(Progress::Done);
+                }
+            }
         }
     }
 
+    fn stage(&mut self, work: &mut Work, now: Now) -> Result<Next, ActionError> {
+        // Taken out for the time being, so that the work can be changed beside it.
+        let placeholder = Action::SyncFirewall(crate::spec::FirewallSpec::default());
+        let action = std::mem::replace(&mut work.action, placeholder);
+        let next = match &action {
+            Action::UnpackImage { reference, digest } => self.unpack(reference, digest, work),
+            Action::EnsureNetwork(spec) => self.ensure_network(spec, work),
+            Action::RemoveNetwork(key) => self.remove_network(key, work),
+            Action::EnsureVolume(spec) => self.ensure_volume(&spec.key, work),
+            Action::RemoveVolume(key) => self.remove_volume(key, work),
+            Action::EnsureSandbox(spec) => self.ensure_sandbox(spec, work),
+            Action::RemoveSandbox(key) => self.remove_sandbox(key, work, now),
+            Action::StartContainer {
+                key,
+                spec,
+                fresh,
+                restarts,
+                streak,
+                flaps,
+            } => {
+                let start = container::Start {
+                    spec,
+                    fresh: *fresh,
+                    restarts: *restarts,
+                    streak: *streak,
+                    flaps: *flaps,
+                };
+                self.start(key, &start, work, now)
+            }
+            Action::StopContainer { key, drain } => self.stop(key, *drain, work, now),
+            Action::UpdateContainer { key, spec } => self.update(key, spec, work),
+            Action::SyncFirewall(spec) => self.sync_firewall(spec, work),
+            Action::SyncNames { network, zone } => self.sync_names(network, zone.as_ref(), work),
+        };
+        work.action = action;
+        next
+    }
+
+    /// An order that no correct plan gives is a violation, and fails.
     fn need(&mut self, there: bool, what: &Key, needs: &str) -> Result<(), ActionError> {
         if there {
             return Ok(());
@@ -36,184 +164,39 @@ impl World {
         Err(error(Retry::Again, order))
     }
 
-    fn ensure_sandbox(&mut self, spec: &SandboxSpec) -> Result<(), ActionError> {
-        let key = Key::Instance(spec.key.clone());
-        for endpoint in &spec.endpoints {
-            let there = self.networks.contains_key(&endpoint.network);
-            self.need(there, &key, "its network")?;
-            let isolated = self
-                .firewall
-                .networks
-                .get(&endpoint.network)
-                .is_some_and(|network| network.endpoints.contains(&(endpoint.address, endpoint.mac)));
-            self.need(isolated, &key, "its endpoint in the firewall")?;
-        }
-        for binding in &spec.ports {
-            if self.foreign_ports.contains(&binding.published) {
-                return Err(error(Retry::Again, SimError::PortTaken(binding.published)));
-            }
-            let free = self.instances.iter().all(|(other, instance)| {
-                *other == spec.key
-                    || !instance.sandbox.ports.iter().any(|held| {
-                        (held.published, held.protocol) == (binding.published, binding.protocol)
-                            && (held.host_ip == binding.host_ip
-                                || held.host_ip.is_unspecified()
-                                || binding.host_ip.is_unspecified())
-                    })
-            });
-            self.need(free, &key, "a host port that another holds")?;
-        }
-        self.phase()?;
-        self.id_bases.insert(spec.key.project.clone(), spec.id_base);
-        self.phase()?;
-        let fresh = Instance {
-            sandbox: spec.clone(),
-            container: None,
-            state: State::Created,
-            drift: Vec::new(),
-            broken: None,
-            restarts: 0,
-            streak: 0,
-            flaps: 0,
-            started_at: None,
-            started_wall: None,
-            health: Health::None,
-        };
-        let instance = self.instances.entry(spec.key.clone()).or_insert(fresh);
-        instance.sandbox = spec.clone();
-        instance.drift.clear();
-        Ok(())
-    }
-
-    pub(super) fn carry_out(&mut self, action: &Action, now: Now) -> Result<(), ActionError> {
-        match action {
-            Action::UnpackImage { reference, digest } => {
-                self.phase()?;
-                let no_image = || error(Retry::AfterChange, SimError::NoImage(reference.clone()));
-                let image = self.images.get(reference).filter(|image| image.digest == *digest);
-                let digest = image.ok_or_else(no_image)?.digest.clone();
-                for image in self.images.values_mut().filter(|image| image.digest == digest) {
-                    image.unpacked = true;
-                }
-            }
-            Action::EnsureNetwork(spec) => {
-                self.phase()?;
-                let network = Network {
-                    spec: spec.clone(),
-                    drift: Vec::new(),
-                };
-                let before = self.networks.insert(spec.key.clone(), network);
-                if before.is_none_or(|before| !before.drift.is_empty()) {
-                    self.unset_bridges.insert(spec.key.clone());
-                }
-            }
-            Action::RemoveNetwork(key) => {
-                let used = self.instances.values().any(|instance| {
-                    instance
-                        .sandbox
-                        .endpoints
-                        .iter()
-                        .any(|endpoint| endpoint.network == *key)
-                });
-                self.need(!used, &Key::Network(key.clone()), "that nobody is on it")?;
-                self.phase()?;
-                self.networks.remove(key);
-                self.unset_bridges.remove(key);
-            }
-            Action::EnsureVolume(spec) => {
-                self.phase()?;
-                let volume = Volume { lost: None };
-                self.volumes.entry(spec.key.clone()).or_insert(volume);
-            }
-            Action::RemoveVolume(key) => {
-                self.phase()?;
-                self.volumes.remove(key);
-            }
-            Action::EnsureSandbox(spec) => self.ensure_sandbox(spec)?,
-            Action::RemoveSandbox(key) => {
-                self.phase()?;
-                if let Some(instance) = self.instances.get_mut(key) {
-                    instance.state = State::Lost;
-                }
-                self.phase()?;
-                self.instances.remove(key);
-            }
-            Action::StartContainer {
-                key,
-                spec,
-                restarts,
-                streak,
-                flaps,
-                ..
-            } => {
-                let object = Key::Instance(key.clone());
-                let unpacked = self
-                    .images
-                    .values()
-                    .any(|image| image.digest == spec.image_digest && image.unpacked);
-                self.need(unpacked, &object, "its image")?;
-                self.phase()?;
-                self.next_pid += 1;
-                let pid = self.next_pid;
-                let Some(instance) = self.instances.get_mut(key) else {
-                    return self.need(false, &object, "its sandbox");
-                };
-                if let State::Running { .. } | State::Lost = instance.state {
-                    let text = format!("{key} was started while it was {:?}", instance.state);
-                    self.violations.push(text);
-                    return Ok(());
-                }
-                instance.container = Some((**spec).clone());
-                instance.state = State::Running { pid };
-                instance.restarts = *restarts;
-                instance.streak = *streak;
-                instance.flaps = *flaps;
-                instance.started_at = Some(now.boot);
-                instance.started_wall = Some(now.wall);
-                instance.health = match spec.health {
-                    Some(_) => Health::Starting,
-                    None => Health::None,
-                };
-                self.starts.push((key.clone(), now.boot));
-            }
-            Action::StopContainer { key, .. } => {
-                self.phase()?;
-                if let Some(instance) = self.instances.get_mut(key)
-                    && matches!(instance.state, State::Running { .. })
-                {
-                    instance.state = State::Exited {
-                        code: 143,
-                        at: now.boot,
-                    };
-                }
-            }
-            Action::UpdateContainer { key, spec } => {
-                self.phase()?;
-                if let Some(instance) = self.instances.get_mut(key) {
-                    instance.container = Some((**spec).clone());
-                }
-            }
-            Action::SyncFirewall(spec) => {
-                self.phase()?;
-                self.firewall = spec.clone();
-                self.unset_bridges.retain(|key| !spec.networks.contains_key(key));
-            }
-            Action::SyncNames { network, zone } => {
-                self.phase()?;
-                match zone {
-                    Some(zone) => self.zones.insert(network.clone(), zone.clone()),
-                    None => self.zones.remove(network),
-                };
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn read<T: Clone>(&self, part: &'static str, value: &T) -> Fact<T> {
-        if self.unreadable.contains(part) {
-            Fact::Unknown(format!("{part}: Input/output error"))
+    /// A wait for something that ends at `until` at the latest. True: it is over.
+    fn waited(work: &mut Work, now: Now, milliseconds: u64) -> Result<(), Next> {
+        let until = *work.until.get_or_insert(now.boot.saturating_add(milliseconds));
+        if work.impatient || now.boot >= until {
+            work.until = None;
+            work.impatient = false;
+            Ok(())
         } else {
-            Fact::Known(value.clone())
+            Err(Next::Wait(until))
+        }
+    }
+
+    /// One system call of writing a record; `base`: the stage at which the writing begins. `put`
+    /// returns false where the record says the same already.
+    fn record(
+        &mut self,
+        base: u8,
+        stage: u8,
+        put: impl FnOnce(&mut World, u8) -> bool,
+    ) -> Result<Next, ActionError> {
+        if stage == base + disk::WRITE && self.disk_full {
+            // A record that says the same is not written, and needs no room.
+            return if put(self, disk::SAME) {
+                Err(error(Retry::Again, SimError::DiskFull))
+            } else {
+                Ok(Next::To(base + disk::STAGES))
+            };
+        }
+        if put(self, stage - base) {
+            self.moved(touch::RECORDS);
+            Ok(Next::Did(stage + 1))
+        } else {
+            Ok(Next::To(base + disk::STAGES))
         }
     }
 }

@@ -1,0 +1,138 @@
+//! What must hold whatever happens: the invariants, each a named check over the world, over what the loop
+//! has decided, or over a host that has come to rest. How a driver calls them:
+//!
+//! ```text
+//! let mut watch = Watch::new();
+//! watch.wants(&desired);                          before Engine::desire (and Engine::new)
+//! watch.after(&mut world)?;                       after each begin, advance, look or damage
+//! watch.decided(&world, &round, now)?;            after each Engine::round, once its notes are kept
+//! watch.settled(&mut world, &desired, &status, now)?;   faults are over, and nothing more is done
+//! ```
+//!
+//! | name | what must hold | checked |
+//! |---|---|---|
+//! | V1 | A volume's data is changed by its service only, and goes by an operator's consent only. | world, decided |
+//! | V2 | A service never starts on another volume than the one it had. | world, decided |
+//! | P1 | One live container for each instance; two only while a start-first update is under way. | world |
+//! | P2 | No signal to a process that is not of the instance it is meant for. | world |
+//! | P3 | Who is not affected keeps its process, by an oracle of its own. | decided |
+//! | N1 | No address, host port, subnet, MAC or id range is given to two at once. | world |
+//! | N2 | Isolation is there before anything can be reached, and a published port leads to it. | world |
+//! | N3 | What is somebody else's is never changed. | world |
+//! | S1 | Records can be read, and are written before what they are about. | world |
+//! | S2 | An agent that remembers nothing comes to the same plan. | settled |
+//! | C1 | Once faults are over, everything wanted is there, and nothing else. | settled |
+//! | C2 | Then nothing is done. | settled |
+//! | C3 | What was done and is done again changes nothing. | settled |
+//! | D1 | Dependencies are honoured: starts after them, stops before them. | decided |
+//! | R1 | Restarts keep to the curve, are counted on, and are none for what an operator has stopped. | decided |
+//! | G1 | What is carried out was once wanted as a whole; nothing goes for want of a readable manifest. | decided |
+//! | X1 | Nothing grows without bound. | world, decided |
+//! | T1 | Status says what is true, and why it is not what is wanted. | decided, settled |
+
+mod decisions;
+mod oracle;
+mod rest;
+mod state;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use model::types::Project;
+
+use super::sim_host::{World, objects::Foreign};
+use crate::{
+    desired::{Desired, Wish},
+    key::{InstanceKey, ResourceKey},
+    spec::ContainerSpec,
+};
+
+/// A check that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// `V1`, `P3`, …
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+/// What a container was last started from.
+#[derive(Debug, Clone)]
+struct Origin {
+    project: Arc<Project>,
+    spec: Box<ContainerSpec>,
+}
+
+/// Everything the checks remember.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// What is wanted now.
+    desired: Desired,
+    /// Every revision there was, by project.
+    revisions: BTreeSet<(String, String)>,
+    /// Services that were once to be replaced start-first.
+    start_first: BTreeSet<(String, String)>,
+    /// Where each container was last started from.
+    origins: BTreeMap<InstanceKey, Origin>,
+    /// Identity and writes of each volume directory, by identity.
+    written: BTreeMap<u64, u64>,
+    /// The identity that services first had of a volume.
+    mounted: BTreeMap<ResourceKey, u64>,
+    /// Identities whose removal an operator agreed to.
+    consented: BTreeSet<String>,
+    foreign: Option<Foreign>,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+fn violated<T>(invariant: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+    let what = what.into();
+    Err(Violation { invariant, what })
+}
+
+impl Watch {
+    pub fn new() -> Self {
+        Watch::default()
+    }
+
+    /// This is wanted from now on.
+    pub fn wants(&mut self, desired: &Desired) {
+        for (name, wish) in &desired.projects {
+            if let Wish::Run { project, revision } = wish {
+                self.revisions.insert((name.clone(), revision.clone()));
+                for (service, definition) in &project.services {
+                    let deploy = definition.container.deploy.as_ref();
+                    let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+                    if update.is_some_and(|update| update.start_first) {
+                        self.start_first.insert((name.clone(), service.clone()));
+                    }
+                }
+            }
+            if let Wish::Down { volumes: true } = wish {
+                self.consented.insert(name.clone());
+            }
+        }
+        self.desired = desired.clone();
+    }
+
+    /// The version of a project that is in force: the wanted one, or the last good one while that is barred.
+    fn effective(&self, world: &World, name: &str) -> Option<Arc<Project>> {
+        let Some(Wish::Run { project, revision }) = self.desired.projects.get(name) else {
+            return None;
+        };
+        let barred = world.kept.barred.get(name);
+        if barred.is_some_and(|barred| barred.revision == *revision)
+            && let Some(good) = world.kept.good.get(name)
+        {
+            return Some(good.project.clone());
+        }
+        Some(project.clone())
+    }
+}

@@ -1,0 +1,323 @@
+//! What must hold for what the loop has decided: its orders, judged by what it knew and by what is wanted.
+
+use super::{
+    super::sim_host::{World, objects::Run},
+    Origin, Violation, Watch, oracle, violated,
+};
+use crate::{
+    converge::Round,
+    desired::{Intent, Wish},
+    execute::Order,
+    key::InstanceKey,
+    observed::{Fact, Health, Observed, State},
+    plan::{action::Action, step::Step},
+    restart::STEADY,
+    spec::{ContainerSpec, MountSpec, RestartPolicy},
+    status::{ProjectState, Status},
+    time::Now,
+};
+
+/// Orders of one round: more than the lanes are wide cannot be.
+const MOST_ORDERS: usize = 80;
+/// Steps of one plan.
+const MOST_STEPS: usize = 10_000;
+/// The curve of restarts, in milliseconds, and what jitter takes away at most, in percent.
+const FIRST_DELAY: u64 = 100;
+const LONGEST_DELAY: u64 = 60_000;
+const JITTER: u64 = 10;
+
+/// What an order starts.
+struct Start<'a> {
+    key: &'a InstanceKey,
+    spec: &'a ContainerSpec,
+    restarts: u32,
+    streak: u32,
+}
+
+impl Watch {
+    /// # Errors
+    /// The first invariant that an order or the status breaks.
+    pub fn decided(&mut self, world: &World, round: &Round, now: Now) -> Result<(), Violation> {
+        if round.orders.len() > MOST_ORDERS || round.status.plan.steps.len() > MOST_STEPS {
+            return violated("X1", format!("{} orders in one round", round.orders.len()));
+        }
+        for order in &round.orders {
+            if let Order::Step { step, .. } = order {
+                self.ordered(world, step, &round.status, now)?;
+            }
+        }
+        self.told(&round.status)
+    }
+
+    fn ordered(&mut self, world: &World, step: &Step, status: &Status, now: Now) -> Result<(), Violation> {
+        let observed = &status.observed;
+        match &step.action {
+            Action::RemoveVolume(key) => {
+                self.may_go(&key.project, step)?;
+                match self.desired.projects.get(&key.project) {
+                    Some(Wish::Down { volumes: true }) => Ok(()),
+                    _ => violated("V1", format!("{key} is removed without consent")),
+                }
+            }
+            Action::RemoveNetwork(key) => self.may_go(&key.project, step),
+            Action::StopContainer { key, .. } => {
+                self.may_go(&key.project, step)?;
+                self.stop_order(world, key)?;
+                self.spared(world, key, observed)
+            }
+            Action::RemoveSandbox(key) => {
+                self.may_go(&key.project, step)?;
+                self.spared(world, key, observed)
+            }
+            Action::StartContainer {
+                key,
+                spec,
+                restarts,
+                streak,
+                ..
+            } => {
+                let start = Start {
+                    key,
+                    spec,
+                    restarts: *restarts,
+                    streak: *streak,
+                };
+                self.start(world, &start, observed, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// G1
+    fn may_go(&self, project: &str, step: &Step) -> Result<(), Violation> {
+        let left_alone = match self.desired.projects.get(project) {
+            Some(Wish::Hold { .. }) => true,
+            Some(_) => false,
+            None => self.desired.incomplete.is_some(),
+        };
+        match left_alone {
+            true => violated(
+                "G1",
+                format!("{} goes, and nobody knows what is wanted", step.key),
+            ),
+            false => Ok(()),
+        }
+    }
+
+    fn wanted(&self, world: &World, key: &InstanceKey) -> bool {
+        let project = self.effective(world, &key.project);
+        project.is_some_and(|project| {
+            let service = project.services.get(&key.service);
+            service.is_some_and(|service| key.index <= oracle::scale(service))
+        })
+    }
+
+    /// P3: what runs and is stopped or removed is affected by something.
+    fn spared(&self, world: &World, key: &InstanceKey, observed: &Observed) -> Result<(), Violation> {
+        let place = world.instances.get(key);
+        let shim = place.and_then(|place| place.shim.as_ref());
+        if !shim.is_some_and(|shim| matches!(shim.run, Run::Running { .. })) {
+            return Ok(());
+        }
+        let Some(project) = self
+            .effective(world, &key.project)
+            .filter(|_| self.wanted(world, key))
+        else {
+            return Ok(());
+        };
+        let Some(origin) = self.origins.get(key) else {
+            return Ok(());
+        };
+        let seen = observed.instances.known().and_then(|all| all.get(key));
+        let hurt = seen.is_none_or(|seen| {
+            seen.broken.is_some() || seen.health == Health::Unhealthy || seen.state == State::Lost
+        });
+        if hurt || oracle::intents(&self.desired, key).next().is_some() {
+            return Ok(());
+        }
+        let mut names = oracle::followed(&project, &key.service);
+        names.insert(key.service.clone());
+        let touched = names.iter().any(|name| {
+            let of_it = |other: &&InstanceKey| other.project == key.project && other.service == *name;
+            let intent = self
+                .desired
+                .intents
+                .keys()
+                .any(|target| target.project == key.project && target.service == *name);
+            let service = project.services.get(name);
+            let digest = service.and_then(|service| match observed.images.get(&service.image) {
+                Some(Fact::Known(image)) => Some(image.digest.as_str()),
+                _ => None,
+            });
+            let mut origins = self.origins.iter().filter(|(other, _)| of_it(other));
+            intent
+                || oracle::affected(&origin.project, &project, name, ("", None))
+                || origins.any(|(_, origin)| {
+                    let digests = (origin.spec.image_digest.as_str(), digest);
+                    oracle::affected(&origin.project, &project, name, digests)
+                })
+        });
+        // Its follower is restarted when it is, which may be before or after.
+        if touched {
+            return Ok(());
+        }
+        violated("P3", format!("{key} is not affected, and yet is replaced"))
+    }
+
+    /// D1, backwards: whoever depends on it has been stopped before.
+    fn stop_order(&self, world: &World, key: &InstanceKey) -> Result<(), Violation> {
+        if self.wanted(world, key) {
+            return Ok(());
+        }
+        for other in world.pids().keys() {
+            let goes =
+                other.project == key.project && other.service != key.service && !self.wanted(world, other);
+            let depends = self.origins.get(other).is_some_and(|origin| {
+                let service = origin.project.services.get(&other.service);
+                service.is_some_and(|service| service.depends_on.contains_key(&key.service))
+            });
+            let circular = self.origins.get(key).is_some_and(|origin| {
+                let service = origin.project.services.get(&key.service);
+                service.is_some_and(|service| service.depends_on.contains_key(&other.service))
+            });
+            if goes && depends && !circular {
+                return violated(
+                    "D1",
+                    format!("{key} is stopped before {other}, which depends on it"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        world: &World,
+        start: &Start<'_>,
+        observed: &Observed,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let key = start.key;
+        let Some(project) = self.effective(world, &key.project) else {
+            return violated("G1", format!("{key} is started, and nobody wants it"));
+        };
+        let mut intents = oracle::intents(&self.desired, key);
+        if intents.any(|intent| matches!(intent, Intent::Stop { .. })) {
+            return violated("R1", format!("{key} is started, and an operator has stopped it"));
+        }
+        if let Fact::Known(volumes) = &observed.volumes {
+            for mount in &start.spec.mounts {
+                if let MountSpec::Volume { volume, .. } = mount
+                    && let Some(why) = volumes.get(volume).and_then(|seen| seen.lost.as_ref())
+                {
+                    return violated("V2", format!("{key} is started on {volume}: {why}"));
+                }
+            }
+        }
+        if start.restarts == 0
+            && let Some(unmet) = oracle::unmet(&project, &key.service, observed)
+        {
+            return violated("D1", format!("{key} is started, and {unmet}"));
+        }
+        self.revived(&project, start, observed, now)?;
+        let origin = Origin {
+            project,
+            spec: Box::new(start.spec.clone()),
+        };
+        self.origins.insert(key.clone(), origin);
+        Ok(())
+    }
+
+    /// R1
+    fn revived(
+        &self,
+        project: &model::types::Project,
+        start: &Start<'_>,
+        observed: &Observed,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let key = start.key;
+        let seen = observed.instances.known().and_then(|all| all.get(key));
+        let Some((seen, State::Exited { code, at })) = seen.map(|seen| (seen, &seen.state)) else {
+            return Ok(());
+        };
+        let asked = oracle::intents(&self.desired, key).next().is_some();
+        if start.restarts == 0 || asked || start.restarts == seen.restarts {
+            return Ok(());
+        }
+        if start.restarts != seen.restarts + 1 {
+            let text = format!(
+                "{key} had {} restarts and now has {}",
+                seen.restarts, start.restarts
+            );
+            return violated("R1", text);
+        }
+        let Some(service) = project.services.get(&key.service) else {
+            return Ok(());
+        };
+        let ends = match service.restart {
+            RestartPolicy::No => true,
+            RestartPolicy::OnFailure(_) => *code == 0,
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => false,
+        };
+        let ran = at.saturating_sub(seen.started_at.unwrap_or(*at));
+        let streak = if ran >= STEADY { 0 } else { seen.streak };
+        if ends && seen.flaps == 0 {
+            return violated(
+                "R1",
+                format!("{key} ended with {code}, and its policy lets it rest"),
+            );
+        }
+        let own = service
+            .container
+            .deploy
+            .as_ref()
+            .and_then(|deploy| deploy.restart_delay);
+        let curve = 1_u64.checked_shl(streak).map_or(LONGEST_DELAY, |factor| {
+            FIRST_DELAY.saturating_mul(factor).min(LONGEST_DELAY)
+        });
+        let least = own.map_or(curve, |own| own.as_millis()) * (100 - JITTER) / 100;
+        let waited = now.boot.saturating_sub(*at);
+        if waited < least && own.is_none() {
+            let text =
+                format!("{key} is started {waited} ms after its end instead of {least}, streak {streak}");
+            return violated("R1", text);
+        }
+        if start.streak != streak + 1 {
+            return violated(
+                "R1",
+                format!("{key} is in streak {} instead of {}", start.streak, streak + 1),
+            );
+        }
+        Ok(())
+    }
+
+    /// T1: what status says of a project fits what it says besides.
+    fn told(&self, status: &Status) -> Result<(), Violation> {
+        for (name, project) in &status.projects {
+            if let Some(tried) = &project.tried
+                && matches!(self.desired.projects.get(name), Some(Wish::Run { .. }))
+                && !self.revisions.contains(&(name.clone(), tried.clone()))
+            {
+                return violated("G1", format!("{name} is at {tried}, which nobody ever wanted"));
+            }
+            let mut changes = status.plan.changes.iter();
+            match project.state {
+                ProjectState::Converged if changes.any(|change| change.key.project() == Some(name)) => {
+                    return violated(
+                        "T1",
+                        format!("{name} is said to be converged, and something changes"),
+                    );
+                }
+                ProjectState::Waiting if project.waiting.is_empty() => {
+                    return violated("T1", format!("{name} waits, and nobody says for what"));
+                }
+                ProjectState::Degraded if project.failures.is_empty() && project.waiting.is_empty() => {
+                    return violated("T1", format!("{name} is degraded, and nobody says why"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

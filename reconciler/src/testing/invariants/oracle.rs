@@ -1,0 +1,124 @@
+//! Whom a change of manifests concerns, and what dependencies ask for: said once more, from the design and
+//! not from the plan's own tables.
+
+use std::collections::BTreeSet;
+
+use model::types::{Condition, Mount, Project, Service};
+
+use crate::{
+    desired::{Desired, Intent, Target},
+    key::InstanceKey,
+    observed::{Fact, Health, Observed, State},
+};
+
+/// How many instances of a service are wanted.
+pub fn scale(service: &Service) -> u32 {
+    service.container.scale.unwrap_or(1)
+}
+
+/// An operator's order that covers this instance.
+pub fn intents<'a>(desired: &'a Desired, key: &'a InstanceKey) -> impl Iterator<Item = &'a Intent> {
+    let covers = |target: &Target| {
+        target.project == key.project
+            && target.service == key.service
+            && target.index.is_none_or(|index| index == key.index)
+    };
+    desired
+        .intents
+        .iter()
+        .filter(move |(target, _)| covers(target))
+        .map(|(_, intent)| intent)
+}
+
+/// The service without what can be changed while it runs: limits, published ports, networks, restart
+/// policy, healthcheck, labels, scale, and the order of starts.
+fn fixed(service: &Service) -> Service {
+    let mut fixed = service.clone();
+    fixed.resources.cpus = None;
+    fixed.resources.cpu_quota = None;
+    fixed.resources.cpu_period = None;
+    fixed.resources.mem_limit = None;
+    fixed.resources.pids_limit = None;
+    fixed.ports.clear();
+    fixed.networks.clear();
+    fixed.restart = Default::default();
+    fixed.healthcheck = None;
+    fixed.labels.clear();
+    fixed.depends_on.clear();
+    fixed.container.scale = None;
+    fixed.container.deploy = None;
+    fixed
+}
+
+/// Whether a container of `service` that was started from `old` may be replaced for the sake of `new`.
+pub fn affected(old: &Project, new: &Project, service: &str, digests: (&str, Option<&str>)) -> bool {
+    let (Some(before), Some(after)) = (old.services.get(service), new.services.get(service)) else {
+        return true;
+    };
+    let moved = digests.1.is_some_and(|now| now != digests.0);
+    if moved || fixed(before) != fixed(after) {
+        return true;
+    }
+    let volumes = before.volumes.iter().filter_map(|mount| match mount {
+        Mount::Volume {
+            source: Some(source), ..
+        } => Some(source),
+        _ => None,
+    });
+    let mut volumes = volumes.filter(|key| old.volumes.get(*key) != new.volumes.get(*key));
+    let mut networks = before
+        .networks
+        .keys()
+        .filter(|key| old.networks.get(*key) != new.networks.get(*key));
+    volumes.next().is_some()
+        || networks.next().is_some()
+        || old.configs != new.configs
+        || old.secrets != new.secrets
+}
+
+/// The services that `service` is restarted with, directly or through others.
+pub fn followed(project: &Project, service: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![service.to_owned()];
+    while let Some(name) = next.pop() {
+        let dependencies = project.services.get(&name).into_iter();
+        let dependencies = dependencies.flat_map(|service| &service.depends_on);
+        for (other, _) in dependencies.filter(|(_, dependency)| dependency.restart) {
+            if found.insert(other.clone()) {
+                next.push(other.clone());
+            }
+        }
+    }
+    found
+}
+
+/// A condition that holds for no instance of a dependency, for people.
+pub fn unmet(project: &Project, service: &str, observed: &Observed) -> Option<String> {
+    let (Fact::Known(instances), ended) = (&observed.instances, observed.ended.known()) else {
+        return None;
+    };
+    let dependencies = &project.services.get(service)?.depends_on;
+    dependencies.iter().find_map(|(name, dependency)| {
+        let other = project.services.get(name)?;
+        if !dependency.required || scale(other) == 0 {
+            return None;
+        }
+        let of_it = |key: &InstanceKey| key.project == project.name && key.service == *name;
+        let mut seen = instances.iter().filter(|(key, _)| of_it(key)).map(|(_, one)| one);
+        let mut ends = ended.into_iter().flatten().filter(|(key, _)| of_it(key));
+        let met = match dependency.condition {
+            Condition::Started => {
+                seen.any(|one| matches!(one.state, State::Running { .. } | State::Exited { .. }))
+                    || ends.next().is_some()
+            }
+            Condition::Healthy => {
+                seen.any(|one| matches!(one.state, State::Running { .. }) && one.health == Health::Healthy)
+            }
+            Condition::CompletedSuccessfully => {
+                seen.any(|one| matches!(one.state, State::Exited { code: 0, .. }))
+                    || ends.any(|(_, end)| end.code == 0)
+            }
+        };
+        (!met).then(|| format!("{name} is not {:?}", dependency.condition))
+    })
+}

@@ -1,0 +1,228 @@
+//! What must hold once faults are over and nothing more is done.
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::sim_host::{Progress, World, objects::Run},
+    Violation, Watch, oracle, violated,
+};
+use crate::{
+    desired::{Desired, Wish},
+    key::{InstanceKey, ResourceKey},
+    memory::Memory,
+    observed::{Fact, Observed},
+    plan::{self, action::Action},
+    port::Scope,
+    spec::RestartPolicy,
+    status::{ProjectState, Status},
+    time::Now,
+};
+
+impl Watch {
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn settled(
+        &mut self,
+        world: &mut World,
+        desired: &Desired,
+        status: &Status,
+        now: Now,
+    ) -> Result<(), Violation> {
+        self.after(world)?;
+        let mut whole = desired.incomplete.is_none();
+        for (name, wish) in &desired.projects {
+            let Some(told) = status.projects.get(name) else {
+                whole &= !matches!(wish, Wish::Run { .. });
+                continue;
+            };
+            if told.state == ProjectState::Converged {
+                self.there(world, name)?;
+            } else if told.waiting.is_empty() && told.failures.is_empty() {
+                return violated("C1", format!("{name} is {:?}, and nobody says why", told.state));
+            } else {
+                whole = false;
+            }
+        }
+        if whole {
+            if let Some(step) = status.plan.steps.first() {
+                return violated("C2", format!("everything is there, and yet {:?}", step.action));
+            }
+            self.nothing_else(world)?;
+            self.remembering_nothing(world, desired, now)?;
+        }
+        self.twice(world, now)
+    }
+
+    /// C1, T1: what a converged project wants is there.
+    fn there(&self, world: &World, name: &str) -> Result<(), Violation> {
+        let Some(project) = self.effective(world, name) else {
+            return Ok(());
+        };
+        for (service, definition) in &project.services {
+            for index in 1..=oracle::scale(definition) {
+                let of_it =
+                    |key: &&InstanceKey| key.project == name && key.service == *service && key.index == index;
+                let stopped = oracle::intents(
+                    &self.desired,
+                    &InstanceKey {
+                        project: name.to_owned(),
+                        service: service.clone(),
+                        index,
+                        slot: crate::key::Slot::A,
+                    },
+                )
+                .any(|intent| matches!(intent, crate::desired::Intent::Stop { .. }));
+                let mut places = world.instances.iter().filter(|(key, _)| of_it(key));
+                let mut runs = places.clone().any(|(_, place)| {
+                    let shim = place.shim.as_ref();
+                    shim.is_some_and(|shim| matches!(shim.run, Run::Running { .. }))
+                });
+                let rests = places.any(|(_, place)| {
+                    let shim = place.shim.as_ref();
+                    shim.is_some_and(|shim| {
+                        matches!(
+                            (&shim.run, definition.restart),
+                            (Run::Exited { code: 0, .. }, RestartPolicy::OnFailure(_))
+                                | (
+                                    Run::Exited { .. },
+                                    RestartPolicy::No | RestartPolicy::OnFailure(Some(_))
+                                )
+                        )
+                    })
+                });
+                runs |= rests || world.ended.keys().any(|key| of_it(&key));
+                if !runs && !stopped {
+                    return violated("C1", format!("{name}/{service}/{index} does not run"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// C1, X1: nothing is left of what nobody wants.
+    fn nothing_else(&self, world: &World) -> Result<(), Violation> {
+        let mut networks: BTreeSet<ResourceKey> = BTreeSet::new();
+        let mut instances: BTreeSet<(String, String, u32)> = BTreeSet::new();
+        for name in self.desired.projects.keys() {
+            if let Some(Wish::Hold { .. }) = self.desired.projects.get(name) {
+                return Ok(());
+            }
+            let Some(project) = self.effective(world, name) else {
+                continue;
+            };
+            for (service, definition) in &project.services {
+                for index in 1..=oracle::scale(definition) {
+                    instances.insert((name.clone(), service.clone(), index));
+                }
+                for key in definition.networks.keys() {
+                    if let Some(network) = project.networks.get(key) {
+                        networks.insert(ResourceKey {
+                            project: name.clone(),
+                            name: network.name.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        let stray =
+            |key: &&InstanceKey| !instances.contains(&(key.project.clone(), key.service.clone(), key.index));
+        let kept = world
+            .instances
+            .keys()
+            .chain(world.trees.keys())
+            .chain(world.ended.keys());
+        if let Some(key) = kept.clone().find(stray) {
+            return violated("C1", format!("{key} is left, and nobody wants it"));
+        }
+        let left = world
+            .networks
+            .keys()
+            .chain(world.bridges.keys())
+            .chain(world.zones.keys());
+        let left = left.chain(world.firewall.networks.keys());
+        if let Some(key) = left.clone().find(|key| !networks.contains(*key)) {
+            return violated("C1", format!("network {key} is left, and nobody wants it"));
+        }
+        for (key, place) in &world.instances {
+            let Some(shim) = &place.shim else {
+                return violated("C1", format!("something of {key} is left without its supervisor"));
+            };
+            let pairs = place.netns.iter().flat_map(|netns| netns.pairs.keys());
+            let endpoints = &shim.sandbox.endpoints;
+            for interface in pairs {
+                if !endpoints.iter().any(|endpoint| endpoint.interface == *interface) {
+                    return violated("X1", format!("{interface} of {key} is left over"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// S2
+    fn remembering_nothing(&self, world: &mut World, desired: &Desired, now: Now) -> Result<(), Violation> {
+        let mut observed = Observed::nothing_known();
+        let mut scope = Scope::all();
+        for wish in desired.projects.values() {
+            if let Wish::Run { project, .. } = wish {
+                let images = project.services.values().map(|service| service.image.clone());
+                scope.images.extend(images);
+            }
+        }
+        world.look(&scope, &mut observed);
+        if observed
+            .images
+            .values()
+            .any(|image| matches!(image, Fact::Unknown(_)))
+        {
+            return Ok(());
+        }
+        let memory = Memory {
+            good: world.kept.good.clone(),
+            barred: world.kept.barred.clone(),
+            ..Memory::default()
+        };
+        let plan = plan::plan(desired, &observed, &memory, &Vec::new(), now);
+        match plan.steps.first() {
+            Some(step) => violated(
+                "S2",
+                format!("an agent that remembers nothing would do {:?}", step.action),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// C3
+    fn twice(&mut self, world: &mut World, now: Now) -> Result<(), Violation> {
+        let mut actions: Vec<Action> = Vec::new();
+        for key in world.bridges.keys() {
+            actions.extend(world.networks.whole(key).cloned().map(Action::EnsureNetwork));
+        }
+        for place in world.instances.values() {
+            let shim = place.shim.as_ref().filter(|shim| !shim.silent);
+            actions.extend(shim.map(|shim| Action::EnsureSandbox(shim.sandbox.clone())));
+        }
+        for (network, zone) in &world.zones {
+            actions.push(Action::SyncNames {
+                network: network.clone(),
+                zone: Some(zone.clone()),
+            });
+        }
+        if !world.rules_hurt {
+            actions.push(Action::SyncFirewall(world.firewall.clone()));
+        }
+        world.take_touched();
+        for action in actions {
+            let Ok(mut work) = world.begin(action) else {
+                continue;
+            };
+            if let Ok(Progress::Moved) = world.advance(&mut work, now) {
+                return violated(
+                    "C3",
+                    format!("done again, it changes something: {:?}", work.action),
+                );
+            }
+        }
+        world.take_touched();
+        Ok(())
+    }
+}

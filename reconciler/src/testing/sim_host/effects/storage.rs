@@ -1,0 +1,169 @@
+//! Images into the store, volumes made and removed.
+
+use super::{
+    super::{
+        SimError, World, disk,
+        disk::Content,
+        error,
+        objects::{Layers, VolumeDirectory},
+        world::touch,
+    },
+    Next, Work,
+};
+use crate::{
+    key::ResourceKey,
+    port::{ActionError, Retry},
+};
+
+impl World {
+    pub(super) fn unpack(
+        &mut self,
+        reference: &str,
+        digest: &str,
+        work: &mut Work,
+    ) -> Result<Next, ActionError> {
+        let stands = self
+            .images
+            .get(reference)
+            .is_some_and(|image| image.digest == digest);
+        if !stands {
+            let missing = SimError::NoImage(reference.to_owned());
+            return Err(error(Retry::AfterChange, missing));
+        }
+        if self.unpacked(digest) {
+            return Ok(Next::End);
+        }
+        if self.disk_full {
+            // Nothing half unpacked stays.
+            self.layers.remove(digest);
+        }
+        self.room()?;
+        let layers = match work.stage {
+            0 => Layers::Half,
+            _ => Layers::Whole,
+        };
+        self.layers.insert(digest.to_owned(), layers);
+        self.moved(touch::IMAGES);
+        Ok(Next::Did(work.stage + 1))
+    }
+
+    /// 0 what there is · 1 directory beside · 2 identity · 3 rename · 4 sync · 5.. record
+    pub(super) fn ensure_volume(&mut self, key: &ResourceKey, work: &mut Work) -> Result<Next, ActionError> {
+        const RECORD: u8 = 5;
+        let lost = |volume: &ResourceKey, why| {
+            let volume = volume.to_string();
+            Err(error(Retry::AfterChange, SimError::VolumeLost { volume, why }))
+        };
+        match work.stage {
+            0 => {
+                if let Some(torn) = self.volumes.torn() {
+                    return Err(error(Retry::Again, SimError::Damaged(torn.to_string())));
+                }
+                if self.volumes.contains_key(key) {
+                    return match self.lost(key) {
+                        Some(why) => lost(key, why),
+                        None => Ok(Next::End),
+                    };
+                }
+                let sharers = self.volumes.keys().filter(|other| other.name == key.name);
+                if let Some(why) = sharers.filter_map(|other| self.lost(other)).next() {
+                    return lost(key, why);
+                }
+                match self.directories.get(&key.name) {
+                    None => {
+                        work.number = self.number();
+                        Ok(Next::To(1))
+                    }
+                    Some(VolumeDirectory {
+                        identity: Some(identity),
+                        data: true,
+                        ..
+                    }) => {
+                        work.number = *identity;
+                        Ok(Next::To(RECORD))
+                    }
+                    Some(_) => lost(key, "what lies in its place was not made by stead"),
+                }
+            }
+            1 | 2 => {
+                self.room()?;
+                self.debris.insert(work.number);
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(work.stage + 1))
+            }
+            3 => {
+                self.debris.remove(&work.number);
+                let directory = VolumeDirectory {
+                    identity: Some(work.number),
+                    data: true,
+                    written: 0,
+                };
+                self.directories.insert(key.name.clone(), directory);
+                self.loose_directories.insert(key.name.clone());
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(4))
+            }
+            4 => {
+                self.loose_directories.remove(&key.name);
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(RECORD))
+            }
+            stage if stage < RECORD + disk::STAGES => {
+                let identity = work.number;
+                self.record(RECORD, stage, |world, stage| {
+                    world.touched |= touch::VOLUMES;
+                    world.volumes.put(key, &identity, stage)
+                })
+            }
+            _ => Ok(Next::End),
+        }
+    }
+
+    /// 0 aside · 1 sync · 2 record · 3 sync · 4 data
+    pub(super) fn remove_volume(&mut self, key: &ResourceKey, work: &mut Work) -> Result<Next, ActionError> {
+        match work.stage {
+            0 => {
+                if let Some(torn) = self.volumes.torn() {
+                    return Err(error(Retry::Again, SimError::Damaged(torn.to_string())));
+                }
+                let Some(Content::Whole(identity)) = self.volumes.get(key).cloned() else {
+                    return Ok(Next::End);
+                };
+                let shared = self
+                    .volumes
+                    .keys()
+                    .any(|other| other != key && other.name == key.name);
+                if shared || self.lost(key).is_some() {
+                    return Ok(Next::To(2));
+                }
+                work.number = identity;
+                self.removed_volumes.insert(identity);
+                self.directories.remove(&key.name);
+                self.debris.insert(identity);
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(1))
+            }
+            1 => {
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(2))
+            }
+            2 => {
+                if !self.volumes.unlink(key) {
+                    return Ok(Next::End);
+                }
+                self.moved(touch::VOLUMES | touch::RECORDS);
+                Ok(Next::Did(3))
+            }
+            3 => {
+                self.volumes.sync(key);
+                self.moved(touch::RECORDS);
+                Ok(Next::Did(4))
+            }
+            _ if self.debris.remove(&work.number) => {
+                self.moved(touch::VOLUMES);
+                Ok(Next::Did(5))
+            }
+            _ => Ok(Next::End),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! What should be there, by another way than the plan's: what is asked minus what is, part by part, and
+//! what excuses the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::wishes::{Standing, Wishes};
+use crate::{
+    converge::Kept,
+    desired::{Intent, Target},
+    key::{InstanceKey, ResourceKey},
+    observed::{Fact, Health, Image, Instance, Observed, State},
+    spec::{MountSpec, RestartPolicy},
+    status::{ProjectState, Status},
+    testing::generate::{Behaviour, Condition, IMAGES, OnFailure, Port, RARE_IMAGE, Restart, Service, Shape},
+};
+
+/// What the host owes one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expect {
+    /// It runs as its file says.
+    Runs,
+    /// It has run to its end as its file says.
+    Ended,
+    /// It ends and is started again, for ever.
+    Loops,
+    /// It ended, and its policy may leave it so.
+    Spent,
+    /// An operator stopped it.
+    Never,
+    /// Why nothing can be said.
+    Free(&'static str),
+}
+
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// What is not as it should be.
+    pub mismatch: Option<String>,
+    pub loops: BTreeSet<InstanceKey>,
+    /// Why projects may be unfinished.
+    pub excuses: BTreeSet<&'static str>,
+    pub states: BTreeSet<&'static str>,
+}
+
+struct Judge<'a> {
+    wishes: &'a Wishes,
+    kept: &'a Kept,
+    truth: &'a Observed,
+    instances: &'a BTreeMap<InstanceKey, Instance>,
+    verdict: Verdict,
+}
+
+/// Compares everything that is wanted with everything that is.
+pub fn judge(wishes: &Wishes, kept: &Kept, truth: &Observed, status: &Status) -> Verdict {
+    let (Fact::Known(instances), Fact::Known(_), Fact::Known(_)) =
+        (&truth.instances, &truth.networks, &truth.firewall)
+    else {
+        return Verdict {
+            mismatch: Some("the host cannot be read".to_owned()),
+            ..Verdict::default()
+        };
+    };
+    let mut judge = Judge {
+        wishes,
+        kept,
+        truth,
+        instances,
+        verdict: Verdict::default(),
+    };
+    for name in wishes.files.keys() {
+        judge.project(name, status);
+    }
+    judge.verdict
+}
+
+impl Judge<'_> {
+    fn miss(&mut self, what: String) {
+        self.verdict.mismatch.get_or_insert(what);
+    }
+
+    fn project(&mut self, name: &str, status: &Status) {
+        let Some(file) = self.wishes.files.get(name) else {
+            return;
+        };
+        match file.standing {
+            Standing::Hold => {
+                if self.instances.keys().any(|key| key.project == name) {
+                    self.verdict.states.insert("hold.leaves-alone");
+                }
+                return;
+            }
+            Standing::Hidden => return,
+            Standing::Gone | Standing::Down { .. } => return self.nothing(name, file.standing),
+            Standing::Run => {}
+        }
+        let barred = self.kept.barred.get(name).filter(|barred| barred.revision == file.revision);
+        let good = barred.and_then(|_| self.kept.good.get(name));
+        let shape = match good {
+            Some(good) => {
+                let rolls_back = |service: &Service| {
+                    service.update.is_some_and(|update| update.on_failure == Some(OnFailure::Rollback))
+                };
+                if !file.shape.services.iter().any(rolls_back) {
+                    self.miss(format!("{name} was rolled back, and no service asks for it"));
+                }
+                self.verdict.excuses.insert("rolled back");
+                self.verdict.states.insert("rollback.settled");
+                let Some(shape) = self.wishes.version(name, &good.revision) else {
+                    return self.miss(format!("{name}: nobody ever wanted revision {}", good.revision));
+                };
+                shape.clone()
+            }
+            None => file.shape.clone(),
+        };
+        let mut expected: BTreeMap<&str, Expect> = BTreeMap::new();
+        for service in &shape.services {
+            let expect = self.expect(name, &shape, service, &expected);
+            expected.insert(&service.name, expect);
+        }
+        let mut excused = good.is_some();
+        for service in &shape.services {
+            let Some(expect) = expected.get(service.name.as_str()) else {
+                continue;
+            };
+            excused |= self.service(name, service, expect);
+        }
+        self.extras(name, &shape);
+        self.state(name, status, excused, &file.revision);
+    }
+
+    /// What the status says of `name` must be true, and have a cause.
+    fn state(&mut self, name: &str, status: &Status, excused: bool, revision: &str) {
+        let Some(own) = status.projects.get(name) else {
+            return self.miss(format!("T1: {name} has no status"));
+        };
+        match own.state {
+            ProjectState::Converged if own.applied.as_deref() == Some(revision) => {}
+            ProjectState::Converged if excused => {}
+            ProjectState::Converged => {
+                self.miss(format!("T1: {name} is converged, and another revision applied"));
+            }
+            ProjectState::Working => self.miss(format!("{name} is being worked on")),
+            state if !excused => {
+                let why = own.waiting.iter().map(|waiting| &waiting.why);
+                let why: Vec<&String> = why.chain(own.failures.iter().map(|failure| &failure.message)).collect();
+                self.miss(format!("{name} is {state:?} without need: {why:?}"));
+            }
+            state => {
+                if own.waiting.is_empty() && own.failures.is_empty() {
+                    self.miss(format!("T1: {name} is {state:?} and nothing says why"));
+                }
+                self.verdict.states.insert(match state {
+                    ProjectState::Degraded => "degraded.stable",
+                    _ => "waiting.stable",
+                });
+            }
+        }
+    }
+
+    /// Of a project that is gone, nothing is left but its volumes.
+    fn nothing(&mut self, name: &str, standing: Standing) {
+        if let Some(key) = self.instances.keys().find(|key| key.project == name) {
+            self.miss(format!("{key} is there, and its project is {standing:?}"));
+        }
+        let networks = self.truth.networks.known().into_iter().flatten();
+        if let Some((key, _)) = networks.into_iter().find(|(key, _)| key.project == name) {
+            self.miss(format!("network {key} is there, and its project is {standing:?}"));
+        }
+        if standing == (Standing::Down { volumes: true }) {
+            let volumes = self.truth.volumes.known().into_iter().flatten();
+            if let Some((key, _)) = volumes.into_iter().find(|(key, _)| key.project == name) {
+                self.miss(format!("volume {key} is there, and was to be removed"));
+            }
+        }
+    }
+
+    fn expect(
+        &self,
+        name: &str,
+        shape: &Shape,
+        service: &Service,
+        expected: &BTreeMap<&str, Expect>,
+    ) -> Expect {
+        let target = |index| Target {
+            project: name.to_owned(),
+            service: service.name.clone(),
+            index,
+        };
+        let stopped = |index| matches!(self.wishes.intents.get(&target(index)), Some(Intent::Stop { .. }));
+        if stopped(None) {
+            return Expect::Never;
+        }
+        if stopped(Some(1)) {
+            return Expect::Free("one of it is stopped");
+        }
+        if !matches!(self.truth.images.get(service.image), Some(Fact::Known(_))) {
+            return Expect::Free("its image is not there");
+        }
+        if let Some(update) = service.update
+            && !matches!(update.on_failure, Some(OnFailure::Continue))
+        {
+            // Whatever went wrong in the midst of the update may have stopped it.
+            return Expect::Free("its update may have been paused");
+        }
+        let lost = |key: &&str| {
+            let key = ResourceKey {
+                project: name.to_owned(),
+                name: format!("{name}_{key}"),
+            };
+            let volume = self.truth.volumes.known().and_then(|volumes| volumes.get(&key));
+            volume.is_some_and(|volume| volume.lost.is_some())
+        };
+        if service.volumes.iter().any(lost) {
+            return Expect::Free("its volume is lost");
+        }
+        if self.clashes(name, service) {
+            return Expect::Free("its host port is wanted elsewhere");
+        }
+        for need in &service.needs {
+            let Some(on) = shape.service(&need.on) else {
+                continue;
+            };
+            let open = match (need.condition, expected.get(need.on.as_str())) {
+                (_, Some(Expect::Free(_) | Expect::Never) | None) => false,
+                _ if on.scale == 0 => false,
+                (Condition::Started, Some(expect)) => *expect != Expect::Spent,
+                (Condition::Healthy, Some(expect)) => {
+                    *expect == Expect::Runs && on.health && on.behaviour != Behaviour::Sick
+                }
+                (Condition::Completed, Some(expect)) => {
+                    *expect == Expect::Ended && self.exits(name, on).iter().all(|code| *code == 0)
+                }
+            };
+            if !open {
+                return Expect::Free("what it needs is not there");
+            }
+        }
+        match (service.behaviour, service.restart) {
+            (Behaviour::Job, Restart::No | Restart::OnFailure(_)) => Expect::Ended,
+            (Behaviour::Fail, Restart::No | Restart::OnFailure(Some(_))) => Expect::Spent,
+            (Behaviour::Job | Behaviour::Fail, _) => Expect::Loops,
+            (_, Restart::Always | Restart::UnlessStopped) => Expect::Runs,
+            // A blow may have ended it, and its policy leaves it so.
+            _ => match self.exits(name, service).is_empty() {
+                true => Expect::Runs,
+                false => Expect::Spent,
+            },
+        }
+    }
+
+    /// How the instances of a service ended, of those that do not run.
+    fn exits(&self, name: &str, service: &Service) -> Vec<i32> {
+        let of = |key: &InstanceKey| key.project == name && key.service == service.name;
+        let seen = self.instances.iter().filter(|(key, _)| of(key));
+        let mut codes: Vec<i32> = seen
+            .filter_map(|(_, instance)| match instance.state {
+                State::Exited { code, .. } => Some(code),
+                _ => None,
+            })
+            .collect();
+        let ended = self.truth.ended.known().into_iter().flatten();
+        let left = ended.filter(|(key, _)| of(key) && !self.instances.contains_key(*key));
+        codes.extend(left.map(|(_, ended)| ended.code));
+        codes
+    }
+
+    /// Another one may hold a host port of it, or a second of its own kind.
+    fn clashes(&self, name: &str, service: &Service) -> bool {
+        let mine: Vec<&Port> = service.ports.iter().filter(|port| port.published.is_some()).collect();
+        if mine.is_empty() {
+            return false;
+        }
+        let overlaps = |port: &Port| {
+            mine.iter().any(|own| match (own.published, port.published) {
+                (Some(own_range), Some(range)) => {
+                    own.udp == port.udp && own_range.0 <= range.1 && range.0 <= own_range.1
+                }
+                _ => false,
+            })
+        };
+        if service.scale > 1 || mine.len() > 1 {
+            return true;
+        }
+        let elsewhere = self.wishes.files.iter().any(|(other, file)| {
+            let good = self.kept.good.get(other).and_then(|good| self.wishes.version(other, &good.revision));
+            let shapes = [Some(&file.shape), good];
+            shapes.into_iter().flatten().flat_map(|shape| &shape.services).any(|one| {
+                (other != name || one.name != service.name) && one.ports.iter().any(overlaps)
+            })
+        });
+        let held = self.instances.iter().any(|(key, instance)| {
+            (key.project != name || key.service != service.name)
+                && instance.sandbox.ports.iter().any(|binding| {
+                    mine.iter().any(|own| {
+                        own.published.is_some_and(|(first, last)| {
+                            (first..=last).contains(&binding.published)
+                        })
+                    })
+                })
+        });
+        elsewhere || held || self.wishes.foreign.iter().any(|foreign| {
+            mine.iter().any(|own| {
+                own.published.is_some_and(|(first, last)| (first..=last).contains(foreign))
+            })
+        })
+    }
+
+    /// True: what it should be cannot be said, and that excuses its project.
+    fn service(&mut self, name: &str, service: &Service, expect: &Expect) -> bool {
+        if let Expect::Free(why) = expect {
+            self.verdict.excuses.insert(why);
+            // What runs already may end and be started again all the same.
+            if matches!(service.behaviour, Behaviour::Job | Behaviour::Fail) {
+                let own = self.instances.keys();
+                let own = own.filter(|key| key.project == name && key.service == service.name);
+                self.verdict.loops.extend(own.cloned());
+            }
+            return true;
+        }
+        let mut excused = false;
+        for index in 1..=service.scale {
+            let keys = self.instances.iter().filter(|(key, _)| {
+                key.project == name && key.service == service.name && key.index == index
+            });
+            let here: Vec<(&InstanceKey, &Instance)> = keys.collect();
+            let label = format!("{name}/{}/{index}", service.name);
+            if here.len() > 1 {
+                self.miss(format!("P1: {label} is there twice"));
+                continue;
+            }
+            let running = here
+                .iter()
+                .filter(|(_, instance)| matches!(instance.state, State::Running { .. }));
+            let running = running.count() == 1;
+            let ended = self.truth.ended.known().into_iter().flatten().any(|(key, _)| {
+                key.project == name && key.service == service.name && key.index == index
+            });
+            match expect {
+                Expect::Never => {
+                    if running {
+                        self.miss(format!("{label} runs, and was stopped"));
+                    }
+                    excused = true;
+                }
+                Expect::Runs => match here.first() {
+                    Some((key, instance)) if running => {
+                        if let Some(what) = self.differs(name, service, key, instance) {
+                            self.miss(format!("{label}: {what}"));
+                        }
+                        if service.health && service.behaviour == Behaviour::Sick {
+                            self.verdict.states.insert("sick.told");
+                            excused = true;
+                        } else if service.health && instance.health != Health::Healthy {
+                            self.miss(format!("{label} is not healthy yet"));
+                        }
+                    }
+                    Some((_, instance)) => self.miss(format!("{label} is {:?}", instance.state)),
+                    None => self.miss(format!("{label} is not there")),
+                },
+                Expect::Ended => {
+                    let over = here
+                        .first()
+                        .is_some_and(|(_, instance)| matches!(instance.state, State::Exited { .. }));
+                    if over || (here.is_empty() && ended) {
+                        if here.is_empty() {
+                            self.verdict.states.insert("job.not-run-again");
+                        }
+                        // Ended by a blow, it may be told as failed.
+                        excused |= self.exits(name, service).iter().any(|code| *code != 0);
+                    } else {
+                        self.miss(format!("{label} has not come to its end"));
+                    }
+                }
+                Expect::Spent | Expect::Loops => {
+                    excused = true;
+                    if *expect == Expect::Loops {
+                        self.verdict.loops.extend(here.iter().map(|(key, _)| (*key).clone()));
+                    }
+                    if here.is_empty() && !ended {
+                        self.miss(format!("{label} was never started"));
+                    }
+                }
+                Expect::Free(_) => {}
+            }
+        }
+        excused
+    }
+
+    /// The first part of a running instance that is not as its file says.
+    fn differs(&self, name: &str, service: &Service, key: &InstanceKey, instance: &Instance) -> Option<String> {
+        let Some(container) = &instance.container else {
+            return Some("it has no container".to_owned());
+        };
+        let image = self.truth.images.get(service.image).and_then(Fact::known);
+        // What a reference stood for when it was looked up stays, until somebody asks.
+        let pinned = |image: &Image| {
+            let known = IMAGES.iter().chain([&RARE_IMAGE]).find(|(reference, _)| *reference == service.image);
+            image.digest == container.image_digest
+                || known.is_some_and(|(_, digest)| container.image_digest.starts_with(digest))
+        };
+        if !image.is_some_and(pinned) {
+            return Some("its image is another".to_owned());
+        }
+        if container.argv != [service.behaviour.word()] {
+            return Some(format!("it runs {:?}", container.argv));
+        }
+        if container.environment.get("A") != Some(&service.env.to_string()) {
+            return Some("its environment is another".to_owned());
+        }
+        if container.health.is_some() != service.health {
+            return Some("its probe is another".to_owned());
+        }
+        let restart = match service.restart {
+            Restart::No => RestartPolicy::No,
+            Restart::Always => RestartPolicy::Always,
+            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+            Restart::OnFailure(limit) => RestartPolicy::OnFailure(limit),
+        };
+        if container.restart != restart || container.stop_grace != service.grace.unwrap_or(10_000) {
+            return Some("its policies are others".to_owned());
+        }
+        let mounted: BTreeSet<&str> = container
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                MountSpec::Volume { volume, .. } => volume.name.strip_prefix(name)?.strip_prefix('_'),
+                _ => None,
+            })
+            .collect();
+        if mounted != service.volumes.iter().copied().collect() {
+            return Some(format!("it has the volumes {mounted:?}"));
+        }
+        let networks: BTreeSet<String> = match service.networks.as_slice() {
+            [] => [format!("{name}_default")].into(),
+            networks => networks.iter().map(|network| format!("{name}_{network}")).collect(),
+        };
+        let endpoints = &instance.sandbox.endpoints;
+        if networks != endpoints.iter().map(|endpoint| endpoint.network.name.clone()).collect() {
+            return Some("it is on other networks".to_owned());
+        }
+        if !instance.drift.is_empty() {
+            return Some(format!("it is damaged: {:?}", instance.drift));
+        }
+        if instance.sandbox.ports.len() != service.ports.len() {
+            return Some("it has other ports".to_owned());
+        }
+        let firewall = self.truth.firewall.known()?;
+        for binding in &instance.sandbox.ports {
+            let leads = firewall.spec.ports.iter().any(|(publish, to)| {
+                publish.published == binding.published
+                    && publish.protocol == binding.protocol
+                    && to.port == binding.target
+                    && endpoints.iter().any(|endpoint| endpoint.address == to.address)
+            });
+            if !leads {
+                return Some(format!("host port {} does not lead to it", binding.published));
+            }
+        }
+        let zones = self.truth.zones.known()?;
+        for endpoint in endpoints {
+            let named = zones
+                .get(&endpoint.network)
+                .and_then(|zone| zone.get(&key.service))
+                .is_some_and(|addresses| addresses.contains(&endpoint.address));
+            if !named {
+                return Some(format!("{} has no name for it", endpoint.network));
+            }
+        }
+        None
+    }
+
+    /// What is there of a project beyond what is wanted.
+    fn extras(&mut self, name: &str, shape: &Shape) {
+        for (key, instance) in self.instances.iter().filter(|(key, _)| key.project == name) {
+            let wanted = shape.service(&key.service).is_some_and(|service| key.index <= service.scale);
+            if !wanted {
+                self.verdict
+                    .mismatch
+                    .get_or_insert(format!("{key} is there ({:?}) and nobody wants it", instance.state));
+            }
+        }
+    }
+}
