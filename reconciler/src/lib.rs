@@ -22,6 +22,7 @@ pub mod observed;
 pub mod plan;
 pub mod port;
 pub mod restart;
+pub mod rollout;
 pub mod spec;
 pub mod status;
 #[cfg(feature = "testing")]

@@ -10,13 +10,15 @@ use model::types::Project;
 
 use crate::{
     backoff,
-    desired::Wish,
+    desired::{Desired, Wish},
     key::{InstanceKey, Key, ResourceKey},
+    observed::Observed,
     plan::{
         action::Action,
         step::{Cause, Class, Plan, Step},
     },
     port::Retry,
+    rollout,
     spec::{FirewallSpec, Zone},
     time::Now,
 };
@@ -37,7 +39,7 @@ pub struct Memory {
     pub good: BTreeMap<String, Good>,
     /// By project: a revision that was rolled back. Kept by the [`crate::port::Ledger`].
     pub barred: BTreeMap<String, Barred>,
-    /// Boot-clock milliseconds since when an updated container is as its update wants it.
+    /// Boot-clock milliseconds since when an instance with a health check is known to be healthy.
     pub settled: BTreeMap<InstanceKey, u64>,
 }
 
@@ -110,6 +112,10 @@ impl Memory {
 
     /// A step of `plan` is started: the change it serves is under way.
     pub fn begin(&mut self, plan: &Plan, step: &Step) {
+        let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
+        if revives && step.completes.is_none() {
+            return;
+        }
         if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
             let begun = (change.class, change.cause.clone());
             self.begun.insert(step.key.clone(), begun);
@@ -158,6 +164,59 @@ impl Memory {
             }
             _ => {}
         }
+    }
+
+    /// Notes since when each instance is healthy: a new look has told.
+    pub fn settle(&mut self, observed: &Observed, now: Now) {
+        let Some(seen) = observed.instances.known() else {
+            return;
+        };
+        let healthy = seen.iter().filter_map(|(key, seen)| {
+            let since = rollout::healthy_since(seen, self.settled.get(key).copied(), now)?;
+            Some((key.clone(), since))
+        });
+        self.settled = healthy.collect();
+    }
+
+    /// Takes back the revisions that `plan` says have failed, where there is a good one to return to. What
+    /// was barred.
+    pub fn roll_back(&mut self, plan: &Plan) -> Vec<(String, Barred)> {
+        let mut taken = Vec::new();
+        for rollback in &plan.rollbacks {
+            let name = &rollback.project;
+            let good = self.good.get(name);
+            if good.is_none_or(|good| good.revision == rollback.revision) {
+                continue;
+            }
+            let barred = Barred {
+                revision: rollback.revision.clone(),
+                why: rollback.why.clone(),
+            };
+            self.forget(name);
+            self.begun.retain(|key, _| key.project() != Some(name));
+            self.barred.insert(name.clone(), barred.clone());
+            taken.push((name.clone(), barred));
+        }
+        taken
+    }
+
+    /// Revisions that are barred no longer: their manifests have changed, or are gone.
+    pub fn unbar(&mut self, desired: &Desired) -> Vec<String> {
+        let over = |name: &String, barred: &Barred| match desired.projects.get(name) {
+            Some(Wish::Run { revision, .. }) => *revision != barred.revision,
+            Some(Wish::Hold { .. } | Wish::Down { .. }) => false,
+            None => desired.incomplete.is_none(),
+        };
+        let over: Vec<String> = self
+            .barred
+            .iter()
+            .filter(|(name, barred)| over(name, barred))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &over {
+            self.barred.remove(name);
+        }
+        over
     }
 
     /// What the host shows of `key` is not what it was.

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     desired::Desired,
-    key::{InstanceKey, Slot},
+    key::{InstanceKey, Key, ResourceKey, Slot},
     memory::Memory,
     observed::{Ended, Fact, Observed},
     restart::Rules,
@@ -34,6 +34,7 @@ use draft::{Draft, Ready};
 use firewall::Stage;
 use instances::Ground;
 use orders::Orders;
+use slots::Pass;
 use step::{Plan, Step};
 use verdict::{Case, Verdict};
 use wanted::{Wanted, Wants};
@@ -47,16 +48,24 @@ pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
-    let wants = Wants::new(desired, memory, observed);
+    let projects = wanted::projects(desired, memory);
+    let orders = Orders::new(desired, &observed.boot_id, &projects);
+    let pass = Pass {
+        observed,
+        memory,
+        in_flight,
+        orders: &orders,
+        now,
+    };
+    let wants = Wants::new(desired, projects, pass);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
     let unpacked = images::images(&mut draft, &wants);
     let networks = networks::networks(&mut draft, &wants, &allocation);
-    let orders = Orders::new(desired, &observed.boot_id, &wants);
     let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
     let volumes = volumes::volumes(&mut draft, &wants, instances::targets(&verdicts));
-    let orphans = orphans::stop(&mut draft, &wants);
+    let mut orphans = orphans::stop(&mut draft, &wants);
     let present = presence::present(&draft, &wants, &allocation, &verdicts);
 
     // What follows from another change is no change of its own.
@@ -78,9 +87,25 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         observed.networks.known()?;
         Some(firewall::spec(draft, &wants, &allocation, present, stage))
     };
-    let first = firewall_at(&draft, &Stage::default());
     let names = names::now(&mut draft, &wants, present.as_deref(), &explained);
-    let isolation = firewall::now(&mut draft, first.as_ref(), &networks.ready, &explained);
+    // A new slot that is ready: names lead to it, then host ports, then the old one is stopped.
+    let flips = flips(&wants, &allocation, observed, &names.ready);
+    let flipping: BTreeSet<&InstanceKey> = flips.keys().copied().collect();
+    let led: Vec<Ready> = flips.values().flatten().copied().collect();
+    let stage = Stage {
+        flipping: flipping.clone(),
+        ..Stage::default()
+    };
+    let first = firewall_at(&draft, &stage);
+    let isolation = firewall::now(&mut draft, first.as_ref(), &networks.ready, &led, &explained);
+    let taken = flips
+        .into_iter()
+        .map(|(key, mut needs)| {
+            needs.push(isolation);
+            (key, needs)
+        })
+        .collect();
+    orphans.drain(&mut draft, &wants, &taken);
 
     // Who leaves: stopped above, then out of names and firewall, then removed.
     let stopped = orphans.stopped();
@@ -93,6 +118,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     let without = Stage {
         stopped: stopped.clone(),
         settled: None,
+        flipping: flipping.clone(),
     };
     let second = firewall_at(&draft, &without);
     let mut firewall = isolation;
@@ -141,6 +167,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     let last = Stage {
         stopped,
         settled: Some(starting.clone()),
+        flipping,
     };
     let third = firewall_at(&draft, &last);
     if let (Some(before), Some(after)) = (&second, &third) {
@@ -156,10 +183,51 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     orphans::networks(&mut draft, &wants, &sandboxes, firewall, &then_names);
     volumes::remove(&mut draft, &wants, &sandboxes);
 
+    rollouts(&mut draft, &wants);
+
     let mut plan = draft.plan;
+    plan.rollbacks = wants.rollbacks;
     plan.changes
         .sort_by(|a, b| (a.key.project(), &a.key).cmp(&(b.key.project(), &b.key)));
     plan
+}
+
+/// New slots that take over now, each with the names that must lead to it before.
+fn flips<'w>(
+    wants: &'w Wants<'_>,
+    allocation: &allocate::Allocation,
+    observed: &Observed,
+    names: &BTreeMap<ResourceKey, Ready>,
+) -> BTreeMap<&'w InstanceKey, Vec<Ready>> {
+    let seen = observed.instances.known();
+    let ready = wants.pairs.iter().filter(|(_, pair)| pair.flipped);
+    ready
+        .filter_map(|(key, _)| {
+            let sandbox = &seen?.get(key)?.sandbox;
+            let networks = sandbox.endpoints.iter().map(|endpoint| &endpoint.network);
+            let needs: Vec<Ready> = networks
+                .map(|network| names.get(network).copied().unwrap_or(Ready::Blocked))
+                .collect();
+            // Host ports that lead there already stay.
+            let stays = !allocation.led(sandbox).is_empty();
+            (stays || !needs.contains(&Ready::Blocked)).then_some((key, needs))
+        })
+        .collect()
+}
+
+/// What is told of those who wait for their turn, or for the one that takes their place.
+fn rollouts(draft: &mut Draft<'_>, wants: &Wants<'_>) {
+    for (key, held) in &wants.held {
+        for (key, class, cause) in &held.changes {
+            let object = Key::Instance(key.clone());
+            draft.change(object, *class, cause, Some(held.why.clone()));
+        }
+        draft.wait(Key::Instance(key.clone()), held.why.clone(), held.until);
+    }
+    for (key, what, until) in &wants.watched {
+        let why = format!("{key} {what}");
+        draft.wait(Key::Instance(key.clone()), why, *until);
+    }
 }
 
 fn verdicts(
@@ -176,34 +244,12 @@ fn verdicts(
     };
     let unplanned = "no address was chosen".to_owned();
     let mut verdicts = BTreeMap::new();
-    // Of services whose dependants restart with them.
-    let mut revisions: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    let order = instances::in_order(wants);
-    let followed: BTreeSet<(&str, &str)> = order
-        .iter()
-        .flat_map(|(_, wanted)| {
-            let on = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
-            on.map(|(name, _)| (wanted.project.name.as_str(), name.as_str()))
-        })
-        .collect();
-    for (name, wanted) in order {
+    for (name, wanted) in instances::in_order(&wants.projects) {
         let Wanted { project, service } = wanted;
         let image = images::resolve(observed, &service.image);
-        let mut fields = container::compared(project, service);
-        let mut known = image.is_ok();
-        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
-            match revisions.get(&(project.name.as_str(), on.as_str())) {
-                Some(revision) => {
-                    fields.insert(container::revision_field(on), revision.clone());
-                }
-                None => known = false,
-            }
-        }
-        if let (true, Ok(image), true) = (known, &image, followed.contains(&(project.name.as_str(), name))) {
-            let mut fields = fields.clone();
-            fields.insert("image.digest".to_owned(), image.digest.clone());
-            revisions.insert((&project.name, name), container::revision(&fields));
-        }
+        let Some(fields) = wants.fields.get(&(project.name.as_str(), name)) else {
+            continue;
+        };
         let rules = Rules::of(service);
         for (key, _) in wants.of(&project.name, name) {
             let sandbox = allocation
@@ -221,9 +267,12 @@ fn verdicts(
                 wanted,
                 rules,
                 seen: seen.get(key),
-                fields: &fields,
+                fields,
                 image: image.clone(),
                 sandbox,
+                held: wants.held.contains_key(key),
+                pair: wants.pairs.get(key),
+                led: seen.get(key).map_or(&[], |seen| allocation.led(&seen.sandbox)),
                 network_cause,
                 ended: ended(observed, key),
                 order: orders.of(key),

@@ -3,13 +3,13 @@
 //!
 //! A story is a list of commands; lines that start with `|` are what the command before them prints.
 
-use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, net::Ipv4Addr, path::Path};
 
 use reconciler::{
     desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey, Slot},
     memory::{Barred, Good},
-    observed::{Ended, Health, Instance},
+    observed::{Ended, Health, Instance, State},
     plan,
     port::{Backend, Retry},
     testing::drive::Drive,
@@ -188,6 +188,26 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 .collect::<Vec<_>>();
             return Ok(names.join("\n"));
         }
+        ["names"] => {
+            let world = drive.host.world();
+            let lines = world.zones.iter().flat_map(|(network, zone)| {
+                zone.iter().map(move |(name, addresses)| {
+                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    format!("{network} {name} -> {}", addresses.join(" "))
+                })
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
+        }
+        // What names and host ports lead to, by instance instead of by address.
+        ["serving"] => return Ok(serving(drive)),
+        ["reserved"] => {
+            let world = drive.host.world();
+            let lines = world.instances.iter().flat_map(|(key, instance)| {
+                let ports = instance.sandbox.ports.iter();
+                ports.map(move |binding| format!("{} by {key}", binding.published))
+            });
+            return Ok(lines.collect::<Vec<_>>().join("\n"));
+        }
         ["ports"] => {
             let world = drive.host.world();
             let ports = world.firewall.ports.iter();
@@ -206,6 +226,45 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         _ => return Err("not understood".to_owned()),
     }
     Ok(String::new())
+}
+
+/// `web is shop/web/1a`, `host port 8080 is shop/web/1a`, and what runs with which `env A`.
+fn serving(drive: &Drive) -> String {
+    let world = drive.host.world();
+    let owner = |address: &Ipv4Addr| {
+        let has = |instance: &Instance| {
+            let mut endpoints = instance.sandbox.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.address == *address)
+        };
+        let found = world.instances.iter().find(|(_, instance)| has(instance));
+        found.map_or("nobody".to_owned(), |(key, _)| key.to_string())
+    };
+    let mut text = String::new();
+    for (key, instance) in &world.instances {
+        let version = instance
+            .container
+            .as_ref()
+            .and_then(|spec| spec.environment.get("A"));
+        let state = match instance.state {
+            State::Created => "is made".to_owned(),
+            State::Running { .. } => "runs".to_owned(),
+            State::Exited { code, .. } => format!("ended with {code}"),
+            State::Lost => "is lost".to_owned(),
+        };
+        let version = version.map_or(String::new(), |version| format!(", A is {version}"));
+        let _ = writeln!(text, "{key} {state}{version}");
+    }
+    for (network, zone) in &world.zones {
+        let services = zone.iter().filter(|(name, _)| !name.contains('-'));
+        for (name, addresses) in services {
+            let all: Vec<String> = addresses.iter().map(owner).collect();
+            let _ = writeln!(text, "{name} in {} is {}", network.name, all.join(" "));
+        }
+    }
+    for (key, target) in &world.firewall.ports {
+        let _ = writeln!(text, "host port {} is {}", key.published, owner(&target.address));
+    }
+    text
 }
 
 /// Each project's state, and what is wrong.

@@ -206,17 +206,8 @@ impl Reader<'_> {
             .filter(|_| failures.as_deref() != Some("on-failure"))
             .and_then(|policy| self.number(policy, "max_attempts", 0..=i128::from(u32::MAX)))
             .filter(|most| *most > 0);
-        let update_config = place.get("update_config").map(|update| UpdateConfig {
-            parallelism: self.number(&update, "parallelism", 0..=i128::from(u32::MAX)),
-            delay: self.duration(&update, "delay"),
-            start_first: update.word("order").as_deref() == Some("start-first"),
-            failure_action: self.named(
-                &update,
-                "failure_action",
-                "write `pause`, `continue` or `rollback`",
-            ),
-            monitor: self.duration(&update, "monitor"),
-        });
+        let update_config = self.update(&place, "update_config");
+        let rollback_config = self.update(&place, "rollback_config");
         let deploy = Deploy {
             mode: self
                 .named(&place, "mode", "write `replicated` or `global`")
@@ -226,12 +217,43 @@ impl Reader<'_> {
             restart_window,
             restart_attempts,
             update_config,
+            rollback_config,
             constraints: place
                 .get("placement")
                 .map(|placement| placement.words("constraints"))
                 .unwrap_or_default(),
         };
         Some(deploy).filter(|deploy| *deploy != Deploy::default())
+    }
+
+    fn update(&mut self, place: &Place, key: &str) -> Option<UpdateConfig> {
+        let place = place.get(key)?;
+        Some(UpdateConfig {
+            parallelism: self.number(&place, "parallelism", 0..=i128::from(u32::MAX)),
+            delay: self.duration(&place, "delay"),
+            start_first: place.word("order").as_deref() == Some("start-first"),
+            failure_action: self.named(
+                &place,
+                "failure_action",
+                "write `pause`, `continue` or `rollback`",
+            ),
+            monitor: self.duration(&place, "monitor"),
+            max_failure_ratio: self.ratio(&place, "max_failure_ratio"),
+        })
+    }
+
+    /// A share between 0 and 1, in thousandths.
+    fn ratio(&mut self, place: &Place, key: &str) -> Option<u32> {
+        let text = place.word(key)?;
+        let place = place.get(key)?;
+        match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Some((share * 1000.0).round() as u32),
+            _ => {
+                let what = format!("`{}` is no share of containers", cut(&text));
+                self.refuse(&place, what, "write a number between 0 and 1, like 0.25");
+                None
+            }
+        }
     }
 
     /// One of the names of an enumeration.

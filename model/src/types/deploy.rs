@@ -24,6 +24,9 @@ pub struct Deploy {
     pub restart_attempts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_config: Option<UpdateConfig>,
+    /// How containers go back to the version before; `None`: as `update_config` says, without its delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
 }
@@ -53,6 +56,9 @@ pub struct UpdateConfig {
     pub failure_action: Option<FailureAction>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Duration>,
+    /// Thousandths of the containers that may fail without a `failure_action`; `None`: not one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failure_ratio: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use crate::{
     plan::{
         self,
         action::Action,
-        step::{Plan, Step},
+        step::{Cause, Plan, Step},
     },
     port::{ActionError, HostEvent, Retry, Scope},
     status::{self, ProjectState, Status},
@@ -88,18 +88,19 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
+        let memory = Memory {
+            good: kept.good,
+            barred: kept.barred,
+            ..Memory::default()
+        };
         Engine {
             dirty: Scope {
-                images: references(&desired),
+                images: references(&desired, &memory),
                 ..Scope::default()
             },
             desired,
             observed: Arc::new(Observed::nothing_known()),
-            memory: Memory {
-                good: kept.good,
-                barred: kept.barred,
-                ..Memory::default()
-            },
+            memory,
             plan: Arc::new(Plan::default()),
             running: Vec::new(),
             outdated: BTreeSet::new(),
@@ -135,10 +136,6 @@ impl Engine {
                 let own = self.running.iter().map(|step| &step.key);
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
-                if let Wish::Run { project, .. } = wish {
-                    let images = project.services.values().map(|service| service.image.clone());
-                    self.dirty.images.extend(images);
-                }
             }
         }
         // An order is tried at once, whatever failed before.
@@ -157,8 +154,14 @@ impl Engine {
             self.memory.forget(name);
             self.applied.remove(name);
         }
+        for project in self.memory.unbar(&desired) {
+            self.notes.push(Note::Barred {
+                project,
+                barred: None,
+            });
+        }
         self.desired = desired;
-        let wanted = references(&self.desired);
+        let wanted = references(&self.desired, &self.memory);
         Arc::make_mut(&mut self.observed)
             .images
             .retain(|reference, _| wanted.contains(reference));
@@ -194,7 +197,7 @@ impl Engine {
     /// Somebody wants to know how it is now: look at everything, and try at once what has failed.
     pub fn asked(&mut self) {
         self.memory.failures.clear();
-        self.dirty.images.extend(references(&self.desired));
+        self.dirty.images.extend(references(&self.desired, &self.memory));
         self.look(Scope::all());
         self.asked = 2;
     }
@@ -203,7 +206,7 @@ impl Engine {
         if now.boot >= self.resync && self.looking.is_none() {
             self.look(Scope::all());
         }
-        for reference in references(&self.desired) {
+        for reference in references(&self.desired, &self.memory) {
             let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
             let due = |key: &Key| self.memory.held(key, now).is_none();
             if unknown && self.image_keys(&reference).iter().all(due) {
@@ -303,12 +306,9 @@ impl Engine {
     fn image_keys(&self, reference: &str) -> Vec<Key> {
         let mut keys = Vec::new();
         for (name, wish) in &self.desired.projects {
-            if let Wish::Run { project, .. } = wish
-                && project
-                    .services
-                    .values()
-                    .any(|service| service.image == reference)
-            {
+            let project = self.memory.effective(name, wish);
+            let mut services = project.into_iter().flat_map(|project| project.services.values());
+            if services.any(|service| service.image == reference) {
                 keys.push(Key::Image {
                     project: name.clone(),
                     reference: reference.to_owned(),
@@ -434,7 +434,11 @@ impl Engine {
     }
 
     fn replan(&mut self, now: Now) {
-        let plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        self.memory.settle(&self.observed, now);
+        let mut plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        if self.roll_back(&plan, now) {
+            plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        }
         if self.asked == 0 {
             self.pass += 1;
         }
@@ -467,6 +471,45 @@ impl Engine {
             self.running.push(step.clone());
         }
         self.plan = Arc::new(plan);
+    }
+
+    /// Takes back what `plan` says has failed. False: nothing.
+    fn roll_back(&mut self, plan: &Plan, now: Now) -> bool {
+        let taken = self.memory.roll_back(plan);
+        for (project, barred) in &taken {
+            tracing::warn!(
+                project,
+                revision = barred.revision,
+                why = barred.why,
+                "rolled back"
+            );
+            let own = self.running.iter().map(|step| &step.key);
+            let own = own.filter(|key| key.project() == Some(project.as_str()));
+            self.outdated.extend(own.cloned());
+            let good = self.memory.good.get(project);
+            let images = good.into_iter().flat_map(|good| good.project.services.values());
+            self.dirty
+                .images
+                .extend(images.map(|service| service.image.clone()));
+            self.entries.push(Entry {
+                at: now,
+                project: Some(project.clone()),
+                key: project.clone(),
+                change: None,
+                cause: Cause {
+                    field: "revision".to_owned(),
+                    old: Some(barred.revision.clone()),
+                    new: good.map(|good| good.revision.clone()),
+                    span: None,
+                },
+                error: Some(format!("rolled back: {}", barred.why)),
+            });
+            self.notes.push(Note::Barred {
+                project: project.clone(),
+                barred: Some(barred.clone()),
+            });
+        }
+        !taken.is_empty()
     }
 
     /// What the outside may see now.
@@ -538,15 +581,12 @@ impl Engine {
     }
 }
 
-/// Every image that some project wants.
-fn references(desired: &Desired) -> BTreeSet<String> {
+/// Every image that some project is planned with.
+fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
     desired
         .projects
-        .values()
-        .filter_map(|wish| match wish {
-            Wish::Run { project, .. } => Some(project),
-            Wish::Hold { .. } | Wish::Down { .. } => None,
-        })
+        .iter()
+        .filter_map(|(name, wish)| memory.effective(name, wish))
         .flat_map(|project| project.services.values().map(|service| service.image.clone()))
         .collect()
 }

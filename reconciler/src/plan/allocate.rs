@@ -24,8 +24,23 @@ use crate::{
 pub struct Allocation {
     pub networks: BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
     pub sandboxes: BTreeMap<InstanceKey, Result<SandboxSpec, String>>,
+    /// By new slot: the sandbox with the host ports that the slot beside it has until it is removed.
+    pub taking_over: BTreeMap<InstanceKey, SandboxSpec>,
     /// Whose removal must come first, because it holds a host port that is wanted here.
     pub holders: BTreeMap<InstanceKey, BTreeSet<InstanceKey>>,
+    /// By address: the host ports that lead to it now, reserved or not.
+    leads: BTreeMap<Ipv4Addr, Vec<PortBinding>>,
+}
+
+impl Allocation {
+    /// The host ports that lead to `sandbox` now. Ports go to one of its addresses.
+    pub fn led(&self, sandbox: &SandboxSpec) -> &[PortBinding] {
+        let mut found = sandbox
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| self.leads.get(&endpoint.address));
+        found.next().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Host ports that are spoken for.
@@ -70,7 +85,10 @@ struct Held {
 
 pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) -> Allocation {
     let held = Held::new(observed, in_flight);
-    let mut allocation = Allocation::default();
+    let mut allocation = Allocation {
+        leads: leads(observed),
+        ..Allocation::default()
+    };
     networks(wants, observed, &held, &mut allocation);
     let id_bases = id_bases(wants, &held);
     let mut taken: BTreeSet<Ipv4Addr> = held
@@ -78,8 +96,14 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
         .values()
         .flat_map(|sandbox| sandbox.endpoints.iter().map(|endpoint| endpoint.address))
         .collect();
-    let mut ports = host_ports(wants, &held, &mut allocation.holders);
+    let mut ports = host_ports(wants, &held, &mut allocation);
     for (key, wanted) in &wants.instances {
+        if wants.held.contains_key(key)
+            && let Some(sandbox) = held.sandboxes.get(key)
+        {
+            allocation.sandboxes.insert(key.clone(), Ok(sandbox.clone()));
+            continue;
+        }
         let sandbox = sandbox(key, *wanted, &allocation.networks, &held, &id_bases, &mut taken);
         let sandbox = match (sandbox, ports.remove(key)) {
             (Ok(mut sandbox), Some(Ok(ports))) => {
@@ -89,6 +113,18 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
             (Ok(sandbox), None) => Ok(sandbox),
             (Err(why), _) | (_, Some(Err(why))) => Err(why),
         };
+        let sandbox = sandbox.map(|whole| {
+            let beside = beside(wants, &held, key);
+            let had = |binding: &PortBinding| {
+                beside.is_some_and(|beside| beside.ports.iter().any(|other| clash(other, binding)))
+            };
+            let mut now = whole.clone();
+            now.ports.retain(|binding| !had(binding));
+            if now != whole {
+                allocation.taking_over.insert(key.clone(), whole);
+            }
+            now
+        });
         allocation.sandboxes.insert(key.clone(), sandbox);
     }
     allocation
@@ -257,7 +293,7 @@ fn sandbox(
 fn host_ports(
     wants: &Wants<'_>,
     held: &Held,
-    holders: &mut BTreeMap<InstanceKey, BTreeSet<InstanceKey>>,
+    allocation: &mut Allocation,
 ) -> BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> {
     let mut ports = Ports::default();
     // Leaving: their ports come free in this pass, but only after them.
@@ -273,22 +309,43 @@ fn host_ports(
                 .iter()
                 .for_each(|binding| leaving.claim(key, binding)),
             Some(wanted) => {
-                let kept: Vec<PortBinding> = wanted
-                    .service
-                    .ports
-                    .iter()
-                    .filter_map(|port| sandbox.ports.iter().find(|binding| fits(port, binding)).cloned())
-                    .collect();
-                keeping.insert(key, kept);
+                let fits =
+                    |binding: &&PortBinding| wanted.service.ports.iter().any(|port| fits(port, binding));
+                // What a new slot takes over counts as its own; what nobody will want goes with the old one.
+                let owner = wants.replaced.get(key).unwrap_or(key);
+                let stays = wants.held.contains_key(key);
+                for binding in sandbox.ports.iter().filter(|_| stays) {
+                    match fits(&binding) {
+                        true => ports.claim(owner, binding),
+                        false => leaving.claim(key, binding),
+                    }
+                }
+                if owner == key {
+                    let own = sandbox.ports.iter().filter(fits).cloned();
+                    keeping.entry(key).or_default().extend(own);
+                }
             }
         }
     }
-    let order = |running: bool| {
+    let not_held = || {
         wants
             .instances
             .iter()
-            .filter(move |(key, _)| held.running.contains(*key) == running)
+            .filter(|(key, _)| !wants.held.contains_key(*key))
     };
+    for (key, wanted) in not_held() {
+        // What it takes over, or has taken over already: the reservation follows.
+        let had = beside(wants, held, key).map_or(&[][..], |beside| &beside.ports);
+        let led = held.sandboxes.get(key).map_or(&[][..], |own| allocation.led(own));
+        for binding in had.iter().chain(led) {
+            let fits = wanted.service.ports.iter().any(|port| fits(port, binding));
+            let kept = keeping.entry(key).or_default();
+            if fits && !kept.contains(binding) {
+                kept.push(binding.clone());
+            }
+        }
+    }
+    let order = |running: bool| not_held().filter(move |(key, _)| held.running.contains(*key) == running);
     for (key, kept) in &keeping {
         if held.running.contains(*key) {
             kept.iter().for_each(|binding| ports.claim(key, binding));
@@ -331,7 +388,7 @@ fn host_ports(
             None => claims.iter().for_each(|binding| ports.claim(key, binding)),
         }
     }
-    for (key, wanted) in &wants.instances {
+    for (key, wanted) in not_held() {
         if result.contains_key(key) {
             continue;
         }
@@ -346,7 +403,11 @@ fn host_ports(
                 Ok(binding) => {
                     ports.claim(key, &binding);
                     if let Some(holder) = leaving.holder(key, &binding) {
-                        holders.entry(key.clone()).or_default().insert(holder.clone());
+                        allocation
+                            .holders
+                            .entry(key.clone())
+                            .or_default()
+                            .insert(holder.clone());
                     }
                     bindings.push(binding);
                 }
@@ -360,20 +421,46 @@ fn host_ports(
     for (key, bindings) in &result {
         for binding in bindings.iter().flatten() {
             for (other, sandbox) in &held.sandboxes {
-                let gives_up = sandbox.ports.iter().any(|held| {
-                    held.published == binding.published
-                        && held.protocol == binding.protocol
-                        && (held.host_ip == binding.host_ip
-                            || held.host_ip.is_unspecified()
-                            || binding.host_ip.is_unspecified())
-                });
+                let gives_up = sandbox.ports.iter().any(|held| clash(held, binding));
                 if other != key && gives_up {
-                    holders.entry(key.clone()).or_default().insert(other.clone());
+                    allocation
+                        .holders
+                        .entry(key.clone())
+                        .or_default()
+                        .insert(other.clone());
                 }
             }
         }
     }
     result
+}
+
+/// The sandbox whose place `key` takes.
+fn beside<'h>(wants: &Wants<'_>, held: &'h Held, key: &InstanceKey) -> Option<&'h SandboxSpec> {
+    let pair = wants.pairs.get(key)?;
+    held.sandboxes.get(&pair.old)
+}
+
+/// Both cannot be had at once.
+fn clash(one: &PortBinding, two: &PortBinding) -> bool {
+    one.published == two.published
+        && one.protocol == two.protocol
+        && (one.host_ip == two.host_ip || one.host_ip.is_unspecified() || two.host_ip.is_unspecified())
+}
+
+/// The host ports that lead to each address now, reserved or not.
+fn leads(observed: &Observed) -> BTreeMap<Ipv4Addr, Vec<PortBinding>> {
+    let mut leads: BTreeMap<Ipv4Addr, Vec<PortBinding>> = BTreeMap::new();
+    let firewall = observed.firewall.known();
+    for (key, target) in firewall.into_iter().flat_map(|firewall| &firewall.spec.ports) {
+        leads.entry(target.address).or_default().push(PortBinding {
+            host_ip: key.host_ip,
+            published: key.published,
+            target: target.port,
+            protocol: key.protocol,
+        });
+    }
+    leads
 }
 
 fn ephemeral(

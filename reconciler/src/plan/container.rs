@@ -11,11 +11,15 @@ use model::{
     types::{Mount, Project, Service},
 };
 
-use super::{step::Class, wanted};
+use super::{
+    images, instances,
+    step::Class,
+    wanted::{self, Wanted},
+};
 use crate::{
     compare, derive,
     key::{InstanceKey, ResourceKey},
-    observed::{Image, ImageConfig},
+    observed::{Image, ImageConfig, Observed},
     spec::{ContainerSpec, HealthSpec, Limits, MountSpec},
 };
 
@@ -42,6 +46,49 @@ pub fn compared(project: &Project, service: &Service) -> Fields {
         }
     }
     fields
+}
+
+/// By project and service: what is compared, with the revisions of the dependencies that are followed. A
+/// revision that is not known, for want of an image, is left out.
+pub fn all_compared<'a>(
+    projects: &BTreeMap<&'a str, &'a Project>,
+    observed: &Observed,
+) -> BTreeMap<(&'a str, &'a str), Fields> {
+    let mut all = BTreeMap::new();
+    let mut revisions: BTreeMap<(&str, &str), String> = BTreeMap::new();
+    let order = instances::in_order(projects);
+    let followed: BTreeSet<(&str, &str)> = order
+        .iter()
+        .flat_map(|(_, wanted)| {
+            let on = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
+            on.map(|(name, _)| (wanted.project.name.as_str(), name.as_str()))
+        })
+        .collect();
+    for (name, wanted) in order {
+        let Wanted { project, service } = wanted;
+        let mut fields = compared(project, service);
+        let mut known = true;
+        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
+            match revisions.get(&(project.name.as_str(), on.as_str())) {
+                Some(revision) => {
+                    fields.insert(revision_field(on), revision.clone());
+                }
+                None => known = false,
+            }
+        }
+        let key = (project.name.as_str(), name);
+        if let (true, true, Ok(image)) = (
+            known,
+            followed.contains(&key),
+            images::resolve(observed, &service.image),
+        ) {
+            let mut fields = fields.clone();
+            fields.insert("image.digest".to_owned(), image.digest.clone());
+            revisions.insert(key, revision(&fields));
+        }
+        all.insert(key, fields);
+    }
+    all
 }
 
 /// The field that makes a service restart with `dependency`: the revision of what that runs.

@@ -24,6 +24,8 @@ pub struct Stage<'a> {
     pub stopped: BTreeSet<&'a InstanceKey>,
     /// Sandboxes are what they shall be, and these have been started.
     pub settled: Option<BTreeSet<&'a InstanceKey>>,
+    /// New slots that take host ports over: names lead to them by then.
+    pub flipping: BTreeSet<&'a InstanceKey>,
 }
 
 /// What the firewall shall be at `stage`.
@@ -69,7 +71,7 @@ pub fn spec(
             .find(|endpoint| endpoint.gateway.is_some())
             .or(endpoints.first());
         let Some(target) = target else { continue };
-        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none)) {
+        for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
                 host_ip: binding.host_ip,
                 published: binding.published,
@@ -94,11 +96,13 @@ fn empty(network: &NetworkSpec) -> FirewallNetwork {
     }
 }
 
-/// The first step: what the firewall shall be right now.
+/// The first step: what the firewall shall be right now. `names`: those that lead to new slots whose host
+/// ports follow with this step.
 pub fn now(
     draft: &mut Draft<'_>,
     spec: Option<&FirewallSpec>,
     networks: &BTreeMap<ResourceKey, Ready>,
+    names: &[Ready],
     explained: &BTreeSet<String>,
 ) -> Ready {
     let Some(spec) = spec else {
@@ -139,6 +143,7 @@ pub fn now(
     // A network that cannot be made now must not keep the others from being isolated.
     let needs: Vec<Ready> = networks
         .values()
+        .chain(names)
         .filter(|ready| **ready != Ready::Blocked)
         .copied()
         .collect();

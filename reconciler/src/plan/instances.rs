@@ -10,7 +10,7 @@ use super::{
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
-    wanted::{Wanted, Wants},
+    wanted::{self, Wanted, Wants},
 };
 use model::types::Project;
 
@@ -48,9 +48,9 @@ pub struct Instances {
 }
 
 /// Dependencies before their dependants; a cycle is cut at its first service.
-pub fn in_order<'a>(wants: &Wants<'a>) -> Vec<(&'a str, Wanted<'a>)> {
+pub fn in_order<'a>(projects: &BTreeMap<&'a str, &'a Project>) -> Vec<(&'a str, Wanted<'a>)> {
     let mut order = Vec::new();
-    for project in wants.projects.values() {
+    for project in projects.values() {
         let mut placed = BTreeSet::new();
         for name in project.services.keys() {
             place(name, project, &mut placed, &mut order);
@@ -85,17 +85,20 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
         }
         return instances;
     }
-    for (name, wanted) in in_order(ground.wants) {
-        // What a service waits for is the same for all of its instances.
-        let mut gates: Option<Gates> = None;
+    for (name, wanted) in in_order(&ground.wants.projects) {
+        // What a service waits for is the same for all of its instances: those that start anew, and those
+        // that start again as they were.
+        let mut gates: [Option<Gates>; 2] = [None, None];
         for (key, _) in ground.wants.of(&wanted.project.name, name) {
             let Some(verdict) = ground.verdicts.get(key) else {
                 continue;
             };
-            let gates = match &gates {
+            let anew = verdict.replaces();
+            let [first, second] = &mut gates;
+            let gates = match if anew { first } else { second } {
                 _ if !verdict.starts() || verdict.stopped.is_some() => &Gates::default(),
                 Some(gates) => gates,
-                None => gates.insert(Gates::of(draft, ground, &instances, wanted)),
+                none => none.insert(Gates::of(draft, ground, &instances, wanted, anew)),
             };
             instance(draft, ground, &mut instances, key, verdict, gates);
         }
@@ -124,7 +127,11 @@ fn instance(
     if let Some((class, cause)) = &verdict.change {
         let text = match &verdict.stopped {
             Some(why) => (!matches!(class, Class::Live | Class::Remove)).then(|| why.clone()),
-            None => verdict.replaces().then(|| gates.text()).flatten(),
+            None => {
+                let alone = ground.wants.alone.get(&(&*key.project, &*key.service));
+                let alone = alone.map(|why| format!("stopped before it is started: {why}"));
+                verdict.replaces().then(|| gates.text().or(alone)).flatten()
+            }
         };
         draft.change(object.clone(), *class, cause, text);
     }
@@ -259,6 +266,7 @@ fn instance(
         Course::Rest | Course::Stop | Course::Clear | Course::Unsure(_) => Ready::Now,
     };
     instances.starts.insert(key.clone(), ready);
+    take_over(draft, ground, key, ready);
 }
 
 fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Item = &'g ResourceKey> {
@@ -297,7 +305,10 @@ fn sandbox(
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
     // on its own, and so do we, so that two can swap.
     let mut contested = None;
-    for holder in ground.allocation.holders.get(key).into_iter().flatten() {
+    let beside = ground.wants.pairs.get(key).map(|pair| &pair.old);
+    let holders = ground.allocation.holders.get(key).into_iter().flatten();
+    // From the slot beside it, host ports are taken over once it is gone.
+    for holder in holders.filter(|holder| Some(*holder) != beside) {
         match ground.removed.get(holder) {
             Some(removed) => needs.push(*removed),
             None => contested = Some(holder),
@@ -318,9 +329,23 @@ fn sandbox(
     draft.step(&object, Action::EnsureSandbox(spec), cause, completes, &needs)
 }
 
+/// The reservation of host ports that lead here already, once the slot that had it is gone.
+fn take_over(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, start: Ready) {
+    let pair = ground.wants.pairs.get(key).filter(|pair| pair.flipped);
+    let removed = pair.and_then(|pair| ground.removed.get(&pair.old));
+    if let (Some(spec), Some(removed)) = (ground.allocation.taking_over.get(key), removed) {
+        let cause = wanted::noun("ports", Some("follow who has them".to_owned()));
+        let action = Action::EnsureSandbox(spec.clone());
+        let needs = [*removed, start];
+        draft.step(&Key::Instance(key.clone()), action, &cause, None, &needs);
+    }
+}
+
 /// What a service that is to start waits for.
 #[derive(Default)]
 struct Gates {
+    /// Of two slots of a dependency, the new one counts; otherwise the one that serves.
+    anew: bool,
     needs: Vec<Ready>,
     /// Why nothing starts in this pass.
     closed: Option<String>,
@@ -328,8 +353,17 @@ struct Gates {
 }
 
 impl Gates {
-    fn of(draft: &Draft<'_>, ground: &Ground<'_>, instances: &Instances, wanted: Wanted<'_>) -> Gates {
-        let mut gates = Gates::default();
+    fn of(
+        draft: &Draft<'_>,
+        ground: &Ground<'_>,
+        instances: &Instances,
+        wanted: Wanted<'_>,
+        anew: bool,
+    ) -> Gates {
+        let mut gates = Gates {
+            anew,
+            ..Gates::default()
+        };
         for (name, on) in &wanted.service.depends_on {
             gates.dependency(draft, ground, instances, wanted.project, name, on);
         }
@@ -351,7 +385,11 @@ impl Gates {
         let mut needs = Vec::new();
         let mut closed = None;
         for (key, _) in ground.wants.of(&project.name, name) {
-            let Some(verdict) = ground.verdicts.get(key) else {
+            let passed_over = match self.anew {
+                true => ground.wants.replaced.contains_key(key),
+                false => ground.wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
+            };
+            let Some(verdict) = ground.verdicts.get(key).filter(|_| !passed_over) else {
                 continue;
             };
             match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {

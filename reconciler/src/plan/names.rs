@@ -16,19 +16,34 @@ use crate::{
     spec::Zone,
 };
 
-/// The wanted zone of every network that shall have one.
-pub fn zones(wants: &Wants<'_>, present: &[Present<'_>]) -> BTreeMap<ResourceKey, Zone> {
+/// The wanted zone of every network that shall have one. `seen`: what there is.
+pub fn zones(
+    wants: &Wants<'_>,
+    present: &[Present<'_>],
+    seen: &BTreeMap<ResourceKey, Zone>,
+) -> BTreeMap<ResourceKey, Zone> {
     let mut zones: BTreeMap<ResourceKey, Zone> = wants
         .networks
         .keys()
         .map(|key| (key.clone(), Zone::new()))
         .collect();
-    for one in present {
+    let mut former: BTreeMap<ResourceKey, Zone> = BTreeMap::new();
+    for one in present.iter().filter(|one| !one.waits) {
         let Some(wanted) = wants.instances.get(one.key) else {
             continue;
         };
         for endpoint in one.endpoints(true) {
             let Some(zone) = zones.get_mut(&endpoint.network) else {
+                // One that is held is on a network that only its former version asks for.
+                if wants.held.contains_key(one.key)
+                    && let Some(names) = seen.get(&endpoint.network)
+                {
+                    let kept = former.entry(endpoint.network.clone()).or_default();
+                    let own = names.iter().filter(|(_, all)| all.contains(&endpoint.address));
+                    for (name, _) in own {
+                        kept.entry(name.clone()).or_default().insert(endpoint.address);
+                    }
+                }
                 continue;
             };
             let aliases = wanted
@@ -53,6 +68,7 @@ pub fn zones(wants: &Wants<'_>, present: &[Present<'_>]) -> BTreeMap<ResourceKey
             }
         }
     }
+    zones.extend(former);
     zones
 }
 
@@ -86,7 +102,7 @@ pub fn now(
         }
     };
     let networks_known = draft.observed.networks.known().is_some();
-    let wanted = zones(wants, present);
+    let wanted = zones(wants, present, seen);
     let stale = seen
         .keys()
         .filter(|key| networks_known && !wanted.contains_key(*key) && !wants.left_alone(&key.project));

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{instances, wanted::Wants};
+use model::types::Project;
+
+use super::instances;
 use crate::{
     desired::{Desired, Intent, Target},
     key::InstanceKey,
@@ -26,7 +28,7 @@ pub struct Orders<'a> {
 }
 
 impl<'a> Orders<'a> {
-    pub fn new(desired: &'a Desired, boot_id: &'a str, wants: &Wants<'a>) -> Self {
+    pub fn new(desired: &'a Desired, boot_id: &'a str, projects: &BTreeMap<&'a str, &'a Project>) -> Self {
         let mut orders = Orders {
             intents: &desired.intents,
             boot_id,
@@ -42,7 +44,7 @@ impl<'a> Orders<'a> {
                 *latest = at.max(*latest);
             }
         }
-        for (name, wanted) in instances::in_order(wants) {
+        for (name, wanted) in instances::in_order(projects) {
             let project = wanted.project.name.as_str();
             let restarted = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
             let from = restarted.filter_map(|(on, _)| begun.get(&(project, on.as_str())).copied());

@@ -24,6 +24,9 @@ pub struct Orphans<'a> {
 
 /// Why an instance goes: fewer are wanted, its service is gone, or all of its project.
 fn farewell(draft: &Draft<'_>, wants: &Wants<'_>, key: &InstanceKey) -> Cause {
+    if let Some(pair) = wants.replaced.get(key).and_then(|new| wants.pairs.get(new)) {
+        return pair.cause.clone();
+    }
     let begun = draft.memory.begun.get(&Key::Instance(key.clone()));
     if let Some((Class::Remove, cause)) = begun {
         return cause.clone();
@@ -68,7 +71,10 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
         let cause = farewell(draft, wants, next);
         let object = Key::Instance(next.clone());
         draft.change(object.clone(), Class::Remove, &cause, None);
-        let ready = if matches!(instance.state, State::Running { .. }) {
+        let ready = if wants.replaced.contains_key(next) {
+            // Not before names and host ports lead to the one that takes its place.
+            Ready::Blocked
+        } else if matches!(instance.state, State::Running { .. }) {
             let needs: Vec<Ready> = dependants(next, &orphans.gone)
                 .filter_map(|dependant| orphans.stops.get(dependant))
                 .copied()
@@ -118,9 +124,38 @@ fn dependants<'g, 'a>(
         .map(|(other, _)| *other)
 }
 
-impl Orphans<'_> {
+impl<'a> Orphans<'a> {
+    /// Stops what another slot has taken the place of: `taken` says of which ones, and after what. Those
+    /// who are still connected get as long as the process itself.
+    pub fn drain(
+        &mut self,
+        draft: &mut Draft<'_>,
+        wants: &Wants<'_>,
+        taken: &BTreeMap<&InstanceKey, Vec<Ready>>,
+    ) {
+        for (key, instance) in &self.gone {
+            let new = wants.replaced.get(*key);
+            let Some(needs) = new.and_then(|new| taken.get(new)) else {
+                continue;
+            };
+            let cause = farewell(draft, wants, key);
+            let ready = match (&instance.state, &instance.container) {
+                (State::Running { .. }, container) => {
+                    let action = Action::StopContainer {
+                        key: (*key).clone(),
+                        drain: container.as_ref().map_or(0, |spec| spec.stop_grace),
+                    };
+                    draft.step(&Key::Instance((*key).clone()), action, &cause, None, needs)
+                }
+                _ if needs.contains(&Ready::Blocked) => Ready::Blocked,
+                _ => Ready::Now,
+            };
+            self.stops.insert(key, ready);
+        }
+    }
+
     /// Stops that this pass carries out, or has no need of.
-    pub fn stopped(&self) -> BTreeSet<&InstanceKey> {
+    pub fn stopped(&self) -> BTreeSet<&'a InstanceKey> {
         let stopped = self.stops.iter().filter(|(_, ready)| **ready != Ready::Blocked);
         stopped.map(|(key, _)| *key).collect()
     }
@@ -187,7 +222,9 @@ pub fn networks(
                 .iter()
                 .any(|endpoint| endpoint.network == *key)
             {
-                needs.push(sandboxes.get(instance).copied().unwrap_or(Ready::Blocked));
+                let ready = sandboxes.get(instance).copied();
+                let ready = ready.filter(|_| !wants.held.contains_key(instance));
+                needs.push(ready.unwrap_or(Ready::Blocked));
             }
         }
         let action = Action::RemoveNetwork(key.clone());

@@ -17,6 +17,14 @@ pub struct Present<'a> {
     pub spec: Option<&'a SandboxSpec>,
     /// Not wanted any more, and still running.
     pub lingering: bool,
+    /// New, and not ready: neither names nor host ports lead to it.
+    pub waits: bool,
+    /// Names and host ports are this one's now.
+    replaced_by: Option<InstanceKey>,
+    /// All host ports that it shall have; some may still be reserved by the slot whose place it takes.
+    ports: &'a [PortBinding],
+    /// Those that lead to it already.
+    led: &'a [PortBinding],
 }
 
 /// Everything that has an address. `None`: the instances could not be read.
@@ -39,13 +47,18 @@ pub fn present<'a>(
                 key,
                 seen: Some(instance),
                 spec: None,
-                lingering,
+                lingering: lingering && !wants.replaced.contains_key(key),
+                waits: false,
+                replaced_by: wants.replaced.get(key).cloned(),
+                ports: &[],
+                led: &[],
             });
         }
     }
     for (key, verdict) in verdicts {
         let instance = seen.get(key);
         let spec = allocation.sandboxes.get(key).and_then(|spec| spec.as_ref().ok());
+        let whole = allocation.taking_over.get(key).or(spec);
         // One that cannot be made now takes no part yet.
         let coming = verdict.starts()
             && verdict.stopped.is_none()
@@ -60,6 +73,10 @@ pub fn present<'a>(
                 seen: instance,
                 spec,
                 lingering: false,
+                waits: wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
+                replaced_by: None,
+                ports: whole.map_or(&[], |spec| &spec.ports),
+                led: instance.map_or(&[], |instance| allocation.led(&instance.sandbox)),
             });
         }
     }
@@ -78,16 +95,33 @@ impl<'a> Present<'a> {
     }
 
     /// Host ports that lead to it: only once something was started in it, and never one that its
-    /// sandbox has not reserved, unless this pass does both (`starting`).
-    pub fn ports(&self, starting: &BTreeSet<&InstanceKey>) -> Vec<&'a PortBinding> {
+    /// sandbox has not reserved, unless this pass does both (`starting`), or it takes them over from the
+    /// slot beside it (`flipping`), which has them reserved until it goes.
+    pub fn ports(
+        &self,
+        starting: &BTreeSet<&InstanceKey>,
+        flipping: &BTreeSet<&InstanceKey>,
+    ) -> Vec<&'a PortBinding> {
+        let replaced = self
+            .replaced_by
+            .as_ref()
+            .is_some_and(|new| flipping.contains(new));
+        if self.waits || replaced {
+            return Vec::new();
+        }
+        if flipping.contains(self.key) {
+            return self.ports.iter().collect();
+        }
         let started = self.seen.filter(|seen| seen.container.is_some());
-        match self.spec {
-            Some(spec) if starting.contains(self.key) => spec.ports.iter().collect(),
-            spec => started
-                .into_iter()
-                .flat_map(|seen| &seen.sandbox.ports)
-                .filter(|binding| spec.is_none_or(|spec| spec.ports.contains(binding)))
+        match (self.spec, started) {
+            (Some(spec), _) if starting.contains(self.key) => spec.ports.iter().collect(),
+            (Some(spec), Some(seen)) => spec
+                .ports
+                .iter()
+                .filter(|binding| seen.sandbox.ports.contains(binding) || self.led.contains(binding))
                 .collect(),
+            (None, Some(seen)) => seen.sandbox.ports.iter().collect(),
+            (_, None) => Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@ use model::fields::Fields;
 use super::{
     container,
     orders::Order,
+    slots::Pair,
     step::{Cause, Class},
     wanted::{self, Wanted},
 };
@@ -14,7 +15,7 @@ use crate::{
     memory::Memory,
     observed::{Ended, Health, Image, Instance, State},
     restart::{self, Decision, Exit, Flap, Rules},
-    spec::{ContainerSpec, SandboxSpec},
+    spec::{ContainerSpec, PortBinding, SandboxSpec},
     time::Now,
 };
 
@@ -101,6 +102,12 @@ pub struct Case<'a> {
     pub fields: &'a Fields,
     pub image: Result<&'a Image, String>,
     pub sandbox: Result<&'a SandboxSpec, &'a String>,
+    /// It stays as it is for now.
+    pub held: bool,
+    /// What it shall take the place of, and why.
+    pub pair: Option<&'a Pair>,
+    /// Host ports that lead to it already.
+    pub led: &'a [PortBinding],
     /// Why the networks of this instance are about to change, if they are.
     pub network_cause: Option<Cause>,
     /// How it ended, where nothing else is left of it.
@@ -209,6 +216,9 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
         return absent(verdict, case, &fields, ignored, begun);
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty();
+    if case.held {
+        return held(verdict, &case, seen, have, now);
+    }
     if seen.state == State::Lost {
         match finished(&case, &fields, ignored) {
             Finished::Yes(_) => {
@@ -260,7 +270,7 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     } else if !seen.drift.is_empty() {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));
-    } else if verdict.sandbox {
+    } else if verdict.sandbox && !follows(&case, seen) {
         let cause = case
             .network_cause
             .unwrap_or_else(|| wanted::noun("sandbox", Some("its endpoints or ports differ".to_owned())));
@@ -274,6 +284,43 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     verdict
 }
 
+/// It stays what it is until its turn comes, or another one has taken its place.
+fn held(mut verdict: Verdict, case: &Case<'_>, seen: &Instance, have: &ContainerSpec, now: Now) -> Verdict {
+    verdict.target = Ok(have.clone());
+    verdict.sandbox = !seen.drift.is_empty();
+    if seen.state == State::Lost {
+        verdict.change = Some((Class::Recreate, lost()));
+        verdict.course = Course::Rebuild;
+        verdict.sandbox = true;
+        return verdict;
+    }
+    if verdict.sandbox {
+        let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
+        verdict.change = Some((Class::Live, cause));
+    }
+    let rules = Rules {
+        policy: have.restart,
+        ..case.rules
+    };
+    verdict.course = supervise(case.key, rules, seen, now);
+    verdict
+}
+
+/// Its sandbox lacks nothing but the reservation of host ports that it has taken over.
+fn follows(case: &Case<'_>, seen: &Instance) -> bool {
+    let reserved = &seen.sandbox.ports;
+    case.sandbox.is_ok_and(|spec| {
+        let rest = SandboxSpec {
+            ports: reserved.clone(),
+            ..spec.clone()
+        };
+        let had = |binding| reserved.contains(binding) || case.led.contains(binding);
+        rest == seen.sandbox
+            && spec.ports.iter().all(had)
+            && reserved.iter().all(|binding| spec.ports.contains(binding))
+    })
+}
+
 /// Nothing was started yet, or the sandbox is gone.
 fn absent(
     mut verdict: Verdict,
@@ -284,6 +331,8 @@ fn absent(
 ) -> Verdict {
     let lost = case.seen.is_some_and(|seen| seen.state == State::Lost);
     let finished = match begun {
+        // The records of its slot are about earlier versions.
+        _ if case.pair.is_some() => Finished::No,
         Some((Class::Recreate, _)) => Finished::No,
         _ => finished(&case, fields, ignored),
     };
@@ -305,6 +354,10 @@ fn absent(
     }
     verdict.course = if lost { Course::Rebuild } else { Course::Start };
     verdict.sandbox |= lost;
+    if let Some(pair) = case.pair {
+        verdict.change = Some((Class::Recreate, pair.cause.clone()));
+        return verdict;
+    }
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
@@ -347,7 +400,7 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
 }
 
 /// While it is not known what a dependency is about to be, the dependant stays as it is.
-fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
+pub fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
     for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
         let field = container::revision_field(name);
         if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {

@@ -5,14 +5,20 @@ use std::{
     ops::RangeInclusive,
 };
 
-use model::types::{Mount, Project, Service};
+use model::{
+    fields::Fields,
+    types::{Mount, Project, Service},
+};
 
-use super::{slots, step::Cause};
+use super::{
+    container,
+    slots::{self, Asked, Held, Pair, Pass},
+    step::{Cause, Rollback},
+};
 use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, ResourceKey, Slot},
     memory::Memory,
-    observed::Observed,
 };
 
 /// One service of a project that shall run.
@@ -36,6 +42,19 @@ pub struct Wants<'a> {
     pub instances: BTreeMap<InstanceKey, Wanted<'a>>,
     pub networks: BTreeMap<ResourceKey, Resource<'a>>,
     pub volumes: BTreeMap<ResourceKey, Resource<'a>>,
+    /// Some of `instances`: they stay as they are for now.
+    pub held: BTreeMap<InstanceKey, Held>,
+    /// New slots, with the ones that they take the place of.
+    pub pairs: BTreeMap<InstanceKey, Pair>,
+    /// The other way round.
+    pub replaced: BTreeMap<InstanceKey, InstanceKey>,
+    /// By project and service: why it is stopped before it is started, against its manifest.
+    pub alone: BTreeMap<(&'a str, &'a str), String>,
+    /// Updated ones that have not settled, what they wait for, and when they will have.
+    pub watched: Vec<(InstanceKey, String, Option<u64>)>,
+    pub rollbacks: Vec<Rollback>,
+    /// By project and service: what is compared, but for the digest of the image.
+    pub fields: BTreeMap<(&'a str, &'a str), Fields>,
     /// What each project that runs is planned for.
     pub projects: BTreeMap<&'a str, &'a Project>,
     /// Projects that are wanted, held or taken down.
@@ -44,32 +63,59 @@ pub struct Wants<'a> {
     whole: bool,
 }
 
+/// What each project that runs is planned for: the last good revision while the wanted one is barred.
+pub fn projects<'a>(desired: &'a Desired, memory: &'a Memory) -> BTreeMap<&'a str, &'a Project> {
+    let wishes = desired.projects.iter();
+    wishes
+        .filter_map(|(name, wish)| Some((name.as_str(), memory.effective(name, wish)?)))
+        .collect()
+}
+
 impl<'a> Wants<'a> {
-    pub fn new(desired: &'a Desired, memory: &'a Memory, observed: &Observed) -> Self {
+    pub fn new(desired: &'a Desired, projects: BTreeMap<&'a str, &'a Project>, pass: Pass<'a>) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
+            fields: container::all_compared(&projects, pass.observed),
+            projects,
             ..Wants::default()
         };
         for (name, wish) in &desired.projects {
             wants.named.insert(name, wish);
-            if let Some(project) = memory.effective(name, wish) {
-                wants.projects.insert(name, project);
-                wants.expand(project, observed);
+            if let Wish::Run {
+                project: manifest,
+                revision,
+            } = wish
+                && let Some(project) = wants.projects.get(name.as_str()).copied()
+            {
+                let asked = Asked {
+                    project,
+                    manifest,
+                    revision,
+                };
+                wants.expand(asked, pass);
             }
         }
         wants
     }
 
-    fn expand(&mut self, project: &'a Project, observed: &Observed) {
+    fn expand(&mut self, asked: Asked<'a>, pass: Pass<'a>) {
+        let project = asked.project;
+        let mut failed = Vec::new();
         for (name, service) in &project.services {
-            for index in 1..=scale(service) {
-                let key = InstanceKey {
-                    project: project.name.clone(),
-                    service: name.clone(),
-                    index,
-                    slot: slots::slot(&project.name, name, index, observed),
-                };
-                self.instances.insert(key, Wanted { project, service });
+            let wanted = Wanted { project, service };
+            let fields = self.fields.entry((&project.name, name)).or_default();
+            let seats = slots::seats(pass, asked, name, service, fields);
+            self.instances
+                .extend(seats.wanted.into_iter().map(|key| (key, wanted)));
+            self.held.extend(seats.held);
+            for (new, pair) in seats.pairs {
+                self.replaced.insert(pair.old.clone(), new.clone());
+                self.pairs.insert(new, pair);
+            }
+            self.watched.extend(seats.watched);
+            failed.extend(seats.back);
+            if let Some(why) = seats.alone {
+                self.alone.insert((&project.name, name), why);
             }
             for key in service.networks.keys() {
                 if let Some((full, internal)) = network(project, key) {
@@ -94,6 +140,13 @@ impl<'a> Wants<'a> {
                     self.volumes.insert(volume(project, key), resource);
                 }
             }
+        }
+        if !failed.is_empty() {
+            self.rollbacks.push(Rollback {
+                project: project.name.clone(),
+                revision: asked.revision.to_owned(),
+                why: failed.join("; "),
+            });
         }
     }
 

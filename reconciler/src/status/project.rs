@@ -195,6 +195,30 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
             },
         );
     }
+    let barred = match wish {
+        Some(Wish::Run { revision, .. }) => facts
+            .memory
+            .barred
+            .get(name)
+            .filter(|barred| barred.revision == *revision),
+        _ => None,
+    };
+    if let Some(barred) = barred {
+        let revision: String = barred.revision.chars().take(12).collect();
+        failures.insert(
+            0,
+            Failure {
+                key: name.to_owned(),
+                message: format!(
+                    "revision {revision} was rolled back: {}; change the manifest to try again",
+                    barred.why
+                ),
+                span: None,
+                at: facts.now,
+                attempts: 0,
+            },
+        );
+    }
     let stands_still = waiting
         .iter()
         .any(|waiting| matches!(waiting.key, Key::Volume(_)) && waiting.until.is_none());
@@ -226,10 +250,15 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
         Some(Wish::Run { revision, .. }) => Some(revision.clone()),
         _ => None,
     };
+    let quiet = !busy && waiting.is_empty() && !facts.plan.changes.iter().any(|change| own(&change.key));
+    let applied = match (barred, facts.memory.good.get(name)) {
+        (Some(_), Some(good)) if quiet => Some(good.revision.clone()),
+        _ => facts.applied.get(name).cloned(),
+    };
     ProjectStatus {
         state,
         tried,
-        applied: facts.applied.get(name).cloned(),
+        applied,
         waiting,
         failures,
         next_attempt,

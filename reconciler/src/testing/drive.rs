@@ -10,7 +10,7 @@ use super::sim_host::{Random, SimHost};
 use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, Key},
-    memory::Memory,
+    memory::{Good, Memory},
     plan::{
         self,
         step::{Cause, Class, Plan, Step},
@@ -48,24 +48,57 @@ impl Drive {
         let revision = format!("{:x}", crate::derive::number(text));
         let wish = Wish::Run { project, revision };
         self.desired.projects.insert(name.to_owned(), wish);
+        self.memory.unbar(&self.desired);
         Ok(())
     }
 
     /// What is to be done from here.
     pub fn plan(&self) -> Plan {
-        let observed = self.host.observe_all(&references(&self.desired));
-        plan::plan(
-            &self.desired,
-            &observed,
-            &self.memory,
-            &Vec::new(),
-            self.host.now(),
-        )
+        let mut memory = self.memory.clone();
+        self.plan_with(&mut memory)
+    }
+
+    fn plan_with(&self, memory: &mut Memory) -> Plan {
+        let now = self.host.now();
+        let plan = |memory: &mut Memory| {
+            let observed = self.host.observe_all(&references(&self.desired, memory));
+            memory.settle(&observed, now);
+            plan::plan(&self.desired, &observed, memory, &Vec::new(), now)
+        };
+        let first = plan(memory);
+        match memory.roll_back(&first).is_empty() {
+            true => first,
+            false => plan(memory),
+        }
+    }
+
+    /// The next plan, and what the loop keeps on the way to it.
+    fn next(&mut self) -> Plan {
+        let mut memory = self.memory.clone();
+        let plan = self.plan_with(&mut memory);
+        memory.prune(&plan, self.host.now());
+        for (name, wish) in &self.desired.projects {
+            let concerns = |key: &Key| key.project().is_none_or(|project| project == name);
+            let open = plan.changes.iter().any(|change| concerns(&change.key))
+                || plan.steps.iter().any(|step| concerns(&step.key))
+                || plan.waiting.iter().any(|waiting| concerns(&waiting.key));
+            if let (false, Wish::Run { project, revision }) = (open, wish)
+                && !memory.barred.contains_key(name)
+            {
+                let good = Good {
+                    revision: revision.clone(),
+                    project: project.clone(),
+                };
+                memory.good.insert(name.clone(), good);
+            }
+        }
+        self.memory = memory;
+        plan
     }
 
     /// What the outside would see now.
     pub fn status(&self) -> BTreeMap<String, ProjectStatus> {
-        let observed = self.host.observe_all(&references(&self.desired));
+        let observed = self.host.observe_all(&references(&self.desired, &self.memory));
         let plan = self.plan();
         status::project::projects(&Facts {
             desired: &self.desired,
@@ -81,7 +114,7 @@ impl Drive {
 
     /// One pass: every step whose `after` are done, until none is left. False: nothing was to be done.
     pub fn pass(&mut self) -> bool {
-        let plan = self.plan();
+        let plan = self.next();
         let mut left: Vec<&Step> = plan.steps.iter().collect();
         let mut done = BTreeSet::new();
         loop {
@@ -102,7 +135,7 @@ impl Drive {
 
     /// One step, and then a new plan. False: nothing could be done.
     pub fn single(&mut self) -> bool {
-        let plan = self.plan();
+        let plan = self.next();
         let ready: Vec<&Step> = plan.steps.iter().filter(|step| step.after.is_empty()).collect();
         if ready.is_empty() {
             return false;
@@ -141,9 +174,13 @@ impl Drive {
         Err(self.plan())
     }
 
-    /// Another agent takes over: it remembers nothing.
+    /// Another agent takes over: it remembers nothing but what the ledger keeps.
     pub fn new_agent(&mut self) {
-        self.memory = Memory::default();
+        self.memory = Memory {
+            good: std::mem::take(&mut self.memory.good),
+            barred: std::mem::take(&mut self.memory.barred),
+            ..Memory::default()
+        };
         self.host.world().dies_after = None;
     }
 
@@ -152,15 +189,12 @@ impl Drive {
     }
 }
 
-/// Every image that some project wants.
-pub fn references(desired: &Desired) -> BTreeSet<String> {
+/// Every image that some project is planned with.
+pub fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
     desired
         .projects
-        .values()
-        .filter_map(|wish| match wish {
-            Wish::Run { project, .. } => Some(project),
-            _ => None,
-        })
+        .iter()
+        .filter_map(|(name, wish)| memory.effective(name, wish))
         .flat_map(|project| project.services.values().map(|service| service.image.clone()))
         .collect()
 }

@@ -15,8 +15,8 @@ use std::{net::IpAddr, path::PathBuf};
 use model::{
     diagnostic::Span,
     types::{
-        Attachment, Condition, Dependency, Healthcheck, Mount, Network, OnUnhealthy, PortRange, Project,
-        Protocol, PublishedPort, RestartPolicy, Service, Volume,
+        Attachment, Condition, Dependency, FailureAction, Healthcheck, Mount, Network, OnUnhealthy,
+        PortRange, Project, Protocol, PublishedPort, RestartPolicy, Service, UpdateConfig, Volume,
     },
 };
 
@@ -117,6 +117,22 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
         "scale" => {
             service.container.scale = Some(text.parse().ok()?);
             "scale".to_owned()
+        }
+        "update" => {
+            let deploy = service.container.deploy.get_or_insert_default();
+            deploy.update_config = Some(update(rest)?);
+            "deploy.update_config".to_owned()
+        }
+        "rollback" => {
+            let deploy = service.container.deploy.get_or_insert_default();
+            deploy.rollback_config = Some(update(rest)?);
+            "deploy.rollback_config".to_owned()
+        }
+        "address" => {
+            let [network, address] = rest else { return None };
+            let attachment = service.networks.entry((*network).to_owned()).or_default();
+            attachment.ipv4_address = Some(address.parse().ok()?);
+            format!("networks.{network}.ipv4_address")
         }
         "label" => {
             let (name, value) = rest.split_first()?;
@@ -243,6 +259,26 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// `parallelism 2 delay 5s monitor 10s order start-first action rollback ratio 500`, any of it; the ratio in
+/// thousandths.
+fn update(words: &[&str]) -> Option<UpdateConfig> {
+    let mut update = UpdateConfig::default();
+    for pair in words.chunks(2) {
+        match pair {
+            ["parallelism", count] => update.parallelism = Some(count.parse().ok()?),
+            ["delay", time] => update.delay = Some(time.parse().ok()?),
+            ["monitor", time] => update.monitor = Some(time.parse().ok()?),
+            ["order", order] => update.start_first = *order == "start-first",
+            ["action", "pause"] => update.failure_action = Some(FailureAction::Pause),
+            ["action", "continue"] => update.failure_action = Some(FailureAction::Continue),
+            ["action", "rollback"] => update.failure_action = Some(FailureAction::Rollback),
+            ["ratio", thousandths] => update.max_failure_ratio = Some(thousandths.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(update)
 }
 
 /// `80`, `8080:80`, `8000-8010:80`, `127.0.0.1:8080:80`, each with `/udp`.
