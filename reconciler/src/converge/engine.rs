@@ -21,7 +21,7 @@ use crate::{
     plan::{
         self,
         action::Action,
-        step::{Cause, Plan, Step},
+        step::{Plan, Step},
     },
     port::{ActionError, HostEvent, Retry, Scope},
     status::{self, ProjectState, Status},
@@ -175,7 +175,7 @@ impl Engine {
             HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
             HostEvent::Lost => {
-                self.dirty.images.extend(references(&self.desired));
+                self.dirty.images.extend(references(&self.desired, &self.memory));
                 return self.look(Scope::all());
             }
         };
@@ -436,7 +436,7 @@ impl Engine {
     fn replan(&mut self, now: Now) {
         self.memory.settle(&self.observed, now);
         let mut plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
-        if self.roll_back(&plan, now) {
+        if self.roll_back(&plan) {
             plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
         }
         if self.asked == 0 {
@@ -474,7 +474,7 @@ impl Engine {
     }
 
     /// Takes back what `plan` says has failed. False: nothing.
-    fn roll_back(&mut self, plan: &Plan, now: Now) -> bool {
+    fn roll_back(&mut self, plan: &Plan) -> bool {
         let taken = self.memory.roll_back(plan);
         for (project, barred) in &taken {
             tracing::warn!(
@@ -491,19 +491,6 @@ impl Engine {
             self.dirty
                 .images
                 .extend(images.map(|service| service.image.clone()));
-            self.entries.push(Entry {
-                at: now,
-                project: Some(project.clone()),
-                key: project.clone(),
-                change: None,
-                cause: Cause {
-                    field: "revision".to_owned(),
-                    old: Some(barred.revision.clone()),
-                    new: good.map(|good| good.revision.clone()),
-                    span: None,
-                },
-                error: Some(format!("rolled back: {}", barred.why)),
-            });
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),
