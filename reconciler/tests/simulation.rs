@@ -126,12 +126,18 @@ fn whatever_happens_it_comes_to_rest_as_the_files_ask() {
             _ => Lines::Print,
         };
         let outcome = run(seed, lines);
-        println!("{} host steps, {} rounds, hash {:016x}", outcome.steps, outcome.rounds, outcome.hash);
+        println!(
+            "{} host steps, {} rounds, hash {:016x}",
+            outcome.steps, outcome.rounds, outcome.hash
+        );
         assert_eq!(outcome.failure, None, "seed {seed}");
         return;
     }
     for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#')) {
-        let number = line.split_whitespace().next().and_then(|number| number.parse().ok());
+        let number = line
+            .split_whitespace()
+            .next()
+            .and_then(|number| number.parse().ok());
         let outcome = run(number.expect("a seed, then what it was"), Lines::None);
         assert!(outcome.failure.is_none(), "{line}\n{}", told(&outcome));
     }
@@ -149,6 +155,10 @@ fn whatever_happens_it_comes_to_rest_as_the_files_ask() {
 fn a_seed_is_the_same_life_every_time() {
     for seed in 0..5 {
         let (first, second) = (run(seed, Lines::None), run(seed, Lines::Last(10)));
-        assert_eq!((first.hash, first.steps), (second.hash, second.steps), "seed {seed}");
+        assert_eq!(
+            (first.hash, first.steps),
+            (second.hash, second.steps),
+            "seed {seed}"
+        );
     }
 }

@@ -134,8 +134,10 @@ impl Held {
     fn new(observed: &Observed, in_flight: &InFlight) -> Self {
         let none = BTreeMap::new();
         let seen: &BTreeMap<InstanceKey, Instance> = observed.instances.known().unwrap_or(&none);
+        // Of a lost one nothing is known, least of all its ids: those of the host would be taken for them.
         let mut sandboxes: BTreeMap<_, _> = seen
             .iter()
+            .filter(|(_, instance)| instance.state != State::Lost)
             .map(|(key, instance)| (key.clone(), instance.sandbox.clone()))
             .collect();
         let mut networks: BTreeMap<ResourceKey, NetworkSpec> = observed

@@ -55,7 +55,9 @@ pub fn spec(
         spec.networks.insert(key.clone(), empty(&network.spec));
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
-        for endpoint in one.endpoints(stage.settled.is_some()) {
+        // One whose sandbox cannot be brought to its specification in this pass keeps what it has.
+        let settled = stage.settled.as_ref().is_some_and(|settled| settled.contains(one.key));
+        for endpoint in one.endpoints(settled) {
             let Some(network) = network(&endpoint.network) else {
                 continue;
             };
@@ -82,6 +84,18 @@ pub fn spec(
                 port: binding.target,
             };
             spec.ports.insert(key, target);
+        }
+    }
+    // Also one that nobody wants any more: it is there before it can be removed.
+    for sandbox in draft.making_sandboxes() {
+        for endpoint in &sandbox.endpoints {
+            if let Some(network) = network(&endpoint.network) {
+                spec.networks
+                    .entry(endpoint.network.clone())
+                    .or_insert_with(|| empty(network))
+                    .endpoints
+                    .insert((endpoint.address, endpoint.mac));
+            }
         }
     }
     spec
@@ -119,7 +133,8 @@ pub fn now(
     let due = draft.memory.firewall_due;
     // A bridge that is being made right now gets its settings with that.
     let making = draft.making_a_network();
-    let same = seen.spec == *spec;
+    // What is seen does not last where something else is being made of it.
+    let same = seen.spec == *spec && draft.making_firewall().is_none_or(|making| making == spec);
     if same && (*spec == nothing || (!due && (making || seen.drift.is_empty()))) {
         return Ready::Now;
     }
@@ -176,11 +191,13 @@ pub fn isolates(draft: &Draft<'_>, allocation: &Allocation, key: &InstanceKey) -
     else {
         return false;
     };
-    seen.drift.is_empty()
-        && sandbox.endpoints.iter().all(|endpoint| {
-            seen.spec.networks.get(&endpoint.network).is_some_and(|network| {
+    let holds = |spec: &FirewallSpec| {
+        sandbox.endpoints.iter().all(|endpoint| {
+            spec.networks.get(&endpoint.network).is_some_and(|network| {
                 network.endpoints.contains(&(endpoint.address, endpoint.mac))
                     && matches!(allocation.networks.get(&endpoint.network), Some(Ok(spec)) if spec.internal == network.internal)
             })
         })
+    };
+    seen.drift.is_empty() && holds(&seen.spec) && draft.making_firewall().is_none_or(holds)
 }

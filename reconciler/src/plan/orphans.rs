@@ -227,6 +227,12 @@ pub fn networks(
                 needs.push(ready.unwrap_or(Ready::Blocked));
             }
         }
+        if draft
+            .making_sandboxes()
+            .any(|making| making.endpoints.iter().any(|endpoint| endpoint.network == *key))
+        {
+            needs.push(Ready::Blocked);
+        }
         let action = Action::RemoveNetwork(key.clone());
         draft.step(&object, action, &cause, Some(Class::Remove), &needs);
     }

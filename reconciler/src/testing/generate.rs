@@ -72,7 +72,9 @@ impl Behaviour {
 
     pub fn of(argv: &[String]) -> Behaviour {
         let word = argv.first().map(String::as_str);
-        let known = Behaviour::ALL.into_iter().find(|known| Some(known.word()) == word);
+        let known = Behaviour::ALL
+            .into_iter()
+            .find(|known| Some(known.word()) == word);
         known.unwrap_or(Behaviour::Serve)
     }
 

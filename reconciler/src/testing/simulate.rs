@@ -1,8 +1,8 @@
 //! A whole life of one agent after the other on one simulated host, from one number: faults first, then
 //! peace, in which everything must come to rest as the files ask. One thread, no runtime, no clock.
 
-pub mod branches;
 mod blows;
+pub mod branches;
 mod calls;
 mod host;
 mod nemesis;
@@ -63,14 +63,34 @@ pub struct Outcome {
 /// What happens at a moment.
 enum Event {
     /// A call of the agent goes on.
-    Call { agent: u32, call: u32 },
+    Call {
+        agent: u32,
+        call: u32,
+    },
     /// A report reaches the agent.
-    Report { agent: u32, report: Box<Report> },
-    Hint { agent: u32, hint: HostEvent },
-    Round { agent: u32 },
-    Timer { agent: u32, number: u64 },
-    Boot { agent: u32 },
-    Process { key: InstanceKey, pid: u32, turn: Turn },
+    Report {
+        agent: u32,
+        report: Box<Report>,
+    },
+    Hint {
+        agent: u32,
+        hint: HostEvent,
+    },
+    Round {
+        agent: u32,
+    },
+    Timer {
+        agent: u32,
+        number: u64,
+    },
+    Boot {
+        agent: u32,
+    },
+    Process {
+        key: InstanceKey,
+        pid: u32,
+        turn: Turn,
+    },
     Blow(Blow),
     /// A trouble that lasted is over.
     Over(Blow, u64),
@@ -350,9 +370,11 @@ impl Simulation {
         agent.timer += 1;
         let (number, wait) = (agent.timer, agent.engine.timer(now).as_millis() as u64);
         let agent = self.agents;
-        self.queue.push(self.now + wait.max(1), Event::Timer { agent, number });
+        self.queue
+            .push(self.now + wait.max(1), Event::Timer { agent, number });
         for note in &round.notes {
-            self.trace.note(self.now, 3u8, || format!("note {}", note_text(note)));
+            self.trace
+                .note(self.now, 3u8, || format!("note {}", note_text(note)));
             self.host.keep(note);
             self.branches.note(note);
         }
@@ -372,11 +394,13 @@ impl Simulation {
             Order::Step { step, scope, before } => {
                 self.branches.step(&step);
                 self.peace.acted(&step);
-                self.trace.note(self.now, &step.key, || format!("order {}", calls::text(&step)));
+                self.trace
+                    .note(self.now, &step.key, || format!("order {}", calls::text(&step)));
                 (Call::step(*step, scope, *before), 0)
             }
             Order::Look { scope, before } => {
-                self.trace.note(self.now, 4u8, || format!("look {}", calls::scope_text(&scope)));
+                self.trace
+                    .note(self.now, 4u8, || format!("look {}", calls::scope_text(&scope)));
                 (Call::look(scope, *before), 1)
             }
         };
@@ -389,7 +413,10 @@ impl Simulation {
             agent.next_call += 1;
             let number = agent.next_call;
             agent.calls.insert(number, call);
-            let event = Event::Call { agent: agents, call: number };
+            let event = Event::Call {
+                agent: agents,
+                call: number,
+            };
             self.queue.push(self.now + wait, event);
         }
     }
@@ -459,7 +486,8 @@ impl Simulation {
         }
         if let Some((wait, turn)) = turn {
             let key = key.clone();
-            self.queue.push(self.now + wait, Event::Process { key, pid, turn });
+            self.queue
+                .push(self.now + wait, Event::Process { key, pid, turn });
         }
     }
 

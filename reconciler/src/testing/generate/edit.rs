@@ -88,7 +88,10 @@ fn need(random: &mut Random, on: &Service) -> Need {
 impl Shape {
     /// One more service, if there is a name left.
     pub(super) fn add(&mut self, random: &mut Random, repertoire: Repertoire) {
-        let free: Vec<&str> = NAMES.into_iter().filter(|name| self.service(name).is_none()).collect();
+        let free: Vec<&str> = NAMES
+            .into_iter()
+            .filter(|name| self.service(name).is_none())
+            .collect();
         if free.is_empty() {
             return;
         }

@@ -39,6 +39,9 @@ pub enum Damage {
     BridgeMac(ResourceKey),
     BridgeAlias(ResourceKey),
     BridgeSpanningTree(ResourceKey),
+    BridgeRenamed(ResourceKey),
+    BridgeIpv6(ResourceKey),
+    BridgeRouteRemoved(ResourceKey),
     /// F-41; the pair goes, with the inner end.
     VethDeleted(InstanceKey, String),
     VethDown(InstanceKey, String),
@@ -138,6 +141,9 @@ impl World {
             | Damage::BridgeMac(key)
             | Damage::BridgeAlias(key)
             | Damage::BridgeSpanningTree(key)
+            | Damage::BridgeRenamed(key)
+            | Damage::BridgeIpv6(key)
+            | Damage::BridgeRouteRemoved(key)
             | Damage::BridgeAddressRemoved(key)
             | Damage::BridgeAddressAdded(key, _) => {
                 let Some(bridge) = self.bridges.get_mut(key) else {
@@ -149,6 +155,12 @@ impl World {
                     Damage::BridgeMac(_) => bridge.own_mac = false,
                     Damage::BridgeAlias(_) => bridge.alias = false,
                     Damage::BridgeSpanningTree(_) => bridge.spanning_tree = true,
+                    Damage::BridgeRenamed(_) => {
+                        bridge.renamed = bridge.alias;
+                        bridge.up = false;
+                    }
+                    Damage::BridgeIpv6(_) => bridge.quiet_ipv6 = false,
+                    Damage::BridgeRouteRemoved(_) => bridge.route = false,
                     Damage::BridgeAddressAdded(_, address) => {
                         bridge.addresses.insert((*address, 24));
                     }
@@ -179,7 +191,7 @@ impl World {
                 if let Some(netns) = self.instances.get_mut(key).and_then(|place| place.netns.as_mut()) {
                     netns.loopback = false;
                 }
-                Vec::new()
+                vec![HostEvent::Instance(key.clone())]
             }
             Damage::RulesFlushed => {
                 self.skeleton = Skeleton::Absent;
@@ -208,13 +220,13 @@ impl World {
             }
             Damage::ForwardingOff => {
                 self.ip_forward = false;
-                Vec::new()
+                vec![HostEvent::Firewall]
             }
             Damage::LocalnetOff(key) => {
                 if let Some(bridge) = self.bridges.get_mut(key) {
                     bridge.localnet = false;
                 }
-                Vec::new()
+                vec![HostEvent::Firewall]
             }
             Damage::ZoneDeleted(key) => {
                 self.zones.remove(key);
@@ -418,15 +430,13 @@ impl World {
         vec![HostEvent::Instance(key.clone())]
     }
 
-    /// Nobody listens inside a sandbox: the slow look finds it.
     fn on_inner(
         &mut self,
         key: &InstanceKey,
         interface: &str,
         change: impl FnOnce(&mut Inner),
     ) -> Vec<HostEvent> {
-        self.on_pair(key, interface, |pair| change(&mut pair.inner));
-        Vec::new()
+        self.on_pair(key, interface, |pair| change(&mut pair.inner))
     }
 
     /// Off and on, in good order.

@@ -29,6 +29,10 @@ pub struct Bridge {
     /// `route_localnet`: set by the firewall.
     pub localnet: bool,
     pub quiet_ipv6: bool,
+    /// The route to its subnet.
+    pub route: bool,
+    /// Somebody gave it another name: it is found by its alias.
+    pub renamed: bool,
 }
 
 /// The usual MTU.
@@ -135,6 +139,9 @@ pub struct Tree {
     pub volumes: BTreeMap<ResourceKey, u64>,
 }
 
+/// The identity in the record of a volume that was gone when the record was made: any fits it.
+pub const UNKNOWN: u64 = 0;
+
 /// What there is of one instance in the kernel.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
@@ -143,7 +150,7 @@ pub struct Place {
     pub netns: Option<Netns>,
     /// The agent holds a descriptor of the namespace.
     pub held: bool,
-    /// First the container's first process, then what it has forked.
+    /// The container's first process, or what is left of it.
     pub processes: Vec<Process>,
     pub tree: Option<Tree>,
     /// TCP connections through its host ports.
@@ -153,6 +160,8 @@ pub struct Place {
 /// `state/containers/<project>/<service>-<n><slot>`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directory {
+    /// First of the ids that own what is in it.
+    pub base: u32,
     /// A fresh upper directory has a new number; `None`: there is none.
     pub upper: Option<u64>,
     pub work: bool,
@@ -163,6 +172,8 @@ pub struct Directory {
 pub struct VolumeDirectory {
     /// What its identity file says; `None`: the file is missing or damaged.
     pub identity: Option<u64>,
+    /// For whom it was made, as its identity file says.
+    pub key: ResourceKey,
     /// Its data directory is there.
     pub data: bool,
     /// How often services have written.
@@ -242,6 +253,8 @@ impl Bridge {
             is_bridge: true,
             localnet: false,
             quiet_ipv6: false,
+            route: false,
+            renamed: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     World,
     disk::Content,
-    objects::{Bridge, MTU, Netns, Place, Run, Skeleton},
+    objects::{Bridge, MTU, Netns, Place, Run, Skeleton, UNKNOWN},
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -237,9 +237,13 @@ impl World {
             }
         }
         if self.id_bases.torn().is_none() {
-            for (key, shim) in &answering {
-                if !self.id_bases.contains_key(&key.project) {
-                    self.id_bases.set(key.project.clone(), shim.sandbox.id_base);
+            let live = answering
+                .iter()
+                .map(|(key, shim)| (&key.project, shim.sandbox.id_base));
+            let used = self.trees.iter().filter(|(_, tree)| tree.base != 0);
+            for (project, base) in live.chain(used.map(|(key, tree)| (&key.project, tree.base))) {
+                if !self.id_bases.contains_key(project) {
+                    self.id_bases.set(project.clone(), base);
                 }
             }
         }
@@ -261,15 +265,25 @@ impl World {
             }
         }
         if self.volumes.torn().is_none() {
-            let trees = self.instances.values().filter_map(|place| place.tree.as_ref());
-            let mounted = trees.flat_map(|tree| tree.volumes.keys());
-            let found: Vec<(ResourceKey, u64)> = mounted
-                .filter(|key| !self.volumes.contains_key(key))
-                .filter_map(|key| {
-                    let directory = self.directories.get(&key.name)?;
-                    Some((key.clone(), directory.identity.filter(|_| directory.data)?))
-                })
-                .collect();
+            let whole = self.directories.values().filter(|directory| directory.data);
+            let whole = whole.filter_map(|directory| Some((&directory.key, directory.identity?)));
+            // Of one that is mounted and gone there is a record all the same: it is lost, not new.
+            let containers = answering.iter().filter_map(|(_, shim)| shim.container.as_ref());
+            let mounted = containers.flat_map(|container| &container.mounts);
+            let mounted = mounted.filter_map(|mount| match mount {
+                MountSpec::Volume { volume, .. } => {
+                    let directory = self.directories.get(&volume.name);
+                    let identity = directory.and_then(|directory| directory.identity);
+                    Some((volume, identity.unwrap_or(UNKNOWN)))
+                }
+                MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+            });
+            let mut found: BTreeMap<ResourceKey, u64> = BTreeMap::new();
+            for (key, identity) in whole.chain(mounted) {
+                if !self.volumes.contains_key(key) {
+                    found.entry(key.clone()).or_insert(identity);
+                }
+            }
             for (key, identity) in found {
                 self.volumes.set(key, identity);
             }
@@ -428,7 +442,8 @@ impl World {
             if default.is_some() && pair.inner.way_out != default {
                 drift.push("default route is missing".to_owned());
             }
-            let bridge = self.bridges.get(&endpoint.network).map(|bridge| bridge.index);
+            let bridge = self.bridges.get(&endpoint.network);
+            let bridge = bridge.filter(|bridge| !bridge.renamed).map(|bridge| bridge.index);
             if pair.bridge.is_none() || pair.bridge != bridge {
                 drift.push(format!("veth of {name} is not on its bridge"));
             } else if !pair.hairpin {
@@ -525,6 +540,9 @@ pub(super) fn bridge_drift(bridge: Option<&Bridge>, spec: &NetworkSpec) -> Vec<S
     let Some(bridge) = bridge else {
         return vec!["bridge is missing".to_owned()];
     };
+    if bridge.renamed {
+        return vec!["bridge is missing".to_owned()];
+    }
     if !bridge.is_bridge {
         return vec!["its link is not a bridge".to_owned()];
     }
@@ -539,6 +557,11 @@ pub(super) fn bridge_drift(bridge: Option<&Bridge>, spec: &NetworkSpec) -> Vec<S
     expect(bridge.alias, "bridge has lost its alias");
     expect(!bridge.spanning_tree, "bridge runs the spanning tree protocol");
     expect(bridge.mtu == MTU, "bridge has another MTU");
+    expect(bridge.quiet_ipv6, "IPv6 is on on the bridge");
+    expect(
+        !bridge.up || bridge.addresses.is_empty() || bridge.route,
+        "the route to its subnet is missing",
+    );
     let own = (spec.gateway, spec.subnet.prefix);
     if !bridge.addresses.contains(&own) {
         drift.push(format!("address {}/{} is missing", own.0, own.1));

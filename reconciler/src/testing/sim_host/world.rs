@@ -8,7 +8,7 @@ use super::{
     SimError,
     disk::Files,
     error,
-    objects::{Bridge, Directory, Foreign, Layers, Manner, Place, Run, Skeleton, VolumeDirectory},
+    objects::{Bridge, Directory, Foreign, Layers, Manner, Place, Run, Skeleton, UNKNOWN, VolumeDirectory},
 };
 use crate::{
     converge::Kept,
@@ -171,7 +171,9 @@ impl World {
             Some(directory) if !directory.data => Some("its data is missing"),
             Some(directory) => match directory.identity {
                 None => Some("its identity is missing"),
-                Some(found) if found != *identity => Some("its directory holds another volume"),
+                Some(found) if found != *identity && *identity != UNKNOWN => {
+                    Some("its directory holds another volume")
+                }
                 Some(_) => None,
             },
         }

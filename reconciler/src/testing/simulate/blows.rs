@@ -3,10 +3,7 @@
 use super::{Event, Input, Simulation, Turn, nemesis::Blow, wishes::Standing};
 use crate::{
     desired::{Intent, Target},
-    testing::{
-        generate::IMAGES,
-        sim_host::damage::Damage,
-    },
+    testing::{generate::IMAGES, sim_host::damage::Damage},
 };
 
 const PARTS: [&str; 5] = ["networks", "volumes", "instances", "firewall", "zones"];
@@ -123,9 +120,12 @@ impl Simulation {
     }
 
     pub(super) fn over(&mut self, blow: Blow, which: u64) {
-        self.trace.note(self.now, (blow, which), || format!("-- over: {blow:?} {which}"));
+        self.trace
+            .note(self.now, (blow, which), || format!("-- over: {blow:?} {which}"));
         match blow {
-            Blow::Unreadable => self.host.damage(&Damage::Readable(PARTS[which as usize % PARTS.len()])),
+            Blow::Unreadable => self
+                .host
+                .damage(&Damage::Readable(PARTS[which as usize % PARTS.len()])),
             Blow::DiskFull => self.host.damage(&Damage::DiskFreed),
             Blow::ForeignPort => {
                 self.host.damage(&Damage::PortFreed(which as u16));
@@ -217,10 +217,14 @@ impl Simulation {
         let at = self.moment();
         let intent = match self.below(3) {
             0 => Some(Intent::Stop { at }),
-            1 => Some(Intent::Run { boot_id: self.host.boot_id(), at }),
+            1 => Some(Intent::Run {
+                boot_id: self.host.boot_id(),
+                at,
+            }),
             _ => None,
         };
-        self.trace.note(self.now, 7u8, || format!("-- {target:?} {intent:?}"));
+        self.trace
+            .note(self.now, 7u8, || format!("-- {target:?} {intent:?}"));
         self.wishes.intend(target, intent);
         self.wanted(name);
     }
@@ -228,10 +232,14 @@ impl Simulation {
     /// What is wanted of `name` has changed.
     fn wanted(&mut self, name: &str) {
         let file = self.wishes.files.get(name);
-        self.trace.note(self.now, file.map(|file| &file.shape), || match file {
-            Some(file) => format!("-- {name} is {:?} at {}: {:?}", file.standing, file.revision, file.shape),
-            None => name.to_owned(),
-        });
+        self.trace
+            .note(self.now, file.map(|file| &file.shape), || match file {
+                Some(file) => format!(
+                    "-- {name} is {:?} at {}: {:?}",
+                    file.standing, file.revision, file.shape
+                ),
+                None => name.to_owned(),
+            });
         self.input(self.agents, Input::Desired);
     }
 
@@ -240,7 +248,8 @@ impl Simulation {
         self.bury();
         self.host.crash(hard, &mut self.random);
         self.lives.clear();
-        self.branches.reach(if hard { "host.power-cut" } else { "host.reboots" });
+        self.branches
+            .reach(if hard { "host.power-cut" } else { "host.reboots" });
         let at = self.now + 1_000 + self.below(30_000);
         // The clock of the boot begins anew on a real host; here it only ever grows.
         self.agents += 1;

@@ -141,7 +141,11 @@ impl Branches {
 
     /// The agent died in the middle of a call on `key`; `begun`: it had an effect.
     pub(super) fn cut(&mut self, key: &Key, begun: bool, two_slots: bool) {
-        self.reach(if begun { "agent.cut-midway" } else { "agent.cut-before" });
+        self.reach(if begun {
+            "agent.cut-midway"
+        } else {
+            "agent.cut-before"
+        });
         if two_slots && matches!(key, Key::Names(_) | Key::Firewall) {
             self.reach("rollout.flip-cut");
         }
@@ -229,8 +233,15 @@ impl Branches {
                 self.reach("disk.full");
             }
         }
-        let failures = round.status.projects.values().flat_map(|project| &project.failures);
-        if failures.into_iter().any(|failure| failure.message.contains("does not stay so")) {
+        let failures = round
+            .status
+            .projects
+            .values()
+            .flat_map(|project| &project.failures);
+        if failures
+            .into_iter()
+            .any(|failure| failure.message.contains("does not stay so"))
+        {
             self.reach("echo.damped");
         }
     }

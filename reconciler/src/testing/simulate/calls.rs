@@ -22,7 +22,9 @@ pub struct Call {
 
 #[derive(Debug)]
 enum Doing {
-    Look { once: bool },
+    Look {
+        once: bool,
+    },
     Step {
         key: Key,
         /// Taken when the work begins.
@@ -73,7 +75,10 @@ impl Simulation {
     /// Milliseconds until the effect of a step.
     pub(super) fn latency(&mut self, call: &Call) -> u64 {
         let pace = self.nemesis.pace;
-        let Doing::Step { action: Some(action), .. } = &call.doing else {
+        let Doing::Step {
+            action: Some(action), ..
+        } = &call.doing
+        else {
             return 0;
         };
         match **action {
@@ -106,13 +111,22 @@ impl Simulation {
                 if let Some(agent) = &mut self.agent {
                     agent.calls.insert(number, call);
                 }
-                let event = Event::Call { agent: agents, call: number };
+                let event = Event::Call {
+                    agent: agents,
+                    call: number,
+                };
                 self.queue.push(at, event);
             }
             Next::Report(report) => {
                 let at = self.now + self.random.below(self.nemesis.pace.min(20));
                 let report = Box::new(report);
-                self.queue.push(at, Event::Report { agent: agents, report });
+                self.queue.push(
+                    at,
+                    Event::Report {
+                        agent: agents,
+                        report,
+                    },
+                );
             }
         }
     }
@@ -220,10 +234,11 @@ impl Simulation {
         if !call.scope.is_empty() {
             self.host.look(&call.scope, &mut call.seen);
         }
-        self.trace.note(self.now, (&*key, result.is_ok()), || match &result {
-            Ok(()) => format!("done {key}"),
-            Err(error) => format!("failed {key}: {error}"),
-        });
+        self.trace
+            .note(self.now, (&*key, result.is_ok()), || match &result {
+                Ok(()) => format!("done {key}"),
+                Err(error) => format!("failed {key}: {error}"),
+            });
         Next::Report(Report::Step {
             key: key.clone(),
             result,
@@ -236,7 +251,10 @@ impl Simulation {
     pub(super) fn cut(&mut self, calls: BTreeMap<u32, Call>) {
         let now = self.moment();
         for (_, call) in calls {
-            let Doing::Step { key, action, work, .. } = call.doing else {
+            let Doing::Step {
+                key, action, work, ..
+            } = call.doing
+            else {
                 continue;
             };
             let mut mutations = self.random.below(6);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::mpsc;
 
 use super::Turn;
+pub use crate::testing::sim_host::{Progress, Work};
 use crate::{
     converge::{Kept, Note, Round},
     desired::Desired,
@@ -24,7 +25,6 @@ use crate::{
     },
     time::Now,
 };
-pub use crate::testing::sim_host::{Progress, Work};
 
 pub struct Host {
     host: SimHost,

@@ -92,12 +92,18 @@ impl Judge<'_> {
             Standing::Gone | Standing::Down { .. } => return self.nothing(name, file.standing),
             Standing::Run => {}
         }
-        let barred = self.kept.barred.get(name).filter(|barred| barred.revision == file.revision);
+        let barred = self
+            .kept
+            .barred
+            .get(name)
+            .filter(|barred| barred.revision == file.revision);
         let good = barred.and_then(|_| self.kept.good.get(name));
         let shape = match good {
             Some(good) => {
                 let rolls_back = |service: &Service| {
-                    service.update.is_some_and(|update| update.on_failure == Some(OnFailure::Rollback))
+                    service
+                        .update
+                        .is_some_and(|update| update.on_failure == Some(OnFailure::Rollback))
                 };
                 if !file.shape.services.iter().any(rolls_back) {
                     self.miss(format!("{name} was rolled back, and no service asks for it"));
@@ -141,7 +147,9 @@ impl Judge<'_> {
             ProjectState::Working => self.miss(format!("{name} is being worked on")),
             state if !excused => {
                 let why = own.waiting.iter().map(|waiting| &waiting.why);
-                let why: Vec<&String> = why.chain(own.failures.iter().map(|failure| &failure.message)).collect();
+                let why: Vec<&String> = why
+                    .chain(own.failures.iter().map(|failure| &failure.message))
+                    .collect();
                 self.miss(format!("{name} is {state:?} without need: {why:?}"));
             }
             state => {
@@ -265,7 +273,11 @@ impl Judge<'_> {
 
     /// Another one may hold a host port of it, or a second of its own kind.
     fn clashes(&self, name: &str, service: &Service) -> bool {
-        let mine: Vec<&Port> = service.ports.iter().filter(|port| port.published.is_some()).collect();
+        let mine: Vec<&Port> = service
+            .ports
+            .iter()
+            .filter(|port| port.published.is_some())
+            .collect();
         if mine.is_empty() {
             return false;
         }
@@ -281,27 +293,35 @@ impl Judge<'_> {
             return true;
         }
         let elsewhere = self.wishes.files.iter().any(|(other, file)| {
-            let good = self.kept.good.get(other).and_then(|good| self.wishes.version(other, &good.revision));
+            let good = self
+                .kept
+                .good
+                .get(other)
+                .and_then(|good| self.wishes.version(other, &good.revision));
             let shapes = [Some(&file.shape), good];
-            shapes.into_iter().flatten().flat_map(|shape| &shape.services).any(|one| {
-                (other != name || one.name != service.name) && one.ports.iter().any(overlaps)
-            })
+            shapes
+                .into_iter()
+                .flatten()
+                .flat_map(|shape| &shape.services)
+                .any(|one| (other != name || one.name != service.name) && one.ports.iter().any(overlaps))
         });
         let held = self.instances.iter().any(|(key, instance)| {
             (key.project != name || key.service != service.name)
                 && instance.sandbox.ports.iter().any(|binding| {
                     mine.iter().any(|own| {
-                        own.published.is_some_and(|(first, last)| {
-                            (first..=last).contains(&binding.published)
-                        })
+                        own.published
+                            .is_some_and(|(first, last)| (first..=last).contains(&binding.published))
                     })
                 })
         });
-        elsewhere || held || self.wishes.foreign.iter().any(|foreign| {
-            mine.iter().any(|own| {
-                own.published.is_some_and(|(first, last)| (first..=last).contains(foreign))
+        elsewhere
+            || held
+            || self.wishes.foreign.iter().any(|foreign| {
+                mine.iter().any(|own| {
+                    own.published
+                        .is_some_and(|(first, last)| (first..=last).contains(foreign))
+                })
             })
-        })
     }
 
     /// True: what it should be cannot be said, and that excuses its project.
@@ -318,9 +338,10 @@ impl Judge<'_> {
         }
         let mut excused = false;
         for index in 1..=service.scale {
-            let keys = self.instances.iter().filter(|(key, _)| {
-                key.project == name && key.service == service.name && key.index == index
-            });
+            let keys = self
+                .instances
+                .iter()
+                .filter(|(key, _)| key.project == name && key.service == service.name && key.index == index);
             let here: Vec<(&InstanceKey, &Instance)> = keys.collect();
             let label = format!("{name}/{}/{index}", service.name);
             if here.len() > 1 {
@@ -331,9 +352,13 @@ impl Judge<'_> {
                 .iter()
                 .filter(|(_, instance)| matches!(instance.state, State::Running { .. }));
             let running = running.count() == 1;
-            let ended = self.truth.ended.known().into_iter().flatten().any(|(key, _)| {
-                key.project == name && key.service == service.name && key.index == index
-            });
+            let ended = self
+                .truth
+                .ended
+                .known()
+                .into_iter()
+                .flatten()
+                .any(|(key, _)| key.project == name && key.service == service.name && key.index == index);
             match expect {
                 Expect::Never => {
                     if running {
@@ -373,7 +398,9 @@ impl Judge<'_> {
                 Expect::Spent | Expect::Loops => {
                     excused = true;
                     if *expect == Expect::Loops {
-                        self.verdict.loops.extend(here.iter().map(|(key, _)| (*key).clone()));
+                        self.verdict
+                            .loops
+                            .extend(here.iter().map(|(key, _)| (*key).clone()));
                     }
                     if here.is_empty() && !ended {
                         self.miss(format!("{label} was never started"));
@@ -386,14 +413,23 @@ impl Judge<'_> {
     }
 
     /// The first part of a running instance that is not as its file says.
-    fn differs(&self, name: &str, service: &Service, key: &InstanceKey, instance: &Instance) -> Option<String> {
+    fn differs(
+        &self,
+        name: &str,
+        service: &Service,
+        key: &InstanceKey,
+        instance: &Instance,
+    ) -> Option<String> {
         let Some(container) = &instance.container else {
             return Some("it has no container".to_owned());
         };
         let image = self.truth.images.get(service.image).and_then(Fact::known);
         // What a reference stood for when it was looked up stays, until somebody asks.
         let pinned = |image: &Image| {
-            let known = IMAGES.iter().chain([&RARE_IMAGE]).find(|(reference, _)| *reference == service.image);
+            let known = IMAGES
+                .iter()
+                .chain([&RARE_IMAGE])
+                .find(|(reference, _)| *reference == service.image);
             image.digest == container.image_digest
                 || known.is_some_and(|(_, digest)| container.image_digest.starts_with(digest))
         };
@@ -431,10 +467,18 @@ impl Judge<'_> {
         }
         let networks: BTreeSet<String> = match service.networks.as_slice() {
             [] => [format!("{name}_default")].into(),
-            networks => networks.iter().map(|network| format!("{name}_{network}")).collect(),
+            networks => networks
+                .iter()
+                .map(|network| format!("{name}_{network}"))
+                .collect(),
         };
         let endpoints = &instance.sandbox.endpoints;
-        if networks != endpoints.iter().map(|endpoint| endpoint.network.name.clone()).collect() {
+        if networks
+            != endpoints
+                .iter()
+                .map(|endpoint| endpoint.network.name.clone())
+                .collect()
+        {
             return Some("it is on other networks".to_owned());
         }
         if !instance.drift.is_empty() {
@@ -471,11 +515,14 @@ impl Judge<'_> {
     /// What is there of a project beyond what is wanted.
     fn extras(&mut self, name: &str, shape: &Shape) {
         for (key, instance) in self.instances.iter().filter(|(key, _)| key.project == name) {
-            let wanted = shape.service(&key.service).is_some_and(|service| key.index <= service.scale);
+            let wanted = shape
+                .service(&key.service)
+                .is_some_and(|service| key.index <= service.scale);
             if !wanted {
-                self.verdict
-                    .mismatch
-                    .get_or_insert(format!("{key} is there ({:?}) and nobody wants it", instance.state));
+                self.verdict.mismatch.get_or_insert(format!(
+                    "{key} is there ({:?}) and nobody wants it",
+                    instance.state
+                ));
             }
         }
     }

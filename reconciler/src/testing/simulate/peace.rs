@@ -87,8 +87,14 @@ impl Simulation {
         let mut text = String::new();
         for (name, project) in &status.projects {
             text.push_str(&format!("{name} {:?}", project.state));
-            let waiting = project.waiting.iter().map(|waiting| (waiting.key.to_string(), &waiting.why));
-            let failures = project.failures.iter().map(|failure| (failure.key.clone(), &failure.message));
+            let waiting = project
+                .waiting
+                .iter()
+                .map(|waiting| (waiting.key.to_string(), &waiting.why));
+            let failures = project
+                .failures
+                .iter()
+                .map(|failure| (failure.key.clone(), &failure.message));
             for (key, why) in waiting.chain(failures) {
                 text.push_str(&format!(" [{key}: {why}]"));
             }

@@ -22,7 +22,9 @@ const NAMES: [&str; 3] = ["shop", "blog", "wiki"];
 pub enum Standing {
     Run,
     Gone,
-    Down { volumes: bool },
+    Down {
+        volumes: bool,
+    },
     Hold,
     /// Its source cannot be read.
     Hidden,
@@ -70,7 +72,12 @@ impl Wishes {
     pub fn draw(random: &mut Random, repertoire: Repertoire) -> Self {
         let count = 1 + random.below(2) + u64::from(random.chance(4));
         let files = NAMES.iter().take(count as usize);
-        let files = files.map(|name| ((*name).to_owned(), File::new(name, Shape::draw(random, repertoire))));
+        let files = files.map(|name| {
+            (
+                (*name).to_owned(),
+                File::new(name, Shape::draw(random, repertoire)),
+            )
+        });
         let mut wishes = Wishes {
             files: files.collect(),
             intents: BTreeMap::new(),
@@ -141,7 +148,11 @@ impl Wishes {
 
     /// The services of a project.
     pub fn services(&self, name: &str) -> BTreeSet<String> {
-        let services = self.files.get(name).into_iter().flat_map(|file| &file.shape.services);
+        let services = self
+            .files
+            .get(name)
+            .into_iter()
+            .flat_map(|file| &file.shape.services);
         services.map(|service| service.name.clone()).collect()
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{key::InstanceKey, spec::Subnet};
 
 /// Those of which each can be drawn, by number.
-const KINDS: u64 = 45;
+const KINDS: u64 = 49;
 
 impl World {
     /// Something that can break now; `None`: what was drawn is not there. What it does lasts until it
@@ -83,6 +83,10 @@ impl World {
             41 => Damage::NetworkRecordDeleted(pick(random, self.networks.keys())?),
             42 => Damage::IdRecordDeleted(pick(random, self.id_bases.keys())?),
             43 => Damage::OverlayUnmounted(self.some_running(random)?),
+            44 => Damage::BridgeRenamed(pick(random, self.bridges.keys())?),
+            45 => Damage::BridgeIpv6(pick(random, self.bridges.keys())?),
+            46 => Damage::BridgeRouteRemoved(pick(random, self.bridges.keys())?),
+            47 => Damage::VolumeRecordDeleted(pick(random, self.volumes.keys())?),
             _ => {
                 let key = self.some_running(random)?;
                 let tree = self.instances.get(&key)?.tree.as_ref()?;

@@ -8,7 +8,7 @@ use std::{
 use super::{
     super::{
         SimError, World, error,
-        objects::{Manner, Process, Run, Tree},
+        objects::{Manner, Process, Run, Tree, UNKNOWN},
         world::touch,
     },
     KILL_PATIENCE, Next, Work,
@@ -86,13 +86,17 @@ impl World {
                     let volume = volume.to_string();
                     return Err(error(Retry::AfterChange, SimError::VolumeLost { volume, why }));
                 }
-                volumes.insert(volume.clone(), identity.unwrap_or_default());
+                let directory = self.directories.get(&volume.name);
+                let found = directory.and_then(|directory| directory.identity);
+                volumes.insert(volume.clone(), found.unwrap_or(UNKNOWN));
             }
         }
         self.room()?;
         let pid = self.pid();
         let upper = self.number();
+        let base = self.id_bases.whole(&key.project).copied().unwrap_or_default();
         let directory = self.trees.entry(key.clone()).or_default();
+        directory.base = base;
         if start.fresh {
             directory.upper = None;
         }
@@ -264,8 +268,17 @@ impl World {
             return Err(error(Retry::Again, SimError::Silent(key.clone())));
         }
         match work.stage {
-            0 if shim.container.as_deref() == Some(spec) => Ok(Next::To(1)),
-            0 => {
+            // First: a limit that the host cannot keep is not recorded as kept.
+            0 => match &mut place.cgroup {
+                Some(cgroup) if cgroup.limits != spec.limits => {
+                    cgroup.limits = spec.limits.clone();
+                    self.moved(touch::INSTANCES);
+                    Ok(Next::Did(1))
+                }
+                _ => Ok(Next::To(1)),
+            },
+            1 if shim.container.as_deref() == Some(spec) => Ok(Next::End),
+            1 => {
                 let before = shim.container.replace(Arc::new(spec.clone()));
                 if before.is_none_or(|before| before.health != spec.health) {
                     shim.health = match (&shim.run, &spec.health) {
@@ -274,16 +287,8 @@ impl World {
                     };
                 }
                 self.moved(touch::INSTANCES);
-                Ok(Next::Did(1))
+                Ok(Next::Did(2))
             }
-            1 => match &mut place.cgroup {
-                Some(cgroup) if cgroup.limits != spec.limits => {
-                    cgroup.limits = spec.limits.clone();
-                    self.moved(touch::INSTANCES);
-                    Ok(Next::Did(2))
-                }
-                _ => Ok(Next::End),
-            },
             _ => Ok(Next::End),
         }
     }

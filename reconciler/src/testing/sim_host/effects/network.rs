@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl World {
-    /// 0.. record · 4 link · 5 IPv6 off · 6 the rest, in one datagram · 7 open, where its guards are in force
+    /// 0.. record · 4 link · 5 name, IPv6 off · 6 the rest, in one datagram · 7 route_localnet
     pub(super) fn ensure_network(
         &mut self,
         spec: &NetworkSpec,
@@ -51,8 +51,9 @@ impl World {
                     return Err(error(Retry::Again, SimError::BridgeMissing(key.clone())));
                 };
                 match stage {
-                    5 if bridge.quiet_ipv6 => Ok(Next::To(6)),
+                    5 if bridge.quiet_ipv6 && !bridge.renamed => Ok(Next::To(6)),
                     5 => {
+                        bridge.renamed = false;
                         bridge.quiet_ipv6 = true;
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(6))
@@ -60,6 +61,7 @@ impl World {
                     6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::To(7)),
                     6 => {
                         bridge.up = true;
+                        bridge.route = true;
                         bridge.own_mac = true;
                         bridge.alias = true;
                         bridge.spanning_tree = false;
@@ -68,6 +70,7 @@ impl World {
                         self.moved(touch::NETWORKS);
                         Ok(Next::Did(7))
                     }
+                    // Opened where its guards are in force.
                     7 if guarded && !bridge.localnet => {
                         bridge.localnet = true;
                         self.moved(touch::FIREWALL | touch::NETWORKS);

@@ -270,7 +270,7 @@ impl World {
         let bridge = self
             .bridges
             .get(&endpoint.network)
-            .filter(|bridge| bridge.is_bridge);
+            .filter(|bridge| bridge.is_bridge && !bridge.renamed);
         let missing = || error(Retry::Again, SimError::BridgeMissing(endpoint.network.clone()));
         let bridge = bridge.map(|bridge| bridge.index).ok_or_else(missing)?;
         let no_sandbox = || error(Retry::Again, SimError::NoSandbox(key.clone()));

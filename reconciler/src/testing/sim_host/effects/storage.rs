@@ -5,7 +5,7 @@ use super::{
         SimError, World, disk,
         disk::Content,
         error,
-        objects::{Layers, VolumeDirectory},
+        objects::{Layers, UNKNOWN, VolumeDirectory},
         world::touch,
     },
     Next, Work,
@@ -69,7 +69,15 @@ impl World {
                 if let Some(why) = sharers.filter_map(|other| self.lost(other)).next() {
                     return lost(key, why);
                 }
+                let mut trees = self.instances.values().filter_map(|place| place.tree.as_ref());
+                let mounted = trees.any(|tree| tree.volumes.contains_key(key));
                 match self.directories.get(&key.name) {
+                    // Lost, and not new, whatever became of its record.
+                    None if mounted => {
+                        self.volumes.set(key.clone(), UNKNOWN);
+                        self.moved(touch::RECORDS | touch::VOLUMES);
+                        lost(key, "its directory is missing")
+                    }
                     None => {
                         work.number = self.number();
                         Ok(Next::To(1))
@@ -95,6 +103,7 @@ impl World {
                 self.debris.remove(&work.number);
                 let directory = VolumeDirectory {
                     identity: Some(work.number),
+                    key: key.clone(),
                     data: true,
                     written: 0,
                 };
