@@ -1,6 +1,8 @@
 //! The loop without its runtime: what it knows, what it does with each thing that comes in, and what it
 //! orders. Synchronous; the moment is an input. The daemon and the simulation run this very machine.
 
+mod images;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -68,7 +70,8 @@ pub struct Engine {
     outdated: BTreeSet<Key>,
     /// To be looked at as soon as possible.
     dirty: Scope,
-    /// A look is under way; keys that an action touched since it began.
+    images: images::Looking,
+    /// A look at the host is under way; keys that an action touched since it began.
     looking: Option<BTreeSet<Key>>,
     /// Somebody asked for a look at everything, and it has not ended yet: 2 not begun, 1 under way.
     asked: u8,
@@ -104,6 +107,7 @@ impl Engine {
             plan: Arc::new(Plan::default()),
             running: Vec::new(),
             outdated: BTreeSet::new(),
+            images: images::Looking::default(),
             looking: None,
             asked: 0,
             blind: 0,
@@ -218,6 +222,14 @@ impl Engine {
     pub fn report(&mut self, report: Report, now: Now) {
         match report {
             Report::Look { scope, seen } => {
+                match self.ends_at_images(&scope) {
+                    Some(true) => return self.look(scope),
+                    Some(false) => {
+                        self.put(*seen, &scope, &BTreeSet::new(), None, now);
+                        return;
+                    }
+                    None => {}
+                }
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
                 let events = self.put(*seen, &scope, &touched, None, now);
@@ -253,6 +265,7 @@ impl Engine {
                     return;
                 };
                 let step = self.running.remove(index);
+                self.images.touch(&key);
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
                 }
@@ -409,9 +422,15 @@ impl Engine {
     }
 
     fn start_look(&mut self) {
-        if self.looking.is_some() || self.dirty.is_empty() {
-            return;
+        self.look_at_images();
+        let images = std::mem::take(&mut self.dirty.images);
+        if self.looking.is_none() && !self.dirty.is_empty() {
+            self.look_at_the_host();
         }
+        self.dirty.images.extend(images);
+    }
+
+    fn look_at_the_host(&mut self) {
         let busy: BTreeSet<Key> = self.running.iter().map(|step| step.key.clone()).collect();
         let mut scope = std::mem::take(&mut self.dirty);
         scope.all |= self.observed.needs_all(&scope);
@@ -455,6 +474,7 @@ impl Engine {
             }
             self.memory.begin(&plan, step);
             self.entries.push(self.told.started(step, now));
+            self.images.touch(&step.key);
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
@@ -508,6 +528,7 @@ impl Engine {
             plan: &self.plan,
             running: &self.running,
             looking: self.looking.is_some() && (self.pass == 0 || self.asked > 0),
+            images: &self.images_to_come(),
             applied: &self.applied,
             now,
         };

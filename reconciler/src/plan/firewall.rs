@@ -56,7 +56,10 @@ pub fn spec(
     }
     for one in present.iter().filter(|one| !stage.stopped.contains(one.key)) {
         // One whose sandbox cannot be brought to its specification in this pass keeps what it has.
-        let settled = stage.settled.as_ref().is_some_and(|settled| settled.contains(one.key));
+        let settled = stage
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.contains(one.key));
         for endpoint in one.endpoints(settled) {
             let Some(network) = network(&endpoint.network) else {
                 continue;
