@@ -15,6 +15,7 @@ mod exec_logs;
 mod files;
 mod harness;
 mod images;
+mod intents;
 mod kill_sweep;
 mod leaks;
 mod lifecycle;

@@ -3,12 +3,20 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use nix::{
+    fcntl::AT_FDCWD,
+    sys::{
+        fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags},
+        signal::Signal,
+    },
+};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::host::{Host, PATIENCE};
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, signal};
 
 fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
@@ -113,6 +121,93 @@ fn images_from_files_run_as_they_say() {
         });
     }
     host.finish();
+}
+
+/// Whoever reads one of these files waits, as on a registry that does not answer, until this is dropped.
+fn stalled(files: &[&Path]) -> Fanotify {
+    let stall = Fanotify::init(InitFlags::FAN_CLASS_CONTENT, EventFFlags::O_RDONLY).expect("fanotify");
+    for file in files {
+        let (add, reads) = (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_ACCESS_PERM);
+        stall.mark(add, reads, AT_FDCWD, Some(*file)).expect("a mark");
+    }
+    stall
+}
+
+#[test]
+fn a_source_that_stalls_delays_nobody_else() {
+    let Some(mut host) = Host::new("images-stall") else {
+        return;
+    };
+    // One stalls when its tag is looked up, the others in the middle of being pulled.
+    let (unknown, large, larger) = (
+        host.directory("unknown"),
+        host.directory("large"),
+        host.directory("larger"),
+    );
+    oci_layout(&host, &unknown);
+    let layers = [oci_layout(&host, &large), oci_layout(&host, &larger)];
+    let stall = stalled(&[&unknown.join("index.json"), &layers[0], &layers[1]]);
+    host.start_agent();
+    let shop = |colour: &str| {
+        format!(
+            "services:\n  web: {{ {}, restart: always, environment: {{ COLOUR: {colour} }} }}\n",
+            compose::web(18950)
+        )
+    };
+    let box_of = |directory: &Path| {
+        format!(
+            "services: {{ box: {{ image: \"oci:{}:one\" }} }}\n",
+            directory.display()
+        )
+    };
+    for (project, directory) in [("unknown", &unknown), ("large", &large), ("larger", &larger)] {
+        host.write_manifest(project, &box_of(directory));
+    }
+    host.wait("two images are being unpacked", PATIENCE, || {
+        let told = |project| {
+            host.stead(&["why", project])
+                .stdout
+                .contains("the unpacking goes on")
+        };
+        (told("large") && told("larger")).then_some(())
+    });
+    // Another project comes all the same, is edited, crashes, and is repaired.
+    host.change("shop", &shop("red"));
+    host.change("shop", &shop("blue"));
+    let links = host.links();
+    let bridges: Vec<&String> = links.iter().filter(|link| link.starts_with("stb")).collect();
+    let web = host.running("shop", "web");
+    signal(web.pid(), Signal::SIGKILL);
+    host.wait("web is back", promised(1100), || {
+        host.instance("shop", "web")
+            .filter(|now| now.state == "running" && now.pid != web.pid)
+    });
+    let before = host.running("shop", "web").identity();
+    for bridge in &bridges {
+        host.tool("ip", &["link", "del", bridge]);
+    }
+    host.wait("its bridge is back", promised(1000), || {
+        host.get(Place::Host, LOOPBACK, 18950, "/env/COLOUR").ok()
+    });
+    assert_eq!(host.running("shop", "web").identity(), before);
+    // What waits says so, and goes on by itself.
+    for project in ["unknown", "large", "larger"] {
+        let status = host.project_status(project).expect("its status");
+        assert_eq!(status["state"], "working", "{status}");
+        assert!(host.instance(project, "box").is_none_or(|one| one.pid.is_none()));
+    }
+    drop(stall);
+    for project in ["unknown", "large", "larger"] {
+        host.running(project, "box");
+    }
+    host.finish();
+}
+
+/// `STEAD_TEST_SLACK` multiplies promised times, for machines slower than any host.
+fn promised(milliseconds: u64) -> Duration {
+    let slack = std::env::var("STEAD_TEST_SLACK").ok();
+    let slack = slack.and_then(|slack| slack.parse().ok()).unwrap_or(1);
+    Duration::from_millis(milliseconds) * slack
 }
 
 #[test]

@@ -134,7 +134,6 @@ fn a_crash_loop_is_one_cause_with_its_count_and_its_next_attempt() {
         &said,
         &[
             "has ended with status 7",
-            "waiting ",
             "next attempt",
             "worker/1: it ended with status 7",
             " times since ",
@@ -179,7 +178,7 @@ fn a_gate_a_taken_port_and_a_bad_manifest_say_what_is_waited_for() {
     in_order(
         &why(&host, "web"),
         &[
-            "shop/web/1 is ",
+            "shop/web/1 ",
             "failed",
             "18930",
             "next attempt",

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
+use model::types::Project;
 use reconciler::{
     desired::{Intent, Target},
-    key::InstanceKey,
+    key::{InstanceKey, Slot},
     observed::{Instance, Observed, State},
     time::Now,
 };
@@ -187,30 +188,85 @@ pub fn of<'a>(intents: &'a Intents, key: &InstanceKey) -> Option<&'a Intent> {
     own.or_else(|| intents.get(&target(None)))
 }
 
-/// Whether the host shows what was ordered. `scale`: how many are wanted of the service; `None`: it is gone.
-pub fn is_done(target: &Target, intent: &Intent, scale: Option<u32>, observed: &Observed) -> bool {
+/// Whether the host shows what was ordered. `project`: as it is wanted; `None`: it is gone.
+pub fn is_done(target: &Target, intents: &Intents, project: Option<&Project>, observed: &Observed) -> bool {
+    let Some(intent) = intents.get(target) else {
+        return true;
+    };
     if observed.instances.known().is_none() {
         return false;
     }
-    match intent {
+    let (boot_id, at) = match intent {
         Intent::Stop { .. } => {
-            !instances(observed, target).any(|(_, instance)| matches!(instance.state, State::Running { .. }))
+            let runs = |(_, one): (_, &Instance)| matches!(one.state, State::Running { .. });
+            return !instances(observed, target).any(runs);
         }
-        Intent::Run { boot_id, at } => {
-            let Some(scale) = scale else { return true };
-            let wanted = match target.index {
-                Some(index) => index..=index,
-                None => 1..=scale,
-            };
-            // Every start of a later boot is later.
-            let started = |instance: &Instance| {
-                *boot_id != observed.boot_id || instance.started_at.is_some_and(|start| start >= at.boot)
-            };
-            wanted
-                .into_iter()
-                .all(|index| instances(observed, target).any(|(key, one)| key.index == index && started(one)))
+        Intent::Run { boot_id, at } => (boot_id, at.boot),
+    };
+    // Every start of a later boot is later.
+    let Some(project) = project.filter(|_| *boot_id == observed.boot_id) else {
+        return true;
+    };
+    let started = |service: &str, index: u32| {
+        let one = Target {
+            service: service.to_owned(),
+            index: Some(index),
+            ..target.clone()
+        };
+        instances(observed, &one).any(|(_, one)| one.started_at.is_some_and(|start| start >= at))
+    };
+    let scale = |service: &str| {
+        let service = project.services.get(service);
+        service.map_or(0, |service| service.container.scale.unwrap_or(1))
+    };
+    let own = match target.index {
+        Some(index) => index..=index,
+        None => 1..=scale(&target.service),
+    };
+    let stopped = |service: &str, index: u32| {
+        let key = InstanceKey {
+            project: target.project.clone(),
+            service: service.to_owned(),
+            index,
+            slot: Slot::A,
+        };
+        matches!(of(intents, &key), Some(Intent::Stop { .. }))
+    };
+    own.into_iter().all(|index| started(&target.service, index))
+        && followers(project, &target.service).into_iter().all(|service| {
+            (1..=scale(service)).all(|index| stopped(service, index) || started(service, index))
+        })
+}
+
+/// Who is started anew when `service` is: `depends_on` with `restart: true`, and who depends on those so.
+fn followers<'a>(project: &'a Project, service: &str) -> BTreeSet<&'a str> {
+    let mut found: BTreeSet<&str> = BTreeSet::new();
+    let mut next = vec![service];
+    while let Some(of) = next.pop() {
+        for (name, other) in &project.services {
+            let follows = other.depends_on.get(of).is_some_and(|on| on.restart);
+            if follows && found.insert(name) {
+                next.push(name);
+            }
         }
     }
+    found
+}
+
+/// What is not carried out yet, and what holds until it is cleared.
+pub fn pending(report: &Report, observed: &Observed) -> Intents {
+    let mut intents = report.intents.clone();
+    intents.retain(|target, intent| {
+        matches!(intent, Intent::Stop { .. })
+            || !is_done(target, &report.intents, project(report, target), observed)
+    });
+    intents
+}
+
+/// The project of a target as it is wanted.
+pub fn project<'a>(report: &'a Report, target: &Target) -> Option<&'a Project> {
+    let project = report.projects.get(&target.project)?.project.as_deref()?;
+    project.services.contains_key(&target.service).then_some(project)
 }
 
 /// How many of its service are wanted.

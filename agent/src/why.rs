@@ -202,7 +202,14 @@ fn is_minor(entry: &Entry) -> bool {
 
 /// The chain an entry follows from: the latest whose cause it names, or else the latest.
 fn belongs_to(entry: &Entry, chains: &[Chain]) -> usize {
-    let latest = chains.len().saturating_sub(1);
+    // Nothing follows from what is refused.
+    let latest = chains.iter().rposition(|chain| chain.kind != Kind::Refused);
+    let latest = latest.unwrap_or(chains.len().saturating_sub(1));
+    if entry.kind == Kind::Opened {
+        let waits = |link: &Link| link.kind == Kind::Waiting && link.key == entry.key;
+        let waiting = chains.iter().rposition(|chain| chain.then.iter().any(waits));
+        return waiting.unwrap_or(latest);
+    }
     if !is_step(entry) {
         return latest;
     }

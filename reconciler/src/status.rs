@@ -2,12 +2,16 @@
 
 pub(crate) mod project;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    key::InstanceKey,
     observed::Observed,
     plan::step::{Plan, Waiting},
     time::Now,
@@ -19,6 +23,8 @@ pub struct Status {
     pub projects: BTreeMap<String, ProjectStatus>,
     pub observed: Arc<Observed>,
     pub plan: Arc<Plan>,
+    /// What a step that runs is stopping.
+    pub stopping: BTreeSet<InstanceKey>,
     /// Counts passes; a caller that waits for an effect of its own request waits for a later one.
     pub pass: u64,
     pub at: Now,
@@ -31,6 +37,7 @@ impl Status {
             projects: BTreeMap::new(),
             observed: Arc::new(Observed::nothing_known()),
             plan: Arc::default(),
+            stopping: BTreeSet::new(),
             pass: 0,
             at,
         }

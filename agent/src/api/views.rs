@@ -17,7 +17,7 @@ use reconciler::{
 use super::wire;
 use crate::{
     intake::{Report, Seen},
-    orders,
+    orders::{self, Intents},
 };
 
 /// Wall-clock milliseconds as RFC 3339.
@@ -71,6 +71,7 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
             rows.insert(place, row);
         }
     }
+    let intents = orders::pending(report, &status.observed);
     let mut rows: Vec<wire::Instance> = rows
         .into_iter()
         .map(|((project, service, index, slot), mut row)| {
@@ -80,7 +81,7 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
                 index,
                 slot,
             };
-            row.intent = orders::of(&report.intents, &key).map(|intent| word(intent).to_owned());
+            row.intent = orders::of(&intents, &key).map(|intent| word(intent).to_owned());
             row
         })
         .collect();
@@ -108,9 +109,12 @@ pub fn ordered(status: &Status, report: &Report, of: Option<&[Target]>) -> Vec<w
                 target: target.to_string(),
                 intent: intent.map(|intent| word(intent).to_owned()),
                 at: at.and_then(time),
-                done: intent.is_none_or(|intent| {
-                    orders::is_done(target, intent, orders::scale(report, target), &status.observed)
-                }),
+                done: orders::is_done(
+                    target,
+                    &report.intents,
+                    orders::project(report, target),
+                    &status.observed,
+                ),
             }
         })
         .collect()
@@ -193,9 +197,10 @@ fn port(binding: &PortBinding) -> wire::Port {
 
 fn state(key: &InstanceKey, instance: &Instance, status: &Status) -> &'static str {
     let is_key = |other: &Key| matches!(other, Key::Instance(other) if other == key);
-    let stopping = status.plan.steps.iter().any(|step| {
-        matches!(&step.action, Action::StopContainer { key: other, .. } | Action::RemoveSandbox(other) if other == key)
-    });
+    let stopping = status.stopping.contains(key)
+        || status.plan.steps.iter().any(|step| {
+            matches!(&step.action, Action::StopContainer { key: other, .. } | Action::RemoveSandbox(other) if other == key)
+        });
     let delayed = |waiting: &Waiting| is_key(&waiting.key) && waiting.until.is_some();
     match instance.state {
         State::Running { .. } if stopping => "stopping",
@@ -222,6 +227,7 @@ pub fn projects(status: &Status, report: &Report) -> Vec<wire::Project> {
     let mut names: Vec<&String> = report.projects.keys().chain(status.projects.keys()).collect();
     names.sort();
     names.dedup();
+    let intents = orders::pending(report, &status.observed);
     names
         .into_iter()
         .filter_map(|name| {
@@ -229,18 +235,14 @@ pub fn projects(status: &Status, report: &Report) -> Vec<wire::Project> {
             if seen.is_none() && objects(&status.observed, name, false).is_some_and(|left| left.is_empty()) {
                 return None;
             }
-            Some(project(name, seen, done, report, status.at))
+            let mut row = project(name, seen, done, status.at);
+            row.conditions.extend(ordered_of(name, &intents, report));
+            Some(row)
         })
         .collect()
 }
 
-fn project(
-    name: &str,
-    seen: Option<&Seen>,
-    done: Option<&ProjectStatus>,
-    report: &Report,
-    now: Now,
-) -> wire::Project {
+fn project(name: &str, seen: Option<&Seen>, done: Option<&ProjectStatus>, now: Now) -> wire::Project {
     let diagnostics: Vec<wire::Diagnostic> = seen
         .map(|seen| seen.diagnostics.iter().map(diagnostic).collect())
         .unwrap_or_default();
@@ -275,10 +277,7 @@ fn project(
             ProjectState::Degraded => "degraded",
         }
         .into(),
-        conditions: conditions(seen, done, error, state)
-            .into_iter()
-            .chain(intents(name, report))
-            .collect(),
+        conditions: conditions(seen, done, error, state),
         revision,
         next_attempt: done
             .and_then(|done| done.next_attempt)
@@ -356,8 +355,8 @@ fn conditions(
 }
 
 /// Orders of operators that hold, and those that are lost.
-fn intents(name: &str, report: &Report) -> Vec<wire::Condition> {
-    let own = report.intents.iter().filter(|(target, _)| target.project == name);
+fn ordered_of(name: &str, intents: &Intents, report: &Report) -> Vec<wire::Condition> {
+    let own = intents.iter().filter(|(target, _)| target.project == name);
     let own = own.map(|(target, intent)| {
         let (message, at) = match intent {
             Intent::Stop { at } => (

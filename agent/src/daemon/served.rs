@@ -39,13 +39,8 @@ impl Reader {
 
     /// An order to run is done once everything it names was started after it. Whether there was one.
     pub(super) fn forget_what_is_started(&mut self, status: &Status, report: &Report) -> bool {
-        let mut left = self.intake.intents().clone();
-        let before = left.len();
-        left.retain(|target, intent| {
-            let done = || orders::is_done(target, intent, orders::scale(report, target), &status.observed);
-            matches!(intent, Intent::Stop { .. }) || !done()
-        });
-        if left.len() == before {
+        let left = orders::pending(report, &status.observed);
+        if left.len() >= self.intake.intents().len() {
             return false;
         }
         if let Err(error) = self.intake.set_intents(left) {

@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc};
 
 use model::types::{Container, Project, Service};
 use reconciler::{
-    key::Slot,
     observed::{Fact, Health},
     spec::SandboxSpec,
 };
@@ -195,7 +194,13 @@ fn an_order_is_done_when_the_host_shows_it() {
         at: at(since),
     };
     let stop = || Intent::Stop { at: at(0) };
-    for (states, order, intent, done) in [
+    let report = report();
+    let done = |order: &str, intent: &Intent, observed: &Observed| {
+        let target = target(order);
+        let intents = Intents::from([(target.clone(), intent.clone())]);
+        is_done(&target, &intents, project(&report, &target), observed)
+    };
+    for (states, order, intent, want) in [
         ("rrr", "shop/web", stop(), false),
         ("xxx", "shop/web", stop(), true),
         ("x-", "shop/web", stop(), true),
@@ -206,17 +211,43 @@ fn an_order_is_done_when_the_host_shows_it() {
         ("rr", "shop/web", run("now", 50), false),
         ("rr", "shop/web/2", run("now", 50), true),
         ("rrr", "shop/web", run("before", 1000), true),
+        ("rrr", "shop/gone", run("now", 1000), true),
     ] {
-        let told = is_done(&target(order), &intent, Some(3), &host(states));
-        assert_eq!(told, done, "{states} {order} {intent:?}");
+        assert_eq!(
+            done(order, &intent, &host(states)),
+            want,
+            "{states} {order} {intent:?}"
+        );
     }
     let unknown = Observed::nothing_known();
-    assert!(
-        !is_done(&target("shop/web"), &stop(), Some(3), &unknown),
-        "unknown is not absent"
-    );
-    assert!(
-        is_done(&target("shop/web"), &run("now", 0), None, &host("")),
-        "it is gone"
-    );
+    assert!(!done("shop/web", &stop(), &unknown), "unknown is not absent");
+}
+
+#[test]
+fn a_start_is_done_when_those_who_follow_were_started_too() {
+    let mut shop = (**report().projects["shop"].project.as_ref().unwrap()).clone();
+    let follows = |restart| model::types::Dependency {
+        condition: model::types::Condition::Started,
+        required: true,
+        restart,
+    };
+    let web = target("shop/web");
+    let at = Now { boot: 50, wall: 0 };
+    let run = Intent::Run {
+        boot_id: "now".into(),
+        at,
+    };
+    for (restart, stopped, want) in [(false, false, true), (true, false, false), (true, true, true)] {
+        let db = shop.services.get_mut("db").unwrap();
+        db.depends_on = [("web".to_owned(), follows(restart))].into();
+        let mut intents = Intents::from([(web.clone(), run.clone())]);
+        if stopped {
+            intents.insert(target("shop/db"), Intent::Stop { at });
+        }
+        assert_eq!(
+            is_done(&web, &intents, Some(&shop), &host("rrr")),
+            want,
+            "{restart} {stopped}"
+        );
+    }
 }

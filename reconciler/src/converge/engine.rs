@@ -1,6 +1,8 @@
 //! The loop without its runtime: what it knows, what it does with each thing that comes in, and what it
 //! orders. Synchronous; the moment is an input. The daemon and the simulation run this very machine.
 
+mod images;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -68,7 +70,8 @@ pub struct Engine {
     outdated: BTreeSet<Key>,
     /// To be looked at as soon as possible.
     dirty: Scope,
-    /// A look is under way; keys that an action touched since it began.
+    images: images::Looking,
+    /// A look at the host is under way; keys that an action touched since it began.
     looking: Option<BTreeSet<Key>>,
     /// Somebody asked for a look at everything, and it has not ended yet: 2 not begun, 1 under way.
     asked: u8,
@@ -104,6 +107,7 @@ impl Engine {
             plan: Arc::new(Plan::default()),
             running: Vec::new(),
             outdated: BTreeSet::new(),
+            images: images::Looking::default(),
             looking: None,
             asked: 0,
             blind: 0,
@@ -219,13 +223,22 @@ impl Engine {
     pub fn report(&mut self, report: Report, now: Now) {
         match report {
             Report::Look { scope, seen } => {
+                match self.ends_at_images(&scope) {
+                    Some(true) => return self.look(scope),
+                    Some(false) => {
+                        self.put(*seen, &scope, &BTreeSet::new(), None, now);
+                        return;
+                    }
+                    None => {}
+                }
                 let touched = self.looking.take().unwrap_or_default();
                 self.asked &= 2;
                 let passed_over = match planted!("stale-look") {
                     true => BTreeSet::new(),
                     false => touched.clone(),
                 };
-                self.put(*seen, &scope, &passed_over, None, now);
+                let events = self.put(*seen, &scope, &passed_over, None, now);
+                self.entries.extend(events);
                 if scope.all {
                     let unknown = self.observed.has_unknown();
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
@@ -261,24 +274,32 @@ impl Engine {
                     return;
                 };
                 let step = self.running.remove(index);
+                self.images.touch(&key);
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
                 }
                 if scope.is_empty() {
                     self.look(Scope::all());
                 }
-                self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
+                let events = self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
+                self.entries.extend(events);
             }
         }
     }
 
-    /// `step`: the one after which it was looked.
-    fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>, step: Option<&Step>, now: Now) {
+    /// Takes over what was seen; what has happened meanwhile. `step`: the one after which it was looked.
+    fn put(
+        &mut self,
+        seen: Observed,
+        scope: &Scope,
+        busy: &BTreeSet<Key>,
+        step: Option<&Step>,
+        now: Now,
+    ) -> Vec<Entry> {
         let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
         let events = transitions::events(&before, &self.observed, step, now);
-        self.entries.extend(events);
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {
@@ -300,6 +321,7 @@ impl Engine {
                 }
             }
         }
+        events
     }
 
     /// The keys under which projects want `reference`.
@@ -412,9 +434,15 @@ impl Engine {
     }
 
     fn start_look(&mut self) {
-        if self.looking.is_some() || self.dirty.is_empty() {
-            return;
+        self.look_at_images();
+        let images = std::mem::take(&mut self.dirty.images);
+        if self.looking.is_none() && !self.dirty.is_empty() {
+            self.look_at_the_host();
         }
+        self.dirty.images.extend(images);
+    }
+
+    fn look_at_the_host(&mut self) {
         let busy: BTreeSet<Key> = self.running.iter().map(|step| step.key.clone()).collect();
         let mut scope = std::mem::take(&mut self.dirty);
         scope.all |= self.observed.needs_all(&scope);
@@ -463,6 +491,7 @@ impl Engine {
             }
             self.memory.begin(&plan, step);
             self.entries.push(self.told.started(step, now));
+            self.images.touch(&step.key);
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
@@ -518,6 +547,7 @@ impl Engine {
             looking: !planted!("before-the-look")
                 && self.looking.is_some()
                 && (self.pass == 0 || self.asked > 0),
+            images: &self.images_to_come(),
             applied: &self.applied,
             now,
         };
@@ -550,6 +580,7 @@ impl Engine {
             projects,
             observed: self.observed.clone(),
             plan: self.plan.clone(),
+            stopping: self.running.iter().filter_map(Step::stops).cloned().collect(),
             pass: self.pass,
             at: now,
         }

@@ -143,34 +143,44 @@ pub fn events(before: &Before, observed: &Observed, step: Option<&Step>, now: No
     let Some(known) = observed.instances.known() else {
         return Vec::new();
     };
-    let ours = step.filter(|step| {
-        matches!(
-            step.action,
-            Action::StopContainer { .. } | Action::RemoveSandbox(_)
-        )
+    let own = step.and_then(|step| match &step.key {
+        Key::Instance(key) => Some(key),
+        _ => None,
     });
+    let stopped = step.and_then(Step::stops);
     let mut entries = Vec::new();
-    for (key, (state, health)) in before {
+    let made = own.filter(|own| !before.contains_key(*own));
+    for key in before.keys().chain(made) {
         let Some(instance) = known.get(key) else { continue };
+        let (state, health) = match before.get(key) {
+            Some((state, health)) => (Some(state), *health),
+            None => (None, Health::None),
+        };
         let entry = |field: &str, text: String| {
             let text_form = Key::Instance(key.clone()).to_string();
             Entry::new(now, Kind::Event, Some(&key.project), text_form, noun(field, text))
         };
-        let is_ours = ours.is_some_and(|step| step.key == Key::Instance(key.clone()));
-        match (&state, &instance.state) {
-            (State::Running { .. }, State::Exited { code, .. }) if !is_ours => {
-                entries.push(entry("process", ended(*code)));
+        let is_ours = stopped == Some(key);
+        match (state, &instance.state) {
+            // Also where it was started and has ended between two looks.
+            (before, State::Exited { code, at }) if !is_ours => {
+                let known = matches!(before, Some(State::Exited { at: known, .. }) if known == at);
+                if !known {
+                    entries.push(entry("process", ended(*code)));
+                }
             }
             // It ended and was started again between two looks.
-            (State::Running { pid }, State::Running { pid: other }) if pid != other && step.is_none() => {
+            (Some(State::Running { pid }), State::Running { pid: other })
+                if pid != other && step.is_none() =>
+            {
                 entries.push(entry("process", "it is another one than before".into()));
             }
-            (State::Running { .. } | State::Exited { .. } | State::Created, State::Lost) => {
+            (Some(State::Running { .. } | State::Exited { .. } | State::Created), State::Lost) => {
                 entries.push(entry("supervisor", "it is gone".into()));
             }
             _ => {}
         }
-        if *health != instance.health && matches!(instance.state, State::Running { .. }) {
+        if health != instance.health && matches!(instance.state, State::Running { .. }) {
             match instance.health {
                 Health::Healthy => entries.push(entry("health", "it became healthy".into())),
                 Health::Unhealthy => entries.push(entry("health", "it became unhealthy".into())),

@@ -4,7 +4,7 @@ use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
-use crate::key::Key;
+use crate::key::{InstanceKey, Key};
 
 /// What a change does to what runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +51,16 @@ pub struct Step {
     /// The change this step completes; `None` for a step on the way and for supervision.
     pub completes: Option<Class>,
     pub after: Vec<u32>,
+}
+
+impl Step {
+    /// The container that it brings to an end.
+    pub fn stops(&self) -> Option<&InstanceKey> {
+        match &self.action {
+            Action::StopContainer { key, .. } | Action::RemoveSandbox(key) => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// Something that cannot be done in this pass.

@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     pub running: &'a [Step],
     /// Something is being looked at: nobody is converged before it was seen.
     pub looking: bool,
+    /// Images that are being looked at, or will be: neither is who wants one of them.
+    pub images: &'a BTreeSet<String>,
     /// Last converged revision by project.
     pub applied: &'a BTreeMap<String, String>,
     pub now: Now,
@@ -223,7 +225,11 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
     // What waits for nobody waits for what runs: the image or the firewall of another project, too.
     let mut changes = facts.plan.changes.iter().filter(|change| own(&change.key));
     let next = changes.clone().any(|change| change.gate.is_none()) && waiting.is_empty();
+    let project = wish.and_then(|wish| facts.memory.effective(name, wish));
+    let mut services = project.into_iter().flat_map(|project| project.services.values());
+    let looking = !facts.images.is_empty() && services.any(|service| facts.images.contains(&service.image));
     let busy = facts.looking
+        || looking
         || facts.running.iter().any(works)
         || facts.plan.steps.iter().any(works)
         || (next && !facts.running.is_empty());

@@ -107,6 +107,7 @@ impl Drive {
             plan: &plan,
             running: &[],
             looking: false,
+            images: &BTreeSet::new(),
             applied: &BTreeMap::new(),
             now: self.host.now(),
         })

@@ -100,6 +100,7 @@ fn fake_status(run: Run) -> Status {
         projects: [("shop".to_owned(), shop)].into(),
         observed: Arc::new(observed),
         plan: Arc::new(plan),
+        stopping: Default::default(),
         pass: 1,
         at: Now {
             boot: 4000,
