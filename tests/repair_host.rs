@@ -94,7 +94,8 @@ fn what_can_be_put_right_under_a_process_is() {
     };
     let names = zone(&host).expect("the names of the shop");
     let written = fs::read_to_string(&names).expect("names");
-    let cases: [(&str, Damage, &dyn Fn(u32) -> bool); 6] = [
+    type Case<'a> = (&'a str, Damage, &'a dyn Fn(u32) -> bool);
+    let cases: [Case<'_>; 6] = [
         ("a volume is unmounted", |_, pid| unmount(pid, "/data"), &|pid| {
             mounted(pid, "/data")
         }),

@@ -132,7 +132,8 @@ fn host(states: &str) -> Observed {
 fn the_last_order_counts_for_those_it_names() {
     use Order::*;
     // Orders one after the other, what the host shows, and what is on record then.
-    let cases: &[(&[(Order, &str)], &str, &str)] = &[
+    type Case<'a> = (&'a [(Order, &'a str)], &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         (&[(Stop, "shop/web")], "rrr", "web stop"),
         (&[(Stop, "shop/web"), (Start, "shop/web")], "xxx", "web run"),
         (&[(Start, "shop/web")], "rrr", ""),

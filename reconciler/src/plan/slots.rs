@@ -237,7 +237,7 @@ fn seat<'a>(
                 // Both are, or none is: who serves stays, or serves until the other is done.
                 (both, _) => both == serves(pass.observed, (&b.0, b.1), (&a.0, a.1)),
             };
-            let b_is_wanted = b_is_wanted != planted!("wrong-slot-goes");
+            let b_is_wanted = b_is_wanted ^ planted!("wrong-slot-goes");
             let (wanted, old) = if b_is_wanted { (b, a) } else { (a, b) };
             Seat {
                 difference: difference(wanted.1),

@@ -222,7 +222,6 @@ fn seen(state: State, health: Health) -> Instance {
         started_at: Some(10_000),
         started_wall: None,
         health,
-        broken: None,
     }
 }
 

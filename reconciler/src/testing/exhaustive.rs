@@ -99,7 +99,7 @@ impl Move {
 impl State {
     pub fn first(left: Budget) -> Self {
         State {
-            world: World::new(),
+            world: World::bare(),
             memory: Part::new(Memory::default()),
             flight: Part::new(Vec::new()),
             settled: Part::new(BTreeSet::new()),
@@ -110,7 +110,7 @@ impl State {
 
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.world.hash(&mut hasher);
+        self.world.feed(&mut hasher);
         for part in [self.memory.hash(), self.flight.hash(), self.settled.hash()] {
             hasher.write_u64(part);
         }

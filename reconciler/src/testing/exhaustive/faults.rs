@@ -169,7 +169,7 @@ fn bridge(world: &mut World, key: &ResourceKey) {
 
 /// Records, volumes and images stay.
 fn reboot(world: &mut World) {
-    let fresh = World::new();
+    let fresh = World::bare();
     *world = World {
         boots: world.boots + 1,
         images: world.images.clone(),

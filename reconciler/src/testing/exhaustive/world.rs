@@ -99,7 +99,7 @@ pub struct World {
 
 impl World {
     /// A host with two images in reach, and nothing else.
-    pub fn new() -> Self {
+    pub fn bare() -> Self {
         let image = |digest: &str, unpacked| Image {
             digest: digest.to_owned(),
             unpacked,
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    pub fn hash(&self, hasher: &mut impl Hasher) {
+    pub fn feed(&self, hasher: &mut impl Hasher) {
         hasher.write_u32(self.boots);
         for part in [
             self.images.hash(),
