@@ -9,7 +9,7 @@ pub mod damage;
 pub mod disk;
 mod effects;
 pub mod objects;
-mod observe;
+pub(super) mod observe;
 mod world;
 
 use std::{

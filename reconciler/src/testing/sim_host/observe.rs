@@ -515,7 +515,7 @@ fn damaged<T>(key: &ResourceKey) -> Fact<T> {
 }
 
 /// What is left when the supervisor is gone: nothing is known of it but that it must go.
-fn lost(key: &InstanceKey) -> Instance {
+pub fn lost(key: &InstanceKey) -> Instance {
     Instance {
         sandbox: SandboxSpec {
             key: key.clone(),
