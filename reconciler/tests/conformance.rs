@@ -9,7 +9,11 @@ use reconciler::testing::conformance::{Simulated, histories, tell};
 fn the_simulated_host_tells_what_stands_in_the_histories() {
     let update = std::env::var_os("UPDATE_HISTORIES").is_some();
     let histories = histories().unwrap();
-    assert!(update || histories.len() >= 15, "only {} histories", histories.len());
+    assert!(
+        update || histories.len() >= 15,
+        "only {} histories",
+        histories.len()
+    );
     let mut wrong = Vec::new();
     for (name, text) in histories {
         match tell(&text, Simulated::default()) {

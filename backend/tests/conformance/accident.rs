@@ -41,7 +41,7 @@ pub fn befall(host: &Linux, damage: &Damage) -> Result<(), String> {
             taken.remove(port);
         }
         Damage::RouteAdded(subnet) => drop(sh(&format!(
-            "ip link add foreign type dummy; ip link set foreign up; ip route add {}/{} dev foreign",
+            "ip link add foreign type bridge; ip link set foreign up; ip route add {}/{} dev foreign",
             subnet.address, subnet.prefix
         ))),
         Damage::RouteRemoved(_) => drop(sh("ip link del foreign")),
@@ -69,10 +69,9 @@ pub fn befall(host: &Linux, damage: &Damage) -> Result<(), String> {
             "echo 0 >/proc/sys/net/ipv6/conf/{}/disable_ipv6",
             bridge(key)
         ))),
-        Damage::BridgeRouteRemoved(key) => drop(sh(&format!(
-            "ip route flush dev {} proto kernel",
-            bridge(key)
-        ))),
+        Damage::BridgeRouteRemoved(key) => {
+            drop(sh(&format!("ip route flush dev {} proto kernel", bridge(key))))
+        }
         Damage::LocalnetOff(key) => drop(sh(&format!(
             "echo 0 >/proc/sys/net/ipv4/conf/{}/route_localnet",
             bridge(key)
@@ -101,7 +100,9 @@ pub fn befall(host: &Linux, damage: &Damage) -> Result<(), String> {
         Damage::LoopbackDown(key) => {
             inside(host.pid(key)?, "-n", &["ip", "link", "set", "lo", "down"])?;
         }
-        Damage::RulesFlushed => host.without_agent(|| delete_tables(mark, &[Family::Inet, Family::Bridge]))?,
+        Damage::RulesFlushed => {
+            host.without_agent(|| delete_tables(mark, &[Family::Inet, Family::Bridge]))?
+        }
         Damage::RuleDeleted => host.without_agent(|| delete_tables(mark, &[Family::Bridge]))?,
         Damage::EndpointElementDeleted(key) => other_elements(host, |spec| {
             let network = spec.networks.get_mut(key).expect("it is in the firewall");
@@ -130,7 +131,6 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
     let volume = |name: &str| host.layout.volumes().join(records::file_name(name));
     let aside = |name: &str| host.directory.path().join(format!("aside-{name}"));
     match damage {
-        Damage::OverlayUnmounted(key) => inside(host.pid(key)?, "-m", &["umount", "-l", "/"])?,
         Damage::MountUnmounted(key, index) => {
             let seen = host.seen(key).ok_or("it is gone")?;
             let container = seen.container.ok_or("it was never started")?;
@@ -159,7 +159,9 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
             fs::rename(aside(name), volume(name)).map_err(text)?;
         }
         Damage::LimitsChanged(key) => {
-            let instance = host.cgroup().join(format!("{}/{}", key.project, instance_name(key)));
+            let instance = host
+                .cgroup()
+                .join(format!("{}/{}", key.project, instance_name(key)));
             let directories = Controllers::find().map_err(text)?.directories(&instance);
             let mut files = directories.iter().map(|directory| directory.join("pids.max"));
             let file = files.find(|file| file.exists()).ok_or("no limit")?;
@@ -174,7 +176,9 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
             let mut own = shims.iter().filter(|(_, record)| record.key == *key);
             let (shim, _) = own.next().ok_or("no supervisor")?;
             kill(nix::unistd::Pid::from_raw(*shim as i32), Signal::SIGKILL).map_err(text)?;
-            let instance = host.cgroup().join(format!("{}/{}", key.project, instance_name(key)));
+            let instance = host
+                .cgroup()
+                .join(format!("{}/{}", key.project, instance_name(key)));
             until("it has ended, and what it supervised", || {
                 (!cgroup::populated(&instance).ok()?).then_some(())
             })?;
@@ -215,7 +219,9 @@ fn record(host: &Linux, kind: &str, key: &str) -> PathBuf {
 }
 
 fn zone_file(host: &Linux, key: &ResourceKey) -> PathBuf {
-    host.layout.zones().join(format!("{}@{}.zone", key.project, key.name))
+    host.layout
+        .zones()
+        .join(format!("{}@{}.zone", key.project, key.name))
 }
 
 fn on_veth(host: &Linux, key: &InstanceKey, interface: &str, line: &str) {

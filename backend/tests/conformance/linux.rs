@@ -32,6 +32,7 @@ use crate::{accident, rig::sh};
 /// Ends as it is told through a pipe; what SIGTERM does depends on how it was called.
 const SERVE: &str = r#"#!/bin/sh
 [ "$1" = deaf ] || trap 'exit 143' TERM
+echo sick >/dev/shm/health
 mkfifo /dev/shm/end
 (
     read end </dev/shm/end
@@ -154,10 +155,8 @@ impl Linux {
         })
         .unwrap();
         let controllers = Controllers::find().unwrap();
-        for project in fs::read_dir(&own).into_iter().flatten().flatten() {
-            for instance in fs::read_dir(project.path()).into_iter().flatten().flatten() {
-                controllers.remove(&instance.path()).unwrap();
-            }
+        for instance in directories(&own).iter().flat_map(|project| directories(project)) {
+            controllers.remove(&instance).unwrap();
         }
         cgroup::remove(&own).unwrap();
         self.firewall().release().unwrap();
@@ -212,16 +211,16 @@ impl Hands for Linux {
 
     fn health(&self, key: &InstanceKey, well: bool) -> Result<(), String> {
         let pid = self.pid(key)?;
-        let path = format!("/proc/{pid}/root/dev/shm/well");
-        let wanted = if well { Health::Healthy } else { Health::Unhealthy };
-        let done = match well {
-            true => fs::write(path, ""),
-            false => fs::remove_file(path),
+        let (word, wanted) = match well {
+            true => ("well", Health::Healthy),
+            false => ("sick", Health::Unhealthy),
         };
-        match done {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
-            _ => {}
-        }
+        // Root of the host may not make files there.
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/root/dev/shm/health"));
+        file.and_then(|mut file| file.write_all(word.as_bytes()))
+            .map_err(|error| error.to_string())?;
         until("the probe has seen it", || {
             (self.seen(key)?.health == wanted).then_some(())
         })
@@ -279,12 +278,20 @@ impl Backend for Linux {
     }
 }
 
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
 fn make_image(root: &Path) -> std::io::Result<()> {
     for directory in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::copy("/bin/busybox", root.join("bin/busybox"))?;
-    for applet in ["sh", "dd", "mkfifo", "umount"] {
+    for applet in ["sh", "dd", "grep", "mkfifo", "umount"] {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     let serve = root.join("bin/serve");

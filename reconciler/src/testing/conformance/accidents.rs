@@ -62,7 +62,6 @@ fn of_resource(what: &str, name: &str) -> Option<Damage> {
 fn of_instance(what: &str, key: InstanceKey) -> Option<Damage> {
     Some(match what {
         "lo-down" => Damage::LoopbackDown(key),
-        "root-unmounted" => Damage::OverlayUnmounted(key),
         "upper-deleted" => Damage::UpperDeleted(key),
         "limits-changed" => Damage::LimitsChanged(key),
         "process-strayed" => Damage::ProcessStrayed(key),

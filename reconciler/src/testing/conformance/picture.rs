@@ -30,7 +30,9 @@ impl Names {
     /// A manifest with the images that this host knows.
     pub fn manifest(&self, text: &str) -> String {
         text.lines().fold(String::new(), |mut manifest, line| {
-            let image = line.strip_prefix("  image ").and_then(|name| self.images.get(name));
+            let image = line
+                .strip_prefix("  image ")
+                .and_then(|name| self.images.get(name));
             let _ = match image {
                 Some(reference) => writeln!(manifest, "  image {reference}"),
                 None => writeln!(manifest, "{line}"),
@@ -64,7 +66,10 @@ impl Names {
                 let spec = &network.spec;
                 let inside = if spec.internal { ", internal" } else { "" };
                 let subnet = format!("{}/{}", spec.subnet.address, spec.subnet.prefix);
-                picture.line(format!("network {key}: {subnet}, bridge {}{inside}", spec.gateway));
+                picture.line(format!(
+                    "network {key}: {subnet}, bridge {}{inside}",
+                    spec.gateway
+                ));
                 picture.differs(format!("network {key}"), &network.drift);
             }
         });
@@ -116,7 +121,11 @@ impl Names {
         let name = name.map_or(reference, |(name, _)| name).to_owned();
         match image {
             Fact::Known(image) => {
-                let place = if image.unpacked { "unpacked" } else { "not unpacked" };
+                let place = if image.unpacked {
+                    "unpacked"
+                } else {
+                    "not unpacked"
+                };
                 picture.line(format!("image {name}: {place}"));
                 self.digests.insert(image.digest.clone(), name);
             }

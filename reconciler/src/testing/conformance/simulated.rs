@@ -99,6 +99,8 @@ impl Backend for Simulated {
             };
             self.host.world().manners.insert(key.service.clone(), manner);
         }
+        // Nothing takes no time at all.
+        self.host.advance(1);
         self.host.apply(action)
     }
 
