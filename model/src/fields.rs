@@ -41,8 +41,15 @@ pub fn fields(service: &Service) -> Fields {
 
 /// The fields of every service of a project, made when they are first asked for: each plan compares them,
 /// and a project does not change once it is loaded. It follows from the project, so any two are equal.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Flat(OnceLock<BTreeMap<String, Fields>>);
+
+impl Clone for Flat {
+    /// A copy may be changed before it is used.
+    fn clone(&self) -> Self {
+        Flat::default()
+    }
+}
 
 impl Flat {
     pub(crate) fn of(&self, project: &Project) -> &BTreeMap<String, Fields> {

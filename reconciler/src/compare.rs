@@ -1,5 +1,7 @@
 //! What a differing field of a service does to what runs: the one table, and the verdict over it.
 
+use std::cmp::Ordering;
+
 use model::fields::Fields;
 
 use crate::plan::step::Class;
@@ -105,11 +107,19 @@ pub fn class(field: &str) -> Option<Class> {
 /// `None`: the same. `ignore`: fields whose wanted value is not known yet.
 pub fn compare(have: &Fields, want: &Fields, ignore: &[&str]) -> Option<Difference> {
     let mut found: Option<Difference> = None;
-    let added = want.keys().filter(|field| !have.contains_key(*field));
-    let mut fields: Vec<&String> = have.keys().chain(added).collect();
-    fields.sort();
-    for field in fields {
-        let (old, new) = (have.get(field), want.get(field));
+    let (mut olds, mut news) = (have.iter().peekable(), want.iter().peekable());
+    // Both are in order: field after field, of either or of both.
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+        };
+        let old = if order.is_le() { olds.next() } else { None };
+        let new = if order.is_ge() { news.next() } else { None };
+        let Some((field, _)) = old.or(new) else { break };
+        let (old, new) = (old.map(|(_, value)| value), new.map(|(_, value)| value));
         if planted!("removed-field-unnoticed") && new.is_none() {
             continue;
         }

@@ -121,7 +121,10 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         settled: None,
         flipping: flipping.clone(),
     };
-    let second = firewall_at(&draft, &without);
+    let second = match without.stopped.is_empty() {
+        true => None,
+        false => firewall_at(&draft, &without),
+    };
     let mut firewall = isolation;
     if let (Some(before), Some(after)) = (&first, &second) {
         let mut needs = stops.clone();
@@ -170,8 +173,11 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         settled: Some(starting.clone()),
         flipping,
     };
-    let third = firewall_at(&draft, &last);
-    if let (Some(before), Some(after)) = (&second, &third) {
+    let third = match starting.is_empty() {
+        true => None,
+        false => firewall_at(&draft, &last),
+    };
+    if let (Some(before), Some(after)) = (second.as_ref().or(first.as_ref()), &third) {
         let mut needs = vec![firewall];
         needs.extend(starting.iter().filter_map(|key| instances.starts.get(*key)));
         needs.extend(starting.iter().filter_map(|key| instances.sandboxes.get(*key)));
@@ -231,19 +237,18 @@ fn rollouts(draft: &mut Draft<'_>, wants: &Wants<'_>) {
     }
 }
 
-fn verdicts(
-    wants: &Wants<'_>,
-    observed: &Observed,
+fn verdicts<'a>(
+    wants: &'a Wants<'_>,
+    observed: &'a Observed,
     memory: &Memory,
-    allocation: &allocate::Allocation,
+    allocation: &'a allocate::Allocation,
     networks: &networks::Networks,
     orders: &Orders<'_>,
     now: Now,
-) -> BTreeMap<InstanceKey, Verdict> {
+) -> BTreeMap<InstanceKey, Verdict<'a>> {
     let Some(seen) = observed.instances.known() else {
         return BTreeMap::new();
     };
-    let unplanned = "no address was chosen".to_owned();
     let mut verdicts = BTreeMap::new();
     for (name, wanted) in instances::in_order(&wants.projects) {
         let Wanted { project, service } = wanted;
@@ -256,7 +261,9 @@ fn verdicts(
             let sandbox = allocation
                 .sandboxes
                 .get(key)
-                .map_or(Err(&unplanned), |sandbox| sandbox.as_ref());
+                .map_or(Err("no address was chosen"), |sandbox| {
+                    sandbox.as_ref().map_err(String::as_str)
+                });
             let network_cause = sandbox.ok().and_then(|sandbox| {
                 sandbox
                     .endpoints

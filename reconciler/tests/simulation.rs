@@ -85,7 +85,7 @@ fn sweep(first: u64, seeds: u64, limit: Option<Duration>) -> Sum {
                         break;
                     }
                     let mut outcome = run(seed, Lines::None);
-                    if seed % TWICE == 0 && run(seed, Lines::None).hash != outcome.hash {
+                    if seed.is_multiple_of(TWICE) && run(seed, Lines::None).hash != outcome.hash {
                         outcome.failure = Some("two runs of this seed differ".to_owned());
                     }
                     let mut sum = sum.lock().unwrap();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
-    observed::{Fact, Instance, Observed, State},
+    observed::{Fact, Observed, State},
     spec::{Endpoint, NetworkSpec, PortBinding, SandboxSpec, Subnet},
 };
 
@@ -44,13 +44,13 @@ impl Allocation {
 }
 
 /// What exists or is being made: it holds its addresses.
-struct Held {
-    networks: BTreeMap<ResourceKey, NetworkSpec>,
-    sandboxes: BTreeMap<InstanceKey, SandboxSpec>,
+struct Held<'a> {
+    networks: BTreeMap<&'a ResourceKey, &'a NetworkSpec>,
+    sandboxes: BTreeMap<&'a InstanceKey, &'a SandboxSpec>,
     /// What those had that are being changed right now: not given up before the change is done.
-    changing: Vec<(InstanceKey, SandboxSpec)>,
+    changing: Vec<(&'a InstanceKey, &'a SandboxSpec)>,
     id_bases: Result<BTreeMap<String, u32>, String>,
-    running: BTreeSet<InstanceKey>,
+    running: BTreeSet<&'a InstanceKey>,
 }
 
 pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) -> Allocation {
@@ -71,7 +71,7 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
         if wants.held.contains_key(key)
             && let Some(sandbox) = held.sandboxes.get(key)
         {
-            allocation.sandboxes.insert(key.clone(), Ok(sandbox.clone()));
+            allocation.sandboxes.insert(key.clone(), Ok((*sandbox).clone()));
             continue;
         }
         let sandbox = sandbox(key, *wanted, &allocation.networks, &held, &id_bases, &mut taken);
@@ -83,49 +83,46 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
             (Ok(sandbox), None) => Ok(sandbox),
             (Err(why), _) | (_, Some(Err(why))) => Err(why),
         };
-        let sandbox = sandbox.map(|whole| {
+        let sandbox = sandbox.map(|mut whole| {
             let beside = ports::beside(wants, &held, key);
             let had = |binding: &PortBinding| {
                 beside.is_some_and(|beside| beside.ports.iter().any(|other| ports::clash(other, binding)))
             };
-            let mut now = whole.clone();
-            now.ports.retain(|binding| !had(binding));
-            if now != whole {
-                allocation.taking_over.insert(key.clone(), whole);
+            if whole.ports.iter().any(had) {
+                allocation.taking_over.insert(key.clone(), whole.clone());
+                whole.ports.retain(|binding| !had(binding));
             }
-            now
+            whole
         });
         allocation.sandboxes.insert(key.clone(), sandbox);
     }
     allocation
 }
 
-impl Held {
-    fn new(observed: &Observed, in_flight: &InFlight) -> Self {
-        let none = BTreeMap::new();
-        let seen: &BTreeMap<InstanceKey, Instance> = observed.instances.known().unwrap_or(&none);
+impl<'a> Held<'a> {
+    fn new(observed: &'a Observed, in_flight: &'a InFlight) -> Self {
+        let seen = || observed.instances.known().into_iter().flatten();
         // Of a lost one nothing is known, least of all its ids: those of the host would be taken for them.
-        let mut sandboxes: BTreeMap<_, _> = seen
-            .iter()
+        let mut sandboxes: BTreeMap<_, _> = seen()
             .filter(|(_, instance)| instance.state != State::Lost)
-            .map(|(key, instance)| (key.clone(), instance.sandbox.clone()))
+            .map(|(key, instance)| (key, &instance.sandbox))
             .collect();
-        let mut networks: BTreeMap<ResourceKey, NetworkSpec> = observed
+        let mut networks: BTreeMap<_, _> = observed
             .networks
             .known()
             .into_iter()
             .flatten()
-            .map(|(key, network)| (key.clone(), network.spec.clone()))
+            .map(|(key, network)| (key, &network.spec))
             .collect();
         let mut changing = Vec::new();
         for step in in_flight {
             match &step.action {
                 Action::EnsureSandbox(spec) => {
-                    let before = sandboxes.insert(spec.key.clone(), spec.clone());
-                    changing.extend(before.map(|before| (spec.key.clone(), before)));
+                    let before = sandboxes.insert(&spec.key, spec);
+                    changing.extend(before.map(|before| (&spec.key, before)));
                 }
                 Action::EnsureNetwork(spec) => {
-                    networks.insert(spec.key.clone(), spec.clone());
+                    networks.insert(&spec.key, spec);
                 }
                 _ => {}
             }
@@ -140,10 +137,9 @@ impl Held {
             }
             Fact::Unknown(why) => Err(format!("the recorded id ranges could not be read: {why}")),
         };
-        let running = seen
-            .iter()
+        let running = seen()
             .filter(|(_, instance)| matches!(instance.state, State::Running { .. } | State::Exited { .. }))
-            .map(|(key, _)| key.clone())
+            .map(|(key, _)| key)
             .collect();
         Held {
             networks,
@@ -155,7 +151,7 @@ impl Held {
     }
 }
 
-fn networks(wants: &Wants<'_>, observed: &Observed, held: &Held, allocation: &mut Allocation) {
+fn networks(wants: &Wants<'_>, observed: &Observed, held: &Held<'_>, allocation: &mut Allocation) {
     let mut subnets: Vec<Subnet> = held.networks.values().map(|spec| spec.subnet).collect();
     for (key, resource) in &wants.networks {
         let subnet = match (held.networks.get(key), &observed.networks, &observed.routes) {
@@ -187,7 +183,7 @@ fn networks(wants: &Wants<'_>, observed: &Observed, held: &Held, allocation: &mu
     }
 }
 
-fn id_bases(wants: &Wants<'_>, held: &Held) -> Result<BTreeMap<String, u32>, String> {
+fn id_bases(wants: &Wants<'_>, held: &Held<'_>) -> Result<BTreeMap<String, u32>, String> {
     let mut bases = held.id_bases.clone()?;
     for key in wants.instances.keys() {
         if !bases.contains_key(&key.project)
@@ -203,7 +199,7 @@ fn sandbox(
     key: &InstanceKey,
     Wanted { project, service }: Wanted<'_>,
     networks: &BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
-    held: &Held,
+    held: &Held<'_>,
     id_bases: &Result<BTreeMap<String, u32>, String>,
     taken: &mut BTreeSet<Ipv4Addr>,
 ) -> Result<SandboxSpec, String> {

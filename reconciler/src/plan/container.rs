@@ -2,6 +2,7 @@
 //! with the defaults of Docker.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
@@ -32,8 +33,9 @@ const RETRIES: u32 = 3;
 
 /// The fields that are compared, without `image.digest` and the revisions of dependencies. `depends_on` is
 /// recorded for the order of stops after the manifest is gone.
-pub fn compared(project: &Project, service: &Service) -> Fields {
-    let mut fields = fields::fields(service);
+pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<'a, Fields> {
+    let flat = project.fields(name).map(Cow::Borrowed);
+    let mut fields = flat.unwrap_or_else(|| Cow::Owned(fields::fields(service)));
     for mount in &service.volumes {
         if let Mount::Volume {
             source: Some(key), ..
@@ -41,15 +43,15 @@ pub fn compared(project: &Project, service: &Service) -> Fields {
         {
             let full = wanted::volume(project, key).name;
             if full != format!("{}_{key}", project.name) {
-                fields.insert(format!("volumes.{key}.name"), full);
+                fields.to_mut().insert(format!("volumes.{key}.name"), full);
             }
         }
     }
     fields
 }
 
-/// By project and service: what is compared, with the revisions of the dependencies that are followed. A
-/// revision that is not known, for want of an image, is left out.
+/// By project and service: what is compared, with the digest of the image and the revisions of the
+/// dependencies that are followed. What is not known, for want of an image, is left out.
 pub fn all_compared<'a>(
     projects: &BTreeMap<&'a str, &'a Project>,
     observed: &Observed,
@@ -66,7 +68,7 @@ pub fn all_compared<'a>(
         .collect();
     for (name, wanted) in order {
         let Wanted { project, service } = wanted;
-        let mut fields = compared(project, service);
+        let mut fields = compared(project, name, service).into_owned();
         let mut known = true;
         for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
             match revisions.get(&(project.name.as_str(), on.as_str())) {
@@ -77,14 +79,11 @@ pub fn all_compared<'a>(
             }
         }
         let key = (project.name.as_str(), name);
-        if let (true, true, Ok(image)) = (
-            known,
-            followed.contains(&key),
-            images::resolve(observed, &service.image),
-        ) {
-            let mut fields = fields.clone();
+        if let Ok(image) = images::resolve(observed, &service.image) {
             fields.insert("image.digest".to_owned(), image.digest.clone());
-            revisions.insert(key, revision(&fields));
+            if known && followed.contains(&key) {
+                revisions.insert(key, revision(&fields));
+            }
         }
         all.insert(key, fields);
     }

@@ -25,7 +25,7 @@ use crate::{
 pub struct Ground<'a> {
     pub wants: &'a Wants<'a>,
     pub allocation: &'a Allocation,
-    pub verdicts: &'a BTreeMap<InstanceKey, Verdict>,
+    pub verdicts: &'a BTreeMap<InstanceKey, Verdict<'a>>,
     pub unpacked: &'a Unpacked,
     pub networks: &'a BTreeMap<ResourceKey, Ready>,
     pub volumes: &'a BTreeMap<ResourceKey, Ready>,
@@ -120,7 +120,7 @@ fn instance(
     ground: &Ground<'_>,
     instances: &mut Instances,
     key: &InstanceKey,
-    verdict: &Verdict,
+    verdict: &Verdict<'_>,
     gates: &Gates,
 ) {
     let object = Key::Instance(key.clone());
@@ -224,7 +224,7 @@ fn instance(
     if verdict.amend && !verdict.replaces() {
         let action = Action::UpdateContainer {
             key: key.clone(),
-            spec: Box::new(target.clone()),
+            spec: Box::new(target.clone().into_owned()),
         };
         let ready = draft.step(&object, action, &cause, class, &needs);
         needs.push(ready);
@@ -233,7 +233,7 @@ fn instance(
     let start = |draft: &mut Draft<'_>, fresh, restarts, streak, flaps, needs: &[Ready]| {
         let action = Action::StartContainer {
             key: key.clone(),
-            spec: Box::new(target.clone()),
+            spec: Box::new(target.clone().into_owned()),
             fresh,
             restarts,
             streak,
@@ -437,7 +437,7 @@ fn dependency<'g>(
     draft: &Draft<'g>,
     ground: &'g Ground<'_>,
     key: &'g InstanceKey,
-    verdict: &'g Verdict,
+    verdict: &'g Verdict<'g>,
 ) -> Dependency<'g> {
     let failed = match (&verdict.target, ground.allocation.sandboxes.get(key)) {
         (Err(why), _) | (_, Some(Err(why))) => Some(why),
@@ -459,10 +459,10 @@ fn dependency<'g>(
 }
 
 /// The containers that are wanted, where that is known.
-pub fn targets(
-    verdicts: &BTreeMap<InstanceKey, Verdict>,
-) -> impl Iterator<Item = (&InstanceKey, &ContainerSpec)> {
+pub fn targets<'v>(
+    verdicts: &'v BTreeMap<InstanceKey, Verdict<'_>>,
+) -> impl Iterator<Item = (&'v InstanceKey, &'v ContainerSpec)> {
     verdicts
         .iter()
-        .filter_map(|(key, verdict)| Some((key, verdict.target.as_ref().ok()?)))
+        .filter_map(|(key, verdict)| Some((key, verdict.target.as_deref().ok()?)))
 }

@@ -34,7 +34,7 @@ pub fn present<'a>(
     draft: &Draft<'a>,
     wants: &Wants<'_>,
     allocation: &'a Allocation,
-    verdicts: &'a BTreeMap<InstanceKey, Verdict>,
+    verdicts: &'a BTreeMap<InstanceKey, Verdict<'_>>,
 ) -> Option<Vec<Present<'a>>> {
     let seen = draft.observed.instances.known()?;
     let mut present = Vec::new();

@@ -123,9 +123,7 @@ pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, fi
             service,
         },
         fields,
-        digest: images::resolve(pass.observed, &service.image)
-            .ok()
-            .map(|image| &image.digest),
+        resolved: images::resolve(pass.observed, &service.image).is_ok(),
     };
     let mut all = Vec::new();
     for index in 1..=scale {
@@ -193,23 +191,16 @@ fn ended(pass: Pass<'_>, goal: &Goal<'_>, key: impl Fn(Slot) -> InstanceKey) -> 
 /// What the containers of a service shall be.
 struct Goal<'a> {
     wanted: Wanted<'a>,
-    /// What is compared, but for the digest.
     fields: &'a Fields,
-    digest: Option<&'a String>,
+    /// The image is known.
+    resolved: bool,
 }
 
 impl Goal<'_> {
     /// What of `have` cannot be changed without a new process.
     fn difference(&self, have: &Fields) -> Option<Difference> {
-        let mut want = self.fields.clone();
-        verdict::keep_unknown_revisions(self.wanted, have, &mut want);
-        let ignored = match self.digest {
-            Some(digest) => {
-                want.insert("image.digest".to_owned(), digest.clone());
-                None
-            }
-            None => Some("image.digest"),
-        };
+        let want = verdict::with_unknown_revisions(self.wanted, have, self.fields);
+        let ignored = (!self.resolved).then_some("image.digest");
         strong(have, &want, ignored)
     }
 }

@@ -1,5 +1,7 @@
 //! One wanted instance against what is seen of it: the change, its cause, and what it takes.
 
+use std::borrow::Cow;
+
 use model::fields::Fields;
 
 use super::{
@@ -47,7 +49,7 @@ pub enum Course {
     Unsure(String),
 }
 
-pub struct Verdict {
+pub struct Verdict<'a> {
     pub change: Option<(Class, Cause)>,
     pub course: Course,
     /// The record of the running container must be rewritten.
@@ -55,14 +57,14 @@ pub struct Verdict {
     /// The sandbox must be made or brought to its specification.
     pub sandbox: bool,
     /// What to start; the error says why that is not known and what to do.
-    pub target: Result<ContainerSpec, String>,
+    pub target: Result<Cow<'a, ContainerSpec>, String>,
     /// It ended as wanted and for good, with this, and its sandbox is gone.
     pub ended: Option<i32>,
     /// It is not to run; the text is for people.
     pub stopped: Option<String>,
 }
 
-impl Verdict {
+impl Verdict<'_> {
     /// What is seen of it will not be what runs.
     pub fn replaces(&self) -> bool {
         matches!(self.course, Course::Start | Course::Replace | Course::Rebuild)
@@ -99,10 +101,10 @@ pub struct Case<'a> {
     pub wanted: Wanted<'a>,
     pub rules: Rules,
     pub seen: Option<&'a Instance>,
-    /// What is compared, but for the digest of the image.
+    /// What is compared; without the digest of an image that is not known.
     pub fields: &'a Fields,
     pub image: Result<&'a Image, String>,
-    pub sandbox: Result<&'a SandboxSpec, &'a String>,
+    pub sandbox: Result<&'a SandboxSpec, &'a str>,
     /// It stays as it is for now.
     pub held: bool,
     /// What it shall take the place of, and why.
@@ -116,7 +118,7 @@ pub struct Case<'a> {
     pub order: Option<Order>,
 }
 
-pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
+pub fn judge<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     let (key, seen, order) = (case.key, case.seen, case.order);
     let mut verdict = as_written(case, memory, now);
     match order {
@@ -134,7 +136,7 @@ pub fn judge(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
 }
 
 /// An operator has ordered that it stops.
-fn stop(verdict: &mut Verdict, key: &InstanceKey, one: bool, seen: Option<&Instance>) {
+fn stop(verdict: &mut Verdict<'_>, key: &InstanceKey, one: bool, seen: Option<&Instance>) {
     let InstanceKey {
         project,
         service,
@@ -163,7 +165,7 @@ fn stop(verdict: &mut Verdict, key: &InstanceKey, one: bool, seen: Option<&Insta
 }
 
 /// An operator has ordered that it starts again, and it was not started since.
-fn run(verdict: &mut Verdict, seen: Option<&Instance>) {
+fn run(verdict: &mut Verdict<'_>, seen: Option<&Instance>) {
     match (&verdict.course, seen) {
         (Course::Rest | Course::Later { .. } | Course::Again { .. }, Some(seen))
             if seen.container.is_some() =>
@@ -193,25 +195,27 @@ fn lost() -> Cause {
 }
 
 /// Without what an operator has ordered.
-fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
+fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     let Wanted { project, service } = case.wanted;
     let begun = memory.begun.get(&Key::Instance(case.key.clone()));
     let begun = begun.filter(|_| !planted!("begun-forgotten"));
-    let mut fields = case.fields.clone();
-    if let Some(have) = case.seen.and_then(|seen| seen.container.as_ref()) {
-        keep_unknown_revisions(case.wanted, &have.fields, &mut fields);
-    }
-    let target = case
-        .image
-        .clone()
-        .and_then(|image| container::container(project, case.key, service, fields.clone(), image));
-    let mut ignored = None;
-    match &case.image {
-        Ok(image) => {
-            fields.insert("image.digest".to_owned(), image.digest.clone());
+    let have = case.seen.and_then(|seen| seen.container.as_ref());
+    let fields = match have {
+        Some(have) => with_unknown_revisions(case.wanted, &have.fields, case.fields),
+        None => Cow::Borrowed(case.fields),
+    };
+    let ignored = case.image.is_err().then_some("image.digest");
+    let difference = have.and_then(|have| compare::compare(&have.fields, &fields, ignored.as_slice()));
+    let target = match (have, &difference) {
+        // The same as what runs, whether or not its image can be resolved right now.
+        (Some(have), None) => Ok(Cow::Borrowed(have)),
+        _ => {
+            let made = case.image.clone().and_then(|image| {
+                container::container(project, case.key, service, fields.clone().into_owned(), image)
+            });
+            made.map(Cow::Owned)
         }
-        Err(_) => ignored = Some("image.digest"),
-    }
+    };
     let mut verdict = Verdict {
         change: None,
         course: Course::Rest,
@@ -229,7 +233,6 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     if case.held {
         return held(verdict, &case, seen, have, memory, now);
     }
-    let difference = compare::compare(&have.fields, &fields, ignored.as_slice());
     if let Some(difference) = difference {
         let class = difference.class;
         verdict.change = Some((class, differs(case.wanted, case.key, difference)));
@@ -269,24 +272,20 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
             .unwrap_or_else(|| wanted::noun("sandbox", Some("its endpoints or ports differ".to_owned())));
         verdict.change = Some((Class::Live, cause));
     }
-    if verdict.target.is_err() && !verdict.amend {
-        // The same as what runs, whether or not its image can be resolved right now.
-        verdict.target = Ok(have.clone());
-    }
     verdict.course = supervise(case.key, case.rules, seen, memory, now);
     verdict
 }
 
 /// It stays what it is until its turn comes, or another one has taken its place.
-fn held(
-    mut verdict: Verdict,
+fn held<'a>(
+    mut verdict: Verdict<'a>,
     case: &Case<'_>,
     seen: &Instance,
-    have: &ContainerSpec,
+    have: &'a ContainerSpec,
     memory: &Memory,
     now: Now,
-) -> Verdict {
-    verdict.target = Ok(have.clone());
+) -> Verdict<'a> {
+    verdict.target = Ok(Cow::Borrowed(have));
     verdict.sandbox = !seen.drift.is_empty();
     if verdict.sandbox {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
@@ -316,13 +315,13 @@ fn follows(case: &Case<'_>, seen: &Instance) -> bool {
 }
 
 /// Nothing was started yet, or the sandbox is gone.
-fn absent(
-    mut verdict: Verdict,
+fn absent<'a>(
+    mut verdict: Verdict<'a>,
     case: Case<'_>,
     fields: &Fields,
     ignored: Option<&str>,
     begun: Option<&(Class, Cause)>,
-) -> Verdict {
+) -> Verdict<'a> {
     let lost = case.seen.is_some_and(|seen| seen.state == State::Lost);
     let finished = match begun {
         // The records of its slot are about earlier versions.
@@ -391,8 +390,7 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
         Err(_) if !case.rules.ends(0) => return Finished::No,
         Err(why) => return Finished::Unknown(format!("the exit records could not be read: {why}")),
     };
-    let mut fields = fields.clone();
-    keep_unknown_revisions(case.wanted, &ended.container.fields, &mut fields);
+    let fields = with_unknown_revisions(case.wanted, &ended.container.fields, fields);
     match compare::compare(&ended.container.fields, &fields, ignored.as_slice()) {
         Some(difference) if difference.class > Class::Live => Finished::Outdated(difference),
         _ if case.rules.ends(ended.code) && !planted!("job-run-twice") => Finished::Yes(ended.code),
@@ -401,13 +399,15 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
 }
 
 /// While it is not known what a dependency is about to be, the dependant stays as it is.
-pub fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
+pub fn with_unknown_revisions<'f>(wanted: Wanted<'_>, have: &Fields, fields: &'f Fields) -> Cow<'f, Fields> {
+    let mut fields = Cow::Borrowed(fields);
     for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
         let field = container::revision_field(name);
         if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
-            fields.insert(field, had.clone());
+            fields.to_mut().insert(field, had.clone());
         }
     }
+    fields
 }
 
 fn differs(wanted: Wanted<'_>, key: &InstanceKey, difference: Difference) -> Cause {

@@ -53,7 +53,7 @@ pub struct Wants<'a> {
     /// Updated ones that have not settled, what they wait for, and when they will have.
     pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     pub rollbacks: Vec<Rollback>,
-    /// By project and service: what is compared, but for the digest of the image.
+    /// By project and service: what is compared.
     pub fields: BTreeMap<(&'a str, &'a str), Fields>,
     /// What each project that runs is planned for.
     pub projects: BTreeMap<&'a str, &'a Project>,

@@ -49,14 +49,14 @@ impl Ports {
 /// Fixed ports first (who runs keeps, else the first in key order), then the ephemeral ones around them.
 pub fn host_ports(
     wants: &Wants<'_>,
-    held: &Held,
+    held: &Held<'_>,
     allocation: &mut Allocation,
 ) -> BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> {
     let mut ports = Ports::default();
     // Leaving: their ports come free in this pass, but only after them.
     let mut leaving = Ports::default();
     let mut keeping: BTreeMap<&InstanceKey, Vec<PortBinding>> = BTreeMap::new();
-    for (key, sandbox) in &held.sandboxes {
+    for (&key, sandbox) in &held.sandboxes {
         match wants.instances.get(key) {
             None if wants.left_alone(&key.project) => {
                 sandbox.ports.iter().for_each(|binding| ports.claim(key, binding));
@@ -94,7 +94,7 @@ pub fn host_ports(
         // What it takes over, or has taken over already: the reservation follows.
         let beside = beside(wants, held, key);
         let had = beside.map_or(&[][..], |beside| &beside.ports);
-        let led = held.sandboxes.get(key).into_iter().chain(beside);
+        let led = held.sandboxes.get(key).copied().into_iter().chain(beside);
         let led = led.flat_map(|sandbox| allocation.led(sandbox));
         for binding in had.iter().chain(led) {
             let fits = wanted.service.ports.iter().any(|port| fits(port, binding));
@@ -178,9 +178,10 @@ pub fn host_ports(
     }
     // Another wanted instance may still hold, for a moment, what its new version gives up.
     let mut given_up: HashMap<(u16, Protocol), Vec<(&InstanceKey, &PortBinding)>> = HashMap::new();
-    let changing = held.changing.iter().map(|(key, sandbox)| (key, sandbox));
+    let changing = held.changing.iter().copied();
     let changing = changing.filter(|_| !planted!("port-not-yet-given-up"));
-    for (key, sandbox) in held.sandboxes.iter().chain(changing) {
+    let sandboxes = held.sandboxes.iter().map(|(key, sandbox)| (*key, *sandbox));
+    for (key, sandbox) in sandboxes.chain(changing) {
         for binding in &sandbox.ports {
             let port = (binding.published, binding.protocol);
             given_up.entry(port).or_default().push((key, binding));
@@ -204,9 +205,9 @@ pub fn host_ports(
 }
 
 /// The sandbox whose place `key` takes.
-pub fn beside<'h>(wants: &Wants<'_>, held: &'h Held, key: &InstanceKey) -> Option<&'h SandboxSpec> {
+pub fn beside<'h>(wants: &Wants<'_>, held: &Held<'h>, key: &InstanceKey) -> Option<&'h SandboxSpec> {
     let pair = wants.pairs.get(key)?;
-    held.sandboxes.get(&pair.old)
+    held.sandboxes.get(&pair.old).copied()
 }
 
 /// Both cannot be had at once.

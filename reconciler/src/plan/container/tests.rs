@@ -34,7 +34,13 @@ fn build(service: &Service, config: ImageConfig) -> Result<ContainerSpec, String
         unpacked: true,
         config,
     };
-    container(&project, &key, service, compared(&project, service), &image)
+    container(
+        &project,
+        &key,
+        service,
+        compared(&project, &key.service, service).into_owned(),
+        &image,
+    )
 }
 
 #[test]

@@ -44,8 +44,8 @@ impl<'a> Rollout<'a> {
         let newer = good.filter(|good| good.revision != asked.revision);
         let changed = newer.and_then(|good| {
             let before = good.project.services.get(name)?;
-            let before = container::compared(&good.project, before);
-            strong(&before, &container::compared(asked.project, service), None)
+            let before = container::compared(&good.project, name, before);
+            strong(&before, &container::compared(asked.project, name, service), None)
         });
         let update = update_config(service);
         let config = match asked.barred() {
