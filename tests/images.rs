@@ -127,7 +127,11 @@ fn images_from_files_run_as_they_say() {
 
 /// Whoever reads one of these files waits, as on a registry that does not answer, until this is dropped.
 fn stalled(files: &[&Path]) -> Fanotify {
-    let stall = Fanotify::init(InitFlags::FAN_CLASS_CONTENT, EventFFlags::O_RDONLY).expect("fanotify");
+    let stall = Fanotify::init(
+        InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC,
+        EventFFlags::O_RDONLY,
+    )
+    .expect("fanotify");
     for file in files {
         let (add, reads) = (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_ACCESS_PERM);
         stall.mark(add, reads, AT_FDCWD, Some(*file)).expect("a mark");
