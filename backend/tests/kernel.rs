@@ -24,14 +24,12 @@ mod repair;
 #[path = "network/rig.rs"]
 #[allow(dead_code, reason = "the network tests use the rest of it")]
 mod rig;
+#[path = "kernel/run.rs"]
+mod run;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 type Test = (&'static str, fn());
 
@@ -55,66 +53,5 @@ fn main() -> ExitCode {
         confinement::confined();
         return ExitCode::SUCCESS;
     }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        for (name, _) in tests() {
-            println!("{name}: test");
-        }
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&String> = arguments
-        .iter()
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
-    let missing = missing();
-    for (name, test) in tests() {
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
-            continue;
-        }
-        if let Some(reason) = &missing {
-            println!("test {name} ... skipped: {reason}");
-            skipped += 1;
-            continue;
-        }
-        match catch_unwind(AssertUnwindSafe(test)) {
-            Ok(()) => {
-                println!("test {name} ... ok");
-                passed += 1;
-            }
-            Err(_) => {
-                println!("test {name} ... FAILED");
-                failed.push(name);
-            }
-        }
-    }
-    let required = std::env::var_os("STEAD_REQUIRE_KERNEL").is_some_and(|value| value == "1");
-    let good = failed.is_empty() && !(required && skipped > 0);
-    println!(
-        "\ntest result: {}. {passed} passed; {} failed; {skipped} skipped {failed:?}",
-        if good { "ok" } else { "FAILED" },
-        failed.len()
-    );
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn missing() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("not root; run as root".into());
-    }
-    if !Path::new("/bin/busybox").exists() {
-        return Some("no /bin/busybox; install busybox-static".into());
-    }
-    if let Err(error) = backend::cgroup::root() {
-        return Some(error.to_string());
-    }
-    let probe = std::process::Command::new("unshare")
-        .args(["--user", "--net", "true"])
-        .status();
-    (!probe.is_ok_and(|status| status.success()))
-        .then(|| "no user namespaces here; see user.max_user_namespaces".into())
+    run::run(tests())
 }

@@ -1,5 +1,6 @@
 //! A host without a kernel, for tests of the plan and the loop.
 
+pub mod conformance;
 pub mod drive;
 pub mod exhaustive;
 pub mod generate;

@@ -181,6 +181,8 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             };
             drive.memory.barred.insert((*name).to_owned(), barred);
         }
+        // What was good before is not known any more.
+        ["no-good", name] => drop(drive.memory.good.remove(*name)),
         ["good", name] => {
             if let Some(Wish::Run { revision, project }) = drive.desired.projects.get(*name) {
                 let good = Good {

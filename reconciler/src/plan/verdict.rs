@@ -229,26 +229,6 @@ fn as_written(case: Case<'_>, memory: &Memory, now: Now) -> Verdict {
     if case.held {
         return held(verdict, &case, seen, have, memory, now);
     }
-    if seen.state == State::Lost {
-        match finished(&case, &fields, ignored) {
-            Finished::Yes(_) => {
-                let text = Some("is gone; nothing ran any more".to_owned());
-                verdict.change = Some((Class::Remove, wanted::noun("shim", text)));
-                verdict.course = Course::Clear;
-                verdict.sandbox = false;
-            }
-            Finished::Unknown(why) => {
-                verdict.course = Course::Unsure(why);
-                verdict.sandbox = false;
-            }
-            Finished::No | Finished::Outdated(_) => {
-                verdict.change = Some((Class::Recreate, lost()));
-                verdict.course = Course::Rebuild;
-                verdict.sandbox = true;
-            }
-        }
-        return verdict;
-    }
     let difference = compare::compare(&have.fields, &fields, ignored.as_slice());
     if let Some(difference) = difference {
         let class = difference.class;
@@ -308,12 +288,6 @@ fn held(
 ) -> Verdict {
     verdict.target = Ok(have.clone());
     verdict.sandbox = !seen.drift.is_empty();
-    if seen.state == State::Lost {
-        verdict.change = Some((Class::Recreate, lost()));
-        verdict.course = Course::Rebuild;
-        verdict.sandbox = true;
-        return verdict;
-    }
     if verdict.sandbox {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));
@@ -365,6 +339,13 @@ fn absent(
             verdict.sandbox = false;
             return verdict;
         }
+        Finished::Yes(_) if lost => {
+            let text = Some("is gone; nothing ran any more".to_owned());
+            verdict.change = Some((Class::Remove, wanted::noun("shim", text)));
+            verdict.course = Course::Clear;
+            verdict.sandbox = false;
+            return verdict;
+        }
         Finished::Unknown(why) => {
             verdict.course = Course::Unsure(why.clone());
             verdict.sandbox = false;
@@ -381,16 +362,11 @@ fn absent(
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
         // Nothing is known any more of what ran in it.
-        _ if lost => {
-            let text = Some("its supervisor is gone".to_owned());
-            (Class::Recreate, wanted::noun("shim", text))
-        }
+        _ if lost => (
+            Class::Recreate,
+            wanted::noun("shim", Some("its supervisor is gone".to_owned())),
+        ),
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
-        // Nothing is known any more of what ran in it.
-        _ if lost => {
-            let text = Some("its supervisor is gone".to_owned());
-            (Class::Recreate, wanted::noun("shim", text))
-        }
         _ => (Class::Create, created(case.key, case.wanted)),
     });
     verdict

@@ -1,5 +1,5 @@
-//! The loop without a runtime: one pass after the other on a simulated host, whole passes in any order
-//! that their `after` edges allow.
+//! The loop without a runtime: one pass after the other on a host, the simulated one unless another is
+//! given, whole passes in any order that their `after` edges allow.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +11,18 @@ use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, Key},
     memory::{Good, Memory},
+    observed::Observed,
     plan::{
         self,
         step::{Cause, Class, Plan, Step},
     },
-    port::Backend,
+    port::{Backend, Scope},
     status::{self, ProjectStatus, project::Facts},
 };
 
 /// A host, what is wanted of it, and what was done.
-pub struct Drive {
-    pub host: SimHost,
+pub struct Drive<H = SimHost> {
+    pub host: H,
     pub desired: Desired,
     pub memory: Memory,
     /// Completed changes, in order.
@@ -32,8 +33,24 @@ pub struct Drive {
 
 impl Drive {
     pub fn new(seed: u64) -> Self {
+        Drive::on(SimHost::new(), seed)
+    }
+
+    /// Another agent takes over: it remembers nothing but what the ledger keeps.
+    pub fn new_agent(&mut self) {
+        self.forget();
+        self.host.world().dies_after = None;
+    }
+
+    pub fn pids(&self) -> BTreeMap<InstanceKey, u32> {
+        self.host.pids()
+    }
+}
+
+impl<H: Backend> Drive<H> {
+    pub fn on(host: H, seed: u64) -> Self {
         Drive {
-            host: SimHost::new(),
+            host,
             desired: Desired::default(),
             memory: Memory::default(),
             executed: Vec::new(),
@@ -61,7 +78,7 @@ impl Drive {
     fn plan_with(&self, memory: &mut Memory) -> Plan {
         let now = self.host.now();
         let plan = |memory: &mut Memory| {
-            let observed = self.host.observe_all(&references(&self.desired, memory));
+            let observed = self.observe_for(memory);
             memory.settle(&observed, now);
             plan::plan(&self.desired, &observed, memory, &Vec::new(), now)
         };
@@ -98,7 +115,7 @@ impl Drive {
 
     /// What the outside would see now.
     pub fn status(&self) -> BTreeMap<String, ProjectStatus> {
-        let observed = self.host.observe_all(&references(&self.desired, &self.memory));
+        let observed = self.observe();
         let plan = self.plan();
         status::project::projects(&Facts {
             desired: &self.desired,
@@ -175,18 +192,28 @@ impl Drive {
         Err(self.plan())
     }
 
-    /// Another agent takes over: it remembers nothing but what the ledger keeps.
-    pub fn new_agent(&mut self) {
+    /// What an agent remembers, but for what the ledger keeps.
+    pub fn forget(&mut self) {
         self.memory = Memory {
             good: std::mem::take(&mut self.memory.good),
             barred: std::mem::take(&mut self.memory.barred),
             ..Memory::default()
         };
-        self.host.world().dies_after = None;
     }
 
-    pub fn pids(&self) -> BTreeMap<InstanceKey, u32> {
-        self.host.pids()
+    /// Everything, as it is.
+    pub fn observe(&self) -> Observed {
+        self.observe_for(&self.memory)
+    }
+
+    fn observe_for(&self, memory: &Memory) -> Observed {
+        let mut observed = Observed::nothing_known();
+        let scope = Scope {
+            images: references(&self.desired, memory),
+            ..Scope::all()
+        };
+        self.host.observe(&scope, &mut observed);
+        observed
     }
 }
 

@@ -205,6 +205,10 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             });
             "healthcheck".to_owned()
         }
+        "interval" => {
+            service.healthcheck.as_mut()?.interval = Some(text.parse().ok()?);
+            "healthcheck.interval".to_owned()
+        }
         "needs" => {
             let (other, condition) = rest.split_first()?;
             let (optional, restart) = (condition.contains(&"optional"), condition.contains(&"restart"));

@@ -9,7 +9,7 @@ pub mod damage;
 pub mod disk;
 mod effects;
 pub mod objects;
-mod observe;
+pub(super) mod observe;
 mod world;
 
 use std::{
@@ -70,7 +70,7 @@ pub enum SimError {
     #[error("the record of {0} is damaged; restore it, or remove it if the resource may be made again")]
     Damaged(String),
     #[error("volume {volume}: {why}; restore it, or give it up with `stead down --volumes`")]
-    VolumeLost { volume: String, why: &'static str },
+    VolumeLost { volume: String, why: String },
     #[error("the bridge of {0} is missing; it is made again in the next pass")]
     BridgeMissing(ResourceKey),
     #[error("the subnet of {0} overlaps a route of the host; choose another or remove the route")]

@@ -5,6 +5,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Health, State},
     spec::FirewallSpec,
+    testing::sim_host::observe,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Fault {
             }),
             Fault::LoseShim(key) => world.instances.edit(|instances| {
                 if let Some(instance) = instances.get_mut(key) {
-                    instance.state = State::Lost;
+                    *instance = observe::lost(key);
                 }
             }),
             Fault::Root(key) => world.instances.edit(|instances| {

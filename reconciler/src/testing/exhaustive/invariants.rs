@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::types::Condition;
+use model::types::{Condition, Service};
 
 use super::{
     edits::{Edit, PROJECT},
@@ -59,6 +59,7 @@ pub fn broken(step: &Step, moment: &Moment<'_>) -> Option<String> {
     }
     if let Some(key) = process(action)
         && settled.contains(key)
+        && wanted(key, edit).is_some()
     {
         return Some(format!("bystander: {key} is as it should be, and yet {action:?}"));
     }
@@ -108,11 +109,16 @@ fn of<'w>(world: &'w World, service: &str) -> impl Iterator<Item = (&'w Instance
     world.instances.iter().filter(own).collect::<Vec<_>>().into_iter()
 }
 
-fn gates(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
+fn wanted<'e>(key: &InstanceKey, edit: &'e Edit) -> Option<&'e Service> {
     let Some(Wish::Run { project, .. }) = edit.desired.projects.get(&key.project) else {
-        return Some(format!("start: nobody wants {key}"));
+        return None;
     };
-    let Some(service) = project.services.get(&key.service) else {
+    let service = project.services.get(&key.service)?;
+    (key.index <= service.container.scale.unwrap_or(1)).then_some(service)
+}
+
+fn gates(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
+    let Some(service) = wanted(key, edit) else {
         return Some(format!("start: nobody wants {key}"));
     };
     for (name, dependency) in &service.depends_on {
@@ -169,15 +175,19 @@ fn stop_order(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
         .map(|(other, _)| format!("stop order: {key} is stopped while {other} depends on it"))
 }
 
-/// Ports lead to somebody who reserved them and was started, and whoever runs stays reachable.
+/// Ports lead to somebody who was started and has them reserved, or takes them over from the slot beside
+/// it that has, or had until it went; and whoever runs stays reachable.
 fn firewall(spec: &FirewallSpec, world: &World) -> Option<String> {
     for (port, target) in &spec.ports {
-        let there = world.instances.iter().any(|(_, instance)| {
+        let there = world.instances.iter().any(|(key, instance)| {
             let mut ends = instance.sandbox.endpoints.iter();
-            let mut ports = instance.sandbox.ports.iter();
-            instance.container.is_some()
-                && ends.any(|end| end.address == target.address)
-                && ports.any(|held| held.published == port.published)
+            let reserved = world.instances.iter().any(|(other, instance)| {
+                let mut ports = instance.sandbox.ports.iter();
+                (&other.project, &other.service, other.index) == (&key.project, &key.service, key.index)
+                    && (instance.state == State::Lost || ports.any(|held| held.published == port.published))
+            });
+            let led = world.firewall.spec.ports.get(port) == Some(target);
+            instance.container.is_some() && ends.any(|end| end.address == target.address) && (reserved || led)
         });
         if !there {
             return Some(format!("ports: {} leads to nobody", port.published));

@@ -16,6 +16,7 @@ use crate::{
     },
     plan::action::Action,
     spec::{FirewallSpec, MountSpec, PortBinding, SandboxSpec, Zone},
+    testing::sim_host::observe,
     time::Now,
 };
 
@@ -204,6 +205,10 @@ impl World {
                     .find(|volume| !there(*volume))
                     .map(|volume| format!("{key} is started without volume {volume}"))
             }
+            Action::UpdateContainer { key, .. } => {
+                let lost = self.instances.get(key)?.state == State::Lost;
+                lost.then(|| format!("{key} is changed while it is lost"))
+            }
             _ => None,
         }
     }
@@ -299,7 +304,7 @@ impl World {
                 if phases > 1 {
                     instances.remove(key);
                 } else if let Some(instance) = instances.get_mut(key) {
-                    instance.state = State::Lost;
+                    *instance = observe::lost(key);
                 }
             }),
             Action::SyncFirewall(spec) => {

@@ -151,7 +151,7 @@ impl World {
                 };
                 match damage {
                     Damage::BridgeDown(_) => bridge.up = false,
-                    Damage::BridgeMtu(_) => bridge.mtu = 1280,
+                    Damage::BridgeMtu(_) => (bridge.mtu, bridge.mtu_set) = (1280, true),
                     Damage::BridgeMac(_) => bridge.own_mac = false,
                     Damage::BridgeAlias(_) => bridge.alias = false,
                     Damage::BridgeSpanningTree(_) => bridge.spanning_tree = true,
@@ -177,8 +177,16 @@ impl World {
             Damage::VethDown(key, interface) => self.on_pair(key, interface, |pair| pair.up = false),
             Damage::VethOffBridge(key, interface) => self.on_pair(key, interface, |pair| pair.bridge = None),
             Damage::VethHairpin(key, interface) => self.on_pair(key, interface, |pair| pair.hairpin = false),
-            Damage::VethMtu(key, interface) => self.on_pair(key, interface, |pair| pair.mtu = 1280),
-            Damage::InnerDown(key, interface) => self.on_inner(key, interface, |inner| inner.up = false),
+            Damage::VethMtu(key, interface) => {
+                let events = self.on_pair(key, interface, |pair| pair.mtu = 1280);
+                self.follow_ports();
+                events
+            }
+            // Its routes go with it.
+            Damage::InnerDown(key, interface) => self.on_inner(key, interface, |inner| {
+                inner.up = false;
+                inner.way_out = None;
+            }),
             Damage::InnerAddressRemoved(key, interface) => self.on_inner(key, interface, |inner| {
                 inner.addresses.clear();
                 inner.way_out = None;
@@ -235,7 +243,7 @@ impl World {
             Damage::ZoneChanged(key) => {
                 if let Some(zone) = self.zones.get_mut(key) {
                     zone.pop_first();
-                    zone.insert("intruder".to_owned(), Default::default());
+                    zone.insert("intruder".to_owned(), [Ipv4Addr::new(192, 0, 2, 66)].into());
                 }
                 vec![HostEvent::Names(key.clone())]
             }

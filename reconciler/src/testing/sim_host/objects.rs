@@ -24,6 +24,8 @@ pub struct Bridge {
     pub spanning_tree: bool,
     pub addresses: BTreeSet<(Ipv4Addr, u8)>,
     pub mtu: u32,
+    /// Somebody has set its MTU; until then it is the least of its ports.
+    pub mtu_set: bool,
     /// Somebody else's link of that name is no bridge.
     pub is_bridge: bool,
     /// `route_localnet`: set by the firewall.
@@ -250,6 +252,7 @@ impl Bridge {
             spanning_tree: false,
             addresses: BTreeSet::new(),
             mtu: MTU,
+            mtu_set: false,
             is_bridge: true,
             localnet: false,
             quiet_ipv6: false,

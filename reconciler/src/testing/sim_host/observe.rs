@@ -9,12 +9,13 @@ use super::{
     World,
     disk::Content,
     objects::{Bridge, MTU, Netns, Place, Run, Skeleton, UNKNOWN},
+    world::STATE,
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Firewall, Health, Image, Instance, Network, Observed, State, Volume},
     port::Scope,
-    spec::{ContainerSpec, Endpoint, FirewallSpec, MountSpec, NetworkSpec, SandboxSpec, Subnet},
+    spec::{ContainerSpec, Endpoint, FirewallSpec, Limits, MountSpec, NetworkSpec, SandboxSpec, Subnet},
 };
 
 impl World {
@@ -112,7 +113,7 @@ impl World {
 
     fn see_networks(&self) -> Fact<BTreeMap<ResourceKey, Network>> {
         if let Some(key) = self.networks.torn() {
-            return damaged(key);
+            return damaged("network", key);
         }
         self.read("networks", || {
             let records = self.networks.iter();
@@ -132,7 +133,7 @@ impl World {
         known: &mut Fact<BTreeMap<ResourceKey, Network>>,
     ) {
         if let Some(key) = self.networks.torn() {
-            *known = damaged(key);
+            *known = damaged("network", key);
             return;
         }
         if self.unreadable.contains("networks") {
@@ -166,7 +167,7 @@ impl World {
         known: &mut Fact<BTreeMap<ResourceKey, Volume>>,
     ) {
         if let Some(key) = self.volumes.torn() {
-            *known = damaged(key);
+            *known = damaged("volume", key);
             return;
         }
         if self.unreadable.contains("volumes") {
@@ -174,7 +175,7 @@ impl World {
             return;
         }
         let see = |key: &ResourceKey| Volume {
-            lost: self.lost(key).map(str::to_owned),
+            lost: self.lost(key).map(|lost| lost.of(key)),
         };
         match known {
             Fact::Known(known) if !all => {
@@ -194,7 +195,7 @@ impl World {
 
     fn see_id_bases(&self) -> Fact<BTreeMap<String, u32>> {
         if let Some(project) = self.id_bases.torn() {
-            return Fact::Unknown(format!("the record of {project} is damaged"));
+            return damaged("id-base", project);
         }
         let records = self.id_bases.keys();
         Fact::Known(
@@ -375,9 +376,7 @@ impl World {
     /// What a running container stands on, compared with what it was given.
     fn standing(&self, key: &InstanceKey, place: &Place, container: &ContainerSpec, instance: &mut Instance) {
         if let Some(cgroup) = &place.cgroup {
-            if cgroup.limits != container.limits {
-                instance.drift.push("its limits are not in force".to_owned());
-            }
+            limits_drift(&cgroup.limits, &container.limits, &mut instance.drift);
             for stray in &cgroup.strayed {
                 instance
                     .drift
@@ -388,11 +387,13 @@ impl World {
             return;
         };
         if !tree.overlay {
-            instance.broken = Some("/ is not mounted any more".to_owned());
+            instance.broken = Some("its root is not mounted any more".to_owned());
         } else if self.trees.get(key).and_then(|directory| directory.upper) != Some(tree.upper) {
-            instance.broken = Some("its upper directory is gone".to_owned());
+            let name = format!("{}/{}-{}{}", key.project, key.service, key.index, key.slot);
+            instance.broken = Some(format!("{STATE}/containers/{name}/upper was deleted"));
         } else if !self.unpacked(&container.image_digest) {
-            instance.broken = Some("a layer of its image is gone".to_owned());
+            let digest = &container.image_digest;
+            instance.broken = Some(format!("{STATE}/images/layers/{digest} was deleted"));
         }
         for (index, mount) in container.mounts.iter().enumerate() {
             if tree.mounts.contains(&index) {
@@ -432,6 +433,9 @@ impl World {
             if pair.inner.mac != endpoint.mac {
                 drift.push(format!("{name} has another MAC address"));
             }
+            if pair.inner.mtu != MTU {
+                drift.push(format!("{name} has an MTU of {}", pair.inner.mtu));
+            }
             if !pair
                 .inner
                 .addresses
@@ -443,17 +447,23 @@ impl World {
                 drift.push("default route is missing".to_owned());
             }
             let bridge = self.bridges.get(&endpoint.network);
+            // A bridge that is down has switched its ports off.
+            let off = bridge.is_some_and(|bridge| pair.bridge == Some(bridge.index) && !bridge.up);
             let bridge = bridge.filter(|bridge| !bridge.renamed).map(|bridge| bridge.index);
             if pair.bridge.is_none() || pair.bridge != bridge {
                 drift.push(format!("veth of {name} is not on its bridge"));
             } else if !pair.hairpin {
-                drift.push(format!("veth of {name} has lost its hairpin mode"));
+                drift.push(format!(
+                    "the bridge port of {name} has another setting of hairpin"
+                ));
             }
             if !pair.up {
                 drift.push(format!("veth of {name} is down"));
+            } else if off {
+                drift.push(format!("the bridge port of {name} does not forward"));
             }
-            if pair.mtu != MTU || pair.inner.mtu != MTU {
-                drift.push(format!("{name} has another MTU"));
+            if pair.mtu != MTU {
+                drift.push(format!("veth of {name} has an MTU of {}", pair.mtu));
             }
         }
     }
@@ -467,7 +477,7 @@ impl World {
             },
             Skeleton::Broken => Firewall {
                 spec: FirewallSpec::default(),
-                drift: vec!["a rule is missing".to_owned()],
+                drift: vec!["table Bridge stead-8a5eda is missing".to_owned()],
             },
             Skeleton::Whole => {
                 let mut drift = Vec::new();
@@ -475,7 +485,14 @@ impl World {
                     drift.push("net.ipv4.ip_forward is off".to_owned());
                 }
                 for key in self.firewall.networks.keys() {
-                    if self.bridges.get(key).is_some_and(|bridge| !bridge.localnet) {
+                    let Some(bridge) = self.bridges.get(key) else {
+                        continue;
+                    };
+                    // Off for all of them, then.
+                    if !self.ip_forward {
+                        drift.push(format!("forwarding is off on the bridge of {key}"));
+                    }
+                    if !bridge.localnet {
                         drift.push(format!("route_localnet is off on the bridge of {key}"));
                     }
                 }
@@ -510,12 +527,16 @@ fn unreadable<T>(part: &str) -> Fact<T> {
     Fact::Unknown(format!("{part}: Input/output error"))
 }
 
-fn damaged<T>(key: &ResourceKey) -> Fact<T> {
-    Fact::Unknown(format!("the record of {key} is damaged; nothing was changed"))
+fn damaged<T>(kind: &str, key: &impl ToString) -> Fact<T> {
+    let name = key.to_string().replace('/', "%2F");
+    Fact::Unknown(format!(
+        "the record {STATE}/records/{kind}/{name}.json is damaged (EOF while parsing a string at line 1 column 5). \
+         Restore it from a backup, or remove the file if the resource may be made again; nothing was changed"
+    ))
 }
 
 /// What is left when the supervisor is gone: nothing is known of it but that it must go.
-fn lost(key: &InstanceKey) -> Instance {
+pub fn lost(key: &InstanceKey) -> Instance {
     Instance {
         sandbox: SandboxSpec {
             key: key.clone(),
@@ -533,6 +554,20 @@ fn lost(key: &InstanceKey) -> Instance {
         started_at: None,
         started_wall: None,
         health: Health::None,
+    }
+}
+
+fn limits_drift(found: &Limits, wanted: &Limits, drift: &mut Vec<String>) {
+    for (file, found, wanted) in [
+        ("memory.max", found.memory, wanted.memory),
+        ("cpu.max", found.cpu, wanted.cpu),
+        ("pids.max", found.pids, wanted.pids),
+    ] {
+        let text = |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
+        if found != wanted {
+            let (found, wanted) = (text(found), text(wanted));
+            drift.push(format!("{file} is {found} instead of {wanted}"));
+        }
     }
 }
 
@@ -556,18 +591,25 @@ pub(super) fn bridge_drift(bridge: Option<&Bridge>, spec: &NetworkSpec) -> Vec<S
     expect(bridge.own_mac, "bridge has another MAC address");
     expect(bridge.alias, "bridge has lost its alias");
     expect(!bridge.spanning_tree, "bridge runs the spanning tree protocol");
-    expect(bridge.mtu == MTU, "bridge has another MTU");
-    expect(bridge.quiet_ipv6, "IPv6 is on on the bridge");
-    expect(
-        !bridge.up || bridge.addresses.is_empty() || bridge.route,
-        "the route to its subnet is missing",
-    );
+    if bridge.mtu != MTU {
+        drift.push(format!("bridge has an MTU of {}", bridge.mtu));
+    }
     let own = (spec.gateway, spec.subnet.prefix);
     if !bridge.addresses.contains(&own) {
         drift.push(format!("address {}/{} is missing", own.0, own.1));
     }
     for (address, prefix) in bridge.addresses.iter().filter(|address| **address != own) {
         drift.push(format!("address {address}/{prefix} is not ours"));
+    }
+    if bridge.up && bridge.addresses.contains(&own) && !bridge.route {
+        let subnet = spec.subnet;
+        drift.push(format!(
+            "route to {}/{} is missing",
+            subnet.address, subnet.prefix
+        ));
+    }
+    if !bridge.quiet_ipv6 {
+        drift.push("IPv6 is on on the bridge".to_owned());
     }
     drift
 }

@@ -32,6 +32,35 @@ pub mod touch {
     pub const ALL: u32 = u32::MAX;
 }
 
+/// What has become of the directory of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    Missing,
+    NoData,
+    NoIdentity,
+    Another,
+}
+
+impl Lost {
+    /// For people, as the real host tells it.
+    pub fn of(self, volume: &ResourceKey) -> String {
+        let place = match self {
+            Lost::Missing => " is missing",
+            Lost::NoData => "/data is missing",
+            Lost::NoIdentity => "/identity is missing",
+            Lost::Another => " holds another volume",
+        };
+        format!(
+            "{STATE}/volumes/{}{place}. Restore the directory from a backup, or give the volume up with `stead \
+             down --volumes`",
+            volume.name
+        )
+    }
+}
+
+/// The simulated host has the system's own root.
+pub const STATE: &str = "/var/lib/stead";
+
 /// See the parent module. Maps by key are small, and in the order of their keys.
 #[derive(Debug, Default)]
 pub struct World {
@@ -164,16 +193,14 @@ impl World {
     }
 
     /// Why a volume is no longer the one its record speaks of; `None`: it is, or there is no record.
-    pub fn lost(&self, key: &ResourceKey) -> Option<&'static str> {
+    pub fn lost(&self, key: &ResourceKey) -> Option<Lost> {
         let identity = self.volumes.whole(key)?;
         match self.directories.get(&key.name) {
-            None => Some("its directory is missing"),
-            Some(directory) if !directory.data => Some("its data is missing"),
+            None => Some(Lost::Missing),
+            Some(directory) if !directory.data => Some(Lost::NoData),
             Some(directory) => match directory.identity {
-                None => Some("its identity is missing"),
-                Some(found) if found != *identity && *identity != UNKNOWN => {
-                    Some("its directory holds another volume")
-                }
+                None => Some(Lost::NoIdentity),
+                Some(found) if found != *identity && *identity != UNKNOWN => Some(Lost::Another),
                 Some(_) => None,
             },
         }

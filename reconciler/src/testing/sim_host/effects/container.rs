@@ -82,8 +82,8 @@ impl World {
                     &object,
                     "its volume",
                 )?;
-                if let Some(why) = self.lost(volume) {
-                    let volume = volume.to_string();
+                if let Some(lost) = self.lost(volume) {
+                    let (why, volume) = (lost.of(volume), volume.to_string());
                     return Err(error(Retry::AfterChange, SimError::VolumeLost { volume, why }));
                 }
                 let directory = self.directories.get(&volume.name);

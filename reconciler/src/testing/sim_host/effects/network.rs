@@ -60,6 +60,7 @@ impl World {
                     }
                     6 if bridge_drift(Some(bridge), spec).is_empty() => Ok(Next::To(7)),
                     6 => {
+                        bridge.mtu_set |= bridge.mtu != MTU;
                         bridge.up = true;
                         bridge.route = true;
                         bridge.own_mac = true;
@@ -130,6 +131,16 @@ impl World {
             }
         }
         true
+    }
+
+    /// A bridge whose MTU nobody has set takes the least of its ports.
+    pub(in super::super) fn follow_ports(&mut self) {
+        for bridge in self.bridges.values_mut().filter(|bridge| !bridge.mtu_set) {
+            let netns = self.instances.values().filter_map(|place| place.netns.as_ref());
+            let pairs = netns.flat_map(|netns| netns.pairs.values());
+            let ports = pairs.filter(|pair| pair.bridge == Some(bridge.index));
+            bridge.mtu = ports.map(|pair| pair.mtu).min().unwrap_or(MTU);
+        }
     }
 
     /// 0 note · 1 rules, in one transaction · 2 forwarding · 3 one bridge after the other.

@@ -327,6 +327,7 @@ impl World {
             }
         };
         if let Next::Did(_) = next {
+            self.follow_ports();
             self.moved(touch::INSTANCES);
         }
         Ok(next)

@@ -6,7 +6,7 @@ use super::{
         disk::Content,
         error,
         objects::{Layers, UNKNOWN, VolumeDirectory},
-        world::touch,
+        world::{Lost, touch},
     },
     Next, Work,
 };
@@ -50,7 +50,7 @@ impl World {
     /// 0 what there is · 1 directory beside · 2 identity · 3 rename · 4 sync · 5.. record
     pub(super) fn ensure_volume(&mut self, key: &ResourceKey, work: &mut Work) -> Result<Next, ActionError> {
         const RECORD: u8 = 5;
-        let lost = |volume: &ResourceKey, why| {
+        let lost = |volume: &ResourceKey, why: String| {
             let volume = volume.to_string();
             Err(error(Retry::AfterChange, SimError::VolumeLost { volume, why }))
         };
@@ -61,13 +61,13 @@ impl World {
                 }
                 if self.volumes.contains_key(key) {
                     return match self.lost(key) {
-                        Some(why) => lost(key, why),
+                        Some(why) => lost(key, why.of(key)),
                         None => Ok(Next::End),
                     };
                 }
                 let sharers = self.volumes.keys().filter(|other| other.name == key.name);
                 if let Some(why) = sharers.filter_map(|other| self.lost(other)).next() {
-                    return lost(key, why);
+                    return lost(key, why.of(key));
                 }
                 let mut trees = self.instances.values().filter_map(|place| place.tree.as_ref());
                 let mounted = trees.any(|tree| tree.volumes.contains_key(key));
@@ -76,7 +76,7 @@ impl World {
                     None if mounted => {
                         self.volumes.set(key.clone(), UNKNOWN);
                         self.moved(touch::RECORDS | touch::VOLUMES);
-                        lost(key, "its directory is missing")
+                        lost(key, Lost::Missing.of(key))
                     }
                     None => {
                         work.number = self.number();
@@ -90,7 +90,7 @@ impl World {
                         work.number = *identity;
                         Ok(Next::To(RECORD))
                     }
-                    Some(_) => lost(key, "what lies in its place was not made by stead"),
+                    Some(_) => lost(key, "what lies in its place was not made by stead".to_owned()),
                 }
             }
             1 | 2 => {
