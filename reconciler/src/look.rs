@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    key::Key,
+    key::{InstanceKey, Key},
     observed::{Fact, Observed},
     port::Scope,
 };
@@ -84,7 +84,9 @@ impl Observed {
         (!scope.networks.is_empty() && self.networks.known().is_none())
             || (!scope.volumes.is_empty() && self.volumes.known().is_none())
             || (!scope.instances.is_empty()
-                && (self.instances.known().is_none() || self.ended.known().is_none()))
+                && (self.instances.known().is_none()
+                    || self.ended.known().is_none()
+                    || self.remains.known().is_none()))
     }
 
     /// Whether some part could not be read.
@@ -93,6 +95,7 @@ impl Observed {
             || self.volumes.known().is_none()
             || self.instances.known().is_none()
             || self.ended.known().is_none()
+            || self.remains.known().is_none()
             || self.firewall.known().is_none()
             || self.zones.known().is_none()
             || self.routes.known().is_none()
@@ -111,6 +114,10 @@ impl Observed {
             volumes: part(&self.volumes, &scope.volumes),
             instances: part(&self.instances, &scope.instances),
             ended: part(&self.ended, &scope.instances),
+            remains: match &self.remains {
+                Fact::Known(remains) => Fact::Known(scope.instances.intersection(remains).cloned().collect()),
+                Fact::Unknown(why) => Fact::Unknown(why.clone()),
+            },
             firewall: self.firewall.clone(),
             zones: self.zones.clone(),
             routes: self.routes.clone(),
@@ -176,6 +183,27 @@ impl Observed {
             &mut skip,
             &mut note,
         );
+        if all || !scope.instances.is_empty() {
+            match (&mut self.remains, seen.remains) {
+                (Fact::Known(have), Fact::Known(seen)) => {
+                    let looked_at: BTreeSet<InstanceKey> = match all {
+                        true => have.union(&seen).cloned().collect(),
+                        false => scope.instances.clone(),
+                    };
+                    for key in looked_at {
+                        if !skip(Key::Instance(key.clone())) {
+                            match seen.contains(&key) {
+                                true => have.insert(key),
+                                false => have.remove(&key),
+                            };
+                        }
+                    }
+                }
+                // Entries of an unknown part say nothing about the others.
+                (Fact::Unknown(_), Fact::Known(_)) if !all => {}
+                (have, seen) => *have = seen,
+            }
+        }
         if (all || scope.firewall) && !skip(Key::Firewall) {
             if self.firewall != seen.firewall {
                 note(Key::Firewall);

@@ -27,6 +27,9 @@ pub struct Observed {
     /// How containers without a live sandbox ended, from their exit records: these outlive sandbox and
     /// boot. A lost sandbox may have one beside it.
     pub ended: Fact<BTreeMap<InstanceKey, Ended>>,
+    /// Instances of which there is a directory on the disk, and neither a sandbox nor anything left of one:
+    /// a boot has ended them, or a removal broke off.
+    pub remains: Fact<BTreeSet<InstanceKey>>,
     pub firewall: Fact<Firewall>,
     pub zones: Fact<BTreeMap<ResourceKey, Zone>>,
     /// Routes of the host that are not ours: new subnets keep clear of them.
@@ -169,6 +172,7 @@ impl Observed {
             volumes: Fact::Unknown(why()),
             instances: Fact::Unknown(why()),
             ended: Fact::Unknown(why()),
+            remains: Fact::Unknown(why()),
             firewall: Fact::Unknown(why()),
             zones: Fact::Unknown(why()),
             routes: Fact::Unknown(why()),

@@ -131,6 +131,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         }
     }
     let mut sandboxes = orphans.remove(&mut draft, &wants, firewall, &then_names);
+    orphans::remains(&mut draft, &wants);
 
     let isolated: BTreeSet<InstanceKey> = wants
         .instances

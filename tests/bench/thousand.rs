@@ -93,6 +93,7 @@ fn nothing_there() -> Observed {
         volumes: Fact::Known(BTreeMap::new()),
         instances: Fact::Known(BTreeMap::new()),
         ended: Fact::Known(BTreeMap::new()),
+        remains: Fact::Known(BTreeSet::new()),
         firewall: Fact::Known(Firewall {
             spec: Default::default(),
             drift: Vec::new(),

@@ -57,6 +57,7 @@ impl LinuxBackend {
         }
         if scope.all {
             observed.ended = self.observe_ended();
+            observed.remains = self.observe_remains();
             observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
         } else if let Fact::Known(instances) = &mut observed.instances {
             for key in &scope.instances {
@@ -69,6 +70,12 @@ impl LinuxBackend {
                     (Ok(None), Fact::Known(known)) => drop(known.remove(key)),
                     (Err(error), known) => *known = unknown(error),
                     (Ok(_), Fact::Unknown(_)) => {}
+                }
+                if let Fact::Known(remains) = &mut observed.remains {
+                    match self.remains(key) {
+                        true => remains.insert(key.clone()),
+                        false => remains.remove(key),
+                    };
                 }
             }
             if !scope.instances.is_empty() {
@@ -130,6 +137,27 @@ impl LinuxBackend {
             Ok(()) => Fact::Known(found),
             Err(error) => unknown(error),
         }
+    }
+
+    /// Directories of containers of which nothing else is left.
+    fn observe_remains(&self) -> Fact<BTreeSet<InstanceKey>> {
+        let containers = self.layout.state.join("containers");
+        let look = || -> Result<BTreeSet<InstanceKey>, ApplyError> {
+            let mut found = BTreeSet::new();
+            for project in directories(&containers)? {
+                for name in directories(&containers.join(&project))? {
+                    let key = parse_instance(&project, &name);
+                    found.extend(key.filter(|key| self.remains(key)));
+                }
+            }
+            Ok(found)
+        };
+        look().map_or_else(unknown, Fact::Known)
+    }
+
+    fn remains(&self, key: &InstanceKey) -> bool {
+        let held = self.sandboxes.get(key).is_some() || self.instance_cgroup(key).exists();
+        !held && self.layout.container(key).exists()
     }
 
     fn ended(&self, key: &InstanceKey) -> Result<Option<Ended>, ApplyError> {

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use model::types::Project;
+
 use crate::{
     backoff,
     desired::{Desired, Wish},
@@ -17,7 +19,7 @@ use crate::{
         Entry, Kind,
         transitions::{self, Told},
     },
-    key::Key,
+    key::{InstanceKey, Key},
     memory::{Again, Barred, Failed, Good, Memory},
     observed::{Fact, Observed},
     plan::{
@@ -141,10 +143,8 @@ impl Engine {
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
                 let project = self.memory.effective(name, wish);
-                let services = project.into_iter().flat_map(|project| project.services.values());
-                self.dirty
-                    .images
-                    .extend(services.map(|service| service.image.clone()));
+                let images = project.into_iter().flat_map(images_of);
+                self.dirty.images.extend(images.cloned());
             }
         }
         // An order is tried at once, whatever failed before.
@@ -334,8 +334,11 @@ impl Engine {
         let mut keys = Vec::new();
         for (name, wish) in &self.desired.projects {
             let project = self.memory.effective(name, wish);
-            let mut services = project.into_iter().flat_map(|project| project.services.values());
-            if services.any(|service| service.image == reference) {
+            if project
+                .into_iter()
+                .flat_map(images_of)
+                .any(|image| image == reference)
+            {
                 keys.push(Key::Image {
                     project: name.clone(),
                     reference: reference.to_owned(),
@@ -361,12 +364,14 @@ impl Engine {
                 if outdated && !planted!("outdated-failure-counts") {
                     return;
                 }
-                // Seen again since, it is there: no change would come.
-                let there = |reference| matches!(self.observed.images.get(reference), Some(Fact::Known(_)));
+                // That an image is there again is seen only by asking.
                 let retry = match (&step.key, error.retry) {
-                    (Key::Image { reference, .. }, Retry::AfterChange) if there(reference) => Retry::Again,
+                    (Key::Image { .. }, Retry::AfterChange) => Retry::Again,
                     (_, retry) => retry,
                 };
+                if let (Key::Instance(key), Some("image")) = (&step.key, error.field) {
+                    self.look_at_image_of(key);
+                }
                 self.memory.fail(step.key.clone(), message, retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {
                     failed.field = error.field;
@@ -383,6 +388,15 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What was known of its image is not so any more.
+    fn look_at_image_of(&mut self, key: &InstanceKey) {
+        let wish = self.desired.projects.get(&key.project);
+        let project = wish.and_then(|wish| self.memory.effective(&key.project, wish));
+        let service = project.and_then(|project| project.services.get(&key.service));
+        let image = service.map(|service| service.image.clone());
+        self.dirty.images.extend(image);
     }
 
     /// An action that is done and wanted again at once must not keep the loop busy for ever.
@@ -529,10 +543,8 @@ impl Engine {
             let own = own.filter(|key| key.project() == Some(project.as_str()));
             self.outdated.extend(own.cloned());
             let good = self.memory.good.get(project);
-            let images = good.into_iter().flat_map(|good| good.project.services.values());
-            self.dirty
-                .images
-                .extend(images.map(|service| service.image.clone()));
+            let images = good.into_iter().flat_map(|good| images_of(&good.project));
+            self.dirty.images.extend(images.cloned());
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),
@@ -619,8 +631,16 @@ fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
         .projects
         .iter()
         .filter_map(|(name, wish)| memory.effective(name, wish))
-        .flat_map(|project| project.services.values().map(|service| service.image.clone()))
+        .flat_map(images_of)
+        .cloned()
         .collect()
+}
+
+/// Of a service without instances, nobody needs the image.
+fn images_of(project: &Project) -> impl Iterator<Item = &String> {
+    let services = project.services.values();
+    let some = services.filter(|service| service.container.scale != Some(0));
+    some.map(|service| &service.image)
 }
 
 /// The error and all that it comes from.

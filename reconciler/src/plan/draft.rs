@@ -8,10 +8,10 @@ use super::{
     step::{Cause, Change, Class, Plan, Step, Waiting},
 };
 use crate::{
-    key::Key,
+    key::{InstanceKey, Key},
     memory::{Again, Memory},
     observed::Observed,
-    spec::{FirewallSpec, SandboxSpec},
+    spec::{ContainerSpec, FirewallSpec, SandboxSpec},
     time::Now,
 };
 
@@ -75,6 +75,14 @@ impl<'a> Draft<'a> {
     pub fn making_sandboxes(&self) -> impl Iterator<Item = &'a SandboxSpec> {
         self.orders.iter().filter_map(|step| match &step.action {
             Action::EnsureSandbox(spec) => Some(spec),
+            _ => None,
+        })
+    }
+
+    /// What is being started of it right now: it may run although it is not seen to.
+    pub fn starting(&self, key: &InstanceKey) -> Option<&'a ContainerSpec> {
+        self.orders.iter().find_map(|step| match &step.action {
+            Action::StartContainer { key: other, spec, .. } if other == key => Some(&**spec),
             _ => None,
         })
     }

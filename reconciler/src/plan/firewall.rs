@@ -39,15 +39,24 @@ pub fn spec(
     let none = BTreeSet::new();
     let mut spec = FirewallSpec::default();
     let observed = draft.observed.networks.known();
-    let network = |key: &ResourceKey| -> Option<&NetworkSpec> {
-        match allocation.networks.get(key) {
-            Some(Ok(spec)) => Some(spec),
-            _ => observed?.get(key).map(|network| &network.spec),
+    let rules = draft.observed.firewall.known();
+    let network = |key: &ResourceKey| -> Option<FirewallNetwork> {
+        if let Some(Ok(spec)) = allocation.networks.get(key) {
+            return Some(empty(spec));
         }
+        if let Some(network) = observed?.get(key) {
+            return Some(empty(&network.spec));
+        }
+        // Its record is missing, and somebody may be on it all the same.
+        let rules = rules?.spec.networks.get(key)?;
+        Some(FirewallNetwork {
+            endpoints: BTreeSet::new(),
+            ..*rules
+        })
     };
     for key in wants.networks.keys() {
         if let Some(network) = network(key) {
-            spec.networks.insert(key.clone(), empty(network));
+            spec.networks.insert(key.clone(), network);
         }
     }
     let left_alone = observed.into_iter().flatten();
@@ -67,7 +76,7 @@ pub fn spec(
             };
             spec.networks
                 .entry(endpoint.network.clone())
-                .or_insert_with(|| empty(network))
+                .or_insert(network)
                 .endpoints
                 .insert((endpoint.address, endpoint.mac));
         }
@@ -100,7 +109,7 @@ pub fn spec(
             if let Some(network) = network(&endpoint.network) {
                 spec.networks
                     .entry(endpoint.network.clone())
-                    .or_insert_with(|| empty(network))
+                    .or_insert(network)
                     .endpoints
                     .insert((endpoint.address, endpoint.mac));
             }
@@ -128,6 +137,11 @@ pub fn now(
     explained: &BTreeSet<String>,
 ) -> Ready {
     let Some(spec) = spec else {
+        // Who leaves must be taken out of it first.
+        if let Fact::Unknown(why) = &draft.observed.networks {
+            let why = format!("the networks could not be read: {why}");
+            draft.wait(Key::Firewall, why, None);
+        }
         return Ready::Blocked;
     };
     let seen = match &draft.observed.firewall {
@@ -143,10 +157,8 @@ pub fn now(
     let making = draft.making_a_network();
     // What is seen does not last where something else is being made of it.
     let same = seen.spec == *spec && draft.making_firewall().is_none_or(|making| making == spec);
-    if same
-        && (*spec == nothing
-            || (!due && (making || seen.drift.is_empty() || planted!("firewall-drift-ignored"))))
-    {
+    let whole = seen.drift.is_empty() || planted!("firewall-drift-ignored");
+    if same && (whole || (making && *spec != nothing)) && (!due || *spec == nothing) {
         return Ready::Now;
     }
     if draft.busy(&Key::Firewall) {

@@ -38,6 +38,7 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
         .filter(|image| image.unpacked)
         .map(|image| image.digest.as_str())
         .collect();
+    let mut under_way: BTreeMap<&String, Key> = BTreeMap::new();
     for (key, wanted) in &wants.instances {
         let reference = &wanted.service.image;
         let image_key = Key::Image {
@@ -73,8 +74,19 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
                     false => draft.step(&image_key, action, &cause, Some(Class::Create), &[]),
                 };
                 unpacked.insert(image.digest.clone(), ready);
+                under_way.insert(&image.digest, image_key);
             }
-            Ok(_) => {}
+            // What another project is about to unpack, and cannot, is told here, too.
+            Ok(image) => {
+                let other = under_way.get(&image.digest).filter(|other| **other != image_key);
+                if let Some(failed) = other.and_then(|other| draft.memory.held(other, draft.now)) {
+                    let until = match failed.again {
+                        Again::At(until) => Some(until),
+                        Again::AfterChange | Again::Never => None,
+                    };
+                    draft.wait(image_key, failed.message.clone(), until);
+                }
+            }
         }
     }
     unpacked

@@ -17,7 +17,7 @@ use model::types::Project;
 use crate::{
     gate::{self, Dependency, Gate},
     key::{InstanceKey, Key, ResourceKey},
-    observed::State,
+    observed::{Instance, State},
     spec::{ContainerSpec, SandboxSpec},
 };
 
@@ -163,9 +163,13 @@ fn instance(
     {
         let why = format!("{} cannot start yet: {why}", key.service);
         draft.wait(object.clone(), why, None);
-        // What is left of a lost one is cleared away all the same.
-        if state == Some(&State::Lost) {
-            draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &[]);
+        match seen {
+            // What is left of a lost one is cleared away all the same.
+            Some(seen) if seen.state == State::Lost => {
+                draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &[]);
+            }
+            Some(seen) => repair(draft, ground, key, seen),
+            None => {}
         }
         instances.starts.insert(key.clone(), Ready::Blocked);
         return;
@@ -212,6 +216,10 @@ fn instance(
     let sandbox = sandbox(draft, ground, key, verdict.sandbox, removed, &cause, here);
     instances.sandboxes.insert(key.clone(), sandbox);
     needs.insert(0, sandbox);
+    // A sandbox that is there may be older than the rules that keep it apart.
+    if verdict.starts() && sandbox == Ready::Now {
+        needs.extend(isolated(ground, key));
+    }
     let Ok(target) = &verdict.target else {
         let blocked = verdict.stopped.is_some();
         let ready = if blocked { Ready::Blocked } else { Ready::Now };
@@ -278,6 +286,25 @@ fn instance(
     take_over(draft, ground, key, ready);
 }
 
+/// What cannot become what it shall be now stays what it is: of that, what is damaged is put right.
+fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, seen: &Instance) {
+    if seen.drift.is_empty() {
+        return;
+    }
+    let endpoints = seen.sandbox.endpoints.iter();
+    let networks = endpoints.filter_map(|endpoint| ground.networks.get(&endpoint.network));
+    let mut needs: Vec<Ready> = networks.copied().collect();
+    needs.extend(isolated(ground, key));
+    let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
+    let action = Action::EnsureSandbox(seen.sandbox.clone());
+    draft.step(&Key::Instance(key.clone()), action, &cause, None, &needs);
+}
+
+/// The step after which nobody else can use the addresses of `key`, unless that is so already.
+fn isolated(ground: &Ground<'_>, key: &InstanceKey) -> Option<Ready> {
+    (!ground.isolated.contains(key)).then_some(ground.firewall)
+}
+
 fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Item = &'g ResourceKey> {
     let spec: Option<&SandboxSpec> = match ground.allocation.sandboxes.get(key) {
         Some(Ok(spec)) => Some(spec),
@@ -301,15 +328,20 @@ fn sandbox(
     let mut needs: Vec<Ready> = removed.into_iter().collect();
     let mut spec = match ground.allocation.sandboxes.get(key) {
         Some(Ok(spec)) => spec.clone(),
-        Some(Err(why)) => return draft.wait(object, why.clone(), None),
+        Some(Err(why)) => {
+            if let Some(seen) = draft.observed.instances.known().and_then(|seen| seen.get(key)) {
+                repair(draft, ground, key, seen);
+            }
+            return draft.wait(object, why.clone(), None);
+        }
         None => return Ready::Blocked,
     };
     if !wrong {
         return Ready::Now;
     }
     needs.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
-    if !ground.isolated.contains(key) && !planted!("reserved-too-early") {
-        needs.push(ground.firewall);
+    if !planted!("reserved-too-early") {
+        needs.extend(isolated(ground, key));
     }
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
     // on its own, and so do we, so that two can swap.
@@ -319,6 +351,10 @@ fn sandbox(
     // From the slot beside it, host ports are taken over once it is gone.
     for holder in holders.filter(|holder| Some(*holder) != beside) {
         match ground.removed.get(holder) {
+            Some(Ready::Blocked) => {
+                let why = format!("waits until {holder} is gone, which has a host port");
+                return draft.wait(object, why, None);
+            }
             Some(removed) => needs.push(*removed),
             None if planted!("holder-ignored") => {}
             None => contested = Some(holder),

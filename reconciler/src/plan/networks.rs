@@ -69,5 +69,28 @@ pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocatio
         };
         networks.ready.insert(key.clone(), ready);
     }
+    used(draft, wants, &mut networks);
     networks
+}
+
+/// Networks that nobody wants any more, but that somebody is still on whose turn has not come: repaired, too.
+fn used(draft: &mut Draft<'_>, wants: &Wants<'_>, networks: &mut Networks) {
+    let (Some(seen), Some(instances)) = (draft.observed.networks.known(), draft.observed.instances.known())
+    else {
+        return;
+    };
+    let damaged = seen.iter().filter(|(_, network)| !network.drift.is_empty());
+    for (key, network) in damaged.filter(|(key, _)| !wants.networks.contains_key(*key)) {
+        let on_it = instances.iter().any(|(instance, seen)| {
+            let mut endpoints = seen.sandbox.endpoints.iter();
+            wants.instances.contains_key(instance) && endpoints.any(|endpoint| endpoint.network == *key)
+        });
+        if on_it {
+            let object = Key::Network(key.clone());
+            let cause = wanted::noun("bridge", Some(network.drift.join(", ")));
+            let action = Action::EnsureNetwork(network.spec.clone());
+            let ready = draft.step(&object, action, &cause, None, &[]);
+            networks.ready.insert(key.clone(), ready);
+        }
+    }
 }

@@ -12,12 +12,15 @@ use super::{
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::{Instance, State},
+    spec::ContainerSpec,
 };
 
 /// The instances that go.
 #[derive(Default)]
 pub struct Orphans<'a> {
     gone: BTreeMap<&'a InstanceKey, &'a Instance>,
+    /// Some of `gone`: what is being started of them right now.
+    starting: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
     /// Each one's stop; `Now` where nothing runs.
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
 }
@@ -64,8 +67,12 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
         .iter()
         .filter(|(key, _)| !wants.instances.contains_key(*key) && !wants.left_alone(&key.project))
         .collect();
+    let starting = orphans.gone.keys();
+    orphans.starting = starting
+        .filter_map(|key| Some((*key, draft.starting(key)?)))
+        .collect();
     let mut left: BTreeSet<&InstanceKey> = orphans.gone.keys().copied().collect();
-    while let Some(next) = next(&left, &orphans.gone) {
+    while let Some(next) = orphans.next(&left) {
         left.remove(next);
         let instance = orphans.gone[next];
         let cause = farewell(draft, wants, next);
@@ -74,8 +81,11 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
         let ready = if wants.replaced.contains_key(next) {
             // Not before names and host ports lead to the one that takes its place.
             Ready::Blocked
+        } else if orphans.starting.contains_key(next) {
+            Ready::Blocked
         } else if matches!(instance.state, State::Running { .. }) {
-            let needs: Vec<Ready> = dependants(next, &orphans.gone)
+            let needs: Vec<Ready> = orphans
+                .dependants(next)
                 .filter_map(|dependant| orphans.stops.get(dependant))
                 .copied()
                 .collect();
@@ -97,35 +107,30 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
     orphans
 }
 
-/// One on which nobody who is left depends; in a cycle, the first.
-fn next<'a>(
-    left: &BTreeSet<&'a InstanceKey>,
-    gone: &BTreeMap<&'a InstanceKey, &'a Instance>,
-) -> Option<&'a InstanceKey> {
-    left.iter()
-        .find(|key| !dependants(key, gone).any(|dependant| left.contains(dependant)))
-        .or(left.first())
-        .copied()
-}
+impl<'a> Orphans<'a> {
+    /// One on which nobody who is left depends; in a cycle, the first.
+    fn next(&self, left: &BTreeSet<&'a InstanceKey>) -> Option<&'a InstanceKey> {
+        left.iter()
+            .find(|key| !self.dependants(key).any(|dependant| left.contains(dependant)))
+            .or(left.first())
+            .copied()
+    }
 
-fn dependants<'g, 'a>(
-    key: &'g InstanceKey,
-    gone: &'g BTreeMap<&'a InstanceKey, &'a Instance>,
-) -> impl Iterator<Item = &'a InstanceKey> {
-    gone.iter()
-        .filter(move |(other, instance)| {
+    fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
+        let depends = move |other: &InstanceKey, instance: &Instance| {
+            let spec = self.starting.get(other).copied();
+            let spec = spec.or(instance.container.as_ref());
+            spec.is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
+        };
+        let others = self.gone.iter().filter(move |(other, instance)| {
             !planted!("stop-order-ignored")
                 && **other != key
                 && other.project == key.project
-                && instance
-                    .container
-                    .as_ref()
-                    .is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
-        })
-        .map(|(other, _)| *other)
-}
+                && depends(other, instance)
+        });
+        others.map(|(other, _)| *other)
+    }
 
-impl<'a> Orphans<'a> {
     /// Stops what another slot has taken the place of: `taken` says of which ones, and after what. Those
     /// who are still connected get as long as the process itself.
     pub fn drain(
@@ -190,6 +195,24 @@ impl<'a> Orphans<'a> {
             removed.insert((*key).clone(), ready);
         }
         removed
+    }
+}
+
+/// Removes what the disk still has of instances that nobody wants, after a boot or a removal that broke off.
+pub fn remains(draft: &mut Draft<'_>, wants: &Wants<'_>) {
+    let (Some(remains), Some(seen)) = (draft.observed.remains.known(), draft.observed.instances.known())
+    else {
+        return;
+    };
+    for key in remains {
+        if wants.instances.contains_key(key) || wants.left_alone(&key.project) || seen.contains_key(key) {
+            continue;
+        }
+        let cause = wanted::noun("remains", Some("of it are on the disk".to_owned()));
+        let object = Key::Instance(key.clone());
+        draft.change(object.clone(), Class::Remove, &cause, None);
+        let action = Action::RemoveSandbox(key.clone());
+        draft.step(&object, action, &cause, Some(Class::Remove), &[]);
     }
 }
 

@@ -43,7 +43,8 @@ pub fn present<'a>(
             continue;
         }
         let alone = wants.left_alone(&key.project);
-        let lingering = !alone && matches!(instance.state, State::Running { .. });
+        let running = matches!(instance.state, State::Running { .. }) || draft.starting(key).is_some();
+        let lingering = !alone && running;
         if alone || lingering {
             present.push(Present {
                 key,

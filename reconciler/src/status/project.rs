@@ -45,6 +45,8 @@ pub fn projects(facts: &Facts<'_>) -> BTreeMap<String, ProjectStatus> {
     names.extend(instances.map(|(key, _)| key.project.as_str()));
     let networks = facts.observed.networks.known().into_iter().flatten();
     names.extend(networks.map(|(key, _)| key.project.as_str()));
+    let remains = facts.observed.remains.known().into_iter().flatten();
+    names.extend(remains.map(|key| key.project.as_str()));
     let mut alerts = alerts(facts);
     let reached = reached(facts);
     names

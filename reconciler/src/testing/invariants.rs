@@ -62,6 +62,8 @@ pub struct Violation {
 struct Origin {
     project: Arc<Project>,
     spec: Box<ContainerSpec>,
+    /// The services that it is restarted with, as they were known then: where from, and the digest.
+    followed: BTreeMap<String, (Arc<Project>, String)>,
 }
 
 /// Everything the checks remember.

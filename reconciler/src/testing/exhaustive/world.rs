@@ -168,6 +168,7 @@ impl World {
             volumes: read(&self.volumes, lost(Unreadable::Volumes)),
             instances: read(&self.instances, lost(Unreadable::Instances)),
             ended: read(&self.ended, lost(Unreadable::Instances)),
+            remains: read(&BTreeSet::new(), lost(Unreadable::Instances)),
             firewall: read(&self.firewall, lost(Unreadable::Firewall)),
             zones: read(&self.zones, lost(Unreadable::Zones)),
             routes: read(&BTreeSet::new(), lost(Unreadable::Routes)),

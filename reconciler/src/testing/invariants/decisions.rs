@@ -1,5 +1,9 @@
 //! What must hold for what the loop has decided: its orders, judged by what it knew and by what is wanted.
 
+use std::sync::Arc;
+
+use model::types::Project;
+
 use super::{
     super::sim_host::{World, objects::Run},
     Origin, Violation, Watch, oracle, violated,
@@ -84,6 +88,12 @@ impl Watch {
                 };
                 self.start(world, &start, observed, now)
             }
+            Action::UpdateContainer { key, spec } => {
+                if let Some(project) = self.effective(world, &key.project) {
+                    self.originate(key, project, spec, observed);
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -150,7 +160,11 @@ impl Watch {
                 _ => None,
             });
             let mut origins = self.origins.iter().filter(|(other, _)| of_it(other));
+            let followed = origin.followed.get(name);
+            let moved = followed
+                .is_some_and(|(then, was)| oracle::affected(then, &project, name, (was.as_str(), digest)));
             intent
+                || moved
                 || oracle::affected(&origin.project, &project, name, ("", None))
                 || origins.any(|(_, origin)| {
                     let digests = (origin.spec.image_digest.as_str(), digest);
@@ -172,15 +186,7 @@ impl Watch {
         for other in world.pids().keys() {
             let goes =
                 other.project == key.project && other.service != key.service && !self.wanted(world, other);
-            let depends = self.origins.get(other).is_some_and(|origin| {
-                let service = origin.project.services.get(&other.service);
-                service.is_some_and(|service| service.depends_on.contains_key(&key.service))
-            });
-            let circular = self.origins.get(key).is_some_and(|origin| {
-                let service = origin.project.services.get(&key.service);
-                service.is_some_and(|service| service.depends_on.contains_key(&other.service))
-            });
-            if goes && depends && !circular {
+            if goes && depends(world, other, &key.service) && !depends(world, key, &other.service) {
                 return violated(
                     "D1",
                     format!("{key} is stopped before {other}, which depends on it"),
@@ -201,8 +207,8 @@ impl Watch {
         let Some(project) = self.effective(world, &key.project) else {
             return violated("G1", format!("{key} is started, and nobody wants it"));
         };
-        let mut intents = oracle::intents(&self.desired, key);
-        if intents.any(|intent| matches!(intent, Intent::Stop { .. })) {
+        let stopped = oracle::intents(&self.desired, key).any(|intent| matches!(intent, Intent::Stop { .. }));
+        if stopped {
             return violated("R1", format!("{key} is started, and an operator has stopped it"));
         }
         if let Fact::Known(volumes) = &observed.volumes {
@@ -220,12 +226,47 @@ impl Watch {
             return violated("D1", format!("{key} is started, and {unmet}"));
         }
         self.revived(&project, start, observed, now)?;
+        // One whose turn has not come is started again as it was.
+        let same = self
+            .origins
+            .get(key)
+            .is_some_and(|origin| *origin.spec == *start.spec);
+        if !same {
+            self.originate(key, project, start.spec, observed);
+        }
+        Ok(())
+    }
+
+    fn originate(
+        &mut self,
+        key: &InstanceKey,
+        project: Arc<Project>,
+        spec: &ContainerSpec,
+        observed: &Observed,
+    ) {
+        let digest = |name: &String| {
+            let image = observed.images.get(&project.services.get(name)?.image)?;
+            Some(image.known()?.digest.clone())
+        };
+        let before = self.origins.get(key).map(|origin| &origin.followed);
+        let followed = oracle::followed(&project, &key.service).into_iter();
+        // While something that one of them follows is not known, nobody knows what that one is about to be.
+        let followed = followed.filter_map(|name| {
+            let whole = oracle::followed(&project, &name)
+                .iter()
+                .all(|name| digest(name).is_some());
+            let now = digest(&name)
+                .filter(|_| whole)
+                .map(|digest| (project.clone(), digest));
+            let known = now.or_else(|| before?.get(&name).cloned())?;
+            Some((name, known))
+        });
         let origin = Origin {
+            followed: followed.collect(),
+            spec: Box::new(spec.clone()),
             project,
-            spec: Box::new(start.spec.clone()),
         };
         self.origins.insert(key.clone(), origin);
-        Ok(())
     }
 
     /// R1
@@ -255,7 +296,11 @@ impl Watch {
         let Some(service) = project.services.get(&key.service) else {
             return Ok(());
         };
-        let ends = match service.restart {
+        // One whose turn has not come keeps the policy that it has.
+        let held = self.origins.get(key);
+        let held = held.is_some_and(|origin| *origin.spec == *start.spec);
+        let policy = if held { start.spec.restart } else { service.restart };
+        let ends = match policy {
             RestartPolicy::No => true,
             RestartPolicy::OnFailure(_) => *code == 0,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => false,
@@ -323,4 +368,14 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Whether the container of `key` was given that it depends on `service`.
+fn depends(world: &World, key: &InstanceKey, service: &str) -> bool {
+    let shim = world.instances.get(key).and_then(|place| place.shim.as_ref());
+    let container = shim.and_then(|shim| shim.container.as_ref());
+    container.is_some_and(|container| {
+        let field = format!("depends_on.{service}.condition");
+        container.fields.contains_key(&field)
+    })
 }

@@ -50,7 +50,7 @@ impl Watch {
             self.nothing_else(world)?;
             self.remembering_nothing(world, desired, status, now)?;
         }
-        self.twice(world, now)
+        self.twice(world, whole, now)
     }
 
     /// C1, T1: what a converged project wants is there.
@@ -192,23 +192,24 @@ impl Watch {
         }
     }
 
-    /// C3
-    fn twice(&mut self, world: &mut World, now: Now) -> Result<(), Violation> {
+    /// C3; of a project that is left alone, or goes, what is damaged stays so.
+    fn twice(&mut self, world: &mut World, whole: bool, now: Now) -> Result<(), Violation> {
+        let runs = |project: &str| matches!(self.desired.projects.get(project), Some(Wish::Run { .. }));
         let mut actions: Vec<Action> = Vec::new();
-        for key in world.bridges.keys() {
+        for key in world.bridges.keys().filter(|key| runs(&key.project)) {
             actions.extend(world.networks.whole(key).cloned().map(Action::EnsureNetwork));
         }
-        for place in world.instances.values() {
+        for (_, place) in world.instances.iter().filter(|(key, _)| runs(&key.project)) {
             let shim = place.shim.as_ref().filter(|shim| !shim.silent);
             actions.extend(shim.map(|shim| Action::EnsureSandbox(shim.sandbox.clone())));
         }
-        for (network, zone) in &world.zones {
+        for (network, zone) in world.zones.iter().filter(|(key, _)| runs(&key.project)) {
             actions.push(Action::SyncNames {
                 network: network.clone(),
                 zone: Some(zone.clone()),
             });
         }
-        if !world.rules_hurt {
+        if whole && !world.rules_hurt {
             actions.push(Action::SyncFirewall(world.firewall.clone()));
         }
         world.take_touched();

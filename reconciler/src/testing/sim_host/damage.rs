@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use super::{
     Random, World,
     effects::clash,
-    objects::{Inner, Layers, Manner, Pair, Run, Skeleton},
+    objects::{Inner, Layers, Manner, Pair, Run, Skeleton, VolumeDirectory},
     world::touch,
 };
 use crate::{
@@ -287,6 +287,7 @@ impl World {
             Damage::VolumePutBack(name) => {
                 if !self.directories.contains_key(name)
                     && let Some(directory) = self.aside.remove(name)
+                    && !self.given_up(&directory)
                 {
                     self.directories.insert(name.clone(), directory);
                 }
@@ -304,7 +305,9 @@ impl World {
                 self.volume_events(name)
             }
             Damage::VolumeRestored(name) => {
-                if let Some(directory) = self.aside.remove(name) {
+                if let Some(directory) = self.aside.remove(name)
+                    && !self.given_up(&directory)
+                {
                     self.directories.insert(name.clone(), directory);
                 }
                 vec![HostEvent::Lost]
@@ -418,6 +421,12 @@ impl World {
             self.ended(key, 137, self.boot);
         }
         vec![HostEvent::Instance(key.clone())]
+    }
+
+    /// Nobody puts back what was removed by order meanwhile.
+    fn given_up(&self, directory: &VolumeDirectory) -> bool {
+        let identity = directory.identity;
+        identity.is_some_and(|identity| self.removed_volumes.contains(&identity))
     }
 
     fn volume_events(&self, name: &str) -> Vec<HostEvent> {

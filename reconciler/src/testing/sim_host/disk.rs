@@ -19,8 +19,8 @@ pub struct File<T> {
     pub now: Option<Content<T>>,
     /// What is there after a power cut that loses everything unsynced.
     pub durable: Option<Content<T>>,
-    /// The temporary file beside it, and whether it was synced.
-    pub temporary: Option<(T, bool)>,
+    /// Temporary files beside it, one for each who writes, and whether it was synced.
+    pub temporary: Vec<(T, bool)>,
     /// What `now` was renamed from had not been synced.
     loose: bool,
 }
@@ -96,7 +96,7 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
         let fresh = || File {
             now: None,
             durable: None,
-            temporary: None,
+            temporary: Vec::new(),
             loose: false,
         };
         if stage == WRITE && self.whole(key) == Some(body) {
@@ -104,14 +104,17 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
         }
         let file = self.0.entry(key.clone()).or_insert_with(fresh);
         match stage {
-            WRITE => file.temporary = Some((body.clone(), false)),
+            WRITE => file.temporary.push((body.clone(), false)),
             SYNC => {
-                if let Some((_, synced)) = &mut file.temporary {
+                let mut mine = file.temporary.iter_mut();
+                if let Some((_, synced)) = mine.find(|(other, synced)| other == body && !synced) {
                     *synced = true;
                 }
             }
             RENAME => {
-                if let Some((body, synced)) = file.temporary.take() {
+                let mut mine = file.temporary.iter();
+                if let Some(index) = mine.position(|(other, synced)| other == body && *synced) {
+                    let (body, synced) = file.temporary.swap_remove(index);
                     file.now = Some(Content::Whole(body));
                     file.loose = !synced;
                 }
@@ -135,7 +138,7 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
             if !file.loose {
                 file.durable.clone_from(&file.now);
             }
-            if file.now.is_none() && file.temporary.is_none() {
+            if file.now.is_none() && file.temporary.is_empty() {
                 self.0.remove(key);
             }
         }
@@ -147,7 +150,7 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
         let file = File {
             now: content.clone(),
             durable: content,
-            temporary: None,
+            temporary: Vec::new(),
             loose: false,
         };
         self.0.insert(key, file);
@@ -171,12 +174,12 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
 
     /// Temporary files that a killed agent has left.
     pub fn leftovers(&self) -> usize {
-        self.0.values().filter(|file| file.temporary.is_some()).count()
+        self.0.values().map(|file| file.temporary.len()).sum()
     }
 
     pub fn sweep(&mut self) {
         self.0.retain(|_, file| {
-            file.temporary = None;
+            file.temporary.clear();
             file.now.is_some() || file.durable.is_some()
         });
     }
@@ -184,7 +187,7 @@ impl<K: Ord + Clone, T: Clone + PartialEq> Files<K, T> {
     /// The power goes: every write that was not synced has its own coin.
     pub fn crash(&mut self, random: &mut Random) {
         self.0.retain(|_, file| {
-            file.temporary = None;
+            file.temporary.clear();
             if file.now != file.durable {
                 file.now = match (random.below(2), file.loose) {
                     (0, _) => file.durable.clone(),

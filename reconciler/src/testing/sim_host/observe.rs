@@ -54,6 +54,10 @@ impl World {
                     .collect()
             });
             observed.ended = self.see_ended();
+            observed.remains = self.read("instances", || {
+                let keys = self.trees.keys().chain(self.ended.keys());
+                keys.filter(|key| self.remains(key)).cloned().collect()
+            });
             observed.id_bases = self.see_id_bases();
         } else if !scope.instances.is_empty() {
             if let Fact::Known(instances) = &mut observed.instances {
@@ -79,9 +83,18 @@ impl World {
                     }
                 }
             }
+            if let Fact::Known(remains) = &mut observed.remains {
+                for key in &scope.instances {
+                    match self.remains(key) {
+                        true => remains.insert(key.clone()),
+                        false => remains.remove(key),
+                    };
+                }
+            }
             if self.unreadable.contains("instances") {
                 observed.instances = unreadable("instances");
                 observed.ended = unreadable("instances");
+                observed.remains = unreadable("instances");
             }
             observed.id_bases = self.see_id_bases();
         }
@@ -220,6 +233,12 @@ impl World {
             return None;
         }
         self.ended.whole(key).cloned()
+    }
+
+    /// The disk has something of it, and the kernel nothing.
+    fn remains(&self, key: &InstanceKey) -> bool {
+        let on_disk = self.trees.contains_key(key) || self.ended.contains_key(key);
+        on_disk && !self.instances.contains_key(key)
     }
 
     /// The agent connects to every supervisor that answers, and holds its namespace from then on.

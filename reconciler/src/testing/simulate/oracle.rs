@@ -203,9 +203,11 @@ impl Judge<'_> {
         if !matches!(self.truth.images.get(service.image), Some(Fact::Known(_))) {
             return Expect::Free("its image is not there");
         }
-        if let Some(update) = service.update
-            && !matches!(update.on_failure, Some(OnFailure::Continue))
-        {
+        let may_pause = match service.update {
+            Some(update) => update.on_failure != Some(OnFailure::Continue),
+            None => service.scale > 1,
+        };
+        if may_pause {
             // Whatever went wrong in the midst of the update may have stopped it.
             return Expect::Free("its update may have been paused");
         }

@@ -18,6 +18,8 @@ const BOUND: u64 = 1_200_000;
 const QUIET: u64 = 600_000;
 /// Rounds in the quiet time: six a minute.
 const WAKES: u32 = 60;
+/// Rounds for an image that is not there: asked for and answered ten times, and while the delay grows.
+const ASKED: u32 = 40;
 
 #[derive(Debug, Default)]
 pub struct Peace {
@@ -28,6 +30,8 @@ pub struct Peace {
     /// Instances that end and are started again for ever, as asked.
     loops: BTreeSet<InstanceKey>,
     rounds: u32,
+    /// Images that the agent looks for in vain.
+    missing: u32,
     last: String,
     /// What kept it from being at rest.
     unrest: String,
@@ -108,8 +112,9 @@ impl Simulation {
         }
         if self.peace.until.is_some() {
             self.peace.rounds += 1;
-            if self.peace.rounds > WAKES && self.peace.loops.is_empty() {
-                let what = format!("C2: more than {WAKES} rounds in ten quiet minutes");
+            let wakes = WAKES + ASKED * self.peace.missing;
+            if self.peace.rounds > wakes && self.peace.loops.is_empty() {
+                let what = format!("C2: more than {wakes} rounds in ten quiet minutes");
                 self.fail(what);
             }
             return;
@@ -140,6 +145,8 @@ impl Simulation {
         let verdict = oracle::judge(&self.wishes, &self.host.kept(), &truth, &status);
         self.branches.verdict(&verdict);
         self.peace.loops = verdict.loops;
+        let images = status.observed.images.values();
+        self.peace.missing = images.filter(|image| image.known().is_none()).count() as u32;
         match verdict.mismatch {
             Some(what) => self.peace.unrest = what,
             None => {

@@ -78,7 +78,7 @@ impl World {
             if let MountSpec::Volume { volume, .. } = mount {
                 let identity = self.volumes.whole(volume).copied();
                 self.need(
-                    identity.is_some() || self.volumes.torn().is_some(),
+                    identity.is_some() || self.records_hurt || self.volumes.torn().is_some(),
                     &object,
                     "its volume",
                 )?;

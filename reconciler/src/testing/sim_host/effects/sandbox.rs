@@ -153,7 +153,7 @@ impl World {
         let key = Key::Instance(spec.key.clone());
         for endpoint in &spec.endpoints {
             let there = self.networks.contains_key(&endpoint.network);
-            self.need(there, &key, "its network")?;
+            self.need(there || self.records_hurt, &key, "its network")?;
             let isolated = self.isolated(endpoint) || self.rules_hurt;
             self.need(isolated, &key, "its endpoint in the firewall")?;
         }

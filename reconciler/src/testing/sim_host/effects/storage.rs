@@ -157,8 +157,13 @@ impl World {
                 Ok(Next::Did(2))
             }
             2 => {
+                let identity = self.volumes.whole(key).copied();
                 if !self.volumes.unlink(key) {
                     return Ok(Next::End);
+                }
+                // Of one that is lost, too, nobody wants to know any more.
+                if !self.volumes.keys().any(|other| other.name == key.name) {
+                    self.removed_volumes.extend(identity);
                 }
                 self.moved(touch::VOLUMES | touch::RECORDS);
                 Ok(Next::Did(3))
