@@ -26,8 +26,9 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// The layer (an uncompressed tar) and the configuration of an image that says where it comes from.
-fn image(host: &Host) -> (Vec<u8>, Vec<u8>) {
+/// The layer (an uncompressed tar) and the configuration of an image that says where it comes from. Another
+/// place makes it another image with the same layer.
+fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
     host.busybox();
     let layer = host.tool_bytes(
         "tar",
@@ -42,7 +43,7 @@ fn image(host: &Host) -> (Vec<u8>, Vec<u8>) {
         "architecture": architecture,
         "os": "linux",
         "config": {
-            "Env": ["PATH=/bin", "WORD=from-the-image"],
+            "Env": ["PATH=/bin", "WORD=from-the-image", format!("PLACE={}", place.display())],
             "User": "app",
             "WorkingDir": "/etc",
             "Entrypoint": ["sh", "-c"],
@@ -55,7 +56,7 @@ fn image(host: &Host) -> (Vec<u8>, Vec<u8>) {
 
 /// image-spec, image-layout.md
 fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
-    let (layer, config) = image(host);
+    let (layer, config) = image(host, directory);
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory");
     let blob = |bytes: &[u8], kind: &str| {
@@ -79,8 +80,8 @@ fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
 
 /// What `docker save` writes.
 fn docker_archive(host: &Host, archive: &Path) {
-    let (layer, config) = image(host);
     let directory = host.directory("docker");
+    let (layer, config) = image(host, &directory);
     let manifest = json!([{ "Config": "config.json", "RepoTags": ["box:1"], "Layers": ["layer.tar"] }]);
     fs::write(directory.join("layer.tar"), layer).expect("the layer");
     fs::write(directory.join("config.json"), config).expect("the configuration");
@@ -98,10 +99,11 @@ fn images_from_files_run_as_they_say() {
     let Some(mut host) = Host::new("images") else {
         return;
     };
-    let layout = host.directory("layout");
+    let (layout, archived) = (host.directory("layout"), host.directory("archived"));
     oci_layout(&host, &layout);
+    oci_layout(&host, &archived);
     let (oci, docker) = (host.root.join("oci.tar"), host.root.join("docker.tar"));
-    pack(&host, &layout, &oci);
+    pack(&host, &archived, &oci);
     docker_archive(&host, &docker);
     host.start_agent();
     let references = [
@@ -125,7 +127,11 @@ fn images_from_files_run_as_they_say() {
 
 /// Whoever reads one of these files waits, as on a registry that does not answer, until this is dropped.
 fn stalled(files: &[&Path]) -> Fanotify {
-    let stall = Fanotify::init(InitFlags::FAN_CLASS_CONTENT, EventFFlags::O_RDONLY).expect("fanotify");
+    let stall = Fanotify::init(
+        InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC,
+        EventFFlags::O_RDONLY,
+    )
+    .expect("fanotify");
     for file in files {
         let (add, reads) = (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_ACCESS_PERM);
         stall.mark(add, reads, AT_FDCWD, Some(*file)).expect("a mark");

@@ -212,7 +212,7 @@ fn a_slow_stop_delays_no_other_restart_and_no_repair() {
     host.write_manifest(
         "slow",
         &format!(
-            "services:\n  deaf:\n    image: {busybox}\n    stop_grace_period: 10s\n    command: [sh, -c, \"trap : TERM; while true; do sleep 1; done\"]\n"
+            "services:\n  deaf:\n    image: {busybox}\n    stop_grace_period: 60s\n    command: [sh, -c, \"trap : TERM; while true; do sleep 1; done\"]\n"
         ),
     );
     host.write_manifest("shop", &two());
@@ -230,10 +230,7 @@ fn a_slow_stop_delays_no_other_restart_and_no_repair() {
     let is_its = |link: &&String| link.starts_with("stb") && !others.contains(link);
     let bridge = links.iter().find(is_its).expect("its bridge");
     host.stead_ok(&["stop", "--no-wait", "slow/deaf"]);
-    host.wait("it is being stopped", PATIENCE, || {
-        host.instance("slow", "deaf")
-            .filter(|deaf| deaf.state == "stopping")
-    });
+    let deaf = host.in_state("slow", "deaf", "stopping");
     let web = host.running("shop", "web");
     let page = host.running("blog", "page").identity();
     signal(web.pid(), Signal::SIGKILL);
@@ -246,9 +243,11 @@ fn a_slow_stop_delays_no_other_restart_and_no_repair() {
     host.wait("the bridge is back", Duration::from_secs(1) * slack(), || {
         host.get(Place::Host, LOOPBACK, 18941, "/").ok()
     });
-    let deaf = host.instance("slow", "deaf").expect("it is there");
-    assert_eq!(deaf.state, "stopping", "all that while the stop was under way");
+    let now = host.instance("slow", "deaf").expect("it is there");
+    assert_eq!(now.state, "stopping", "all that while the stop was under way");
     assert_eq!(host.running("blog", "page").identity(), page);
+    // The minute of grace is not waited for: it ends by itself.
+    signal(deaf.pid(), Signal::SIGKILL);
     host.in_state("slow", "deaf", "exited");
     host.finish();
 }

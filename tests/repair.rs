@@ -93,7 +93,7 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
         "sh",
         &[
             "-ec",
-            "ip link add foreign0 type bridge; ip addr add 10.251.0.1/24 dev foreign0; ip link set foreign0 mtu \
+            "ip link add foreign0 type bridge; ip link set foreign0 addrgenmode none; ip addr add 10.251.0.1/24 dev foreign0; ip link set foreign0 mtu \
              1400 up; ip route add 10.252.0.0/24 via 10.251.0.9; nft add table ip foreign",
         ],
     );

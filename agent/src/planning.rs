@@ -7,7 +7,7 @@ use reconciler::{
     desired::{Desired, Wish},
     key::Key,
     memory::Memory,
-    observed::Observed,
+    observed::{Fact, Image, Observed},
     plan::step::Plan,
     port::{Backend, Scope},
 };
@@ -39,11 +39,18 @@ impl Planned {
     }
 }
 
-/// Looks at the host and plans for `projects` (none: all). Blocks.
-pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String>) -> Planned {
-    let mut observed = Observed::nothing_known();
+/// Images by their reference, as somebody has seen them.
+pub type Images = BTreeMap<String, Fact<Image>>;
+
+/// Looks at the host and plans for `projects` (none: all). Blocks, and as long as the sources of their
+/// images do: those of the others are as `seen` says.
+pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String>, seen: Images) -> Planned {
+    let mut observed = Observed {
+        images: seen,
+        ..Observed::nothing_known()
+    };
     let scope = Scope {
-        images: images(desired),
+        images: images(desired, projects),
         ..Scope::all()
     };
     backend.observe(&scope, &mut observed);
@@ -53,10 +60,12 @@ pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String
     Planned { plan, hash }
 }
 
-fn images(desired: &Desired) -> BTreeSet<String> {
+fn images(desired: &Desired, projects: &BTreeSet<String>) -> BTreeSet<String> {
     let mut images = BTreeSet::new();
-    for wish in desired.projects.values() {
-        if let Wish::Run { project, .. } = wish {
+    for (name, wish) in &desired.projects {
+        if let Wish::Run { project, .. } = wish
+            && (projects.is_empty() || projects.contains(name))
+        {
             images.extend(project.services.values().map(|service| service.image.clone()));
         }
     }
@@ -111,7 +120,7 @@ pub fn in_process(
         .reply(diagnostics, true));
     }
     let backend = host::open_to_look(layout)?;
-    let reply = plan(&*backend, &desired, &names).reply(diagnostics, false);
+    let reply = plan(&*backend, &desired, &names, Images::new()).reply(diagnostics, false);
     Ok(PlanReply { wrong, ..reply })
 }
 

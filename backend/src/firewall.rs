@@ -17,6 +17,7 @@ use std::{
 
 use nix::{errno::Errno, sys::socket::SockProtocol};
 use reconciler::{
+    key::ResourceKey,
     observed,
     spec::{FirewallSpec, Protocol},
 };
@@ -86,6 +87,18 @@ pub struct Firewall {
     route: Netlink,
     /// Flags this kernel takes; one change at a time.
     flags: Mutex<u32>,
+    /// Networks whose bridge is being made: until it is open it has the settings of none.
+    making: Mutex<BTreeSet<ResourceKey>>,
+}
+
+/// While it lives, nobody finds fault with the settings of the bridge.
+#[must_use]
+pub struct Making<'a>(&'a Firewall, ResourceKey);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.lock_making().remove(&self.1);
+    }
 }
 
 /// Both tables as the kernel has them.
@@ -113,6 +126,7 @@ impl Firewall {
             nft: Netlink::open(SockProtocol::NetlinkNetFilter).map_err(FirewallError::Open)?,
             route: Netlink::open(SockProtocol::NetlinkRoute).map_err(FirewallError::Open)?,
             flags: Mutex::new(TABLE_OWNER | TABLE_PERSIST),
+            making: Mutex::default(),
         };
         firewall.adopt()?;
         Ok(firewall)

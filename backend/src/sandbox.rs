@@ -48,11 +48,16 @@ impl Holder {
     /// The host forbids user namespaces.
     pub fn new() -> Result<Self, StepError> {
         let (ready, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make", "a pipe")?;
+        let parent = Pid::this();
         let pid = match process::clone(0, None).step("fork", "the namespace holder")? {
             Side::Parent(pid) => Pid::from_raw(pid),
             Side::Child => {
                 drop(ready);
                 let _ = nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL));
+                // It was killed before it was to take its holder along.
+                if Pid::parent() != parent {
+                    process::exit(1);
+                }
                 let answer = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET);
                 let code = answer.map_or_else(|errno| errno as i32, |()| 0);
                 let _ = nix::unistd::write(&tell, &[code as u8]);

@@ -11,9 +11,10 @@ use crate::{
     port::{ActionError, Backend, Retry, Scope},
 };
 
-/// How many steps of a kind run at once. Stops mostly wait for processes, unpacking fills the disk.
+/// How many steps of a kind run at once. Stops mostly wait for processes; unpacking fills the disk, or
+/// waits for a source that may stall, and another image is not to wait for that one.
 const STOPS: usize = 64;
-const UNPACKS: usize = 2;
+const UNPACKS: usize = 8;
 const OTHERS: usize = 8;
 
 /// Steps that share a limit, so that slow ones delay only their like.

@@ -115,9 +115,7 @@ impl Observed {
             instances: part(&self.instances, &scope.instances),
             ended: part(&self.ended, &scope.instances),
             remains: match &self.remains {
-                Fact::Known(remains) => {
-                    Fact::Known(scope.instances.intersection(remains).cloned().collect())
-                }
+                Fact::Known(remains) => Fact::Known(scope.instances.intersection(remains).cloned().collect()),
                 Fact::Unknown(why) => Fact::Unknown(why.clone()),
             },
             firewall: self.firewall.clone(),

@@ -20,6 +20,13 @@ pub fn find(mark: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The directory and all below it.
+pub fn tree(cgroup: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(cgroup, 6, &mut |directory| found.push(directory.to_owned()));
+    found
+}
+
 /// Kills whatever lives in them and removes them: what a failed test needs.
 pub fn clear(mark: &str) {
     for cgroup in find(mark) {

@@ -14,11 +14,13 @@ impl Host {
         for table in self.tool("nft", &["list", "tables"]).lines() {
             left.push(format!("nft {table}"));
         }
-        left.extend(
-            cgroup::find(&self.mark)
-                .iter()
-                .map(|path| format!("cgroup {}", path.display())),
-        );
+        for cgroup in cgroup::find(&self.mark) {
+            left.extend(
+                cgroup::tree(&cgroup)
+                    .iter()
+                    .map(|path| format!("cgroup {}", path.display())),
+            );
+        }
         left.extend(
             mounts_below(&self.root)
                 .iter()

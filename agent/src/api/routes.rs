@@ -211,7 +211,8 @@ async fn planned(
     projects: BTreeSet<String>,
 ) -> anyhow::Result<planning::Planned> {
     let backend = Arc::clone(&context.backend);
-    let plan = move || planning::plan(&*backend, &look.desired, &projects);
+    let seen = context.status.borrow().observed.images.clone();
+    let plan = move || planning::plan(&*backend, &look.desired, &projects, seen);
     Ok(tokio::task::spawn_blocking(plan).await?)
 }
 

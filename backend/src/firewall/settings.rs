@@ -1,10 +1,10 @@
 //! The settings below /proc/sys/net that open doors, each after the rules that guard it.
 
-use std::{fs, io};
+use std::{collections::BTreeSet, fs, io, sync::MutexGuard};
 
 use reconciler::{key::ResourceKey, spec::FirewallSpec};
 
-use super::{Family, Firewall, FirewallError, PoisonError, names, ruleset, sysctl};
+use super::{Family, Firewall, FirewallError, Making, PoisonError, names, ruleset, sysctl};
 
 impl Firewall {
     /// Stead turned forwarding on since this boot: it was noted, or, should somebody have removed the
@@ -53,6 +53,16 @@ impl Firewall {
         spec.networks.keys().try_for_each(|key| self.open_bridge(key))
     }
 
+    /// To be held from before a bridge is made until it is open.
+    pub fn making(&self, network: &ResourceKey) -> Making<'_> {
+        self.lock_making().insert(network.clone());
+        Making(self, network.clone())
+    }
+
+    pub(super) fn lock_making(&self) -> MutexGuard<'_, BTreeSet<ResourceKey>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A bridge that was made anew has the settings of none. Where its guards are not in force yet, it
     /// stays shut until they are.
     ///
@@ -84,7 +94,8 @@ impl Firewall {
         if !spec.networks.is_empty() && self.get(sysctl::IP_FORWARD.to_owned())?.as_deref() == Some("0") {
             drift.push("net.ipv4.ip_forward is off".to_owned());
         }
-        for key in spec.networks.keys() {
+        let making = self.lock_making();
+        for key in spec.networks.keys().filter(|key| !making.contains(*key)) {
             for (setting, name) in self.bridge_settings(key) {
                 if self.get(setting)?.as_deref() == Some("0") {
                     drift.push(format!("{name} is off on the bridge of {key}"));

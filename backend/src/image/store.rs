@@ -31,8 +31,6 @@ pub struct Store {
     limits: Limits,
     /// What was read from a source, until the source changes.
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// One unpacking at a time: layers are shared, and two would compete for the same disk.
-    unpacking: Mutex<()>,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -73,7 +71,6 @@ impl Store {
             bindings: records::Store::new(layout, kind::IMAGE),
             limits,
             seen: Mutex::default(),
-            unpacking: Mutex::default(),
         }
     }
 
@@ -113,7 +110,8 @@ impl Store {
     }
 
     /// Brings the image into the store: every layer unpacked once, by diff id; then manifest and
-    /// configuration by digest; then what the reference stands for. Done twice is done once.
+    /// configuration by digest; then what the reference stands for. Done twice is done once, also at the
+    /// same time: none waits for another, whose source may stall.
     ///
     /// # Errors
     /// As [`Store::resolve`]; the reference no longer stands for `digest`; a layer is refused; the disk
@@ -125,7 +123,6 @@ impl Store {
             expected: digest.to_owned(),
             found,
         };
-        let _unpacking = lock(&self.unpacking);
         let layer_error = |layer: String| {
             move |source| ImageError::Layer {
                 reference: reference.to_owned(),

@@ -54,6 +54,7 @@ impl LinuxBackend {
             Action::UnpackImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
             Action::EnsureNetwork(spec) => {
                 self.networks.put(&spec.key.to_string(), spec)?;
+                let _making = self.firewall.making(&spec.key);
                 self.net.ensure_network(spec)?;
                 self.firewall.open(&spec.key)?;
                 self.watch_settings(&spec.key);

@@ -60,6 +60,8 @@ struct State {
     taken: Option<Instant>,
     /// To be reaped when they end, and their leaves removed.
     children: Vec<Started>,
+    /// Of shims that were killed; what else lives there is about to end.
+    left: Vec<PathBuf>,
     stop: bool,
 }
 
@@ -141,12 +143,19 @@ impl Drop for Pool {
 impl State {
     /// A shim removes its leaf when it ends, unless it was killed. A leaf in use cannot be removed.
     fn reap(&mut self) {
+        let left = &mut self.left;
         self.children.retain_mut(|started| {
             let lives = matches!(started.child.try_wait(), Ok(None));
             if !lives {
-                let _ = fs::remove_dir(&started.leaf);
+                left.push(std::mem::take(&mut started.leaf));
             }
             lives
+        });
+        left.retain(|leaf| {
+            // Its namespace holder, which outlives it by a moment.
+            let _ = cgroup::kill(leaf);
+            let removed = fs::remove_dir(leaf);
+            removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
         });
     }
 }
@@ -182,7 +191,7 @@ impl Shared {
                 state = self.wait(state, Some(CALM - calm));
                 continue;
             }
-            let mut patience = None;
+            let mut patience = (!state.left.is_empty()).then_some(CALM);
             if state.ready.len() < self.wanted {
                 drop(state);
                 let started = self.start();

@@ -143,10 +143,8 @@ impl Engine {
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
                 let project = self.memory.effective(name, wish);
-                let services = project.into_iter().flat_map(|project| project.services.values());
-                self.dirty
-                    .images
-                    .extend(services.map(|service| service.image.clone()));
+                let images = project.into_iter().flat_map(images_of);
+                self.dirty.images.extend(images.cloned());
             }
         }
         // An order is tried at once, whatever failed before.
@@ -336,7 +334,11 @@ impl Engine {
         let mut keys = Vec::new();
         for (name, wish) in &self.desired.projects {
             let project = self.memory.effective(name, wish);
-            if project.into_iter().flat_map(images_of).any(|image| image == reference) {
+            if project
+                .into_iter()
+                .flat_map(images_of)
+                .any(|image| image == reference)
+            {
                 keys.push(Key::Image {
                     project: name.clone(),
                     reference: reference.to_owned(),

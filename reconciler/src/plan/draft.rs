@@ -95,6 +95,14 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Whether this image is being unpacked right now, under whatever reference.
+    pub fn unpacking(&self, digest: &str) -> bool {
+        self.orders.iter().any(|step| match &step.action {
+            Action::UnpackImage { digest: other, .. } => other == digest,
+            _ => false,
+        })
+    }
+
     /// Whether a bridge is being made or repaired right now.
     pub fn making_a_network(&self) -> bool {
         self.in_flight.iter().any(|key| matches!(key, Key::Network(_)))

@@ -1,6 +1,6 @@
 //! Images that must be unpacked before something can start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     action::Action,
@@ -29,9 +29,15 @@ pub fn resolve<'a>(observed: &'a Observed, reference: &str) -> Result<&'a Image,
 /// By digest: whether its layers are there.
 pub type Unpacked = BTreeMap<String, Ready>;
 
-/// One unpack a digest, in the first project that wants it.
+/// One unpack a digest, in the first project that wants it. References that stand for one digest are not
+/// looked at in the same moment, so any of them may say that it is unpacked.
 pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
     let mut unpacked = Unpacked::new();
+    let known = draft.observed.images.values().filter_map(Fact::known);
+    let there: BTreeSet<&str> = known
+        .filter(|image| image.unpacked)
+        .map(|image| image.digest.as_str())
+        .collect();
     let mut under_way: BTreeMap<&String, Key> = BTreeMap::new();
     for (key, wanted) in &wants.instances {
         let reference = &wanted.service.image;
@@ -53,7 +59,7 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
                 };
                 draft.wait(image_key, format!("image {reference}{place}: {why}"), until);
             }
-            Ok(image) if image.unpacked => {
+            Ok(image) if there.contains(image.digest.as_str()) => {
                 unpacked.insert(image.digest.clone(), Ready::Now);
             }
             Ok(image) if !unpacked.contains_key(&image.digest) => {
@@ -63,7 +69,10 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
                     reference: reference.clone(),
                     digest: image.digest.clone(),
                 };
-                let ready = draft.step(&image_key, action, &cause, Some(Class::Create), &[]);
+                let ready = match draft.unpacking(&image.digest) {
+                    true => Ready::Blocked,
+                    false => draft.step(&image_key, action, &cause, Some(Class::Create), &[]),
+                };
                 unpacked.insert(image.digest.clone(), ready);
                 under_way.insert(&image.digest, image_key);
             }

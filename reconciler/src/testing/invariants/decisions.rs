@@ -161,9 +161,8 @@ impl Watch {
             });
             let mut origins = self.origins.iter().filter(|(other, _)| of_it(other));
             let followed = origin.followed.get(name);
-            let moved = followed.is_some_and(|(then, was)| {
-                oracle::affected(then, &project, name, (was.as_str(), digest))
-            });
+            let moved = followed
+                .is_some_and(|(then, was)| oracle::affected(then, &project, name, (was.as_str(), digest)));
             intent
                 || moved
                 || oracle::affected(&origin.project, &project, name, ("", None))
@@ -208,8 +207,7 @@ impl Watch {
         let Some(project) = self.effective(world, &key.project) else {
             return violated("G1", format!("{key} is started, and nobody wants it"));
         };
-        let stopped =
-            oracle::intents(&self.desired, key).any(|intent| matches!(intent, Intent::Stop { .. }));
+        let stopped = oracle::intents(&self.desired, key).any(|intent| matches!(intent, Intent::Stop { .. }));
         if stopped {
             return violated("R1", format!("{key} is started, and an operator has stopped it"));
         }
@@ -254,8 +252,12 @@ impl Watch {
         let followed = oracle::followed(&project, &key.service).into_iter();
         // While something that one of them follows is not known, nobody knows what that one is about to be.
         let followed = followed.filter_map(|name| {
-            let whole = oracle::followed(&project, &name).iter().all(|name| digest(name).is_some());
-            let now = digest(&name).filter(|_| whole).map(|digest| (project.clone(), digest));
+            let whole = oracle::followed(&project, &name)
+                .iter()
+                .all(|name| digest(name).is_some());
+            let now = digest(&name)
+                .filter(|_| whole)
+                .map(|digest| (project.clone(), digest));
             let known = now.or_else(|| before?.get(&name).cloned())?;
             Some((name, known))
         });
