@@ -18,8 +18,9 @@ use crate::{
     desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey},
     memory::Again,
+    observed::Observed,
     plan::{self, action::Action},
-    port::Backend,
+    port::{Backend, Scope},
     spec::FirewallSpec,
 };
 pub use simulated::Simulated;
@@ -102,6 +103,7 @@ pub fn tell<H: Hands>(history: &str, hands: H) -> Result<String, String> {
     let mut teller = Teller {
         drive: Drive::on(Witness::new(hands), 1),
         names: picture::Names::default(),
+        known: Observed::nothing_known(),
         seen: Vec::new(),
     };
     let mut told = String::new();
@@ -133,6 +135,7 @@ pub fn tell<H: Hands>(history: &str, hands: H) -> Result<String, String> {
 struct Teller<H> {
     drive: Drive<Witness<H>>,
     names: picture::Names,
+    known: Observed,
     /// The picture that was told last.
     seen: Vec<String>,
 }
@@ -256,8 +259,22 @@ impl<H: Hands> Teller<H> {
     /// What was done, and what is seen otherwise than before.
     fn news(&mut self) -> String {
         let observed = self.drive.observe();
-        let picture = self.names.picture(&observed, &self.drive.host.ordered());
+        let ordered = self.drive.host.ordered();
+        let picture = self.names.picture(&observed, &ordered);
         let mut told = self.drive.host.said();
+        // Who looks again at each thing by itself sees what he sees who looks at everything.
+        let mut known = std::mem::replace(&mut self.known, observed.clone());
+        if let Some(scope) = each(&known, &observed) {
+            self.drive.host.observe(&scope, &mut known);
+            known.images = observed.images;
+            let parts = self.names.picture(&known, &ordered);
+            for line in parts.iter().filter(|line| !picture.contains(line)) {
+                let _ = writeln!(told, "! seen by itself: {line}");
+            }
+            for line in picture.iter().filter(|line| !parts.contains(line)) {
+                let _ = writeln!(told, "! not seen by itself: {line}");
+            }
+        }
         for line in self.seen.iter().filter(|line| !picture.contains(line)) {
             let _ = writeln!(told, "- {line}");
         }
@@ -267,6 +284,26 @@ impl<H: Hands> Teller<H> {
         self.seen = picture;
         self.names.plain(&told, &self.hands().words())
     }
+}
+
+/// Everything that was or is there, one by one; `None`: a part is not known, and only a look at everything
+/// can make it so.
+fn each(before: &Observed, now: &Observed) -> Option<Scope> {
+    let mut scope = Scope {
+        firewall: true,
+        zones: true,
+        ..Scope::default()
+    };
+    for observed in [before, now] {
+        scope.networks.extend(observed.networks.known()?.keys().cloned());
+        scope.volumes.extend(observed.volumes.known()?.keys().cloned());
+        scope
+            .instances
+            .extend(observed.instances.known()?.keys().cloned());
+        scope.instances.extend(observed.ended.known()?.keys().cloned());
+        observed.id_bases.known()?;
+    }
+    Some(scope)
 }
 
 fn target(service: &str) -> Target {
