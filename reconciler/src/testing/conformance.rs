@@ -267,6 +267,10 @@ impl<H: Hands> Teller<H> {
         if let Some(scope) = each(&known, &observed) {
             self.drive.host.observe(&scope, &mut known);
             known.images = observed.images;
+            // Of the routes each network tells, and nothing else does.
+            if scope.networks.is_empty() {
+                known.routes = observed.routes;
+            }
             let parts = self.names.picture(&known, &ordered);
             for line in parts.iter().filter(|line| !picture.contains(line)) {
                 let _ = writeln!(told, "! seen by itself: {line}");
