@@ -140,6 +140,11 @@ impl Engine {
                 let own = self.running.iter().map(|step| &step.key);
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
                 self.outdated.extend(own.cloned());
+                let project = self.memory.effective(name, wish);
+                let services = project.into_iter().flat_map(|project| project.services.values());
+                self.dirty
+                    .images
+                    .extend(services.map(|service| service.image.clone()));
             }
         }
         // An order is tried at once, whatever failed before.

@@ -117,18 +117,18 @@ impl<'a> Present<'a> {
             return self.ports.iter().collect();
         }
         let started = self.seen.filter(|seen| seen.container.is_some());
+        // Edited in mid-flip, it serves on what the other slot has reserved.
+        let lent = |spec: &'a SandboxSpec| {
+            let led = self.led.iter().filter(|_| self.held);
+            led.filter(|led| !spec.ports.contains(led))
+        };
         match (self.spec, started) {
-            (Some(spec), _) if starting.contains(self.key) => spec.ports.iter().collect(),
+            (Some(spec), _) if starting.contains(self.key) => spec.ports.iter().chain(lent(spec)).collect(),
             (Some(spec), Some(seen)) => spec
                 .ports
                 .iter()
                 .filter(|binding| seen.sandbox.ports.contains(binding) || self.led.contains(binding))
-                // Edited in mid-flip, it serves on what the other slot has reserved.
-                .chain(
-                    self.led
-                        .iter()
-                        .filter(|led| self.held && !spec.ports.contains(led)),
-                )
+                .chain(lent(spec))
                 .collect(),
             (None, Some(seen)) => seen.sandbox.ports.iter().collect(),
             (_, None) => Vec::new(),

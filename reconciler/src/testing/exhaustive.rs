@@ -37,6 +37,8 @@ use crate::{
 
 /// No delay after a single accident is longer, in milliseconds.
 const LONGEST_WAIT: u64 = 110;
+/// A new slot that has ended once is watched for so long before it takes over.
+const LONGEST_WATCH: u64 = 10_000;
 
 /// How much may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +208,7 @@ impl State {
         match one {
             Move::Begin(index) => next.begin(plan, *index, edits)?,
             Move::End(index) => next.end(*index),
-            Move::Wait(wait) if *wait > LONGEST_WAIT => {
+            Move::Wait(wait) if *wait > self.longest_wait() => {
                 return Err(format!("back-off: a wait of {wait} ms after one accident"));
             }
             Move::Wait(wait) => next.pass(*wait),
@@ -248,6 +250,16 @@ impl State {
             }
         }
         Ok(next)
+    }
+
+    fn longest_wait(&self) -> u64 {
+        let keys: Vec<&InstanceKey> = self.world.instances.keys().collect();
+        let beside =
+            |pair: &[&InstanceKey]| (&pair[0].service, pair[0].index) == (&pair[1].service, pair[1].index);
+        match keys.windows(2).any(beside) {
+            true => LONGEST_WATCH,
+            false => LONGEST_WAIT,
+        }
     }
 
     fn begin(&mut self, plan: &Plan, index: usize, edits: &[Edit]) -> Result<(), String> {

@@ -175,8 +175,8 @@ fn stop_order(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
         .map(|(other, _)| format!("stop order: {key} is stopped while {other} depends on it"))
 }
 
-/// Ports lead to somebody who was started and has them reserved, or took them over from the slot beside
-/// it that has; and whoever runs stays reachable.
+/// Ports lead to somebody who was started and has them reserved, or takes them over from the slot beside
+/// it that has, or had until it went; and whoever runs stays reachable.
 fn firewall(spec: &FirewallSpec, world: &World) -> Option<String> {
     for (port, target) in &spec.ports {
         let there = world.instances.iter().any(|(key, instance)| {
@@ -184,9 +184,10 @@ fn firewall(spec: &FirewallSpec, world: &World) -> Option<String> {
             let reserved = world.instances.iter().any(|(other, instance)| {
                 let mut ports = instance.sandbox.ports.iter();
                 (&other.project, &other.service, other.index) == (&key.project, &key.service, key.index)
-                    && ports.any(|held| held.published == port.published)
+                    && (instance.state == State::Lost || ports.any(|held| held.published == port.published))
             });
-            instance.container.is_some() && ends.any(|end| end.address == target.address) && reserved
+            let led = world.firewall.spec.ports.get(port) == Some(target);
+            instance.container.is_some() && ends.any(|end| end.address == target.address) && (reserved || led)
         });
         if !there {
             return Some(format!("ports: {} leads to nobody", port.published));
