@@ -102,6 +102,11 @@ impl Volumes {
         self.place(&volume.name).join("data")
     }
 
+    /// The file of its record, there or not.
+    pub fn record(&self, volume: &ResourceKey) -> PathBuf {
+        self.records.path(&volume.to_string())
+    }
+
     /// Makes the volume if it has neither record nor directory. A directory that carries a fitting
     /// identity without a record (the agent was killed in between, or another project shares the full
     /// name) is taken as it is. Returns whether it was made new, that is, is empty.

@@ -63,11 +63,14 @@ impl LinuxBackend {
             Action::RemoveNetwork(key) => {
                 let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
                 self.net.remove_network(key)?;
-                Ok(self.networks.remove(&key.to_string())?)
+                let record = key.to_string();
+                self.files.expect_gone(self.networks.path(&record));
+                Ok(self.networks.remove(&record)?)
             }
             Action::EnsureVolume(spec) => self.ensure_volume(spec),
             Action::RemoveVolume(key) => {
                 let _turn = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+                self.files.expect_gone(self.volumes.record(key));
                 Ok(self.volumes.remove(key)?)
             }
             Action::EnsureSandbox(spec) => self.ensure_sandbox(spec),

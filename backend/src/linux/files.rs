@@ -2,7 +2,7 @@
 //!
 //! | what happens | what is heard | what is hinted |
 //! |---|---|---|
-//! | a directory of records goes | inotify on `state/records` | look at everything |
+//! | a directory of records goes, or a record | inotify on `state/records` and in it | look at everything |
 //! | a volume goes or comes, or what makes it one | inotify on the volumes | the volume; back: everything |
 //! | an upper directory goes | inotify on the container's directory | the instance |
 //! | a layer of an image goes | inotify on the layers | everything |
@@ -10,7 +10,7 @@
 //! | something is unmounted in a container | poll on its mountinfo | the instance |
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     mem::MaybeUninit,
@@ -25,7 +25,11 @@ use reconciler::{key::InstanceKey, port::HostEvent};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::sync::mpsc;
 
-use crate::{layout::Layout, volume::Volumes};
+use crate::{
+    layout::Layout,
+    records::{self, kind},
+    volume::Volumes,
+};
 
 /// Files of a cgroup that stead writes.
 const CGROUP_FILES: [&str; 6] = [
@@ -56,6 +60,8 @@ struct Shared {
 struct State {
     meanings: BTreeMap<i32, Meaning>,
     mounts: BTreeMap<InstanceKey, Mounts>,
+    /// Records that we remove ourselves.
+    going: BTreeSet<PathBuf>,
     next: u64,
 }
 
@@ -69,6 +75,8 @@ struct Mounts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Meaning {
     Records,
+    /// The directory of one kind.
+    Record(PathBuf),
     Volumes,
     /// The name of its directory.
     Volume(String),
@@ -107,6 +115,13 @@ impl FileWatch {
             WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         let changed = gone | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
         self.watch(&self.layout.records(), gone, Meaning::Records);
+        for kind in [kind::NETWORK, kind::VOLUME, kind::ID_BASE] {
+            let directory = self.layout.records().join(kind);
+            // A directory that cannot be made is told of by the first record.
+            if records::make_private(&directory).is_ok() {
+                self.watch(&directory, gone, Meaning::Record(directory.clone()));
+            }
+        }
         self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
         for place in self.shared.volumes.places() {
             let meaning = match place.file_name().and_then(|name| name.to_str()) {
@@ -149,6 +164,13 @@ impl FileWatch {
                 _file: file,
             };
             state.mounts.insert(key.clone(), mounts);
+        }
+    }
+
+    /// The record at `path`, if it is there, is removed next, and nobody need look.
+    pub fn expect_gone(&self, path: PathBuf) {
+        if path.exists() {
+            self.shared.lock().going.insert(path);
         }
     }
 
@@ -236,6 +258,12 @@ impl Shared {
             // Files on their way to their names, and what is put aside to be removed.
             _ if name.starts_with('.') => {}
             Meaning::Records => heard.push(HostEvent::Lost),
+            // The directory itself is told of by its parent.
+            Meaning::Record(directory) => {
+                if !name.is_empty() && !self.lock().going.remove(&directory.join(name)) {
+                    heard.push(HostEvent::Lost);
+                }
+            }
             Meaning::Layers => heard.push(HostEvent::Lost),
             Meaning::Volumes if name.is_empty() => heard.push(HostEvent::Lost),
             Meaning::Volume(directory) if name.is_empty() || ["data", "identity"].contains(&name) => {

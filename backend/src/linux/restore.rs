@@ -76,6 +76,15 @@ impl LinuxBackend {
         let known: BTreeSet<ResourceKey> = endpoints().map(|endpoint| endpoint.network.clone()).collect();
         let mut found = self.net.found_networks(&known)?;
         found.retain(|key, _| !recorded.contains_key(&key.to_string()));
+        // With its bridge gone, too, who is on it says where it was; asked anew, for it may have been left.
+        for key in known {
+            if !recorded.contains_key(&key.to_string())
+                && !found.contains_key(&key)
+                && live.keys().any(|instance| self.is_on(instance, &key))
+            {
+                found.insert(key, None);
+            }
+        }
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -106,6 +115,13 @@ impl LinuxBackend {
             }
         }
         Ok(made)
+    }
+
+    fn is_on(&self, instance: &InstanceKey, network: &ResourceKey) -> bool {
+        self.state(instance).is_ok_and(|state| {
+            let mut endpoints = state.record.assignment.sandbox.endpoints.iter();
+            endpoints.any(|endpoint| endpoint.network == *network)
+        })
     }
 
     fn restore_id_bases(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {

@@ -1,14 +1,17 @@
 //! The real host: a root of stead in a network namespace of its own, and what befalls it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     net::TcpListener,
     os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +23,7 @@ use reconciler::{
     plan::action::Action,
     port::{ActionError, Backend, HostEvent, Scope},
     testing::{
-        conformance::{End, Hands},
+        conformance::{EVERYTHING, End, Hands, hint},
         sim_host::damage::Damage,
     },
     time::Now,
@@ -47,6 +50,9 @@ pub struct Linux {
     pub layout: Layout,
     pub directory: tempfile::TempDir,
     agent: Mutex<Option<Arc<LinuxBackend>>>,
+    events: Mutex<Option<mpsc::UnboundedReceiver<HostEvent>>>,
+    /// An agent has started: it looks at everything, whatever is hinted at.
+    starts: AtomicBool,
     /// Host ports that somebody else holds.
     pub taken: Mutex<BTreeMap<u16, TcpListener>>,
 }
@@ -74,6 +80,8 @@ impl Linux {
         let layout = Layout::new(Some(&directory.path().join("root"))).unwrap();
         let host = Linux {
             agent: Mutex::default(),
+            events: Mutex::default(),
+            starts: AtomicBool::default(),
             taken: Mutex::default(),
             directory,
             layout,
@@ -84,7 +92,9 @@ impl Linux {
 
     pub fn start_agent(&self) -> Result<(), String> {
         let agent = LinuxBackend::open(&self.layout).map_err(|error| format!("{error}: {error:?}"))?;
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent.events());
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(agent));
+        self.starts.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -238,6 +248,23 @@ impl Hands for Linux {
 
     fn sleep(&self, milliseconds: u64) {
         thread::sleep(Duration::from_millis(milliseconds));
+    }
+
+    fn hints(&self, expected: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = BTreeSet::new();
+        let started = self.starts.swap(false, Ordering::Relaxed);
+        let all = until("all hints are there", || {
+            while let Some(Ok(event)) = events.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
+                heard.insert(hint(&event));
+            }
+            let everything = started || heard.contains(EVERYTHING);
+            (everything || heard.is_superset(expected)).then_some(())
+        });
+        match all {
+            Ok(()) => expected.clone(),
+            Err(_) => expected.intersection(&heard).cloned().collect(),
+        }
     }
 
     /// The simulated host is the system's own instance.

@@ -2,15 +2,15 @@
 //! host and on a real one, or one of them is wrong.
 //!
 //! A history is a list of commands; indented lines belong to the command before them, and lines that start
-//! with `|` are what it told: the steps that were carried out (`> …`) and what is seen otherwise than before
-//! (`- …`, `+ …`). Services run `serve`, which ends as it is told, with SIGTERM unless it is `serve deaf`.
+//! with `|` are what it told: what was hinted at (`* …`), the steps that were carried out (`> …`) and what is
+//! seen otherwise than before (`- …`, `+ …`). Services run `serve`, which ends as it is told, with SIGTERM unless it is `serve deaf`.
 
 mod accidents;
 mod picture;
 mod simulated;
 mod witness;
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use self::witness::Witness;
 use super::{drive::Drive, sim_host::damage::Damage};
@@ -18,8 +18,9 @@ use crate::{
     desired::{Intent, Target, Wish},
     key::{InstanceKey, ResourceKey},
     memory::Again,
+    observed::Observed,
     plan::{self, action::Action},
-    port::Backend,
+    port::{Backend, HostEvent, Scope},
     spec::FirewallSpec,
 };
 pub use simulated::Simulated;
@@ -64,6 +65,10 @@ pub trait Hands: Backend {
 
     fn sleep(&self, milliseconds: u64);
 
+    /// What was hinted at since the last call. A host that hints at more than histories have tells what is
+    /// `expected`, once it has hinted at it.
+    fn hints(&self, expected: &BTreeSet<String>) -> BTreeSet<String>;
+
     /// What this host calls otherwise than histories do, and what histories say.
     fn words(&self) -> Vec<(String, String)>;
 
@@ -102,11 +107,15 @@ pub fn tell<H: Hands>(history: &str, hands: H) -> Result<String, String> {
     let mut teller = Teller {
         drive: Drive::on(Witness::new(hands), 1),
         names: picture::Names::default(),
+        known: Observed::nothing_known(),
         seen: Vec::new(),
     };
     let mut told = String::new();
-    let mut lines = history.lines().filter(|line| !line.starts_with('|')).peekable();
+    let mut lines = history.lines().peekable();
     while let Some(line) = lines.next() {
+        if line.starts_with('|') {
+            continue;
+        }
         told.push_str(line);
         told.push('\n');
         if line.is_empty() || line.starts_with('#') {
@@ -117,7 +126,22 @@ pub fn tell<H: Hands>(history: &str, hands: H) -> Result<String, String> {
             let _ = writeln!(told, "{inner}");
             let _ = writeln!(block, "{}", &inner[2..]);
         }
+        let mut expected = BTreeSet::new();
+        while let Some(answer) = lines.next_if(|line| line.starts_with('|')) {
+            expected.extend(answer.strip_prefix("| * ").map(str::to_owned));
+        }
         let done = teller.command(line, &block);
+        // What stead itself has done is no news to it.
+        if ["damage", "exit", "health"]
+            .iter()
+            .any(|word| line.starts_with(word))
+        {
+            for hint in teller.drive.host.hands.hints(&expected) {
+                let _ = writeln!(told, "| * {hint}");
+            }
+        } else {
+            teller.drive.host.hands.hints(&BTreeSet::new());
+        }
         for line in teller.news().lines() {
             let _ = writeln!(told, "| {line}");
         }
@@ -133,6 +157,7 @@ pub fn tell<H: Hands>(history: &str, hands: H) -> Result<String, String> {
 struct Teller<H> {
     drive: Drive<Witness<H>>,
     names: picture::Names,
+    known: Observed,
     /// The picture that was told last.
     seen: Vec<String>,
 }
@@ -256,8 +281,26 @@ impl<H: Hands> Teller<H> {
     /// What was done, and what is seen otherwise than before.
     fn news(&mut self) -> String {
         let observed = self.drive.observe();
-        let picture = self.names.picture(&observed, &self.drive.host.ordered());
+        let ordered = self.drive.host.ordered();
+        let picture = self.names.picture(&observed, &ordered);
         let mut told = self.drive.host.said();
+        // Who looks again at each thing by itself sees what he sees who looks at everything.
+        let mut known = std::mem::replace(&mut self.known, observed.clone());
+        if let Some(scope) = each(&known, &observed) {
+            self.drive.host.observe(&scope, &mut known);
+            known.images = observed.images;
+            // Of the routes each network tells, and nothing else does.
+            if scope.networks.is_empty() {
+                known.routes = observed.routes;
+            }
+            let parts = self.names.picture(&known, &ordered);
+            for line in parts.iter().filter(|line| !picture.contains(line)) {
+                let _ = writeln!(told, "! seen by itself: {line}");
+            }
+            for line in picture.iter().filter(|line| !parts.contains(line)) {
+                let _ = writeln!(told, "! not seen by itself: {line}");
+            }
+        }
         for line in self.seen.iter().filter(|line| !picture.contains(line)) {
             let _ = writeln!(told, "- {line}");
         }
@@ -267,6 +310,41 @@ impl<H: Hands> Teller<H> {
         self.seen = picture;
         self.names.plain(&told, &self.hands().words())
     }
+}
+
+/// A hint in words.
+pub fn hint(event: &HostEvent) -> String {
+    match event {
+        HostEvent::Instance(key) => format!("container {key}"),
+        HostEvent::Network(key) => format!("network {key}"),
+        HostEvent::Volume(key) => format!("volume {key}"),
+        HostEvent::Names(key) => format!("names {key}"),
+        HostEvent::Firewall => "firewall".to_owned(),
+        HostEvent::Lost => EVERYTHING.to_owned(),
+    }
+}
+
+/// The hint to look at all there is.
+pub const EVERYTHING: &str = "everything";
+
+/// Everything that was or is there, one by one; `None`: a part is not known, and only a look at everything
+/// can make it so.
+fn each(before: &Observed, now: &Observed) -> Option<Scope> {
+    let mut scope = Scope {
+        firewall: true,
+        zones: true,
+        ..Scope::default()
+    };
+    for observed in [before, now] {
+        scope.networks.extend(observed.networks.known()?.keys().cloned());
+        scope.volumes.extend(observed.volumes.known()?.keys().cloned());
+        scope
+            .instances
+            .extend(observed.instances.known()?.keys().cloned());
+        scope.instances.extend(observed.ended.known()?.keys().cloned());
+        observed.id_bases.known()?;
+    }
+    Some(scope)
 }
 
 fn target(service: &str) -> Target {

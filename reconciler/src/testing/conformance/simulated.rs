@@ -1,10 +1,15 @@
 //! The hands of the simulated host.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use tokio::sync::mpsc;
 
 use super::{
     super::sim_host::{SimHost, damage::Damage, objects::Manner},
-    End, Hands,
+    End, Hands, hint,
 };
 use crate::{
     key::InstanceKey,
@@ -14,9 +19,20 @@ use crate::{
     time::Now,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Simulated {
     host: SimHost,
+    events: Mutex<mpsc::UnboundedReceiver<HostEvent>>,
+}
+
+impl Default for Simulated {
+    fn default() -> Self {
+        let host = SimHost::new();
+        Simulated {
+            events: Mutex::new(host.events()),
+            host,
+        }
+    }
 }
 
 impl Hands for Simulated {
@@ -75,6 +91,15 @@ impl Hands for Simulated {
 
     fn sleep(&self, milliseconds: u64) {
         self.host.advance(milliseconds);
+    }
+
+    fn hints(&self, _: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hints = BTreeSet::new();
+        while let Ok(event) = events.try_recv() {
+            hints.insert(hint(&event));
+        }
+        hints
     }
 
     fn words(&self) -> Vec<(String, String)> {

@@ -65,6 +65,15 @@ impl<H> Witness<H> {
         self.notes().ordered.clone()
     }
 
+    fn everything(&self) -> Observed
+    where
+        H: Backend,
+    {
+        let mut observed = Observed::nothing_known();
+        self.hands.observe(&Scope::all(), &mut observed);
+        observed
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,9 +95,13 @@ impl<H: Hands> Backend for Witness<H> {
         notes.ordered.note(action);
         // What runs is not started again.
         if self.twice && !matches!(action, Action::StartContainer { .. }) {
+            let before = self.everything();
             let again = self.hands.apply(action);
             if again.is_err() {
                 let _ = writeln!(notes.said, "> again{}", ending(&again));
+            }
+            if self.everything() != before {
+                let _ = writeln!(notes.said, "> again changes something");
             }
         }
         outcome

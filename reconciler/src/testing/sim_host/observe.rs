@@ -270,8 +270,11 @@ impl World {
         if self.networks.torn().is_none() {
             let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
             let known = endpoints().map(|endpoint| &endpoint.network);
+            // A bridge is known by its name and its alias.
+            let marked = self.bridges.iter();
+            let marked = marked.filter(|(_, bridge)| bridge.alias && !bridge.renamed);
             let missing: BTreeSet<&ResourceKey> = known
-                .chain(self.bridges.keys())
+                .chain(marked.map(|(key, _)| key))
                 .filter(|key| !self.networks.contains_key(key))
                 .collect();
             let found: Vec<NetworkSpec> = missing
@@ -330,7 +333,7 @@ impl World {
                 internal: network.internal,
             });
         }
-        let bridge = self.bridges.get(key);
+        let bridge = self.bridges.get(key).filter(|bridge| !bridge.renamed);
         let address = bridge.and_then(|bridge| bridge.addresses.first().copied());
         let (gateway, prefix) = address.or_else(|| {
             let mut ways_out = on_it.clone();
