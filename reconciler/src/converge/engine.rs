@@ -34,6 +34,10 @@ use crate::{
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 60_000;
+/// So many of them that see nothing new are followed by rarer ones, twice as rare each time, but for the
+/// longest by `1 << RAREST`: 16 minutes.
+const CALM: u32 = 5;
+const RAREST: u32 = 4;
 /// The same action done so often within [`ECHO_WINDOW`] ms has no lasting effect: wait before the next.
 const ECHOES: u32 = 5;
 const ECHO_WINDOW: u64 = 10_000;
@@ -79,6 +83,8 @@ pub struct Engine {
     asked: u8,
     /// Looks at everything that found something unreadable, in a row.
     blind: u32,
+    /// Looks at everything since anything was seen to change.
+    calm: u32,
     /// Boot-clock milliseconds of the next look at everything.
     resync: u64,
     /// What was done last for each key, how often in a row, and when first.
@@ -113,6 +119,7 @@ impl Engine {
             looking: None,
             asked: 0,
             blind: 0,
+            calm: 0,
             resync: 0,
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -242,6 +249,7 @@ impl Engine {
                     true => BTreeSet::new(),
                     false => touched.clone(),
                 };
+                self.calm = self.calm.saturating_add(u32::from(scope.all));
                 let events = self.put(*seen, &scope, &passed_over, None, now);
                 self.entries.extend(events);
                 if scope.all {
@@ -249,7 +257,7 @@ impl Engine {
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
                     let delay = match self.blind {
                         0 if planted!("resync-never") => u64::MAX / 2,
-                        0 => RESYNC,
+                        0 => RESYNC << self.calm.saturating_sub(CALM).min(RAREST),
                         tries => backoff::delay("look", tries),
                     };
                     self.resync = now.boot.saturating_add(delay);
@@ -305,6 +313,10 @@ impl Engine {
         let before = transitions::before(&self.observed, scope);
         let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
         let events = transitions::events(&before, &self.observed, step, now);
+        if !changed.is_empty() {
+            self.calm = 0;
+            self.resync = self.resync.min(now.boot.saturating_add(RESYNC));
+        }
         for key in &changed {
             match key {
                 Key::Image { reference, .. } => {

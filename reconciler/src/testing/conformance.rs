@@ -342,6 +342,7 @@ fn each(before: &Observed, now: &Observed) -> Option<Scope> {
             .instances
             .extend(observed.instances.known()?.keys().cloned());
         scope.instances.extend(observed.ended.known()?.keys().cloned());
+        scope.instances.extend(observed.remains.known()?.iter().cloned());
         observed.id_bases.known()?;
     }
     Some(scope)

@@ -90,6 +90,11 @@ impl Names {
                 picture.line(format!("exit record of {key}: {code} after {restarts} restarts"));
             }
         });
+        picture.part("remains", &observed.remains, |picture, remains| {
+            for key in remains {
+                picture.line(format!("remains of {key} on the disk"));
+            }
+        });
         picture.part("firewall", &observed.firewall, Picture::firewall);
         picture.part("names", &observed.zones, |picture, zones| {
             for (key, zone) in zones {
