@@ -50,7 +50,8 @@ pub type InFlight = Vec<Step>;
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
     let projects = wanted::projects(desired, memory);
-    let orders = Orders::new(desired, &observed.boot_id, &projects);
+    let order = instances::in_order(&projects);
+    let orders = Orders::new(desired, &observed.boot_id, &order);
     let pass = Pass {
         observed,
         memory,
@@ -58,7 +59,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         orders: &orders,
         now,
     };
-    let wants = Wants::new(desired, projects, pass);
+    let wants = Wants::new(desired, projects, order, pass);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
@@ -251,10 +252,11 @@ fn verdicts<'a>(
         return BTreeMap::new();
     };
     let mut verdicts = BTreeMap::new();
-    for (name, wanted) in instances::in_order(&wants.projects) {
+    for (name, wanted) in &wants.order {
+        let (name, wanted) = (*name, *wanted);
         let Wanted { project, service } = wanted;
         let image = images::resolve(observed, &service.image);
-        let Some(fields) = wants.fields.get(&(project.name.as_str(), name)) else {
+        let Some(looks) = wants.fields.get(&(project.name.as_str(), name)) else {
             continue;
         };
         let rules = Rules::of(service);
@@ -276,7 +278,7 @@ fn verdicts<'a>(
                 wanted,
                 rules,
                 seen: seen.get(key),
-                fields,
+                looks,
                 image: image.clone(),
                 sandbox,
                 held: wants.held.contains_key(key),

@@ -13,17 +13,20 @@ use model::{
 };
 
 use super::{
-    images, instances,
+    images,
     step::Class,
     wanted::{self, Wanted},
 };
 use crate::{
-    compare, derive,
+    compare::{self, Difference},
+    derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
     spec::{ContainerSpec, HealthSpec, Limits, MountSpec},
 };
 
+/// The field that the digest of its image is recorded as.
+const DIGEST: &str = "image.digest";
 /// What Docker gives a process whose image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SIGTERM: i32 = 15;
@@ -50,15 +53,61 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
     fields
 }
 
-/// By project and service: what is compared, with the digest of the image and the revisions of the
-/// dependencies that are followed. What is not known, for want of an image, is left out.
+/// What the containers of a service shall be.
+pub struct Looks<'a> {
+    /// What is compared, with the revisions of the dependencies that are followed.
+    pub fields: Cow<'a, Fields>,
+    /// Of the image; `None`: it is not known.
+    digest: Option<&'a str>,
+}
+
+impl Looks<'_> {
+    fn whole(&self) -> Fields {
+        let mut fields = self.fields.clone().into_owned();
+        fields.extend(self.digest.map(|digest| (DIGEST.to_owned(), digest.to_owned())));
+        fields
+    }
+
+    /// How what was recorded of a container differs. While it is not known what a dependency is about to be,
+    /// or what the image is, the container stays as it is.
+    pub fn difference(&self, wanted: Wanted<'_>, have: &Fields) -> Option<Difference> {
+        let rest = have.iter().filter(|(field, _)| *field != DIGEST);
+        if self.digest == have.get(DIGEST).map(String::as_str) && rest.eq(self.fields.iter()) {
+            return None;
+        }
+        let mut want = self.whole();
+        keep_unknown_revisions(wanted, have, &mut want);
+        let ignored = self.digest.is_none().then_some(DIGEST);
+        compare::compare(have, &want, ignored.as_slice())
+    }
+
+    /// The fields of a container that takes the place of one with `have`.
+    pub fn after(&self, wanted: Wanted<'_>, have: Option<&Fields>) -> Fields {
+        let mut fields = self.fields.clone().into_owned();
+        if let Some(have) = have {
+            keep_unknown_revisions(wanted, have, &mut fields);
+        }
+        fields
+    }
+}
+
+fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
+    for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
+        let field = revision_field(name);
+        if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
+            fields.insert(field, had.clone());
+        }
+    }
+}
+
+/// By project and service: what its containers shall be. A revision that is not known, for want of an image,
+/// is left out.
 pub fn all_compared<'a>(
-    projects: &BTreeMap<&'a str, &'a Project>,
-    observed: &Observed,
-) -> BTreeMap<(&'a str, &'a str), Fields> {
+    order: &[(&'a str, Wanted<'a>)],
+    observed: &'a Observed,
+) -> BTreeMap<(&'a str, &'a str), Looks<'a>> {
     let mut all = BTreeMap::new();
     let mut revisions: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    let order = instances::in_order(projects);
     let followed: BTreeSet<(&str, &str)> = order
         .iter()
         .flat_map(|(_, wanted)| {
@@ -67,25 +116,27 @@ pub fn all_compared<'a>(
         })
         .collect();
     for (name, wanted) in order {
-        let Wanted { project, service } = wanted;
-        let mut fields = compared(project, name, service).into_owned();
+        let Wanted { project, service } = *wanted;
+        let mut fields = compared(project, name, service);
         let mut known = true;
         for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
             match revisions.get(&(project.name.as_str(), on.as_str())) {
                 Some(revision) => {
-                    fields.insert(revision_field(on), revision.clone());
+                    fields.to_mut().insert(revision_field(on), revision.clone());
                 }
                 None => known = false,
             }
         }
-        let key = (project.name.as_str(), name);
-        if let Ok(image) = images::resolve(observed, &service.image) {
-            fields.insert("image.digest".to_owned(), image.digest.clone());
-            if known && followed.contains(&key) {
-                revisions.insert(key, revision(&fields));
-            }
+        let key = (project.name.as_str(), *name);
+        let image = images::resolve(observed, &service.image).ok();
+        let looks = Looks {
+            fields,
+            digest: image.map(|image| image.digest.as_str()),
+        };
+        if looks.digest.is_some() && known && followed.contains(&key) {
+            revisions.insert(key, revision(&looks.whole()));
         }
-        all.insert(key, fields);
+        all.insert(key, looks);
     }
     all
 }
@@ -122,7 +173,7 @@ pub fn container(
     image: &Image,
 ) -> Result<ContainerSpec, String> {
     let config = &image.config;
-    fields.insert("image.digest".to_owned(), image.digest.clone());
+    fields.insert(DIGEST.to_owned(), image.digest.clone());
     let hostname = service.hostname.clone().unwrap_or_else(|| key.service.clone());
     let signal = service
         .stop_signal

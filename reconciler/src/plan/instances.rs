@@ -87,7 +87,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
         }
         return instances;
     }
-    for (name, wanted) in in_order(&ground.wants.projects) {
+    for (name, wanted) in &ground.wants.order {
         // What a service waits for is the same for all of its instances: those that start anew, and those
         // that start again as they were.
         let mut gates: [Option<Gates>; 2] = [None, None];
@@ -95,13 +95,19 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
             let Some(verdict) = ground.verdicts.get(key) else {
                 continue;
             };
+            // Nothing is to be done with it, and nothing to be said.
+            if verdict.is_settled() && !ground.wants.pairs.contains_key(key) {
+                instances.sandboxes.insert(key.clone(), Ready::Now);
+                instances.starts.insert(key.clone(), Ready::Now);
+                continue;
+            }
             let anew = verdict.replaces();
             let [first, second] = &mut gates;
             let gates = match if anew { first } else { second } {
                 _ if planted!("gate-ignored-on-revive") && !verdict.replaces() => &Gates::default(),
                 _ if !verdict.starts() || verdict.stopped.is_some() => &Gates::default(),
                 Some(gates) => gates,
-                none => none.insert(Gates::of(draft, ground, &instances, wanted, anew)),
+                none => none.insert(Gates::of(draft, ground, &instances, *wanted, anew)),
             };
             instance(draft, ground, &mut instances, key, verdict, gates);
         }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::types::Project;
-
-use super::instances;
+use super::wanted::Wanted;
 use crate::{
     desired::{Desired, Intent, Target},
     key::InstanceKey,
@@ -28,7 +26,7 @@ pub struct Orders<'a> {
 }
 
 impl<'a> Orders<'a> {
-    pub fn new(desired: &'a Desired, boot_id: &'a str, projects: &BTreeMap<&'a str, &'a Project>) -> Self {
+    pub fn new(desired: &'a Desired, boot_id: &'a str, order: &[(&'a str, Wanted<'a>)]) -> Self {
         let mut orders = Orders {
             intents: &desired.intents,
             boot_id,
@@ -44,7 +42,7 @@ impl<'a> Orders<'a> {
                 *latest = at.max(*latest);
             }
         }
-        for (name, wanted) in instances::in_order(projects) {
+        for &(name, wanted) in order {
             let project = wanted.project.name.as_str();
             let restarted = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
             let from = restarted.filter_map(|(on, _)| begun.get(&(project, on.as_str())).copied());

@@ -14,14 +14,14 @@ use model::{
 };
 
 use super::{
-    InFlight, images,
+    InFlight,
+    container::Looks,
     orders::Orders,
     step::{Cause, Class},
-    verdict,
     wanted::{self, Wanted},
 };
 use crate::{
-    compare::{self, Difference},
+    compare::Difference,
     key::{InstanceKey, Slot},
     memory::Memory,
     observed::{Instance, Observed, State},
@@ -107,7 +107,7 @@ struct Other<'a> {
 }
 
 /// The slots of `name`, for every index up to its scale.
-pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, fields: &Fields) -> Seats {
+pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, looks: &Looks<'_>) -> Seats {
     let scale = wanted::scale(service);
     let mut seats = Seats::default();
     let update = update_config(service);
@@ -122,8 +122,7 @@ pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, fi
             project: asked.project,
             service,
         },
-        fields,
-        resolved: images::resolve(pass.observed, &service.image).is_ok(),
+        looks,
     };
     let mut all = Vec::new();
     for index in 1..=scale {
@@ -191,24 +190,19 @@ fn ended(pass: Pass<'_>, goal: &Goal<'_>, key: impl Fn(Slot) -> InstanceKey) -> 
 /// What the containers of a service shall be.
 struct Goal<'a> {
     wanted: Wanted<'a>,
-    fields: &'a Fields,
-    /// The image is known.
-    resolved: bool,
+    looks: &'a Looks<'a>,
 }
 
 impl Goal<'_> {
     /// What of `have` cannot be changed without a new process.
     fn difference(&self, have: &Fields) -> Option<Difference> {
-        let want = verdict::with_unknown_revisions(self.wanted, have, self.fields);
-        let ignored = (!self.resolved).then_some("image.digest");
-        strong(have, &want, ignored)
+        strong(self.looks.difference(self.wanted, have))
     }
 }
 
 /// What cannot be changed without a new process.
-fn strong(have: &Fields, want: &Fields, ignored: Option<&str>) -> Option<Difference> {
-    let ignored: Vec<&str> = ignored.into_iter().collect();
-    compare::compare(have, want, &ignored).filter(|difference| difference.class >= Class::Restart)
+fn strong(difference: Option<Difference>) -> Option<Difference> {
+    difference.filter(|difference| difference.class >= Class::Restart)
 }
 
 fn seat<'a>(

@@ -2,17 +2,15 @@
 
 use std::borrow::Cow;
 
-use model::fields::Fields;
-
 use super::{
-    container,
+    container::{self, Looks},
     orders::Order,
     slots::Pair,
     step::{Cause, Class},
     wanted::{self, Wanted},
 };
 use crate::{
-    compare::{self, Difference},
+    compare::Difference,
     key::{InstanceKey, Key},
     memory::Memory,
     observed::{Ended, Health, Image, Instance, State},
@@ -65,6 +63,16 @@ pub struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
+    /// It is as it shall be.
+    pub fn is_settled(&self) -> bool {
+        self.change.is_none()
+            && self.course == Course::Rest
+            && !self.amend
+            && !self.sandbox
+            && self.stopped.is_none()
+            && self.target.is_ok()
+    }
+
     /// What is seen of it will not be what runs.
     pub fn replaces(&self) -> bool {
         matches!(self.course, Course::Start | Course::Replace | Course::Rebuild)
@@ -101,8 +109,7 @@ pub struct Case<'a> {
     pub wanted: Wanted<'a>,
     pub rules: Rules,
     pub seen: Option<&'a Instance>,
-    /// What is compared; without the digest of an image that is not known.
-    pub fields: &'a Fields,
+    pub looks: &'a Looks<'a>,
     pub image: Result<&'a Image, String>,
     pub sandbox: Result<&'a SandboxSpec, &'a str>,
     /// It stays as it is for now.
@@ -200,18 +207,14 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     let begun = memory.begun.get(&Key::Instance(case.key.clone()));
     let begun = begun.filter(|_| !planted!("begun-forgotten"));
     let have = case.seen.and_then(|seen| seen.container.as_ref());
-    let fields = match have {
-        Some(have) => with_unknown_revisions(case.wanted, &have.fields, case.fields),
-        None => Cow::Borrowed(case.fields),
-    };
-    let ignored = case.image.is_err().then_some("image.digest");
-    let difference = have.and_then(|have| compare::compare(&have.fields, &fields, ignored.as_slice()));
+    let difference = have.and_then(|have| case.looks.difference(case.wanted, &have.fields));
     let target = match (have, &difference) {
         // The same as what runs, whether or not its image can be resolved right now.
         (Some(have), None) => Ok(Cow::Borrowed(have)),
         _ => {
             let made = case.image.clone().and_then(|image| {
-                container::container(project, case.key, service, fields.clone().into_owned(), image)
+                let fields = case.looks.after(case.wanted, have.map(|have| &have.fields));
+                container::container(project, case.key, service, fields, image)
             });
             made.map(Cow::Owned)
         }
@@ -226,7 +229,7 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
         stopped: None,
     };
     let Some((seen, have)) = case.seen.and_then(|seen| Some((seen, seen.container.as_ref()?))) else {
-        return absent(verdict, case, &fields, ignored, begun);
+        return absent(verdict, case, begun);
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
         || (!seen.drift.is_empty() && !planted!("drift-ignored"));
@@ -315,19 +318,13 @@ fn follows(case: &Case<'_>, seen: &Instance) -> bool {
 }
 
 /// Nothing was started yet, or the sandbox is gone.
-fn absent<'a>(
-    mut verdict: Verdict<'a>,
-    case: Case<'_>,
-    fields: &Fields,
-    ignored: Option<&str>,
-    begun: Option<&(Class, Cause)>,
-) -> Verdict<'a> {
+fn absent<'a>(mut verdict: Verdict<'a>, case: Case<'_>, begun: Option<&(Class, Cause)>) -> Verdict<'a> {
     let lost = case.seen.is_some_and(|seen| seen.state == State::Lost);
     let finished = match begun {
         // The records of its slot are about earlier versions.
         _ if case.pair.is_some() => Finished::No,
         Some((Class::Recreate, _)) => Finished::No,
-        _ => finished(&case, fields, ignored),
+        _ => finished(&case),
     };
     verdict.sandbox = case
         .seen
@@ -382,7 +379,7 @@ enum Finished {
 }
 
 /// What the exit record says about an instance of which nothing else is left.
-fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished {
+fn finished(case: &Case<'_>) -> Finished {
     let ended = match case.ended {
         Ok(Some(ended)) => ended,
         Ok(None) => return Finished::No,
@@ -390,24 +387,11 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
         Err(_) if !case.rules.ends(0) => return Finished::No,
         Err(why) => return Finished::Unknown(format!("the exit records could not be read: {why}")),
     };
-    let fields = with_unknown_revisions(case.wanted, &ended.container.fields, fields);
-    match compare::compare(&ended.container.fields, &fields, ignored.as_slice()) {
+    match case.looks.difference(case.wanted, &ended.container.fields) {
         Some(difference) if difference.class > Class::Live => Finished::Outdated(difference),
         _ if case.rules.ends(ended.code) && !planted!("job-run-twice") => Finished::Yes(ended.code),
         _ => Finished::No,
     }
-}
-
-/// While it is not known what a dependency is about to be, the dependant stays as it is.
-pub fn with_unknown_revisions<'f>(wanted: Wanted<'_>, have: &Fields, fields: &'f Fields) -> Cow<'f, Fields> {
-    let mut fields = Cow::Borrowed(fields);
-    for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
-        let field = container::revision_field(name);
-        if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
-            fields.to_mut().insert(field, had.clone());
-        }
-    }
-    fields
 }
 
 fn differs(wanted: Wanted<'_>, key: &InstanceKey, difference: Difference) -> Cause {

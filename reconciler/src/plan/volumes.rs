@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use model::types::Project;
+
 use super::{
     action::Action,
     draft::{Draft, Ready},
-    step::{Cause, Class},
+    step::Class,
     wanted::{self, Wants},
 };
 use crate::{
@@ -25,34 +27,31 @@ pub fn mounted(spec: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
 /// Every volume that a wanted container mounts; `targets`: what those containers are.
 pub fn volumes<'s>(
     draft: &mut Draft<'_>,
-    wants: &Wants<'_>,
+    wants: &'s Wants<'_>,
     targets: impl Iterator<Item = (&'s InstanceKey, &'s ContainerSpec)>,
 ) -> BTreeMap<ResourceKey, Ready> {
-    let mut causes: BTreeMap<ResourceKey, Cause> = BTreeMap::new();
+    let mut by: BTreeMap<&ResourceKey, (&Project, Result<&str, &str>)> = BTreeMap::new();
     for (key, wanted) in &wants.volumes {
-        let field = format!("volumes.{}", wanted.name);
-        causes.insert(key.clone(), wanted::cause(wanted.project, field, None, None));
+        by.insert(key, (wanted.project, Ok(wanted.name)));
     }
     for (instance, target) in targets {
         let Some(wanted) = wants.instances.get(instance) else {
             continue;
         };
         for volume in mounted(target) {
-            causes.entry(volume.clone()).or_insert_with(|| {
-                let field = format!("services.{}.volumes", instance.service);
-                wanted::cause(wanted.project, field, None, None)
-            });
+            by.entry(volume)
+                .or_insert((wanted.project, Err(&instance.service)));
         }
     }
     let mut ready = BTreeMap::new();
-    for (key, cause) in causes {
+    for (key, (project, named)) in by {
         let object = Key::Volume(key.clone());
         let one = match &draft.observed.volumes {
             Fact::Unknown(why) => {
                 let why = format!("the volumes could not be read: {why}");
                 draft.wait(object, why, None)
             }
-            Fact::Known(seen) => match seen.get(&key).map(|volume| &volume.lost) {
+            Fact::Known(seen) => match seen.get(key).map(|volume| &volume.lost) {
                 Some(None) => Ready::Now,
                 Some(Some(_)) if planted!("lost-volume-used") => Ready::Now,
                 Some(Some(why)) => {
@@ -60,13 +59,18 @@ pub fn volumes<'s>(
                     draft.wait(object, why, None)
                 }
                 None => {
+                    let field = match named {
+                        Ok(volume) => format!("volumes.{volume}"),
+                        Err(service) => format!("services.{service}.volumes"),
+                    };
+                    let cause = wanted::cause(project, field, None, None);
                     draft.change(object.clone(), Class::Create, &cause, None);
                     let action = Action::EnsureVolume(crate::spec::VolumeSpec { key: key.clone() });
                     draft.step(&object, action, &cause, Some(Class::Create), &[])
                 }
             },
         };
-        ready.insert(key, one);
+        ready.insert(key.clone(), one);
     }
     ready
 }

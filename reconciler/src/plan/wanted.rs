@@ -5,13 +5,10 @@ use std::{
     ops::RangeInclusive,
 };
 
-use model::{
-    fields::Fields,
-    types::{Mount, Project, Service},
-};
+use model::types::{Mount, Project, Service};
 
 use super::{
-    container,
+    container::{self, Looks},
     slots::{self, Asked, Held, Pair, Pass},
     step::{Cause, Rollback},
 };
@@ -54,7 +51,9 @@ pub struct Wants<'a> {
     pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     pub rollbacks: Vec<Rollback>,
     /// By project and service: what is compared.
-    pub fields: BTreeMap<(&'a str, &'a str), Fields>,
+    pub fields: BTreeMap<(&'a str, &'a str), Looks<'a>>,
+    /// Every service, after those it depends on.
+    pub order: Vec<(&'a str, Wanted<'a>)>,
     /// What each project that runs is planned for.
     pub projects: BTreeMap<&'a str, &'a Project>,
     /// Projects that are wanted, held or taken down.
@@ -72,10 +71,16 @@ pub fn projects<'a>(desired: &'a Desired, memory: &'a Memory) -> BTreeMap<&'a st
 }
 
 impl<'a> Wants<'a> {
-    pub fn new(desired: &'a Desired, projects: BTreeMap<&'a str, &'a Project>, pass: Pass<'a>) -> Self {
+    pub fn new(
+        desired: &'a Desired,
+        projects: BTreeMap<&'a str, &'a Project>,
+        order: Vec<(&'a str, Wanted<'a>)>,
+        pass: Pass<'a>,
+    ) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
-            fields: container::all_compared(&projects, pass.observed),
+            fields: container::all_compared(&order, pass.observed),
+            order,
             projects,
             ..Wants::default()
         };
@@ -103,8 +108,10 @@ impl<'a> Wants<'a> {
         let mut failed = Vec::new();
         for (name, service) in &project.services {
             let wanted = Wanted { project, service };
-            let fields = self.fields.entry((&project.name, name)).or_default();
-            let seats = slots::seats(pass, asked, name, service, fields);
+            let Some(looks) = self.fields.get(&(project.name.as_str(), name.as_str())) else {
+                continue;
+            };
+            let seats = slots::seats(pass, asked, name, service, looks);
             self.instances
                 .extend(seats.wanted.into_iter().map(|key| (key, wanted)));
             self.held.extend(seats.held);

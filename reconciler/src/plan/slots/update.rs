@@ -6,7 +6,7 @@ use model::types::{Duration, FailureAction, Service};
 
 use super::{Asked, Held, Pair, Pass, Seat, Seats, other, serves, strong, update_config};
 use crate::{
-    compare::Difference,
+    compare::{self, Difference},
     key::{InstanceKey, Key},
     memory::Again,
     observed::{Instance, State},
@@ -45,7 +45,8 @@ impl<'a> Rollout<'a> {
         let changed = newer.and_then(|good| {
             let before = good.project.services.get(name)?;
             let before = container::compared(&good.project, name, before);
-            strong(&before, &container::compared(asked.project, name, service), None)
+            let after = container::compared(asked.project, name, service);
+            strong(compare::compare(&before, &after, &[]))
         });
         let update = update_config(service);
         let config = match asked.barred() {
