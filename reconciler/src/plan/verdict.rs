@@ -401,7 +401,7 @@ fn finished(case: &Case<'_>, fields: &Fields, ignored: Option<&str>) -> Finished
 /// While it is not known what a dependency is about to be, the dependant stays as it is.
 pub fn with_unknown_revisions<'f>(wanted: Wanted<'_>, have: &Fields, fields: &'f Fields) -> Cow<'f, Fields> {
     let mut fields = Cow::Borrowed(fields);
-    for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
+    for name in container::restarts_with(wanted.project, wanted.service) {
         let field = container::revision_field(name);
         if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
             fields.to_mut().insert(field, had.clone());
