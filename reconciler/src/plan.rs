@@ -17,7 +17,7 @@ mod render;
 mod slots;
 pub mod step;
 mod verdict;
-mod volumes;
+pub(crate) mod volumes;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};

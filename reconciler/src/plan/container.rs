@@ -92,7 +92,7 @@ impl Looks<'_> {
 }
 
 fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields) {
-    for (name, _) in wanted.service.depends_on.iter().filter(|(_, on)| on.restart) {
+    for name in restarts_with(wanted.project, wanted.service) {
         let field = revision_field(name);
         if let (false, Some(had)) = (fields.contains_key(&field), have.get(&field)) {
             fields.insert(field, had.clone());
@@ -118,13 +118,9 @@ pub fn all_compared<'a>(
     for (name, wanted) in order {
         let Wanted { project, service } = *wanted;
         let mut fields = compared(project, name, service);
-        let mut known = true;
-        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
-            match revisions.get(&(project.name.as_str(), on.as_str())) {
-                Some(revision) => {
-                    fields.to_mut().insert(revision_field(on), revision.clone());
-                }
-                None => known = false,
+        for on in restarts_with(project, service) {
+            if let Some(revision) = revisions.get(&(project.name.as_str(), on)) {
+                fields.to_mut().insert(revision_field(on), revision.clone());
             }
         }
         let key = (project.name.as_str(), *name);
@@ -133,7 +129,7 @@ pub fn all_compared<'a>(
             fields,
             digest: image.map(|image| image.digest.as_str()),
         };
-        if looks.digest.is_some() && known && followed.contains(&key) {
+        if looks.digest.is_some() && followed.contains(&key) {
             revisions.insert(key, revision(&looks.whole()));
         }
         all.insert(key, looks);
@@ -146,11 +142,27 @@ pub fn revision_field(dependency: &str) -> String {
     format!("depends_on.{dependency}.revision")
 }
 
-/// What of `fields` a process is made from, as a short name.
+/// The services that `service` is restarted with, directly or through others: each has its own revision, so
+/// that one more of them restarts nobody.
+fn restarts_with<'a>(project: &'a Project, service: &'a Service) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![service];
+    while let Some(service) = next.pop() {
+        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
+            if found.insert(on.as_str()) {
+                next.extend(project.services.get(on));
+            }
+        }
+    }
+    found
+}
+
+/// What of `fields` a process is made from of its own, as a short name.
 pub fn revision(fields: &Fields) -> String {
     let mut text = String::new();
     for (field, value) in fields {
-        if compare::class(field) >= Some(Class::Restart) {
+        let own = !(field.starts_with("depends_on.") && field.ends_with(".revision"));
+        if own && compare::class(field) >= Some(Class::Restart) {
             text.push_str(&format!("{} {field} {} {value}\n", field.len(), value.len()));
         }
     }

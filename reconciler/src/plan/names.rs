@@ -130,7 +130,11 @@ pub fn now(
             names.later.insert(key.clone(), goal.cloned());
         }
         let ready = if first.as_ref() == seen.get(key) {
-            Ready::Now
+            // What is seen of it does not last.
+            match draft.busy(&Key::Names(key.clone())) {
+                true => Ready::Blocked,
+                false => Ready::Now,
+            }
         } else {
             one(
                 draft,

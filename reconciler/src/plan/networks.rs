@@ -54,6 +54,8 @@ pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocatio
             Some(_) => None,
         };
         let ready = match change {
+            // What is seen of it does not last.
+            None if draft.busy(&object) => Ready::Blocked,
             None => Ready::Now,
             Some((class, cause)) => {
                 draft.change(object.clone(), class, &cause, None);

@@ -52,6 +52,8 @@ pub fn volumes<'s>(
                 draft.wait(object, why, None)
             }
             Fact::Known(seen) => match seen.get(key).map(|volume| &volume.lost) {
+                // What is seen of it does not last.
+                Some(None) if draft.busy(&object) => Ready::Blocked,
                 Some(None) => Ready::Now,
                 Some(Some(_)) if planted!("lost-volume-used") => Ready::Now,
                 Some(Some(why)) => {
@@ -92,7 +94,8 @@ pub fn remove(draft: &mut Draft<'_>, wants: &Wants<'_>, sandboxes: &BTreeMap<Ins
             .map(|(_, ready)| *ready)
             .collect();
         if unknown {
-            needs.push(Ready::Blocked);
+            let why = "the containers could not be read; nothing is removed before they are";
+            needs.push(draft.wait(object.clone(), why, None));
         }
         let action = Action::RemoveVolume(key.clone());
         draft.step(&object, action, &cause, Some(Class::Remove), &needs);

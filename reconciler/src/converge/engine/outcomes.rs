@@ -10,7 +10,7 @@ use crate::{
     key::{InstanceKey, Key},
     memory::{Again, Failed},
     observed::{Fact, Observed},
-    plan::step::Step,
+    plan::{action::Action, step::Step, volumes},
     port::{ActionError, Retry, Scope},
     time::Now,
 };
@@ -160,13 +160,16 @@ impl Engine {
                 if outdated && !planted!("outdated-failure-counts") {
                     return;
                 }
-                // That an image is there again is seen only by asking.
-                let retry = match (&step.key, error.retry) {
-                    (Key::Image { .. }, Retry::AfterChange) => Retry::Again,
+                // That an image or a volume is there again is not told: it is asked for.
+                let retry = match (error.field, error.retry) {
+                    (Some("image" | "volumes"), Retry::AfterChange) => Retry::Again,
                     (_, retry) => retry,
                 };
                 if let (Key::Instance(key), Some("image")) = (&step.key, error.field) {
                     self.look_at_image_of(key);
+                }
+                if let (Action::StartContainer { spec, .. }, Some("volumes")) = (&step.action, error.field) {
+                    self.dirty.volumes.extend(volumes::mounted(spec).cloned());
                 }
                 self.memory.fail(step.key.clone(), message, retry, now);
                 if let Some(failed) = self.memory.failures.get_mut(&step.key) {

@@ -138,6 +138,14 @@ impl Watch {
         let Some(origin) = self.origins.get(key) else {
             return Ok(());
         };
+        // Of two slots one goes.
+        let runs = world.pids();
+        let mut runs = runs.keys().filter(|other| *other != key);
+        if runs.any(|other| {
+            (&other.project, &other.service, other.index) == (&key.project, &key.service, key.index)
+        }) {
+            return Ok(());
+        }
         let seen = observed.instances.known().and_then(|all| all.get(key));
         let hurt = seen.is_none_or(|seen| {
             seen.broken.is_some() || seen.health == Health::Unhealthy || seen.state == State::Lost

@@ -134,11 +134,12 @@ impl Watch {
         if let Some(key) = kept.clone().find(stray) {
             return violated("C1", format!("{key} is left, and nobody wants it"));
         }
-        let left = world
-            .networks
-            .keys()
-            .chain(world.bridges.keys())
-            .chain(world.zones.keys());
+        // A bridge of which somebody has taken record and address does not say any more what it is.
+        let bridges = world.bridges.iter();
+        let told = bridges
+            .filter(|(key, bridge)| world.networks.contains_key(key) || !bridge.addresses.is_empty())
+            .map(|(key, _)| key);
+        let left = world.networks.keys().chain(told).chain(world.zones.keys());
         let left = left.chain(world.firewall.networks.keys());
         if let Some(key) = left.clone().find(|key| !networks.contains(*key)) {
             return violated("C1", format!("network {key} is left, and nobody wants it"));
@@ -209,7 +210,8 @@ impl Watch {
                 zone: Some(zone.clone()),
             });
         }
-        if whole && !world.rules_hurt {
+        // The note of forwarding that was never turned on may be all that is left.
+        if whole && !world.rules_hurt && !world.firewall.networks.is_empty() {
             actions.push(Action::SyncFirewall(world.firewall.clone()));
         }
         world.take_touched();

@@ -211,6 +211,20 @@ impl Judge<'_> {
             // Whatever went wrong in the midst of the update may have stopped it.
             return Expect::Free("its update may have been paused");
         }
+        let asked = self
+            .wishes
+            .files
+            .get(name)
+            .and_then(|file| file.shape.service(&service.name));
+        let updates = [Some(service), asked].into_iter().flatten();
+        if updates
+            .filter_map(|service| service.update)
+            .any(|update| update.start_first)
+            && (matches!(service.behaviour, Behaviour::Job | Behaviour::Fail)
+                || (service.behaviour == Behaviour::Sick && service.health))
+        {
+            return Expect::Free("its new slot may never be ready to take over");
+        }
         let lost = |key: &&str| {
             let key = ResourceKey {
                 project: name.to_owned(),
@@ -330,12 +344,10 @@ impl Judge<'_> {
     fn service(&mut self, name: &str, service: &Service, expect: &Expect) -> bool {
         if let Expect::Free(why) = expect {
             self.verdict.excuses.insert(why);
-            // What runs already may end and be started again all the same.
-            if matches!(service.behaviour, Behaviour::Job | Behaviour::Fail) {
-                let own = self.instances.keys();
-                let own = own.filter(|key| key.project == name && key.service == service.name);
-                self.verdict.loops.extend(own.cloned());
-            }
+            // What runs already, as this or an earlier version, may end and be started again all the same.
+            let own = self.instances.keys();
+            let own = own.filter(|key| key.project == name && key.service == service.name);
+            self.verdict.loops.extend(own.cloned());
             return true;
         }
         let mut excused = false;
@@ -346,7 +358,9 @@ impl Judge<'_> {
                 .filter(|(key, _)| key.project == name && key.service == service.name && key.index == index);
             let here: Vec<(&InstanceKey, &Instance)> = keys.collect();
             let label = format!("{name}/{}/{index}", service.name);
-            if here.len() > 1 {
+            let runs = |instance: &Instance| matches!(instance.state, State::Running { .. });
+            let stopped = *expect == Expect::Never && !here.iter().any(|(_, instance)| runs(instance));
+            if here.len() > 1 && !stopped {
                 self.miss(format!("P1: {label} is there twice"));
                 continue;
             }
