@@ -12,7 +12,7 @@ use nix::{
     sys::signal::Signal,
 };
 
-use crate::host::{Host, PATIENCE, process, signal};
+use crate::host::{Host, PATIENCE, process, remove, signal};
 
 /// Long enough for a debug build on a busy machine, and far from the slow look (60 s).
 const REPAIR: Duration = Duration::from_secs(5);
@@ -139,7 +139,7 @@ fn what_can_be_put_right_under_a_process_is() {
         ),
         (
             "the records are deleted",
-            |host, _| fs::remove_dir_all(host.root.join("state/records")).expect("records go"),
+            |host, _| remove(&host.root.join("state/records")),
             &|_| zones.join("../../state/records/id-base/shop.json").exists(),
         ),
     ];

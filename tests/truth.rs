@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::host::{HOST, Host, PATIENCE, Place, signal};
+use crate::host::{HOST, Host, PATIENCE, Place, remove, signal};
 
 const SHOP: &str = r#"services:
   web:
@@ -106,7 +106,7 @@ fn records_are_made_again_from_what_runs() {
     assert_eq!(before.each_ref().map(BTreeMap::len), [2, 1, 1]);
     with_and_without_an_agent(
         &mut host,
-        |_| fs::remove_dir_all(&records).expect("the records go"),
+        |_| remove(&records),
         |_| (read() == before).then_some(()),
     );
     // The volume is still one that can be given up.
@@ -131,7 +131,7 @@ fn a_volume_lost_together_with_its_record_is_not_replaced_by_an_empty_one() {
         .expect("the volume");
     let aside = host.root.join("aside");
     fs::rename(&volume, &aside).expect("moved away");
-    fs::remove_dir_all(host.root.join("state/records")).expect("the records go");
+    remove(&host.root.join("state/records"));
     let records = host.root.join("state/records/volume");
     host.wait("it has a record again", PATIENCE, || {
         (!files(&records).is_empty()).then_some(())

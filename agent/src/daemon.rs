@@ -46,12 +46,12 @@ use crate::{
 use commands::Command;
 
 /// How often the agent looks by itself, while everything is as it should be.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(300);
 /// The same while a directory is not the one it was, a file stays open for writing, or an order is on
 /// its way.
 const UNSETTLED: Duration = Duration::from_secs(1);
 /// Everything is read again without any event: what inotify did not see.
-const RESCAN: Duration = Duration::from_secs(60);
+const RESCAN: Duration = Duration::from_secs(300);
 /// The same where inotify cannot be had.
 const POLL: Duration = Duration::from_secs(5);
 

@@ -31,9 +31,9 @@ use self::{
 use crate::{
     names,
     net::{
+        home::Home,
         netlink::{Netlink, NetlinkError},
         route, sysctl,
-        worker::Worker,
     },
 };
 
@@ -41,8 +41,8 @@ use crate::{
 pub enum FirewallError {
     #[error("cannot open a netfilter socket; stead needs root and a kernel with nf_tables")]
     Open(#[source] NetlinkError),
-    #[error("cannot start the thread for network settings")]
-    Worker(#[source] io::Error),
+    #[error("cannot enter the network namespace of the host")]
+    Home(#[source] io::Error),
     #[error("cannot read the rules in table {table}; `nft list ruleset` may say why")]
     Read {
         table: String,
@@ -82,7 +82,7 @@ pub struct Firewall {
     table: String,
     /// Exists when stead turned ip_forward on; holds the boot id.
     marker: PathBuf,
-    worker: Worker,
+    home: Home,
     nft: Netlink,
     route: Netlink,
     /// Flags this kernel takes; one change at a time.
@@ -122,7 +122,7 @@ impl Firewall {
             mark: mark.to_owned(),
             table: names::table(mark),
             marker: marker.to_owned(),
-            worker: Worker::start().map_err(FirewallError::Worker)?,
+            home: Home::here().map_err(FirewallError::Home)?,
             nft: Netlink::open(SockProtocol::NetlinkNetFilter).map_err(FirewallError::Open)?,
             route: Netlink::open(SockProtocol::NetlinkRoute).map_err(FirewallError::Open)?,
             flags: Mutex::new(TABLE_OWNER | TABLE_PERSIST),

@@ -2,13 +2,13 @@
 
 pub mod endpoint;
 mod found;
+pub(crate) mod home;
 pub mod netlink;
 mod network;
 pub mod resolver;
 pub(crate) mod route;
 pub(crate) mod sysctl;
 pub mod watch;
-pub(crate) mod worker;
 
 use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::BorrowedFd};
 
@@ -16,16 +16,18 @@ use nix::sys::socket::SockProtocol;
 use reconciler::spec::Subnet;
 
 use self::{
+    home::Home,
     netlink::{Netlink, NetlinkError},
-    worker::Worker,
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     #[error("cannot open a route socket; stead needs root")]
     Open(#[source] NetlinkError),
-    #[error("cannot start the thread for network namespaces")]
-    Worker(#[source] io::Error),
+    #[error("cannot enter the network namespace of the host")]
+    Home(#[source] io::Error),
+    #[error("cannot start the thread that hears of the network")]
+    Thread(#[source] io::Error),
     #[error("cannot read the host's links, addresses or routes")]
     Read(#[source] NetlinkError),
     /// `route` is not ours.
@@ -79,7 +81,7 @@ pub struct OurLink {
 #[derive(Debug)]
 pub struct Net {
     mark: String,
-    worker: Worker,
+    home: Home,
     route: Netlink,
 }
 
@@ -91,7 +93,7 @@ impl Net {
     pub fn new(mark: &str) -> Result<Self, NetError> {
         Ok(Net {
             mark: mark.to_owned(),
-            worker: Worker::start().map_err(NetError::Worker)?,
+            home: Home::here().map_err(NetError::Home)?,
             route: Netlink::open(SockProtocol::NetlinkRoute).map_err(NetError::Open)?,
         })
     }
@@ -153,7 +155,7 @@ impl Net {
     /// # Errors
     /// The thread for it is gone.
     pub fn at_home<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        self.worker.at_home(work)
+        self.home.at_home(work)
     }
 
     /// The kernel's number of the namespace of a sandbox, as [`watch::NetEvent::Inside`] names it.

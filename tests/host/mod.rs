@@ -398,6 +398,16 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(pid, signal).expect("the process is there");
 }
 
+/// Removes a directory, also where an agent puts back what is in it while it goes.
+pub fn remove(directory: &Path) {
+    wait("the directory is gone", PATIENCE, || {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => None,
+            done => Some(done.expect("the directory goes")),
+        }
+    });
+}
+
 /// Reads a child's stream to its end.
 pub fn drain(stream: &mut impl Read) -> String {
     let mut text = String::new();

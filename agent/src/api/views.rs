@@ -8,7 +8,10 @@ use reconciler::{
     desired::{Intent, Target},
     key::{InstanceKey, Key, Slot},
     observed::{Fact, Health, Instance, Observed, State},
-    plan::{action::Action, step::Waiting},
+    plan::{
+        action::Action,
+        step::{Change, Waiting},
+    },
     spec::PortBinding,
     status::{ProjectState, ProjectStatus, Status},
     time::Now,
@@ -69,6 +72,19 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
                 row.image = image(key, report);
             }
             rows.insert(place, row);
+        }
+    }
+    // Whose sandbox is gone, and who is to stay as it ended.
+    for (key, ended) in status.observed.ended.known().into_iter().flatten() {
+        let comes = |change: &Change| matches!(&change.key, Key::Instance(other) if other == key);
+        let own = rows.iter_mut().filter(|(place, row)| {
+            row.state == "waiting" && (&place.0, &place.1, place.2) == (&key.project, &key.service, key.index)
+        });
+        for (_, row) in own.filter(|_| !status.plan.changes.iter().any(comes)) {
+            row.state = "exited".into();
+            row.exit_code = Some(ended.code);
+            row.restarts = ended.restarts;
+            row.image_digest = Some(ended.container.image_digest.clone());
         }
     }
     let intents = orders::pending(report, &status.observed);

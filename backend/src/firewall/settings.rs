@@ -115,7 +115,7 @@ impl Firewall {
     pub(super) fn get(&self, setting: String) -> Result<Option<String>, FirewallError> {
         let path = sysctl::path(&setting);
         match self
-            .worker
+            .home
             .at_home(move || sysctl::read(&setting))
             .and_then(|value| value)
         {
@@ -129,7 +129,7 @@ impl Firewall {
     pub(super) fn set(&self, setting: String, value: &'static str) -> Result<(), FirewallError> {
         let path = sysctl::path(&setting);
         match self
-            .worker
+            .home
             .at_home(move || sysctl::set(&setting, value))
             .and_then(|done| done)
         {

@@ -9,7 +9,7 @@ use reconciler::{
 };
 
 use super::{
-    Net, NetError,
+    Net, NetError, home,
     netlink::{Batch, Netlink, NetlinkError},
     route, sysctl,
 };
@@ -229,22 +229,20 @@ impl Net {
 
     fn settings_drift(&self, spec: &SandboxSpec, netns: BorrowedFd<'_>) -> Result<Vec<String>, NetError> {
         let interfaces: Vec<String> = spec.endpoints.iter().map(|one| one.interface.clone()).collect();
-        self.worker
-            .inside(netns, move || {
-                let settings = interfaces.iter().flat_map(|interface| inside_settings(interface));
-                // Missing in a kernel without IPv6, or with the interface, which is told of already.
-                let differs =
-                    |(name, value): &(String, &str)| sysctl::read(name).is_ok_and(|is| is != *value);
-                let differing: BTreeSet<String> = settings.filter(differs).map(|(name, _)| name).collect();
-                differing
-                    .into_iter()
-                    .map(|name| format!("setting {} was changed", name.replace('/', ".")))
-                    .collect()
-            })
-            .map_err(|source| NetError::Enter {
-                instance: spec.key.to_string(),
-                source,
-            })
+        home::inside(netns, move || {
+            let settings = interfaces.iter().flat_map(|interface| inside_settings(interface));
+            // Missing in a kernel without IPv6, or with the interface, which is told of already.
+            let differs = |(name, value): &(String, &str)| sysctl::read(name).is_ok_and(|is| is != *value);
+            let differing: BTreeSet<String> = settings.filter(differs).map(|(name, _)| name).collect();
+            differing
+                .into_iter()
+                .map(|name| format!("setting {} was changed", name.replace('/', ".")))
+                .collect()
+        })
+        .map_err(|source| NetError::Enter {
+            instance: spec.key.to_string(),
+            source,
+        })
     }
 
     fn port_drift(&self, instance: &InstanceKey, endpoint: &Endpoint) -> Result<Vec<String>, NetError> {
@@ -285,38 +283,36 @@ impl Net {
     /// A socket inside the namespace. On the way, interfaces made from now on get no IPv6; the
     /// loopback keeps its ::1.
     fn open_inside(&self, instance: &str, netns: BorrowedFd<'_>) -> Result<Netlink, NetError> {
-        self.worker
-            .inside(netns, || {
-                // Missing in a kernel without IPv6.
-                let _ = sysctl::set(&sysctl::of_link("ipv6", "default", "disable_ipv6"), "1");
-                Netlink::open(SockProtocol::NetlinkRoute)
-            })
-            .map_err(|source| NetError::Enter {
-                instance: instance.to_owned(),
-                source,
-            })?
-            .map_err(NetError::Open)
+        home::inside(netns, || {
+            // Missing in a kernel without IPv6.
+            let _ = sysctl::set(&sysctl::of_link("ipv6", "default", "disable_ipv6"), "1");
+            Netlink::open(SockProtocol::NetlinkRoute)
+        })
+        .map_err(|source| NetError::Enter {
+            instance: instance.to_owned(),
+            source,
+        })?
+        .map_err(NetError::Open)
     }
 
     /// What the interface and its namespace must be set to.
     fn quiet_inside(&self, instance: &str, netns: BorrowedFd<'_>, interface: &str) -> Result<(), NetError> {
         let settings = inside_settings(interface);
-        self.worker
-            .inside(netns, move || {
-                for (setting, value) in settings {
-                    match sysctl::set(&setting, value) {
-                        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                            return Err(NetError::Sysctl { setting, source });
-                        }
-                        _ => {}
+        home::inside(netns, move || {
+            for (setting, value) in settings {
+                match sysctl::set(&setting, value) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        return Err(NetError::Sysctl { setting, source });
                     }
+                    _ => {}
                 }
-                Ok(())
-            })
-            .map_err(|source| NetError::Enter {
-                instance: instance.to_owned(),
-                source,
-            })?
+            }
+            Ok(())
+        })
+        .map_err(|source| NetError::Enter {
+            instance: instance.to_owned(),
+            source,
+        })?
     }
 }
 

@@ -229,7 +229,7 @@ impl Net {
             let setting = sysctl::of_link("ipv6", link, setting);
             let name = setting.clone();
             match self
-                .worker
+                .home
                 .at_home(move || sysctl::set(&name, value))
                 .and_then(|done| done)
             {
@@ -244,7 +244,7 @@ impl Net {
 
     /// Those of the links that are not as [`Net::quiet_ipv6`] left them.
     pub(super) fn loud_ipv6(&self, links: Vec<String>) -> Result<BTreeSet<String>, NetError> {
-        self.worker
+        self.home
             .at_home(move || {
                 let loud = |link: &String| {
                     QUIET.iter().any(|(setting, value)| {
@@ -253,7 +253,7 @@ impl Net {
                 };
                 links.into_iter().filter(loud).collect()
             })
-            .map_err(NetError::Worker)
+            .map_err(NetError::Home)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, os::fd::BorrowedFd};
 use nix::{errno::Errno, sys::socket::SockProtocol};
 
 use super::{
-    Net, NetError,
+    Net, NetError, home,
     netlink::{Batch, Netlink},
 };
 use crate::firewall::{
@@ -53,8 +53,7 @@ impl Net {
     }
 
     fn rules_inside(&self, netns: BorrowedFd<'_>) -> Result<Netlink, NetError> {
-        self.worker
-            .inside(netns, || Netlink::open(SockProtocol::NetlinkNetFilter))
+        home::inside(netns, || Netlink::open(SockProtocol::NetlinkNetFilter))
             .map_err(|source| NetError::Enter {
                 instance: "the sandbox".to_owned(),
                 source,

@@ -61,12 +61,12 @@ impl Net {
             Ok((route, nft))
         };
         let (routes, nft) = self
-            .worker
+            .home
             .at_home(open)
-            .map_err(NetError::Worker)?
+            .map_err(NetError::Home)?
             .map_err(NetError::Open)?;
         let (ended, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|errno| NetError::Worker(io::Error::from(errno)))?;
+            .map_err(|errno| NetError::Thread(io::Error::from(errno)))?;
         // After the subscription, so that no link is missed.
         let mut links = Links {
             names: self
@@ -85,7 +85,7 @@ impl Net {
                     deliver(nft.events(), &sink, |message| rules_event(message, ours));
                 }
             })
-            .map_err(NetError::Worker)?;
+            .map_err(NetError::Thread)?;
         Ok(Watch {
             stop: Some(stop),
             thread: Some(thread),

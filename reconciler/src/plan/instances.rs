@@ -1,4 +1,6 @@
-//! The steps of wanted instances: sandbox, container, gates, and what must be gone before.
+//! The steps of wanted instances: sandbox, container, and what must be gone before.
+
+mod gates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,11 +17,11 @@ use super::{
 use model::types::Project;
 
 use crate::{
-    gate::{self, Dependency, Gate},
     key::{InstanceKey, Key, ResourceKey},
     observed::{Instance, State},
     spec::{ContainerSpec, SandboxSpec},
 };
+use gates::Gates;
 
 /// What the steps of instances need, by what they need it of.
 pub struct Ground<'a> {
@@ -327,6 +329,7 @@ fn sandbox(
     let object = Key::Instance(key.clone());
     let mut needs: Vec<Ready> = removed.into_iter().collect();
     let mut spec = match ground.allocation.sandboxes.get(key) {
+        Some(Ok(_)) if !wrong => return Ready::Now,
         Some(Ok(spec)) => spec.clone(),
         Some(Err(why)) => {
             if let Some(seen) = draft.observed.instances.known().and_then(|seen| seen.get(key)) {
@@ -336,9 +339,6 @@ fn sandbox(
         }
         None => return Ready::Blocked,
     };
-    if !wrong {
-        return Ready::Now;
-    }
     needs.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
     if !planted!("reserved-too-early") {
         needs.extend(isolated(ground, key));
@@ -384,113 +384,6 @@ fn take_over(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, star
         let action = Action::EnsureSandbox(spec.clone());
         let needs = [*removed, start];
         draft.step(&Key::Instance(key.clone()), action, &cause, None, &needs);
-    }
-}
-
-/// What a service that is to start waits for.
-#[derive(Default)]
-struct Gates {
-    /// Of two slots of a dependency, the new one counts; otherwise the one that serves.
-    anew: bool,
-    needs: Vec<Ready>,
-    /// Why nothing starts in this pass.
-    closed: Option<String>,
-    texts: Vec<String>,
-}
-
-impl Gates {
-    fn of(
-        draft: &Draft<'_>,
-        ground: &Ground<'_>,
-        instances: &Instances,
-        wanted: Wanted<'_>,
-        anew: bool,
-    ) -> Gates {
-        let mut gates = Gates {
-            anew,
-            ..Gates::default()
-        };
-        for (name, on) in &wanted.service.depends_on {
-            gates.dependency(draft, ground, instances, wanted.project, name, on);
-        }
-        gates
-    }
-
-    /// Every instance of the dependency must be as the condition says. One that fails holds nobody who
-    /// does not require it.
-    fn dependency(
-        &mut self,
-        draft: &Draft<'_>,
-        ground: &Ground<'_>,
-        instances: &Instances,
-        project: &Project,
-        name: &str,
-        on: &model::types::Dependency,
-    ) {
-        let text = gate::text(name, on.condition);
-        let mut needs = Vec::new();
-        let mut closed = None;
-        for (key, _) in ground.wants.of(&project.name, name) {
-            let passed_over = match self.anew {
-                true => ground.wants.replaced.contains_key(key),
-                false => ground.wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
-            };
-            let Some(verdict) = ground.verdicts.get(key).filter(|_| !passed_over) else {
-                continue;
-            };
-            // Who restarts with it does so once, after the last one is what it shall be.
-            if self.anew && on.restart && ground.wants.held.contains_key(key) {
-                closed = closed.or(Some(format!("after {name} is updated")));
-                continue;
-            }
-            match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {
-                Gate::Open => {}
-                Gate::OnStart => match instances.starts.get(key) {
-                    Some(Ready::Blocked) | None => closed = closed.or(Some(text.clone())),
-                    Some(ready) => needs.push(*ready),
-                },
-                Gate::Shut => closed = closed.or(Some(text.clone())),
-                Gate::Stuck(_) if !on.required => return,
-                Gate::Stuck(why) => closed = Some(why),
-            }
-        }
-        if closed.is_some() {
-            needs.push(Ready::Blocked);
-        }
-        if !needs.is_empty() {
-            self.texts.push(text);
-        }
-        self.needs.extend(needs);
-        self.closed = self.closed.take().or(closed);
-    }
-
-    fn text(&self) -> Option<String> {
-        (!self.texts.is_empty()).then(|| self.texts.join(", "))
-    }
-}
-
-fn dependency<'g>(
-    draft: &Draft<'g>,
-    ground: &'g Ground<'_>,
-    key: &'g InstanceKey,
-    verdict: &'g Verdict<'g>,
-) -> Dependency<'g> {
-    let failed = match (&verdict.target, ground.allocation.sandboxes.get(key)) {
-        (Err(why), _) | (_, Some(Err(why))) => Some(why),
-        _ => {
-            let failed = draft.memory.held(&Key::Instance(key.clone()), draft.now);
-            failed.map(|failed| &failed.message)
-        }
-    };
-    Dependency {
-        project: &key.project,
-        name: &key.service,
-        seen: draft.observed.instances.known().and_then(|seen| seen.get(key)),
-        changing: verdict.starts(),
-        last: verdict.course == Course::Rest,
-        ended: verdict.ended,
-        stopped: verdict.stopped.as_deref(),
-        failed: failed.map(String::as_str),
     }
 }
 

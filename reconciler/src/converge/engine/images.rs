@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::types::Project;
+
 use super::Engine;
-use crate::{execute::Order, key::Key, port::Scope};
+use crate::{desired::Desired, execute::Order, key::Key, memory::Memory, port::Scope};
 
 /// So many sources are asked at once; each for one image.
 const AT_ONCE: usize = 8;
@@ -74,4 +76,22 @@ impl Engine {
         let due = self.dirty.images.iter();
         due.chain(self.images.0.keys()).cloned().collect()
     }
+}
+
+/// Every image that some project is planned with.
+pub(super) fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
+    desired
+        .projects
+        .iter()
+        .filter_map(|(name, wish)| memory.effective(name, wish))
+        .flat_map(images_of)
+        .cloned()
+        .collect()
+}
+
+/// Of a service without instances, nobody needs the image.
+pub(super) fn images_of(project: &Project) -> impl Iterator<Item = &String> {
+    let services = project.services.values();
+    let some = services.filter(|service| service.container.scale != Some(0));
+    some.map(|service| &service.image)
 }

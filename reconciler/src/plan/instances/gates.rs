@@ -1,0 +1,121 @@
+//! What an instance waits for before it starts: its dependencies, each as its condition says.
+
+use model::types::{self, Project};
+
+use super::{Ground, Instances};
+use crate::{
+    gate::{self, Dependency, Gate},
+    key::{InstanceKey, Key},
+    plan::{
+        draft::{Draft, Ready},
+        verdict::{Course, Verdict},
+        wanted::Wanted,
+    },
+};
+
+/// What a service that is to start waits for.
+#[derive(Default)]
+pub(super) struct Gates {
+    /// Of two slots of a dependency, the new one counts; otherwise the one that serves.
+    anew: bool,
+    pub(super) needs: Vec<Ready>,
+    /// Why nothing starts in this pass.
+    pub(super) closed: Option<String>,
+    texts: Vec<String>,
+}
+
+impl Gates {
+    pub(super) fn of(
+        draft: &Draft<'_>,
+        ground: &Ground<'_>,
+        instances: &Instances,
+        wanted: Wanted<'_>,
+        anew: bool,
+    ) -> Gates {
+        let mut gates = Gates {
+            anew,
+            ..Gates::default()
+        };
+        for (name, on) in &wanted.service.depends_on {
+            gates.dependency(draft, ground, instances, wanted.project, name, on);
+        }
+        gates
+    }
+
+    /// Every instance of the dependency must be as the condition says. One that fails holds nobody who
+    /// does not require it.
+    fn dependency(
+        &mut self,
+        draft: &Draft<'_>,
+        ground: &Ground<'_>,
+        instances: &Instances,
+        project: &Project,
+        name: &str,
+        on: &types::Dependency,
+    ) {
+        let text = gate::text(name, on.condition);
+        let mut needs = Vec::new();
+        let mut closed = None;
+        for (key, _) in ground.wants.of(&project.name, name) {
+            let passed_over = match self.anew {
+                true => ground.wants.replaced.contains_key(key),
+                false => ground.wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
+            };
+            let Some(verdict) = ground.verdicts.get(key).filter(|_| !passed_over) else {
+                continue;
+            };
+            // Who restarts with it does so once, after the last one is what it shall be.
+            if self.anew && on.restart && ground.wants.held.contains_key(key) {
+                closed = closed.or(Some(format!("after {name} is updated")));
+                continue;
+            }
+            match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {
+                Gate::Open => {}
+                Gate::OnStart => match instances.starts.get(key) {
+                    Some(Ready::Blocked) | None => closed = closed.or(Some(text.clone())),
+                    Some(ready) => needs.push(*ready),
+                },
+                Gate::Shut => closed = closed.or(Some(text.clone())),
+                Gate::Stuck(_) if !on.required => return,
+                Gate::Stuck(why) => closed = Some(why),
+            }
+        }
+        if closed.is_some() {
+            needs.push(Ready::Blocked);
+        }
+        if !needs.is_empty() {
+            self.texts.push(text);
+        }
+        self.needs.extend(needs);
+        self.closed = self.closed.take().or(closed);
+    }
+
+    pub(super) fn text(&self) -> Option<String> {
+        (!self.texts.is_empty()).then(|| self.texts.join(", "))
+    }
+}
+
+fn dependency<'g>(
+    draft: &Draft<'g>,
+    ground: &'g Ground<'_>,
+    key: &'g InstanceKey,
+    verdict: &'g Verdict<'g>,
+) -> Dependency<'g> {
+    let failed = match (&verdict.target, ground.allocation.sandboxes.get(key)) {
+        (Err(why), _) | (_, Some(Err(why))) => Some(why),
+        _ => {
+            let failed = draft.memory.held(&Key::Instance(key.clone()), draft.now);
+            failed.map(|failed| &failed.message)
+        }
+    };
+    Dependency {
+        project: &key.project,
+        name: &key.service,
+        seen: draft.observed.instances.known().and_then(|seen| seen.get(key)),
+        changing: verdict.starts(),
+        last: verdict.course == Course::Rest,
+        ended: verdict.ended,
+        stopped: verdict.stopped.as_deref(),
+        failed: failed.map(String::as_str),
+    }
+}
