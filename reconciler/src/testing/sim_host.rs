@@ -7,9 +7,11 @@
 
 pub mod damage;
 pub mod disk;
+mod drift;
 mod effects;
 pub mod objects;
 pub(super) mod observe;
+mod restore;
 mod world;
 
 use std::{

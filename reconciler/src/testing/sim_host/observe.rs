@@ -1,21 +1,19 @@
 //! From objects to what the plan compares, as the Linux backend derives it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     World,
     disk::Content,
-    objects::{Bridge, MTU, Netns, Place, Run, Skeleton, UNKNOWN},
+    drift::bridge_drift,
+    objects::{Place, Run, Skeleton},
     world::STATE,
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Firewall, Health, Image, Instance, Network, Observed, State, Volume},
     port::Scope,
-    spec::{ContainerSpec, Endpoint, FirewallSpec, Limits, MountSpec, NetworkSpec, SandboxSpec, Subnet},
+    spec::{FirewallSpec, NetworkSpec, SandboxSpec},
 };
 
 impl World {
@@ -241,117 +239,6 @@ impl World {
         on_disk && !self.instances.contains_key(key)
     }
 
-    /// The agent connects to every supervisor that answers, and holds its namespace from then on.
-    fn hold_what_answers(&mut self) {
-        for place in self.instances.values_mut() {
-            place.held |= place.shim.as_ref().is_some_and(|shim| !shim.silent);
-        }
-    }
-
-    /// Records that somebody has removed are made again from the host's own marks.
-    fn restore(&mut self) {
-        let mut answering = Vec::new();
-        for (key, place) in &self.instances {
-            if let Some(shim) = place.shim.as_ref().filter(|shim| !shim.silent) {
-                answering.push((key, shim));
-            }
-        }
-        if self.id_bases.torn().is_none() {
-            let live = answering
-                .iter()
-                .map(|(key, shim)| (&key.project, shim.sandbox.id_base));
-            let used = self.trees.iter().filter(|(_, tree)| tree.base != 0);
-            for (project, base) in live.chain(used.map(|(key, tree)| (&key.project, tree.base))) {
-                if !self.id_bases.contains_key(project) {
-                    self.id_bases.set(project.clone(), base);
-                }
-            }
-        }
-        if self.networks.torn().is_none() {
-            let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
-            let known = endpoints().map(|endpoint| &endpoint.network);
-            // A bridge is known by its name and its alias.
-            let marked = self.bridges.iter();
-            let marked = marked.filter(|(_, bridge)| bridge.alias && !bridge.renamed);
-            let missing: BTreeSet<&ResourceKey> = known
-                .chain(marked.map(|(key, _)| key))
-                .filter(|key| !self.networks.contains_key(key))
-                .collect();
-            let found: Vec<NetworkSpec> = missing
-                .into_iter()
-                .filter_map(|key| {
-                    self.found_network(key, endpoints().filter(|endpoint| endpoint.network == *key))
-                })
-                .collect();
-            for spec in found {
-                self.networks.set(spec.key.clone(), spec);
-            }
-        }
-        if self.volumes.torn().is_none() {
-            let whole = self.directories.values().filter(|directory| directory.data);
-            let whole = whole.filter_map(|directory| Some((&directory.key, directory.identity?)));
-            // Of one that is mounted and gone there is a record all the same: it is lost, not new.
-            let containers = answering.iter().filter_map(|(_, shim)| shim.container.as_ref());
-            let mounted = containers.flat_map(|container| &container.mounts);
-            let mounted = mounted.filter_map(|mount| match mount {
-                MountSpec::Volume { volume, .. } => {
-                    let directory = self.directories.get(&volume.name);
-                    let identity = directory.and_then(|directory| directory.identity);
-                    Some((volume, identity.unwrap_or(UNKNOWN)))
-                }
-                MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
-            });
-            let mut found: BTreeMap<ResourceKey, u64> = BTreeMap::new();
-            for (key, identity) in whole.chain(mounted) {
-                if !self.volumes.contains_key(key) {
-                    found.entry(key.clone()).or_insert(identity);
-                }
-            }
-            for (key, identity) in found {
-                self.volumes.set(key, identity);
-            }
-        }
-        if self.records_hurt {
-            let torn = self.networks.torn().is_some() || self.volumes.torn().is_some();
-            let networks = self.bridges.keys().all(|key| self.networks.contains_key(key));
-            let mut projects = self.instances.keys();
-            let ids = projects.all(|key| self.id_bases.contains_key(&key.project));
-            self.records_hurt = torn || !networks || !ids;
-        }
-    }
-
-    fn found_network<'a>(
-        &self,
-        key: &ResourceKey,
-        mut on_it: impl Iterator<Item = &'a Endpoint> + Clone,
-    ) -> Option<NetworkSpec> {
-        if let Some(network) = self.see_firewall().spec.networks.get(key) {
-            return Some(NetworkSpec {
-                key: key.clone(),
-                subnet: network.subnet,
-                gateway: network.gateway,
-                internal: network.internal,
-            });
-        }
-        let bridge = self.bridges.get(key).filter(|bridge| !bridge.renamed);
-        let address = bridge.and_then(|bridge| bridge.addresses.first().copied());
-        let (gateway, prefix) = address.or_else(|| {
-            let mut ways_out = on_it.clone();
-            ways_out.find_map(|endpoint| Some((endpoint.gateway?, endpoint.prefix)))
-        })?;
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-        let inside = on_it.clone().next().is_some();
-        Some(NetworkSpec {
-            key: key.clone(),
-            subnet: Subnet {
-                address: Ipv4Addr::from(u32::from(gateway) & mask),
-                prefix,
-            },
-            gateway,
-            internal: inside && on_it.all(|endpoint| endpoint.gateway.is_none()),
-        })
-    }
-
     /// `None`: there is neither a supervisor nor anything left of it.
     fn see_place(&self, key: &InstanceKey, place: &Place) -> Option<Instance> {
         let Some(shim) = &place.shim else {
@@ -395,103 +282,8 @@ impl World {
         Some(instance)
     }
 
-    /// What a running container stands on, compared with what it was given.
-    fn standing(&self, key: &InstanceKey, place: &Place, container: &ContainerSpec, instance: &mut Instance) {
-        if let Some(cgroup) = &place.cgroup {
-            limits_drift(&cgroup.limits, &container.limits, &mut instance.drift);
-            for stray in &cgroup.strayed {
-                instance
-                    .drift
-                    .push(format!("process {stray} was moved out of its cgroup"));
-            }
-        }
-        let Some(tree) = &place.tree else {
-            return;
-        };
-        if !tree.overlay {
-            instance.broken = Some("its root is not mounted any more".to_owned());
-        } else if self.trees.get(key).and_then(|directory| directory.upper) != Some(tree.upper) {
-            let name = format!("{}/{}-{}{}", key.project, key.service, key.index, key.slot);
-            instance.broken = Some(format!("{STATE}/containers/{name}/upper was deleted"));
-        } else if !self.unpacked(&container.image_digest) {
-            let digest = &container.image_digest;
-            instance.broken = Some(format!("{STATE}/images/layers/{digest} was deleted"));
-        }
-        for (index, mount) in container.mounts.iter().enumerate() {
-            if tree.mounts.contains(&index) {
-                continue;
-            }
-            let target = match mount {
-                // Held: what is wrong with the volume is told there.
-                MountSpec::Volume { volume, .. } if self.lost(volume).is_some() => continue,
-                MountSpec::Volume { target, .. }
-                | MountSpec::Bind { target, .. }
-                | MountSpec::Tmpfs { target, .. } => target,
-            };
-            instance
-                .drift
-                .push(format!("{} is not mounted any more", target.display()));
-        }
-    }
-
-    fn sandbox_drift(&self, place: &Place, spec: &SandboxSpec, drift: &mut Vec<String>) {
-        let empty = Netns::default();
-        let netns = place.netns.as_ref().unwrap_or(&empty);
-        if !netns.loopback {
-            drift.push("lo is down".to_owned());
-        }
-        let mut wants_default = true;
-        for endpoint in &spec.endpoints {
-            let name = &endpoint.interface;
-            let default = endpoint.gateway.filter(|_| wants_default);
-            wants_default &= default.is_none();
-            let Some(pair) = netns.pairs.get(name) else {
-                drift.push(format!("{name} is missing"));
-                continue;
-            };
-            if !pair.inner.up {
-                drift.push(format!("{name} is down"));
-            }
-            if pair.inner.mac != endpoint.mac {
-                drift.push(format!("{name} has another MAC address"));
-            }
-            if pair.inner.mtu != MTU {
-                drift.push(format!("{name} has an MTU of {}", pair.inner.mtu));
-            }
-            if !pair
-                .inner
-                .addresses
-                .contains(&(endpoint.address, endpoint.prefix))
-            {
-                drift.push(format!("address {} is missing", endpoint.address));
-            }
-            if default.is_some() && pair.inner.way_out != default {
-                drift.push("default route is missing".to_owned());
-            }
-            let bridge = self.bridges.get(&endpoint.network);
-            // A bridge that is down has switched its ports off.
-            let off = bridge.is_some_and(|bridge| pair.bridge == Some(bridge.index) && !bridge.up);
-            let bridge = bridge.filter(|bridge| !bridge.renamed).map(|bridge| bridge.index);
-            if pair.bridge.is_none() || pair.bridge != bridge {
-                drift.push(format!("veth of {name} is not on its bridge"));
-            } else if !pair.hairpin {
-                drift.push(format!(
-                    "the bridge port of {name} has another setting of hairpin"
-                ));
-            }
-            if !pair.up {
-                drift.push(format!("veth of {name} is down"));
-            } else if off {
-                drift.push(format!("the bridge port of {name} does not forward"));
-            }
-            if pair.mtu != MTU {
-                drift.push(format!("veth of {name} has an MTU of {}", pair.mtu));
-            }
-        }
-    }
-
     /// A skeleton that is not whole hides what the sets hold.
-    fn see_firewall(&self) -> Firewall {
+    pub(super) fn see_firewall(&self) -> Firewall {
         match self.skeleton {
             Skeleton::Absent => Firewall {
                 spec: FirewallSpec::default(),
@@ -577,61 +369,4 @@ pub fn lost(key: &InstanceKey) -> Instance {
         started_wall: None,
         health: Health::None,
     }
-}
-
-fn limits_drift(found: &Limits, wanted: &Limits, drift: &mut Vec<String>) {
-    for (file, found, wanted) in [
-        ("memory.max", found.memory, wanted.memory),
-        ("cpu.max", found.cpu, wanted.cpu),
-        ("pids.max", found.pids, wanted.pids),
-    ] {
-        let text = |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
-        if found != wanted {
-            let (found, wanted) = (text(found), text(wanted));
-            drift.push(format!("{file} is {found} instead of {wanted}"));
-        }
-    }
-}
-
-pub(super) fn bridge_drift(bridge: Option<&Bridge>, spec: &NetworkSpec) -> Vec<String> {
-    let Some(bridge) = bridge else {
-        return vec!["bridge is missing".to_owned()];
-    };
-    if bridge.renamed {
-        return vec!["bridge is missing".to_owned()];
-    }
-    if !bridge.is_bridge {
-        return vec!["its link is not a bridge".to_owned()];
-    }
-    let mut drift = Vec::new();
-    let mut expect = |right: bool, what: &str| {
-        if !right {
-            drift.push(what.to_owned());
-        }
-    };
-    expect(bridge.up, "bridge is down");
-    expect(bridge.own_mac, "bridge has another MAC address");
-    expect(bridge.alias, "bridge has lost its alias");
-    expect(!bridge.spanning_tree, "bridge runs the spanning tree protocol");
-    if bridge.mtu != MTU {
-        drift.push(format!("bridge has an MTU of {}", bridge.mtu));
-    }
-    let own = (spec.gateway, spec.subnet.prefix);
-    if !bridge.addresses.contains(&own) {
-        drift.push(format!("address {}/{} is missing", own.0, own.1));
-    }
-    for (address, prefix) in bridge.addresses.iter().filter(|address| **address != own) {
-        drift.push(format!("address {address}/{prefix} is not ours"));
-    }
-    if bridge.up && bridge.addresses.contains(&own) && !bridge.route {
-        let subnet = spec.subnet;
-        drift.push(format!(
-            "route to {}/{} is missing",
-            subnet.address, subnet.prefix
-        ));
-    }
-    if !bridge.quiet_ipv6 {
-        drift.push("IPv6 is on on the bridge".to_owned());
-    }
-    drift
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        SimError, World, disk, error,
+        SimError, World, disk,
+        drift::bridge_drift,
+        error,
         objects::{Bridge, MTU, Skeleton},
-        observe::bridge_drift,
         world::touch,
     },
     Next, Work,
