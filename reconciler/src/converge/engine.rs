@@ -25,8 +25,8 @@ use crate::{
     plan::{
         self,
         action::Action,
-        volumes,
         step::{Plan, Step},
+        volumes,
     },
     port::{ActionError, HostEvent, Retry, Scope},
     status::{self, ProjectState, Status},
@@ -67,6 +67,10 @@ pub struct Engine {
     observed: Arc<Observed>,
     memory: Memory,
     plan: Arc<Plan>,
+    /// Something the plan is made from has changed since it was made.
+    stale: bool,
+    /// Boot-clock milliseconds when the plan was made.
+    planned: u64,
     /// Started and not ended, at most one a key.
     running: Vec<Step>,
     /// Those of `running` whose project has changed since: their failure says nothing about what is wanted now.
@@ -108,6 +112,8 @@ impl Engine {
             observed: Arc::new(Observed::nothing_known()),
             memory,
             plan: Arc::new(Plan::default()),
+            stale: true,
+            planned: 0,
             running: Vec::new(),
             outdated: BTreeSet::new(),
             images: images::Looking::default(),
@@ -171,6 +177,7 @@ impl Engine {
             });
         }
         self.desired = desired;
+        self.stale = true;
         let wanted = references(&self.desired, &self.memory);
         Arc::make_mut(&mut self.observed)
             .images
@@ -208,6 +215,7 @@ impl Engine {
     /// Somebody wants to know how it is now: look at everything, and try at once what has failed.
     pub fn asked(&mut self) {
         self.memory.failures.clear();
+        self.stale = true;
         self.dirty.images.extend(references(&self.desired, &self.memory));
         self.look(Scope::all());
         self.asked = 2;
@@ -280,6 +288,7 @@ impl Engine {
                     return;
                 };
                 let step = self.running.remove(index);
+                self.stale = true;
                 self.images.touch(&key);
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
@@ -303,17 +312,21 @@ impl Engine {
         step: Option<&Step>,
         now: Now,
     ) -> Vec<Entry> {
-        let before = transitions::before(&self.observed, scope);
-        let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
-        let events = transitions::events(&before, &self.observed, step, now);
-        for key in &changed {
-            match key {
-                Key::Image { reference, .. } => {
-                    for key in self.image_keys(reference) {
-                        self.memory.succeed(&key);
+        let mut events = Vec::new();
+        if step.is_some() || !self.observed.shows(&seen, scope) {
+            self.stale = true;
+            let before = transitions::before(&self.observed, scope);
+            let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+            events = transitions::events(&before, &self.observed, step, now);
+            for key in &changed {
+                match key {
+                    Key::Image { reference, .. } => {
+                        for key in self.image_keys(reference) {
+                            self.memory.succeed(&key);
+                        }
                     }
+                    key => self.memory.changed(key),
                 }
-                key => self.memory.changed(key),
             }
         }
         if self.observed.has_unknown() && self.blind == 0 {
@@ -324,6 +337,7 @@ impl Engine {
                 let why = why.clone();
                 for key in self.image_keys(reference) {
                     self.memory.fail(key, why.clone(), Retry::Again, now);
+                    self.stale = true;
                 }
             }
         }
@@ -440,9 +454,14 @@ impl Engine {
         self.entries = entries;
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
-            self.replan(now);
-            let told = self.told.plan(&self.plan, &self.running, now);
-            self.entries.extend(told);
+            if self.stale || self.due(now) {
+                self.replan(now);
+                let told = self.told.plan(&self.plan, &self.running, now);
+                self.entries.extend(told);
+            }
+            if self.asked == 0 {
+                self.pass += 1;
+            }
         }
         let told = self.told.barred(&self.memory, now);
         self.entries.extend(told);
@@ -454,6 +473,15 @@ impl Engine {
             orders: std::mem::take(&mut self.orders),
             status,
         }
+    }
+
+    /// The plan may be another by the clock alone; now and then it is made anew in any case.
+    fn due(&self, now: Now) -> bool {
+        let mut waits = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
+        let mut failures = self.memory.failures.values();
+        now.boot >= self.planned.saturating_add(RESYNC)
+            || waits.any(|until| until <= now.boot)
+            || failures.any(|failed| matches!(failed.again, Again::At(until) if until <= now.boot))
     }
 
     fn start_look(&mut self) {
@@ -498,9 +526,8 @@ impl Engine {
         if self.roll_back(&plan) {
             plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
         }
-        if self.asked == 0 {
-            self.pass += 1;
-        }
+        self.stale = false;
+        self.planned = now.boot;
         self.memory.prune(&plan, now);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
@@ -529,6 +556,7 @@ impl Engine {
                 before: Box::new(before),
             });
             self.running.push(step.clone());
+            self.stale = true;
         }
         self.plan = Arc::new(plan);
     }

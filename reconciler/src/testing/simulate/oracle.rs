@@ -211,9 +211,15 @@ impl Judge<'_> {
             // Whatever went wrong in the midst of the update may have stopped it.
             return Expect::Free("its update may have been paused");
         }
-        let asked = self.wishes.files.get(name).and_then(|file| file.shape.service(&service.name));
+        let asked = self
+            .wishes
+            .files
+            .get(name)
+            .and_then(|file| file.shape.service(&service.name));
         let updates = [Some(service), asked].into_iter().flatten();
-        if updates.filter_map(|service| service.update).any(|update| update.start_first)
+        if updates
+            .filter_map(|service| service.update)
+            .any(|update| update.start_first)
             && (matches!(service.behaviour, Behaviour::Job | Behaviour::Fail)
                 || (service.behaviour == Behaviour::Sick && service.health))
         {
