@@ -102,6 +102,40 @@ impl Observed {
             || self.id_bases.known().is_none()
     }
 
+    /// Whether a look at `scope` that saw `seen` has found nothing new.
+    pub fn shows(&self, seen: &Observed, scope: &Scope) -> bool {
+        let mut images = scope.images.iter();
+        if !images.all(|reference| self.images.get(reference) == seen.images.get(reference)) {
+            return false;
+        }
+        if scope.all {
+            return self.boot_id == seen.boot_id
+                && self.networks == seen.networks
+                && self.volumes == seen.volumes
+                && self.instances == seen.instances
+                && self.ended == seen.ended
+                && self.remains == seen.remains
+                && self.firewall == seen.firewall
+                && self.zones == seen.zones
+                && self.routes == seen.routes
+                && self.id_bases == seen.id_bases;
+        }
+        let remains = match (&self.remains, &seen.remains) {
+            (Fact::Known(have), Fact::Known(seen)) => {
+                let mut keys = scope.instances.iter();
+                keys.all(|key| have.contains(key) == seen.contains(key))
+            }
+            (have, seen) => scope.instances.is_empty() || have == seen,
+        };
+        remains
+            && same(&self.networks, &seen.networks, &scope.networks)
+            && same(&self.volumes, &seen.volumes, &scope.volumes)
+            && same(&self.instances, &seen.instances, &scope.instances)
+            && same(&self.ended, &seen.ended, &scope.instances)
+            && (!scope.firewall || self.firewall == seen.firewall)
+            && (!scope.zones || self.zones == seen.zones)
+    }
+
     /// The entries of `scope`, as a starting point for a new look. Cheap where the scope is small.
     pub fn cut(&self, scope: &Scope) -> Observed {
         if scope.all {
@@ -235,6 +269,17 @@ fn entries<K: Ord + Clone, V: Clone>(map: &BTreeMap<K, V>, keys: &BTreeSet<K>) -
     keys.iter()
         .filter_map(|key| Some((key.clone(), map.get(key)?.clone())))
         .collect()
+}
+
+fn same<K: Ord, V: PartialEq>(
+    have: &Fact<BTreeMap<K, V>>,
+    seen: &Fact<BTreeMap<K, V>>,
+    keys: &BTreeSet<K>,
+) -> bool {
+    match (have, seen) {
+        (Fact::Known(have), Fact::Known(seen)) => keys.iter().all(|key| have.get(key) == seen.get(key)),
+        (have, seen) => keys.is_empty() || have == seen,
+    }
 }
 
 fn part<K: Ord + Clone, V: Clone>(fact: &Fact<BTreeMap<K, V>>, keys: &BTreeSet<K>) -> Fact<BTreeMap<K, V>> {

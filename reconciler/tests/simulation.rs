@@ -1,7 +1,14 @@
 //! Lives of an agent on the simulated host, one for each seed: faults, then peace, in which everything must
 //! come to rest.
 //!
-//! `SEEDS=n` and `SECONDS=n` bound the run, `FIRST=n` is its first seed; `SEED=n` runs one again and prints
+//! The long run, 30 million steps of the host in 5 minutes of two processors, in which every named way of
+//! recovery must be gone:
+//!
+//! ```text
+//! SEEDS=20000 STEPS=30000000 cargo test --release -p stead-reconciler --test simulation -- --nocapture
+//! ```
+//!
+//! `SEEDS=n`, `STEPS=n` (run until there were at least as many) and `SECONDS=n` bound a run, `FIRST=n` is its first seed; `SEED=n` runs one again and prints
 //! what happens (`TRACE=0`: only what became of it). The seeds of `regressions.txt` are run each time; what
 //! a seed does changes with the generator, so what was once broken also has a test of its own.
 
@@ -15,7 +22,7 @@ use std::{
 
 use reconciler::testing::{
     generate::Repertoire,
-    simulate::{self, Options, Outcome, branches::Branches, trace::Lines},
+    simulate::{self, Options, Outcome, branches::Counts, trace::Lines},
 };
 
 /// Seeds of a plain `cargo test`.
@@ -66,14 +73,16 @@ struct Sum {
     steps: u64,
     rounds: u64,
     span: u64,
-    branches: Branches,
+    branches: Counts,
     failures: Vec<Outcome>,
 }
 
-fn sweep(first: u64, seeds: u64, limit: Option<Duration>) -> Sum {
+/// At least `seeds` lives and `steps` of the host, unless time is up before.
+fn sweep(first: u64, seeds: u64, steps: u64, limit: Option<Duration>) -> Sum {
     let started = Instant::now();
     let next = AtomicU64::new(first);
     let stop = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
     let sum = Mutex::new(Sum::default());
     let tolerated = variable("FAILURES").unwrap_or(1) as usize;
     std::thread::scope(|scope| {
@@ -81,13 +90,14 @@ fn sweep(first: u64, seeds: u64, limit: Option<Duration>) -> Sum {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) && limit.is_none_or(|limit| started.elapsed() < limit) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first.saturating_add(seeds) {
+                    if seed >= first.saturating_add(seeds) && done.load(Ordering::Relaxed) >= steps {
                         break;
                     }
                     let mut outcome = run(seed, Lines::None);
                     if seed.is_multiple_of(TWICE) && run(seed, Lines::None).hash != outcome.hash {
                         outcome.failure = Some("two runs of this seed differ".to_owned());
                     }
+                    done.fetch_add(outcome.steps, Ordering::Relaxed);
                     let mut sum = sum.lock().unwrap();
                     sum.seeds += 1;
                     sum.steps += outcome.steps;
@@ -113,8 +123,13 @@ fn sweep(first: u64, seeds: u64, limit: Option<Duration>) -> Sum {
         sum.steps as f64 / seconds,
         sum.rounds,
         sum.span / 3_600_000,
-        sum.branches.count(),
+        sum.branches.all().filter(|(_, count)| *count > 0).count(),
     );
+    if sum.seeds >= ENOUGH {
+        for (name, count) in sum.branches.all() {
+            println!("{count:>9}  {name}");
+        }
+    }
     sum
 }
 
@@ -143,7 +158,8 @@ fn whatever_happens_it_comes_to_rest_as_the_files_ask() {
     }
     let limit = variable("SECONDS").map(Duration::from_secs);
     let seeds = variable("SEEDS").unwrap_or(if limit.is_some() { u64::MAX } else { SEEDS });
-    let sum = sweep(variable("FIRST").unwrap_or(0), seeds, limit);
+    let steps = variable("STEPS").unwrap_or(0);
+    let sum = sweep(variable("FIRST").unwrap_or(0), seeds, steps, limit);
     let failures: Vec<String> = sum.failures.iter().map(told).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     if sum.seeds >= ENOUGH {

@@ -66,6 +66,10 @@ pub struct Engine {
     observed: Arc<Observed>,
     memory: Memory,
     plan: Arc<Plan>,
+    /// Something the plan is made from has changed since it was made.
+    stale: bool,
+    /// Boot-clock milliseconds when the plan was made.
+    planned: u64,
     /// Started and not ended, at most one a key.
     running: Vec<Step>,
     /// Those of `running` whose project has changed since: their failure says nothing about what is wanted now.
@@ -109,6 +113,8 @@ impl Engine {
             observed: Arc::new(Observed::nothing_known()),
             memory,
             plan: Arc::new(Plan::default()),
+            stale: true,
+            planned: 0,
             running: Vec::new(),
             outdated: BTreeSet::new(),
             images: images::Looking::default(),
@@ -173,6 +179,7 @@ impl Engine {
             });
         }
         self.desired = desired;
+        self.stale = true;
         let wanted = references(&self.desired, &self.memory);
         Arc::make_mut(&mut self.observed)
             .images
@@ -210,6 +217,7 @@ impl Engine {
     /// Somebody wants to know how it is now: look at everything, and try at once what has failed.
     pub fn asked(&mut self) {
         self.memory.failures.clear();
+        self.stale = true;
         self.dirty.images.extend(references(&self.desired, &self.memory));
         self.look(Scope::all());
         self.asked = 2;
@@ -236,9 +244,14 @@ impl Engine {
         self.entries = entries;
         // Before the first look nothing is known, and a plan would say nothing else.
         if self.resync > 0 {
-            self.replan(now);
-            let told = self.told.plan(&self.plan, &self.running, now);
-            self.entries.extend(told);
+            if self.stale || self.due(now) {
+                self.replan(now);
+                let told = self.told.plan(&self.plan, &self.running, now);
+                self.entries.extend(told);
+            }
+            if self.asked == 0 {
+                self.pass += 1;
+            }
         }
         let told = self.told.barred(&self.memory, now);
         self.entries.extend(told);
@@ -250,6 +263,15 @@ impl Engine {
             orders: std::mem::take(&mut self.orders),
             status,
         }
+    }
+
+    /// The plan may be another by the clock alone; now and then it is made anew in any case.
+    fn due(&self, now: Now) -> bool {
+        let mut waits = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
+        let mut failures = self.memory.failures.values();
+        now.boot >= self.planned.saturating_add(RESYNC)
+            || waits.any(|until| until <= now.boot)
+            || failures.any(|failed| matches!(failed.again, Again::At(until) if until <= now.boot))
     }
 
     fn start_look(&mut self) {
@@ -294,9 +316,8 @@ impl Engine {
         if self.roll_back(&plan) {
             plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
         }
-        if self.asked == 0 {
-            self.pass += 1;
-        }
+        self.stale = false;
+        self.planned = now.boot;
         self.memory.prune(&plan, now);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
@@ -325,6 +346,7 @@ impl Engine {
                 before: Box::new(before),
             });
             self.running.push(step.clone());
+            self.stale = true;
         }
         self.plan = Arc::new(plan);
     }

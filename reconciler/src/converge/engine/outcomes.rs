@@ -71,6 +71,7 @@ impl Engine {
                     return;
                 };
                 let step = self.running.remove(index);
+                self.stale = true;
                 self.images.touch(&key);
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
@@ -94,21 +95,25 @@ impl Engine {
         step: Option<&Step>,
         now: Now,
     ) -> Vec<Entry> {
-        let before = transitions::before(&self.observed, scope);
-        let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
-        let events = transitions::events(&before, &self.observed, step, now);
-        if !changed.is_empty() {
-            self.calm = 0;
-            self.resync = self.resync.min(now.boot.saturating_add(RESYNC));
-        }
-        for key in &changed {
-            match key {
-                Key::Image { reference, .. } => {
-                    for key in self.image_keys(reference) {
-                        self.memory.succeed(&key);
+        let mut events = Vec::new();
+        if step.is_some() || !self.observed.shows(&seen, scope) {
+            self.stale = true;
+            let before = transitions::before(&self.observed, scope);
+            let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
+            events = transitions::events(&before, &self.observed, step, now);
+            if !changed.is_empty() {
+                self.calm = 0;
+                self.resync = self.resync.min(now.boot.saturating_add(RESYNC));
+            }
+            for key in &changed {
+                match key {
+                    Key::Image { reference, .. } => {
+                        for key in self.image_keys(reference) {
+                            self.memory.succeed(&key);
+                        }
                     }
+                    key => self.memory.changed(key),
                 }
-                key => self.memory.changed(key),
             }
         }
         if self.observed.has_unknown() && self.blind == 0 {
@@ -119,6 +124,7 @@ impl Engine {
                 let why = why.clone();
                 for key in self.image_keys(reference) {
                     self.memory.fail(key, why.clone(), Retry::Again, now);
+                    self.stale = true;
                 }
             }
         }

@@ -258,14 +258,8 @@ impl Watch {
         };
         let before = self.origins.get(key).map(|origin| &origin.followed);
         let followed = oracle::followed(&project, &key.service).into_iter();
-        // While something that one of them follows is not known, nobody knows what that one is about to be.
         let followed = followed.filter_map(|name| {
-            let whole = oracle::followed(&project, &name)
-                .iter()
-                .all(|name| digest(name).is_some());
-            let now = digest(&name)
-                .filter(|_| whole)
-                .map(|digest| (project.clone(), digest));
+            let now = digest(&name).map(|digest| (project.clone(), digest));
             let known = now.or_else(|| before?.get(&name).cloned())?;
             Some((name, known))
         });

@@ -134,10 +134,12 @@ impl Watch {
         if let Some(key) = kept.clone().find(stray) {
             return violated("C1", format!("{key} is left, and nobody wants it"));
         }
-        // A bridge of which somebody has taken record and address does not say any more what it is.
+        // A bridge of which somebody has taken the record, and address or name, does not say any more what it is.
         let bridges = world.bridges.iter();
         let told = bridges
-            .filter(|(key, bridge)| world.networks.contains_key(key) || !bridge.addresses.is_empty())
+            .filter(|(key, bridge)| {
+                world.networks.contains_key(key) || !(bridge.addresses.is_empty() || bridge.renamed)
+            })
             .map(|(key, _)| key);
         let left = world.networks.keys().chain(told).chain(world.zones.keys());
         let left = left.chain(world.firewall.networks.keys());

@@ -91,9 +91,45 @@ const ALL: &[(&str, Needs)] = &[
     ("intent.waits", Needs::Intents),
 ];
 
-/// Those that were gone.
+/// Those that were gone, in one seed or in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Branches(u128);
+
+/// In how many seeds each branch was gone.
+#[derive(Debug, Clone)]
+pub struct Counts([u64; ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts([0; ALL.len()])
+    }
+}
+
+impl Counts {
+    pub fn add(&mut self, seed: Branches) {
+        for (index, count) in self.0.iter_mut().enumerate() {
+            *count += u64::from(seed.0 & (1 << index) != 0);
+        }
+    }
+
+    /// By name, in the order in which they are declared.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ALL.iter().map(|(name, _)| *name).zip(self.0)
+    }
+
+    /// Those that `repertoire` makes possible and that were never gone.
+    pub fn missing(&self, repertoire: Repertoire) -> Vec<&'static str> {
+        let possible = |needs: Needs| match needs {
+            Needs::Nothing => true,
+            Needs::Scale => repertoire.scale,
+            Needs::Rollout => repertoire.rollout,
+            Needs::Intents => repertoire.intents,
+        };
+        let all = ALL.iter().zip(self.0);
+        let missing = all.filter(|((_, needs), count)| possible(*needs) && *count == 0);
+        missing.map(|((name, _), _)| *name).collect()
+    }
+}
 
 impl Branches {
     pub fn reach(&mut self, name: &str) {
@@ -102,27 +138,6 @@ impl Branches {
         if let Some(index) = index {
             self.0 |= 1 << index;
         }
-    }
-
-    pub fn add(&mut self, other: Branches) {
-        self.0 |= other.0;
-    }
-
-    pub fn count(self) -> u32 {
-        self.0.count_ones()
-    }
-
-    /// Those that `repertoire` makes possible and that were not gone.
-    pub fn missing(self, repertoire: Repertoire) -> Vec<&'static str> {
-        let possible = |needs: &Needs| match needs {
-            Needs::Nothing => true,
-            Needs::Scale => repertoire.scale,
-            Needs::Rollout => repertoire.rollout,
-            Needs::Intents => repertoire.intents,
-        };
-        let all = ALL.iter().enumerate();
-        let missing = all.filter(|(index, (_, needs))| possible(needs) && self.0 & (1 << index) == 0);
-        missing.map(|(_, (name, _))| *name).collect()
     }
 
     pub(super) fn note(&mut self, note: &Note) {
