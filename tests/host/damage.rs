@@ -228,7 +228,12 @@ pub const DAMAGES: &[Damage] = {
             Service,
             "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6",
         ),
-        damage("directory of zones deleted", Host, Everybody, "rm -r {zones}"),
+        damage(
+            "directory of zones deleted",
+            Host,
+            Everybody,
+            "until rm -r {zones} 2> /dev/null; do :; done",
+        ),
         damage(
             "nft flush ruleset",
             Guarded,

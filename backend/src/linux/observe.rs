@@ -112,6 +112,10 @@ impl LinuxBackend {
             Ok(keys) => keys,
             Err(error) => return unknown(error),
         };
+        for sandbox in keys.iter().filter_map(|key| self.sandboxes.get(key)) {
+            // One that is gone is told of when it is looked at.
+            let _ = sandbox.client().ask_ahead();
+        }
         let observe = |key: InstanceKey| self.observe_instance(&key).map(|instance| (key, instance));
         Fact::Known(keys.into_iter().filter_map(observe).collect())
     }

@@ -30,9 +30,8 @@ use images::{images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 60_000;
-/// So many of them that see nothing new are followed by rarer ones, twice as rare each time, but for the
-/// longest by `1 << RAREST`: 16 minutes.
-const CALM: u32 = 5;
+/// Each of them that sees nothing new is followed by one that waits twice as long, up to `RESYNC << RAREST`:
+/// a quarter of an hour. What events do not tell of at all has shown itself by then.
 const RAREST: u32 = 4;
 /// The same action done so often within [`ECHO_WINDOW`] ms has no lasting effect: wait before the next.
 const ECHOES: u32 = 5;
