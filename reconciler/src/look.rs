@@ -152,10 +152,11 @@ impl Observed {
                 Fact::Known(remains) => Fact::Known(scope.instances.intersection(remains).cloned().collect()),
                 Fact::Unknown(why) => Fact::Unknown(why.clone()),
             },
-            firewall: self.firewall.clone(),
-            zones: self.zones.clone(),
-            routes: self.routes.clone(),
-            id_bases: self.id_bases.clone(),
+            firewall: whole(&self.firewall, scope.firewall),
+            zones: whole(&self.zones, scope.zones),
+            // Seen with everything only.
+            routes: whole(&self.routes, false),
+            id_bases: whole(&self.id_bases, false),
         }
     }
 
@@ -279,6 +280,13 @@ fn same<K: Ord, V: PartialEq>(
     match (have, seen) {
         (Fact::Known(have), Fact::Known(seen)) => keys.iter().all(|key| have.get(key) == seen.get(key)),
         (have, seen) => keys.is_empty() || have == seen,
+    }
+}
+
+fn whole<T: Clone>(fact: &Fact<T>, wanted: bool) -> Fact<T> {
+    match wanted {
+        true => fact.clone(),
+        false => Fact::Unknown(String::new()),
     }
 }
 

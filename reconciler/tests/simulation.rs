@@ -5,7 +5,7 @@
 //! recovery must be gone:
 //!
 //! ```text
-//! SEEDS=20000 STEPS=30000000 cargo test --release -p stead-reconciler --test simulation -- --nocapture
+//! SEEDS=20000 STEPS=30000000 cargo test --profile dist -p stead-reconciler --test simulation -- --nocapture
 //! ```
 //!
 //! `SEEDS=n`, `STEPS=n` (run until there were at least as many) and `SECONDS=n` bound a run, `FIRST=n` is its first seed; `SEED=n` runs one again and prints

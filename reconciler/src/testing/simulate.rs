@@ -298,8 +298,7 @@ impl Simulation {
         agent.inbox.push(input);
         if !agent.round_due {
             agent.round_due = true;
-            // What comes within moments is taken together.
-            let soon = self.now + self.random.below(3);
+            let soon = self.now + self.random.below(self.nemesis.heed);
             let at = soon.max(agent.stalled);
             self.queue.push(at, Event::Round { agent: agents });
         }

@@ -77,6 +77,9 @@ pub struct Nemesis {
     gap: u64,
     /// Milliseconds that an ordinary call takes at most.
     pub pace: u64,
+    /// Milliseconds from something new to the round that takes it up, about: what comes until then is taken
+    /// together.
+    pub heed: u64,
     /// One in so many calls fails before its effect; 0: none.
     pub fails: u64,
     /// One in so many calls is reported as failed although it was done; 0: none.
@@ -120,6 +123,7 @@ impl Nemesis {
             left: 4 + random.below(40) as u32,
             gap: [50, 500, 2_000, 10_000, 40_000][random.below(5) as usize],
             pace: [2, 10, 50, 400][random.below(4) as usize],
+            heed: [3, 3, 10, 50, 200][random.below(5) as usize],
             fails,
             lies,
             pauses,
