@@ -222,7 +222,7 @@ fn the_readme_is_about_this_program() {
     }
     let verbs = [
         "up", "agent", "apply", "down", "plan", "config", "schema", "ps", "status", "logs", "exec", "doctor",
-        "version",
+        "version", "why", "stop", "start", "restart",
     ];
     for line in readme
         .lines()

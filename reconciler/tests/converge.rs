@@ -1,129 +1,20 @@
 //! The loop on the simulated host, in paused time: what it does by itself, and what it says.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "converge/agent.rs"]
+mod agent;
 
+use std::time::Duration;
+
+use agent::{Agent, desired, key, network, seen};
 use reconciler::{
-    converge::{self, Handle, Kept, Outside},
-    desired::{Desired, Intent, Target, Wish},
-    journal::{Entry, Journal, Kind},
-    key::{InstanceKey, ResourceKey, Slot},
-    observed::{Health, Instance, State},
+    desired::{Desired, Intent, Target},
+    journal::Kind,
+    observed::{Health, State},
     plan::{OPERATOR, step::Class},
     port::{Backend, HostEvent, Retry},
     status::{ProjectState, Status},
-    testing::{manifest, sim_host::SimHost},
+    testing::sim_host::SimHost,
 };
-
-#[derive(Default)]
-struct Entries(Mutex<Vec<Entry>>);
-
-impl Journal for Entries {
-    fn record(&self, entry: Entry) {
-        self.0.lock().unwrap().push(entry);
-    }
-}
-
-impl Entries {
-    fn changes(&self) -> Vec<(String, Class)> {
-        let entries = self.0.lock().unwrap();
-        entries
-            .iter()
-            .filter(|entry| entry.error.is_none())
-            .filter_map(|entry| Some((entry.key.clone(), entry.change?)))
-            .collect()
-    }
-}
-
-struct Agent {
-    host: SimHost,
-    journal: Arc<Entries>,
-    handle: Handle,
-}
-
-impl Agent {
-    fn on(host: SimHost, desired: Desired) -> Self {
-        let journal = Arc::new(Entries::default());
-        let outside = Outside {
-            backend: Arc::new(host.clone()),
-            journal: journal.clone(),
-            ledger: Arc::new(host.clone()),
-        };
-        let handle = converge::start(outside, Kept::default(), desired);
-        Agent {
-            host,
-            journal,
-            handle,
-        }
-    }
-
-    fn new(desired: Desired) -> Self {
-        let host = SimHost::with_runtime_clock();
-        host.image("app:1", "sha256:aaaa", false);
-        Agent::on(host, desired)
-    }
-
-    async fn until(&mut self, what: &str, mut holds: impl FnMut(&Status) -> bool) -> Arc<Status> {
-        let mut end = self.handle.status.clone();
-        let wait = end.wait_for(|status| holds(status));
-        if let Ok(status) = tokio::time::timeout(Duration::from_secs(600), wait).await {
-            return status.unwrap().clone();
-        }
-        let status = self.handle.status.borrow().clone();
-        panic!("never {what}: {:?}\n{:?}", status.projects, status.plan)
-    }
-
-    async fn converged(&mut self, revision: &str) -> Arc<Status> {
-        let host = self.host.clone();
-        self.until("converged", |status| {
-            let shop = status.projects.get("shop");
-            shop.is_some_and(|shop| {
-                shop.state == ProjectState::Converged && shop.applied.as_deref() == Some(revision)
-            }) && host.pids().len()
-                == status.observed.instances.known().map_or(0, |all| {
-                    all.values()
-                        .filter(|one| matches!(one.state, State::Running { .. }))
-                        .count()
-                })
-        })
-        .await
-    }
-
-    fn want(&self, desired: Desired) {
-        self.handle.desired.send(Arc::new(desired)).unwrap();
-    }
-}
-
-fn desired(revision: &str, text: &str) -> Desired {
-    let wish = Wish::Run {
-        project: Arc::new(manifest::project("shop", text).unwrap()),
-        revision: revision.to_owned(),
-    };
-    Desired {
-        projects: BTreeMap::from([("shop".to_owned(), wish)]),
-        incomplete: None,
-        intents: BTreeMap::new(),
-    }
-}
-
-fn key(service: &str) -> InstanceKey {
-    InstanceKey {
-        project: "shop".to_owned(),
-        service: service.to_owned(),
-        index: 1,
-        slot: Slot::A,
-    }
-}
-
-fn network() -> ResourceKey {
-    ResourceKey {
-        project: "shop".to_owned(),
-        name: "shop_default".to_owned(),
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_project_comes_changes_and_goes() {
@@ -197,11 +88,6 @@ async fn a_crash_loop_follows_the_curve() {
             "restart {attempt}: {took} ms, drawn {exact} ms"
         );
     }
-}
-
-/// What is seen of the first instance of `service`.
-fn seen<'s>(status: &'s Status, service: &str) -> Option<&'s Instance> {
-    status.observed.instances.known()?.get(&key(service))
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,20 +330,6 @@ async fn a_gate_opens_by_an_event() {
     agent.host.set_health(&key("db"), Health::Healthy);
     agent.converged("1").await;
     assert_eq!(agent.host.pids().len(), 2);
-}
-
-impl Entries {
-    /// `wanted shop`, `event container shop/web/1a it ended with status 1`: all but steps.
-    fn told(&self) -> Vec<String> {
-        let entries = self.0.lock().unwrap();
-        let steps = [Kind::Started, Kind::Done];
-        let told = entries.iter().filter(|entry| !steps.contains(&entry.kind));
-        told.map(|entry| {
-            let text = entry.cause.new.as_deref().unwrap_or_default();
-            format!("{:?} {} {text}", entry.kind, entry.key).to_lowercase()
-        })
-        .collect()
-    }
 }
 
 #[tokio::test(start_paused = true)]

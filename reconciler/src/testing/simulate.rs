@@ -5,6 +5,7 @@ mod blows;
 pub mod branches;
 mod calls;
 mod host;
+mod life;
 mod nemesis;
 mod oracle;
 mod peace;
@@ -20,10 +21,7 @@ use crate::{
     key::InstanceKey,
     port::{HostEvent, Scope},
     status::Status,
-    testing::{
-        generate::{Behaviour, Repertoire},
-        sim_host::Random,
-    },
+    testing::{generate::Repertoire, sim_host::Random},
     time::Now,
 };
 use branches::Branches;
@@ -459,45 +457,6 @@ impl Simulation {
         {
             self.fail(violation.to_string());
         }
-    }
-
-    /// A container was started, it seems: its life is laid out by its command.
-    fn give_life(&mut self, key: &InstanceKey) {
-        let Some((pid, argv, probed)) = self.host.process(key) else {
-            return;
-        };
-        let before = self.lives.insert(key.clone(), (pid, probed));
-        if before == Some((pid, probed)) {
-            return;
-        }
-        // A probe may be added while it runs.
-        let fresh = before.is_none_or(|(before, _)| before != pid);
-        let behaviour = Behaviour::of(&argv);
-        let turn = match behaviour {
-            Behaviour::Job if fresh => Some((200 + self.below(5_000), Turn::Exit(0))),
-            Behaviour::Fail if fresh => Some((50 + self.below(3_000), Turn::Exit(1))),
-            Behaviour::Sick if probed => Some((500 + self.below(3_000), Turn::Unhealthy)),
-            Behaviour::Slow if probed => Some((20_000 + self.below(20_000), Turn::Healthy)),
-            Behaviour::Job | Behaviour::Fail => None,
-            _ if probed => Some((100 + self.below(3_000), Turn::Healthy)),
-            _ => None,
-        };
-        if behaviour == Behaviour::Deaf {
-            self.host.deafen(key);
-        }
-        if let Some((wait, turn)) = turn {
-            let key = key.clone();
-            self.queue
-                .push(self.now + wait, Event::Process { key, pid, turn });
-        }
-    }
-
-    fn live(&mut self, key: &InstanceKey, pid: u32, turn: Turn) {
-        if self.host.process(key).is_none_or(|(own, _, _)| own != pid) {
-            return;
-        }
-        self.trace.note(self.now, turn, || format!("{key} {turn:?}"));
-        self.host.turn(key, turn);
     }
 
     fn outcome(mut self, seed: u64) -> Outcome {

@@ -1,0 +1,113 @@
+//! Whether a running instance is as its file says, part by part.
+
+use std::collections::BTreeSet;
+
+use super::Judge;
+use crate::{
+    key::InstanceKey,
+    observed::{Fact, Image, Instance},
+    spec::{MountSpec, RestartPolicy},
+    testing::generate::{IMAGES, RARE_IMAGE, Restart, Service},
+};
+
+impl Judge<'_> {
+    /// The first part of a running instance that is not as its file says.
+    pub(super) fn differs(
+        &self,
+        name: &str,
+        service: &Service,
+        key: &InstanceKey,
+        instance: &Instance,
+    ) -> Option<String> {
+        let Some(container) = &instance.container else {
+            return Some("it has no container".to_owned());
+        };
+        let image = self.truth.images.get(service.image).and_then(Fact::known);
+        // What a reference stood for when it was looked up stays, until somebody asks.
+        let pinned = |image: &Image| {
+            let known = IMAGES
+                .iter()
+                .chain([&RARE_IMAGE])
+                .find(|(reference, _)| *reference == service.image);
+            image.digest == container.image_digest
+                || known.is_some_and(|(_, digest)| container.image_digest.starts_with(digest))
+        };
+        if !image.is_some_and(pinned) {
+            return Some("its image is another".to_owned());
+        }
+        if container.argv != [service.behaviour.word()] {
+            return Some(format!("it runs {:?}", container.argv));
+        }
+        if container.environment.get("A") != Some(&service.env.to_string()) {
+            return Some("its environment is another".to_owned());
+        }
+        if container.health.is_some() != service.health {
+            return Some("its probe is another".to_owned());
+        }
+        let restart = match service.restart {
+            Restart::No => RestartPolicy::No,
+            Restart::Always => RestartPolicy::Always,
+            Restart::UnlessStopped => RestartPolicy::UnlessStopped,
+            Restart::OnFailure(limit) => RestartPolicy::OnFailure(limit),
+        };
+        if container.restart != restart || container.stop_grace != service.grace.unwrap_or(10_000) {
+            return Some("its policies are others".to_owned());
+        }
+        let mounted: BTreeSet<&str> = container
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                MountSpec::Volume { volume, .. } => volume.name.strip_prefix(name)?.strip_prefix('_'),
+                _ => None,
+            })
+            .collect();
+        if mounted != service.volumes.iter().copied().collect() {
+            return Some(format!("it has the volumes {mounted:?}"));
+        }
+        let networks: BTreeSet<String> = match service.networks.as_slice() {
+            [] => [format!("{name}_default")].into(),
+            networks => networks
+                .iter()
+                .map(|network| format!("{name}_{network}"))
+                .collect(),
+        };
+        let endpoints = &instance.sandbox.endpoints;
+        if networks
+            != endpoints
+                .iter()
+                .map(|endpoint| endpoint.network.name.clone())
+                .collect()
+        {
+            return Some("it is on other networks".to_owned());
+        }
+        if !instance.drift.is_empty() {
+            return Some(format!("it is damaged: {:?}", instance.drift));
+        }
+        if instance.sandbox.ports.len() != service.ports.len() {
+            return Some("it has other ports".to_owned());
+        }
+        let firewall = self.truth.firewall.known()?;
+        for binding in &instance.sandbox.ports {
+            let leads = firewall.spec.ports.iter().any(|(publish, to)| {
+                publish.published == binding.published
+                    && publish.protocol == binding.protocol
+                    && to.port == binding.target
+                    && endpoints.iter().any(|endpoint| endpoint.address == to.address)
+            });
+            if !leads {
+                return Some(format!("host port {} does not lead to it", binding.published));
+            }
+        }
+        let zones = self.truth.zones.known()?;
+        for endpoint in endpoints {
+            let named = zones
+                .get(&endpoint.network)
+                .and_then(|zone| zone.get(&key.service))
+                .is_some_and(|addresses| addresses.contains(&endpoint.address));
+            if !named {
+                return Some(format!("{} has no name for it", endpoint.network));
+            }
+        }
+        None
+    }
+}
