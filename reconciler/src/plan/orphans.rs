@@ -108,12 +108,19 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
 }
 
 impl<'a> Orphans<'a> {
-    /// One on which nobody who is left depends; in a cycle, the first.
+    /// One on which nobody who is left depends. Containers of several versions may depend on each other in a
+    /// circle: then one of that.
     fn next(&self, left: &BTreeSet<&'a InstanceKey>) -> Option<&'a InstanceKey> {
-        left.iter()
-            .find(|key| !self.dependants(key).any(|dependant| left.contains(dependant)))
-            .or(left.first())
-            .copied()
+        let dependant = |key: &InstanceKey| self.dependants(key).find(|dependant| left.contains(dependant));
+        let mut here = left.first().copied()?;
+        let mut walked = BTreeSet::new();
+        while walked.insert(here) {
+            match dependant(here) {
+                Some(dependant) => here = dependant,
+                None => return Some(here),
+            }
+        }
+        Some(here)
     }
 
     fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {

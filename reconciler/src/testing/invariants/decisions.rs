@@ -194,7 +194,7 @@ impl Watch {
         for other in world.pids().keys() {
             let goes =
                 other.project == key.project && other.service != key.service && !self.wanted(world, other);
-            if goes && depends(world, other, &key.service) && !depends(world, key, &other.service) {
+            if goes && depends(world, other, &key.service) && !circle(world, key, &other.service) {
                 return violated(
                     "D1",
                     format!("{key} is stopped before {other}, which depends on it"),
@@ -380,4 +380,24 @@ fn depends(world: &World, key: &InstanceKey, service: &str) -> bool {
         let field = format!("depends_on.{service}.condition");
         container.fields.contains_key(&field)
     })
+}
+
+/// Whether `key` depends on `service`, through whatever others.
+fn circle(world: &World, key: &InstanceKey, service: &str) -> bool {
+    let mut found: Vec<&InstanceKey> = vec![key];
+    let mut next = 0;
+    while let Some(one) = found.get(next).copied() {
+        if depends(world, one, service) {
+            return true;
+        }
+        let others = world
+            .instances
+            .keys()
+            .filter(|other| other.project == key.project);
+        let others = others.filter(|other| depends(world, one, &other.service));
+        let others: Vec<&InstanceKey> = others.filter(|other| !found.contains(other)).collect();
+        found.extend(others);
+        next += 1;
+    }
+    false
 }

@@ -134,11 +134,13 @@ impl Watch {
         if let Some(key) = kept.clone().find(stray) {
             return violated("C1", format!("{key} is left, and nobody wants it"));
         }
-        // A bridge of which somebody has taken the record, and address or name, does not say any more what it is.
+        // Without its record a bridge says by name, alias and address what it is: with one of them gone, too, it
+        // is nobody's.
         let bridges = world.bridges.iter();
         let told = bridges
             .filter(|(key, bridge)| {
-                world.networks.contains_key(key) || !(bridge.addresses.is_empty() || bridge.renamed)
+                world.networks.contains_key(key)
+                    || (bridge.alias && !bridge.renamed && !bridge.addresses.is_empty())
             })
             .map(|(key, _)| key);
         let left = world.networks.keys().chain(told).chain(world.zones.keys());
