@@ -90,22 +90,29 @@ fn main() {
     let mut strange = Vec::new();
     for loss in losses {
         // While something was broken, or in the tenth of a second after: a look may be that late.
-        let mut touching = windows
+        let touching: Vec<_> = windows
             .iter()
             .filter(|(_, begun, whole, _)| loss.start <= *whole + PAUSE && loss.end >= *begun)
-            .peekable();
-        if touching.peek().is_none() {
-            strange.push(loss);
+            .collect();
+        // A packet lost to one damage is missed for a second, in which others follow: it is theirs only
+        // where no damage that reaches the service explains it.
+        let (own, others) = touching
+            .into_iter()
+            .partition::<Vec<_>, _>(|(number, _, _, target)| {
+                target.within(damages[*number].reach, &targets[loss.service])
+            });
+        for (number, ..) in &own {
+            results[*number].lost += 1;
+        }
+        if !own.is_empty() {
             continue;
         }
-        for (number, _, _, target) in touching {
-            match target.within(damages[*number].reach, &targets[loss.service]) {
-                true => results[*number].lost += 1,
-                false => {
-                    eprintln!("{}: bystander: {}", damages[*number].name, loss.error);
-                    results[*number].bystanders += 1;
-                }
-            }
+        for (number, ..) in &others {
+            eprintln!("{}: bystander: {}", damages[*number].name, loss.error);
+            results[*number].bystanders += 1;
+        }
+        if others.is_empty() {
+            strange.push(loss);
         }
     }
     println!(
