@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The same object is not hurt again at once: an agent that sees its repair undone five times in ten
 /// seconds takes its time.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Number of the damage, from when to when it was felt, and whose it was.
+type Window<'t> = (usize, Instant, Instant, &'t Target);
 /// A request that takes longer is lost.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -60,7 +62,7 @@ fn main() {
     std::thread::sleep(Duration::from_secs(5));
     let idle = cpu(host.agent_pid()) - idle;
     let mut results: Vec<Row> = damages.iter().map(|_| Row::default()).collect();
-    let mut windows = Vec::new();
+    let mut windows: Vec<Window> = Vec::new();
     let (start, before) = (Instant::now(), cpu(host.agent_pid()));
     for round in 0..rounds {
         for (number, damage) in damages.iter().enumerate() {
@@ -98,7 +100,7 @@ fn main() {
         // where no damage that reaches the service explains it.
         let (own, others) = touching
             .into_iter()
-            .partition::<Vec<_>, _>(|(number, _, _, target)| {
+            .partition::<Vec<&Window>, _>(|(number, _, _, target)| {
                 target.within(damages[*number].reach, &targets[loss.service])
             });
         for (number, ..) in &own {
