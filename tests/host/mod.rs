@@ -403,7 +403,10 @@ pub fn remove(directory: &Path) {
     wait("the directory is gone", PATIENCE, || {
         match fs::remove_dir_all(directory) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => None,
-            done => Some(done.expect("the directory goes")),
+            done => {
+                done.expect("the directory goes");
+                Some(())
+            }
         }
     });
 }
