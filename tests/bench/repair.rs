@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The same object is not hurt again at once: an agent that sees its repair undone five times in ten
 /// seconds takes its time.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Number of the damage, from when to when it was felt, and whose it was.
+type Window<'t> = (usize, Instant, Instant, &'t Target);
 /// A request that takes longer is lost.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -60,7 +62,7 @@ fn main() {
     std::thread::sleep(Duration::from_secs(5));
     let idle = cpu(host.agent_pid()) - idle;
     let mut results: Vec<Row> = damages.iter().map(|_| Row::default()).collect();
-    let mut windows = Vec::new();
+    let mut windows: Vec<Window> = Vec::new();
     let (start, before) = (Instant::now(), cpu(host.agent_pid()));
     for round in 0..rounds {
         for (number, damage) in damages.iter().enumerate() {
@@ -90,22 +92,29 @@ fn main() {
     let mut strange = Vec::new();
     for loss in losses {
         // While something was broken, or in the tenth of a second after: a look may be that late.
-        let mut touching = windows
+        let touching: Vec<_> = windows
             .iter()
             .filter(|(_, begun, whole, _)| loss.start <= *whole + PAUSE && loss.end >= *begun)
-            .peekable();
-        if touching.peek().is_none() {
-            strange.push(loss);
+            .collect();
+        // A packet lost to one damage is missed for a second, in which others follow: it is theirs only
+        // where no damage that reaches the service explains it.
+        let (own, others) = touching
+            .into_iter()
+            .partition::<Vec<&Window>, _>(|(number, _, _, target)| {
+                target.within(damages[*number].reach, &targets[loss.service])
+            });
+        for (number, ..) in &own {
+            results[*number].lost += 1;
+        }
+        if !own.is_empty() {
             continue;
         }
-        for (number, _, _, target) in touching {
-            match target.within(damages[*number].reach, &targets[loss.service]) {
-                true => results[*number].lost += 1,
-                false => {
-                    eprintln!("{}: bystander: {}", damages[*number].name, loss.error);
-                    results[*number].bystanders += 1;
-                }
-            }
+        for (number, ..) in &others {
+            eprintln!("{}: bystander: {}", damages[*number].name, loss.error);
+            results[*number].bystanders += 1;
+        }
+        if others.is_empty() {
+            strange.push(loss);
         }
     }
     println!(

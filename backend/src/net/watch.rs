@@ -40,9 +40,10 @@ pub struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-// RTNLGRP_LINK 1, RTNLGRP_IPV4_IFADDR 5, RTNLGRP_IPV4_ROUTE 7, RTNLGRP_IPV6_IFADDR 9; NFNLGRP_NFTABLES 7
-// (netlink(7)).
-const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8;
+// RTNLGRP_LINK 1, RTNLGRP_IPV4_IFADDR 5, RTNLGRP_IPV4_ROUTE 7, RTNLGRP_IPV6_IFADDR 9, RTNLGRP_IPV6_ROUTE 11;
+// NFNLGRP_NFTABLES 7 (netlink(7)). Where somebody turns IPv6 on, its routes are told at once, its address
+// only when it is known to be nobody else's: a second or two later.
+const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 const NFTABLES_GROUP: u32 = 1 << 6;
 
 impl Net {
