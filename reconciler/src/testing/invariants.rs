@@ -77,6 +77,8 @@ pub struct Watch {
     start_first: BTreeSet<(String, String)>,
     /// Where each container was last started from.
     origins: BTreeMap<InstanceKey, Origin>,
+    /// And before that: a start that failed has changed nothing.
+    earlier: BTreeMap<InstanceKey, Origin>,
     /// Identity and writes of each volume directory, by identity.
     written: BTreeMap<u64, u64>,
     /// The identity that services first had of a volume.

@@ -239,9 +239,18 @@ impl Watch {
             .origins
             .get(key)
             .is_some_and(|origin| *origin.spec == *start.spec);
-        if !same {
-            self.originate(key, project, start.spec, observed);
+        if same {
+            return Ok(());
         }
+        let as_before = self.earlier.get(key);
+        if let Some(origin) = as_before.filter(|origin| *origin.spec == *start.spec) {
+            self.origins.insert(key.clone(), origin.clone());
+            return Ok(());
+        }
+        if let Some(origin) = self.origins.get(key) {
+            self.earlier.insert(key.clone(), origin.clone());
+        }
+        self.originate(key, project, start.spec, observed);
         Ok(())
     }
 
