@@ -193,7 +193,7 @@ fn start(slot: Slot, digest: &str) -> Action {
     let server = [
         "/bin/busybox",
         "nc",
-        "-lk",
+        "-ll",
         "-p",
         "80",
         "-e",

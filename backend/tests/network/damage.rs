@@ -310,7 +310,7 @@ fn foreign_changes_are_told_and_our_own_rules_are_not() {
                 found
             });
             // What else came of it comes before this.
-            sh("ip link add stba0000cmarker type dummy; ip link del stba0000cmarker");
+            sh("ip link add stba0000cmarker type bridge; ip link del stba0000cmarker");
             let marker = NetEvent::Link("stba0000cmarker".to_owned());
             eventually("the marker", || {
                 let new: Vec<_> = events.try_iter().collect();
@@ -373,11 +373,11 @@ fn a_foreign_firewall_that_swallows_our_traffic_is_named_until_it_lets_us_pass()
         let look = backend::doctor::foreign_forwarding;
         assert_eq!(look().verdict, Verdict::Ok, "our own table is none");
         for (table, remedied) in [
-            ("inet fw", "insert rule inet fw fwd"),
-            ("ip other", "insert rule ip other fwd"),
+            ("inet fw", "insert rule inet fw passing"),
+            ("ip other", "insert rule ip other passing"),
         ] {
             sh(&format!(
-                "nft 'add table {table}; add chain {table} fwd {{ type filter hook forward priority 0; policy drop; }}'"
+                "nft 'add table {table}; add chain {table} passing {{ type filter hook forward priority 0; policy drop; }}'"
             ));
             assert_eq!(lan.tcp("192.0.2.1:8080"), "-");
             let found = look();

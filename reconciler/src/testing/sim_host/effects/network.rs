@@ -165,6 +165,7 @@ impl World {
             1 => {
                 let whole = self.skeleton == Skeleton::Whole;
                 if whole && self.firewall == *spec {
+                    self.rules_hurt = false;
                     return Ok(Next::To(2));
                 }
                 self.skeleton = Skeleton::Whole;
@@ -174,7 +175,6 @@ impl World {
                 Ok(Next::Did(2))
             }
             2 => {
-                self.rules_hurt = false;
                 if self.ip_forward {
                     return Ok(Next::To(3));
                 }
