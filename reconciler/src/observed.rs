@@ -111,6 +111,30 @@ pub struct Instance {
     pub health: Health,
 }
 
+impl Instance {
+    /// What is left when the supervisor is gone: nothing is known of it but that it must go.
+    pub fn lost(key: &InstanceKey) -> Self {
+        Instance {
+            sandbox: SandboxSpec {
+                key: key.clone(),
+                id_base: 0,
+                endpoints: Vec::new(),
+                ports: Vec::new(),
+            },
+            container: None,
+            state: State::Lost,
+            drift: Vec::new(),
+            broken: None,
+            restarts: 0,
+            streak: 0,
+            flaps: 0,
+            started_at: None,
+            started_wall: None,
+            health: Health::None,
+        }
+    }
+}
+
 /// The last end of a container, as its exit record keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {

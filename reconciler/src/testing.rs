@@ -6,5 +6,6 @@ pub mod exhaustive;
 pub mod generate;
 pub mod invariants;
 pub mod manifest;
+pub mod seeds;
 pub mod sim_host;
 pub mod simulate;

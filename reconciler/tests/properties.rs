@@ -13,25 +13,11 @@ use reconciler::{
         step::{Cause, Class, Plan},
     },
     port::Retry,
-    testing::{drive::Drive, sim_host::Random},
+    testing::{drive::Drive, seeds::each_seed, sim_host::Random},
 };
 
 /// How many seeds run by default; `SEEDS=n` for a longer sweep.
 const SEEDS: u64 = 60;
-
-fn each_seed(mut test: impl FnMut(u64)) {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return test(seed);
-    }
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 0..seeds.unwrap_or(SEEDS) {
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(seed)));
-        if let Err(panic) = caught {
-            eprintln!("run again with SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
 
 /// A project of up to five services; a service depends only on earlier ones.
 fn manifest(random: &mut Random) -> String {
@@ -118,7 +104,7 @@ fn settle(drive: &mut Drive, seed: u64) {
 
 #[test]
 fn it_converges_the_printed_plan_is_what_is_done_and_a_second_plan_is_empty() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed);
         let mut drive = drive(seed);
         for _ in 0..4 {
@@ -170,7 +156,7 @@ fn it_converges_the_printed_plan_is_what_is_done_and_a_second_plan_is_empty() {
 
 #[test]
 fn an_unaffected_service_keeps_its_process() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0xABCD);
         let mut drive = drive(seed);
         drive.file("shop", &manifest(&mut random)).unwrap();
@@ -196,7 +182,7 @@ fn an_unaffected_service_keeps_its_process() {
 
 #[test]
 fn unknown_never_causes_a_removal_and_no_volume_goes_without_consent() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0x1234);
         let mut drive = drive(seed);
         drive.file("shop", &manifest(&mut random)).unwrap();
@@ -242,7 +228,7 @@ fn unknown_never_causes_a_removal_and_no_volume_goes_without_consent() {
 
 #[test]
 fn failures_delay_but_never_break_the_order() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0x77);
         let mut drive = drive(seed);
         for _ in 0..2 {
@@ -266,7 +252,7 @@ fn failures_delay_but_never_break_the_order() {
 
 #[test]
 fn an_agent_that_dies_anywhere_leaves_what_the_next_one_completes() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0x5555);
         let mut drive = drive(seed);
         drive.file("shop", &manifest(&mut random)).unwrap();
@@ -298,7 +284,7 @@ fn an_agent_that_dies_anywhere_leaves_what_the_next_one_completes() {
 
 #[test]
 fn restarts_are_drawn_from_the_curve_and_nothing_else_starts() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0x9999);
         let mut drive = drive(seed);
         drive.file("shop", "web\n  restart always\ndb\n").unwrap();
@@ -340,7 +326,7 @@ fn restarts_are_drawn_from_the_curve_and_nothing_else_starts() {
 
 #[test]
 fn a_closed_gate_lets_nothing_start_and_an_open_one_everything() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut drive = drive(seed);
         let text =
             "db\n  health true\nweb\n  needs db healthy\njob\n  needs web\nend\n  needs job completed\n";

@@ -13,25 +13,11 @@ use reconciler::{
         self,
         step::{Cause, Class, Plan},
     },
-    testing::{drive::Drive, sim_host::Random},
+    testing::{drive::Drive, seeds::each_seed, sim_host::Random},
 };
 
 /// How many seeds run by default; `SEEDS=n` for a longer sweep.
 const SEEDS: u64 = 150;
-
-fn each_seed(mut test: impl FnMut(u64)) {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return test(seed);
-    }
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 0..seeds.unwrap_or(SEEDS) {
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(seed)));
-        if let Err(panic) = caught {
-            eprintln!("run again with SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
 
 /// One service, but for what an edit changes.
 struct Shape {
@@ -145,7 +131,7 @@ fn sorted(mut list: Vec<(Key, Class, Cause)>) -> Vec<(Key, Class, Cause)> {
 
 #[test]
 fn start_first_never_leaves_a_port_or_a_name_without_who_answers() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0xF11F);
         let mut drive = drive(seed);
         let shape = shape(&mut random, "start-first");
@@ -210,7 +196,7 @@ fn start_first_never_leaves_a_port_or_a_name_without_who_answers() {
 
 #[test]
 fn stop_first_never_stops_more_than_its_parallelism() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0x5F5F);
         let mut drive = drive(seed);
         let shape = shape(&mut random, "stop-first");
@@ -239,7 +225,7 @@ fn stop_first_never_stops_more_than_its_parallelism() {
 
 #[test]
 fn what_an_update_does_is_what_was_printed_before_it() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0xAC7);
         let mut drive = drive(seed);
         let order = ["start-first", "stop-first"][random.below(2) as usize];
@@ -263,7 +249,7 @@ fn what_an_update_does_is_what_was_printed_before_it() {
 
 #[test]
 fn a_rollback_returns_all_that_was_changed_and_the_revision_stays_barred() {
-    each_seed(|seed| {
+    each_seed(SEEDS, |seed| {
         let mut random = Random(seed ^ 0xBAC);
         let mut drive = drive(seed);
         let order = ["start-first", "stop-first"][random.below(2) as usize];

@@ -10,7 +10,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Health, Instance, Network, Observed, State},
     port::Scope,
-    spec::{NetworkSpec, SandboxSpec, Zone},
+    spec::{NetworkSpec, Zone},
 };
 
 use super::{
@@ -183,7 +183,7 @@ impl LinuxBackend {
         let Some(sandbox) = self.sandboxes.get(key) else {
             return cgroup
                 .exists()
-                .then(|| self.unreachable(key).unwrap_or_else(|| lost(key)));
+                .then(|| self.unreachable(key).unwrap_or_else(|| Instance::lost(key)));
         };
         match self.state(key) {
             Ok(state) => {
@@ -217,7 +217,7 @@ impl LinuxBackend {
             Err(error) => {
                 tracing::warn!(key = %key, error = chain(&error), "a supervisor does not answer");
                 self.sandboxes.remove(key);
-                Some(self.unreachable(key).unwrap_or_else(|| lost(key)))
+                Some(self.unreachable(key).unwrap_or_else(|| Instance::lost(key)))
             }
         }
     }
@@ -262,28 +262,6 @@ impl LinuxBackend {
             }
         }
         Fact::Known(zones)
-    }
-}
-
-/// What is left when the shim is gone: nothing is known of it but that it must go.
-fn lost(key: &InstanceKey) -> Instance {
-    Instance {
-        sandbox: SandboxSpec {
-            key: key.clone(),
-            id_base: 0,
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-        },
-        container: None,
-        state: State::Lost,
-        drift: Vec::new(),
-        broken: None,
-        restarts: 0,
-        streak: 0,
-        flaps: 0,
-        started_at: None,
-        started_wall: None,
-        health: Health::None,
     }
 }
 

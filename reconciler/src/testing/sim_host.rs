@@ -10,7 +10,7 @@ pub mod disk;
 mod drift;
 mod effects;
 pub mod objects;
-pub(super) mod observe;
+mod observe;
 mod restore;
 mod world;
 

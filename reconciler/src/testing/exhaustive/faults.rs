@@ -3,9 +3,8 @@
 use super::world::{NOW, Unreadable, World};
 use crate::{
     key::{InstanceKey, ResourceKey},
-    observed::{Health, State},
+    observed::{Health, Instance, State},
     spec::FirewallSpec,
-    testing::sim_host::observe,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +102,7 @@ impl Fault {
             }),
             Fault::LoseShim(key) => world.instances.edit(|instances| {
                 if let Some(instance) = instances.get_mut(key) {
-                    *instance = observe::lost(key);
+                    *instance = Instance::lost(key);
                 }
             }),
             Fault::Root(key) => world.instances.edit(|instances| {

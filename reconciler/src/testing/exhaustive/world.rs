@@ -16,7 +16,6 @@ use crate::{
     },
     plan::action::Action,
     spec::{FirewallSpec, MountSpec, PortBinding, SandboxSpec, Zone},
-    testing::sim_host::observe,
     time::Now,
 };
 
@@ -305,7 +304,7 @@ impl World {
                 if phases > 1 {
                     instances.remove(key);
                 } else if let Some(instance) = instances.get_mut(key) {
-                    *instance = observe::lost(key);
+                    *instance = Instance::lost(key);
                 }
             }),
             Action::SyncFirewall(spec) => {

@@ -13,7 +13,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Firewall, Health, Image, Instance, Network, Observed, State, Volume},
     port::Scope,
-    spec::{FirewallSpec, NetworkSpec, SandboxSpec},
+    spec::{FirewallSpec, NetworkSpec},
 };
 
 impl World {
@@ -242,7 +242,7 @@ impl World {
     /// `None`: there is neither a supervisor nor anything left of it.
     fn see_place(&self, key: &InstanceKey, place: &Place) -> Option<Instance> {
         let Some(shim) = &place.shim else {
-            return place.cgroup.is_some().then(|| lost(key));
+            return place.cgroup.is_some().then(|| Instance::lost(key));
         };
         let mut instance = Instance {
             sandbox: shim.sandbox.clone(),
@@ -347,26 +347,4 @@ fn damaged<T>(kind: &str, key: &impl ToString) -> Fact<T> {
         "the record {STATE}/records/{kind}/{name}.json is damaged (EOF while parsing a string at line 1 column 5). \
          Restore it from a backup, or remove the file if the resource may be made again; nothing was changed"
     ))
-}
-
-/// What is left when the supervisor is gone: nothing is known of it but that it must go.
-pub fn lost(key: &InstanceKey) -> Instance {
-    Instance {
-        sandbox: SandboxSpec {
-            key: key.clone(),
-            id_base: 0,
-            endpoints: Vec::new(),
-            ports: Vec::new(),
-        },
-        container: None,
-        state: State::Lost,
-        drift: Vec::new(),
-        broken: None,
-        restarts: 0,
-        streak: 0,
-        flaps: 0,
-        started_at: None,
-        started_wall: None,
-        health: Health::None,
-    }
 }
