@@ -85,10 +85,12 @@ pub fn spec(
         } else {
             endpoints
         };
-        let target = ends
+        // No port leads to an address that no rule guards.
+        let mut guarded = ends
             .iter()
-            .find(|endpoint| endpoint.gateway.is_some())
-            .or(ends.first());
+            .filter(|endpoint| spec.networks.contains_key(&endpoint.network));
+        let first = guarded.clone().next();
+        let target = guarded.find(|endpoint| endpoint.gateway.is_some()).or(first);
         let Some(target) = target else { continue };
         for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {

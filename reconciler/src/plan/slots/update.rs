@@ -274,7 +274,7 @@ impl<'a> Rollout<'a> {
             None => Err((None, None)),
             // There is nothing to take over, or nobody to take it over from, or it is taken over already.
             Some(_) if old.seen.state == State::Created => Ok(()),
-            Some(seen) if runs(seen) && rollout::over(old.seen) => Ok(()),
+            Some(seen) if rollout::over(old.seen) && (runs(seen) || rollout::over(seen)) => Ok(()),
             Some(seen) if serves(self.pass.observed, (&key, seen), (&old.key, old.seen)) => Ok(()),
             Some(seen) => rollout::ready(seen, &self.config, self.pass.now.boot).map_err(|until| {
                 let failed = progress.and_then(|progress| match progress {
