@@ -289,8 +289,7 @@ fn held<'a>(
     now: Now,
 ) -> Verdict<'a> {
     verdict.target = Ok(Cow::Borrowed(have));
-    verdict.sandbox = !seen.drift.is_empty();
-    if verdict.sandbox {
+    if !seen.drift.is_empty() {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));
     }
