@@ -204,7 +204,10 @@ fn lost() -> Cause {
 /// Without what an operator has ordered.
 fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     let Wanted { project, service } = case.wanted;
-    let begun = memory.begun.get(&Key::Instance(case.key.clone()));
+    let begun = match memory.begun.is_empty() {
+        true => None,
+        false => memory.begun.get(&Key::Instance(case.key.clone())),
+    };
     let begun = begun.filter(|_| !planted!("begun-forgotten"));
     let have = case.seen.and_then(|seen| seen.container.as_ref());
     let difference = have.and_then(|have| case.looks.difference(case.wanted, &have.fields));
