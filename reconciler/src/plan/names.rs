@@ -54,18 +54,19 @@ pub fn zones(
                 .networks
                 .iter()
                 .filter(|(name, _)| wanted::is_network(project, name, &endpoint.network))
-                .flat_map(|(_, attachment)| attachment.aliases.iter().cloned());
+                .flat_map(|(_, attachment)| &attachment.aliases)
+                .map(|alias| alias.to_ascii_lowercase());
             let InstanceKey {
                 project,
                 service,
                 index,
                 ..
             } = one.key;
-            let own = [service.clone(), format!("{project}-{service}-{index}")];
+            let mut container = format!("{project}-{service}-{index}");
+            container.make_ascii_lowercase();
+            let own = [service.to_ascii_lowercase(), container];
             for name in own.into_iter().chain(aliases) {
-                zone.entry(name.to_ascii_lowercase())
-                    .or_default()
-                    .insert(endpoint.address);
+                zone.entry(name).or_default().insert(endpoint.address);
             }
         }
     }

@@ -185,19 +185,18 @@ pub fn host_ports(
         *result = Some(refused.map_or(Ok(bindings), Err));
     }
     // Another wanted instance may still hold, for a moment, what its new version gives up.
-    let mut given_up: HashMap<(u16, Protocol), Vec<(&InstanceKey, &PortBinding)>> = HashMap::new();
     let changing = held.changing.iter().copied();
     let changing = changing.filter(|_| !planted!("port-not-yet-given-up"));
-    for (key, sandbox) in sandboxes().chain(changing) {
-        for binding in &sandbox.ports {
-            let port = (binding.published, binding.protocol);
-            given_up.entry(port).or_default().push((key, binding));
-        }
-    }
+    let all = sandboxes().chain(changing);
+    let mut given_up: Vec<(&InstanceKey, &PortBinding)> = all
+        .flat_map(|(key, sandbox)| sandbox.ports.iter().map(move |binding| (key, binding)))
+        .collect();
+    given_up.sort_by_key(|(_, binding)| binding.published);
     for (Member { key, .. }, bindings) in wants.instances.iter().zip(&result) {
         for binding in bindings.iter().flatten().flatten() {
-            let port = (binding.published, binding.protocol);
-            for (other, held) in given_up.get(&port).into_iter().flatten() {
+            let first = given_up.partition_point(|(_, held)| held.published < binding.published);
+            let same = given_up.get(first..).unwrap_or_default().iter();
+            for (other, held) in same.take_while(|(_, held)| held.published == binding.published) {
                 if *other != key && clash(held, binding) {
                     holders.entry(key.clone()).or_default().insert((*other).clone());
                 }
