@@ -123,7 +123,7 @@ impl<'a> Orphans<'a> {
     fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
         let depends = move |other: &InstanceKey, instance: &Instance| {
             let spec = self.starting.get(other).copied();
-            let spec = spec.or(instance.container.as_ref());
+            let spec = spec.or(instance.container.as_deref());
             spec.is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
         };
         let others = self.gone.iter().filter(move |(other, instance)| {
