@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::AsFd,
+    sync::Arc,
 };
 
 use reconciler::{
@@ -230,7 +231,7 @@ impl LinuxBackend {
         Some(Instance {
             state: record.pid.map_or(State::Created, |pid| State::Running { pid }),
             sandbox: record.assignment.sandbox,
-            container: record.container,
+            container: record.container.map(Arc::new),
             drift: Vec::new(),
             broken: None,
             restarts: record.restarts,
@@ -289,7 +290,7 @@ fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> 
     let record = state.record;
     Instance {
         sandbox: record.assignment.sandbox,
-        container: record.container,
+        container: record.container.map(Arc::new),
         state: match state.run {
             Run::Created => State::Created,
             Run::Running { pid } => State::Running { pid },

@@ -153,7 +153,7 @@ impl LinuxBackend {
     }
 
     fn restore_volumes(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let containers = live.values().filter_map(|instance| instance.container.as_ref());
+        let containers = live.values().filter_map(|instance| instance.container.as_deref());
         let mounted = containers.flat_map(volumes).cloned().collect();
         let made = self.volumes.restore(&mounted)?;
         Ok(made.iter().map(ToString::to_string).collect())

@@ -8,7 +8,7 @@ use super::{
     step::{Cause, Change, Class, Plan, Step, Waiting},
 };
 use crate::{
-    key::{InstanceKey, Key},
+    key::{InstanceKey, Key, ResourceKey},
     memory::{Again, Memory},
     observed::Observed,
     spec::{ContainerSpec, FirewallSpec, SandboxSpec},
@@ -69,6 +69,15 @@ impl<'a> Draft<'a> {
     /// Whether an action on `key` is under way.
     pub fn busy(&self, key: &Key) -> bool {
         self.in_flight.contains(key) && !planted!("same-key-twice")
+    }
+
+    /// Whether that volume is being made or removed right now.
+    pub fn making_volume(&self, key: &ResourceKey) -> bool {
+        let mut volumes = self.in_flight.iter().filter_map(|key| match key {
+            Key::Volume(key) => Some(key),
+            _ => None,
+        });
+        volumes.any(|other| other == key) && !planted!("same-key-twice")
     }
 
     /// Sandboxes that are being made or changed right now, whether or not they are still wanted.
