@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::Ipv4Addr,
     os::unix::fs::MetadataExt,
     sync::PoisonError,
 };
@@ -104,7 +103,7 @@ impl LinuxBackend {
                     .or_else(|| on_it().find_map(|endpoint| Some((endpoint.gateway?, endpoint.prefix))));
                 place.map(|(gateway, prefix)| NetworkSpec {
                     key: key.clone(),
-                    subnet: subnet(gateway, prefix),
+                    subnet: Subnet::around(gateway, prefix),
                     gateway,
                     internal: on_it().next().is_some() && on_it().all(|endpoint| endpoint.gateway.is_none()),
                 })
@@ -166,13 +165,4 @@ fn volumes(container: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
         MountSpec::Volume { volume, .. } => Some(volume),
         MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
     })
-}
-
-fn subnet(address: Ipv4Addr, prefix: u8) -> Subnet {
-    let host_bits = 32 - u32::from(prefix.min(32));
-    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-    Subnet {
-        address: Ipv4Addr::from(u32::from(address) & mask),
-        prefix,
-    }
 }

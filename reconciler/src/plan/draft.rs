@@ -96,6 +96,19 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// What container is being made of it right now, by a start or while it runs.
+    pub fn becoming(&self, key: &InstanceKey) -> Option<&'a ContainerSpec> {
+        self.orders.iter().find_map(|step| match &step.action {
+            Action::StartContainer { key: other, spec, .. }
+            | Action::UpdateContainer { key: other, spec }
+                if other == key =>
+            {
+                Some(&**spec)
+            }
+            _ => None,
+        })
+    }
+
     /// What the firewall is being made right now.
     pub fn making_firewall(&self) -> Option<&'a FirewallSpec> {
         self.orders.iter().find_map(|step| match &step.action {

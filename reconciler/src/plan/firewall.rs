@@ -14,7 +14,7 @@ use super::{
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Fact,
-    spec::{Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget},
+    spec::{Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, Subnet},
 };
 
 /// Which moment of the pass the firewall is for.
@@ -73,15 +73,13 @@ pub fn spec(
         for endpoint in endpoints.clone() {
             join(&mut spec, endpoint, network);
         }
-        let ends = if planted!("ports-before-the-sandbox") {
+        let mut ends = if planted!("ports-before-the-sandbox") {
             one.endpoints(true)
         } else {
             endpoints
         };
-        // No port leads to an address that no rule guards.
-        let mut guarded = ends.filter(|endpoint| spec.networks.contains_key(&endpoint.network));
-        let first = guarded.clone().next();
-        let target = guarded.find(|endpoint| endpoint.gateway.is_some()).or(first);
+        let first = ends.clone().next();
+        let target = ends.find(|endpoint| endpoint.gateway.is_some()).or(first);
         let Some(target) = target else { continue };
         for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
@@ -105,7 +103,8 @@ pub fn spec(
     spec
 }
 
-/// `endpoint` is on its network, if that is a `network`.
+/// `endpoint` is on its network. Where that is no `network` any more, with its record and its rules gone, the
+/// endpoint itself tells enough of it to be kept apart from the others.
 fn join(
     spec: &mut FirewallSpec,
     endpoint: &Endpoint,
@@ -114,9 +113,20 @@ fn join(
     let who = (endpoint.address, endpoint.mac);
     if let Some(known) = spec.networks.get_mut(&endpoint.network) {
         known.endpoints.insert(who);
-    } else if let Some(mut network) = network(&endpoint.network) {
+    } else {
+        let mut network = network(&endpoint.network).unwrap_or_else(|| told_by(endpoint));
         network.endpoints.insert(who);
         spec.networks.insert(endpoint.network.clone(), network);
+    }
+}
+
+fn told_by(endpoint: &Endpoint) -> FirewallNetwork {
+    let subnet = Subnet::around(endpoint.address, endpoint.prefix);
+    FirewallNetwork {
+        subnet,
+        gateway: endpoint.gateway.unwrap_or_else(|| subnet.gateway()),
+        internal: endpoint.gateway.is_none(),
+        endpoints: BTreeSet::new(),
     }
 }
 

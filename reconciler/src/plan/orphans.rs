@@ -19,8 +19,8 @@ use crate::{
 #[derive(Default)]
 pub struct Orphans<'a> {
     gone: BTreeMap<&'a InstanceKey, &'a Instance>,
-    /// Some of `gone`: what is being started of them right now.
-    starting: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
+    /// Some of `gone`: what is being made of them right now.
+    becoming: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
     /// Each one's stop; `Now` where nothing runs.
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
 }
@@ -64,9 +64,9 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
     orphans.gone = others
         .filter(|(key, _)| !wants.left_alone(&key.project))
         .collect();
-    let starting = orphans.gone.keys();
-    orphans.starting = starting
-        .filter_map(|key| Some((*key, draft.starting(key)?)))
+    let becoming = orphans.gone.keys();
+    orphans.becoming = becoming
+        .filter_map(|key| Some((*key, draft.becoming(key)?)))
         .collect();
     let mut left: BTreeSet<&InstanceKey> = orphans.gone.keys().copied().collect();
     while let Some(next) = orphans.next(&left) {
@@ -78,7 +78,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
         let ready = if wants.replaced.contains_key(next) {
             // Not before names and host ports lead to the one that takes its place.
             Ready::Blocked
-        } else if orphans.starting.contains_key(next) {
+        } else if orphans.becoming.contains_key(next) {
             Ready::Blocked
         } else if matches!(instance.state, State::Running { .. }) {
             let needs: Vec<Ready> = orphans
@@ -122,7 +122,7 @@ impl<'a> Orphans<'a> {
 
     fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
         let depends = move |other: &InstanceKey, instance: &Instance| {
-            let spec = self.starting.get(other).copied();
+            let spec = self.becoming.get(other).copied();
             let spec = spec.or(instance.container.as_deref());
             spec.is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
         };
@@ -160,7 +160,7 @@ impl<'a> Orphans<'a> {
                     };
                     draft.step(&Key::Instance((*key).clone()), action, &cause, None, needs)
                 }
-                _ if needs.contains(&Ready::Blocked) || self.starting.contains_key(key) => Ready::Blocked,
+                _ if needs.contains(&Ready::Blocked) || self.becoming.contains_key(key) => Ready::Blocked,
                 _ => Ready::Now,
             };
             self.stops.insert(key, ready);
