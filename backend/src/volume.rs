@@ -139,7 +139,12 @@ impl Volumes {
             }
         }
         let (identity, new) = match self.find(&volume.name) {
-            Found::Whole(identity) => (identity, false),
+            Found::Whole(identity) => {
+                // Whoever made it may have been killed before it was sure to outlast a power cut.
+                let place = self.place(&volume.name);
+                records::sync_directory(&self.directory).map_err(|source| self.io(volume, place, source))?;
+                (identity, false)
+            }
             Found::Broken(_) => {
                 return Err(VolumeError::Foreign {
                     volume: volume.clone(),
@@ -289,11 +294,11 @@ impl Volumes {
             .collect())
     }
 
-    /// Removes what a killed agent left half made or half removed. Only for the holder of the root's
-    /// lock, before it makes any.
+    /// Removes what a killed agent left half made or half removed, and lets what it made last outlast a
+    /// power cut. Only for the holder of the root's lock, before it makes any.
     ///
     /// # Errors
-    /// The directory cannot be read, or a remainder not be removed.
+    /// The directory cannot be read or synced, or a remainder not be removed.
     pub fn sweep(&self) -> io::Result<()> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -308,7 +313,7 @@ impl Volumes {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(())
+        records::sync_directory(&self.directory)
     }
 
     /// Why this is no longer the volume that was made; `None`: it is.

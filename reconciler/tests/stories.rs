@@ -19,7 +19,7 @@ use reconciler::{
     observed::{Ended, Health, Instance, State},
     plan::{self, action::Action},
     port::{Backend, Retry},
-    testing::drive::Drive,
+    testing::{drive::Drive, sim_host::damage::Damage},
 };
 
 #[test]
@@ -156,6 +156,10 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
         ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
         ["delete-bridge", key] => drive.host.delete_bridge(&resource(key)?),
+        ["lose-layers", digest] => {
+            let lost = Damage::LayersDeleted((*digest).to_owned());
+            drive.host.world().damage(&lost);
+        }
         ["flush"] => drive.host.flush_firewall(),
         ["reboot"] => drive.host.reboot(),
         ["new-agent"] => drive.new_agent(),

@@ -21,6 +21,7 @@ use crate::{
 /// What differs.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// Without what hangs on a root that is gone: that comes back with the start, and not before the stop.
     pub drift: Vec<String>,
     pub broken: Option<String>,
 }
@@ -42,7 +43,10 @@ impl LinuxBackend {
         let Ok(missing) = ground::missing(*pid, &state.record.ground) else {
             return standing;
         };
-        standing.broken = missing.broken;
+        if missing.broken.is_some() {
+            standing.broken = missing.broken;
+            return standing;
+        }
         for point in missing.mounts {
             let spec = container
                 .mounts

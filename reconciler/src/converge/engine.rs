@@ -334,10 +334,7 @@ impl Engine {
             if let Some(touched) = &mut self.looking {
                 touched.insert(step.key.clone());
             }
-            let mut scope = Scope::key(&step.key);
-            if self.observed.needs_all(&scope) {
-                scope = Scope::default();
-            }
+            let scope = Scope::key(&step.key);
             let before = self.observed.cut(&scope);
             self.orders.push(Order::Step {
                 step: Box::new(step.clone()),

@@ -73,13 +73,15 @@ pub fn spec(
         for endpoint in endpoints.clone() {
             join(&mut spec, endpoint, network);
         }
-        let mut ends = if planted!("ports-before-the-sandbox") {
+        let ends = if planted!("ports-before-the-sandbox") {
             one.endpoints(true)
         } else {
             endpoints
         };
-        let first = ends.clone().next();
-        let target = ends.find(|endpoint| endpoint.gateway.is_some()).or(first);
+        // No port leads to an address that no rule guards.
+        let mut guarded = ends.filter(|endpoint| spec.networks.contains_key(&endpoint.network));
+        let first = guarded.clone().next();
+        let target = guarded.find(|endpoint| endpoint.gateway.is_some()).or(first);
         let Some(target) = target else { continue };
         for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {

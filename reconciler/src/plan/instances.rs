@@ -231,7 +231,7 @@ fn instance(
                 .filter_map(|volume| ground.volumes.get(volume)),
         );
         if !planted!("before-the-image") {
-            before.extend(ground.unpacked.get(&target.image_digest));
+            before.extend(layers(draft, ground, &object, &target.image_digest));
         }
     }
     let stop = |draft: &mut Draft<'_>, needs: &[Ready]| {
@@ -330,6 +330,18 @@ fn instance(
     take_over(draft, ground, key, ready);
 }
 
+/// When the layers of `digest` are there. What its reference stands for may not be known; they can be there
+/// all the same, unless the last start found out that they are not.
+fn layers(draft: &mut Draft<'_>, ground: &Ground<'_>, object: &Key, digest: &str) -> Option<Ready> {
+    if let Some(ready) = ground.unpacked.get(digest) {
+        return Some(*ready);
+    }
+    let failed = draft.memory.failures.get(object);
+    let failed = failed.filter(|failed| failed.field == Some("image"))?;
+    let why = failed.message.clone();
+    Some(draft.wait(object.clone(), why, None))
+}
+
 /// What cannot become what it shall be now stays what it is: of that, what is damaged is put right.
 fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Instance) {
     if seen.drift.is_empty() {
@@ -405,11 +417,11 @@ fn sandbox(
     }
     if let Some(holder) = contested {
         let why = format!("waits until {holder} has given up a host port");
-        let mine = member.seen.map(|seen| &seen.sandbox);
-        spec.ports
-            .retain(|binding| mine.is_some_and(|mine| mine.ports.contains(binding)));
-        if mine.is_some_and(|mine| *mine != spec) {
-            draft.step(&object, Action::EnsureSandbox(spec), cause, None, &needs);
+        if let Some(mine) = member.seen {
+            spec.ports.retain(|binding| mine.sandbox.ports.contains(binding));
+            if mine.sandbox != spec || !mine.drift.is_empty() {
+                draft.step(&object, Action::EnsureSandbox(spec), cause, None, &needs);
+            }
         }
         return draft.wait(object, why, None);
     }

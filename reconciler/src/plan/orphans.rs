@@ -160,7 +160,7 @@ impl<'a> Orphans<'a> {
                     };
                     draft.step(&Key::Instance((*key).clone()), action, &cause, None, needs)
                 }
-                _ if needs.contains(&Ready::Blocked) => Ready::Blocked,
+                _ if needs.contains(&Ready::Blocked) || self.starting.contains_key(key) => Ready::Blocked,
                 _ => Ready::Now,
             };
             self.stops.insert(key, ready);

@@ -239,11 +239,6 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
         || (!seen.drift.is_empty() && !planted!("drift-ignored"));
-    // What hangs on a root that is gone comes back with the start, and not before the stop.
-    let gone = matches!(seen.state, State::Running { .. }) && seen.broken.is_some();
-    if gone && !planted!("root-gone-ignored") {
-        verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox);
-    }
     if case.held {
         return held(verdict, &case, seen, have, memory, now);
     }
@@ -300,8 +295,7 @@ fn held<'a>(
     now: Now,
 ) -> Verdict<'a> {
     verdict.target = Ok(Cow::Borrowed(have));
-    verdict.sandbox = !seen.drift.is_empty();
-    if verdict.sandbox {
+    if !seen.drift.is_empty() {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));
     }

@@ -177,6 +177,9 @@ impl<H: Backend> Drive<H> {
                 let now = self.host.now();
                 self.memory
                     .fail(step.key.clone(), error.to_string(), error.retry, now);
+                if let Some(failed) = self.memory.failures.get_mut(&step.key) {
+                    failed.field = error.field;
+                }
                 false
             }
         }

@@ -76,10 +76,10 @@ impl Engine {
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
                 }
-                if scope.is_empty() {
+                let events = self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
+                if self.observed.needs_all(&scope) {
                     self.look(Scope::all());
                 }
-                let events = self.put(*seen, &scope, &BTreeSet::new(), Some(&step), now);
                 self.ended(step, result, now);
                 self.entries.extend(events);
             }

@@ -272,9 +272,11 @@ impl<'a> Rollout<'a> {
         let runs = |seen: &Instance| matches!(seen.state, State::Running { .. });
         let ready = match seen.filter(|_| current) {
             None => Err((None, None)),
-            // There is nothing to take over, or nobody to take it over from, or it is taken over already.
+            // There is nothing to take over, or nobody to take it over from, or it is taken over already, or
+            // the manifest does not ask for two of them any more.
+            Some(_) if !self.config.start_first => Ok(()),
             Some(_) if old.seen.state == State::Created => Ok(()),
-            Some(seen) if runs(seen) && rollout::over(old.seen) => Ok(()),
+            Some(seen) if rollout::over(old.seen) && (runs(seen) || rollout::over(seen)) => Ok(()),
             Some(seen) if serves(self.pass.observed, (&key, seen), (&old.key, old.seen)) => Ok(()),
             Some(seen) => rollout::ready(seen, &self.config, self.pass.now.boot).map_err(|until| {
                 let failed = progress.and_then(|progress| match progress {

@@ -139,10 +139,10 @@ impl Watch {
             return Ok(());
         };
         // Of two slots one goes.
-        let runs = world.pids();
-        let mut runs = runs.keys().filter(|other| *other != key);
-        if runs.any(|other| {
+        let mut others = world.instances.iter().filter(|(other, _)| *other != key);
+        if others.any(|(other, place)| {
             (&other.project, &other.service, other.index) == (&key.project, &key.service, key.index)
+                && place.shim.as_ref().is_some_and(|shim| shim.run != Run::Created)
         }) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use super::{
     World,
-    objects::{Bridge, MTU, Netns, Place},
+    objects::{Bridge, MTU, Netns, Place, Tree},
     world::STATE,
 };
 use crate::{
@@ -31,14 +31,9 @@ impl World {
         let Some(tree) = &place.tree else {
             return;
         };
-        if !tree.overlay {
-            instance.broken = Some("its root is not mounted any more".to_owned());
-        } else if self.trees.get(key).and_then(|directory| directory.upper) != Some(tree.upper) {
-            let name = format!("{}/{}-{}{}", key.project, key.service, key.index, key.slot);
-            instance.broken = Some(format!("{STATE}/containers/{name}/upper was deleted"));
-        } else if !self.unpacked(&container.image_digest) {
-            let digest = &container.image_digest;
-            instance.broken = Some(format!("{STATE}/images/layers/{digest} was deleted"));
+        instance.broken = self.broken(key, tree, container);
+        if instance.broken.is_some() {
+            return;
         }
         for (index, mount) in container.mounts.iter().enumerate() {
             if tree.mounts.contains(&index) {
@@ -55,6 +50,19 @@ impl World {
                 .drift
                 .push(format!("{} is not mounted any more", target.display()));
         }
+    }
+
+    /// Why the root of a container is gone, if it is.
+    pub(super) fn broken(&self, key: &InstanceKey, tree: &Tree, container: &ContainerSpec) -> Option<String> {
+        if !tree.overlay {
+            return Some("its root is not mounted any more".to_owned());
+        }
+        if self.trees.get(key).and_then(|directory| directory.upper) != Some(tree.upper) {
+            let name = format!("{}/{}-{}{}", key.project, key.service, key.index, key.slot);
+            return Some(format!("{STATE}/containers/{name}/upper was deleted"));
+        }
+        let digest = &container.image_digest;
+        (!self.unpacked(digest)).then(|| format!("{STATE}/images/layers/{digest} was deleted"))
     }
 
     pub(super) fn sandbox_drift(&self, place: &Place, spec: &SandboxSpec, drift: &mut Vec<String>) {

@@ -73,6 +73,7 @@ impl World {
                 return Err(error(*retry, SimError::Asked(subject)));
             }
         }
+        self.under_way += 1;
         Ok(Work {
             action,
             impatient: false,
@@ -89,6 +90,14 @@ impl World {
     /// # Errors
     /// What the real host would refuse, or that the agent is dead.
     pub fn advance(&mut self, work: &mut Work, now: Now) -> Result<Progress, ActionError> {
+        let progress = self.next(work, now);
+        if matches!(progress, Ok(Progress::Done) | Err(_)) {
+            self.under_way = self.under_way.saturating_sub(1);
+        }
+        progress
+    }
+
+    fn next(&mut self, work: &mut Work, now: Now) -> Result<Progress, ActionError> {
         loop {
             if self.dies_after == Some(0) {
                 return Err(error(Retry::Again, SimError::Asked("the agent".to_owned())));

@@ -87,7 +87,8 @@ impl World {
             let networks = self.bridges.keys().all(|key| self.networks.contains_key(key));
             let mut projects = self.instances.keys();
             let ids = projects.all(|key| self.id_bases.contains_key(&key.project));
-            self.records_hurt = torn || !networks || !ids;
+            // What is being made just now may have written its record before it was deleted.
+            self.records_hurt = torn || !networks || !ids || self.under_way > 0;
         }
     }
 

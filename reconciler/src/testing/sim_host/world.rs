@@ -132,6 +132,8 @@ pub struct World {
     pub rules_hurt: bool,
     /// Set by damage to records, cleared once they are made again.
     pub records_hurt: bool,
+    /// Actions that have begun and neither ended nor failed.
+    pub(super) under_way: u32,
     /// Moment of the boot clock, without what a runtime adds.
     pub boot: u64,
     pub wall: u64,
@@ -221,7 +223,9 @@ impl World {
         self.networks.sweep();
         self.volumes.sweep();
         self.id_bases.sweep();
+        self.under_way = 0;
         self.debris.clear();
+        self.loose_directories.clear();
         self.layers.retain(|_, layers| *layers == Layers::Whole);
         for place in self.instances.values_mut() {
             place.held = place.shim.as_ref().is_some_and(|shim| !shim.silent);

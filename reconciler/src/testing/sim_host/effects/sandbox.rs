@@ -104,16 +104,17 @@ impl World {
         let next = if stage == MOUNTS { ATTACH } else { stage + 1 };
         let whole = |world: &World, volume| world.lost(volume).is_none();
         let mut held = BTreeSet::new();
-        if let Some(shim) = self.instances.get(key).and_then(|place| place.shim.as_ref()) {
-            let mounts = shim
-                .container
-                .iter()
-                .flat_map(|container| container.mounts.iter());
-            for (index, mount) in mounts.enumerate() {
+        let mut broken = false;
+        if let Some(place) = self.instances.get(key)
+            && let Some(container) = place.shim.as_ref().and_then(|shim| shim.container.as_ref())
+        {
+            for (index, mount) in container.mounts.iter().enumerate() {
                 if matches!(mount, MountSpec::Volume { volume, .. } if !whole(self, volume)) {
                     held.insert(index);
                 }
             }
+            let tree = place.tree.as_ref();
+            broken = tree.is_some_and(|tree| self.broken(key, tree, container).is_some());
         }
         let Some(place) = self.instances.get_mut(key) else {
             return Next::To(next);
@@ -127,7 +128,7 @@ impl World {
         match stage {
             LIMITS if cgroup.limits != container.limits => cgroup.limits = container.limits.clone(),
             STRAYS if !cgroup.strayed.is_empty() => cgroup.strayed.clear(),
-            MOUNTS if tree.overlay => {
+            MOUNTS if !broken => {
                 let count = tree.mounts.len();
                 let mounts = 0..container.mounts.len();
                 tree.mounts.extend(mounts.filter(|index| !held.contains(index)));

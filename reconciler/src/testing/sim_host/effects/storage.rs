@@ -88,7 +88,7 @@ impl World {
                         ..
                     }) => {
                         work.number = *identity;
-                        Ok(Next::To(RECORD))
+                        Ok(Next::To(4))
                     }
                     Some(_) => lost(key, "what lies in its place was not made by stead".to_owned()),
                 }
