@@ -156,9 +156,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     let outcomes = instances.starts.iter().zip(&instances.sandboxes);
     let all = wants.instances.iter().zip(&verdicts).zip(outcomes);
     let starting: Vec<(&InstanceKey, [Ready; 2])> = all
-        .filter(|((member, verdict), _)| {
-            wants.held.contains_key(&member.key) || !instances::rests(&wants, member, verdict)
-        })
+        .filter(|((member, verdict), _)| !instances::rests(&wants, member, verdict))
         .filter_map(|((member, _), (start, sandbox))| Some((&member.key, [(*start)?, (*sandbox)?])))
         .filter(|(_, ready)| !ready.contains(&Ready::Blocked))
         .collect();

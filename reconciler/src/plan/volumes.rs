@@ -24,6 +24,9 @@ pub fn mounted(spec: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
     })
 }
 
+/// Who asks for a volume: a project, by its key in the file, or by a service that says nothing of it.
+type By<'s> = (&'s Project, Result<&'s str, &'s str>);
+
 /// What is not there of the volumes that wanted containers mount; `targets`: what those containers are.
 pub fn volumes<'s>(
     draft: &mut Draft<'_>,
@@ -31,7 +34,7 @@ pub fn volumes<'s>(
     targets: impl Iterator<Item = (&'s Member<'s>, &'s ContainerSpec)>,
 ) -> BTreeMap<ResourceKey, Ready> {
     let named = wants.volumes.iter();
-    let mut all: Vec<(&ResourceKey, (&Project, Result<&str, &str>))> = named
+    let mut all: Vec<(&ResourceKey, By<'_>)> = named
         .map(|(key, wanted)| (key, (wanted.project, Ok(wanted.name))))
         .collect();
     for (member, target) in targets {
