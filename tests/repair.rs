@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use crate::host::{
     HOST, Host, LOOPBACK, PATIENCE, Place,
     compose::web,
-    damage::{DAMAGES, Target, Where},
+    damage::{NETWORK, Where},
     http, signal,
+    target::Target,
 };
 
 const SHOP: &str = r#"services:
@@ -97,7 +98,7 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
              1400 up; ip route add 10.252.0.0/24 via 10.251.0.9; nft add table ip foreign",
         ],
     );
-    let targets = targets(&host);
+    let mut targets = targets(&host);
     let pictures: Vec<_> = targets.iter().map(|target| target.picture(&host)).collect();
     let before = foreign(&host);
     // One connection through each port, for the whole time.
@@ -109,7 +110,7 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
         })
         .collect();
     let agent = host.agent_pid();
-    for (number, damage) in DAMAGES.iter().enumerate() {
+    for (number, damage) in NETWORK.iter().enumerate() {
         let target = &targets[number % targets.len()];
         let picture = &pictures[number % targets.len()];
         // While the agent is held, nothing is repaired: the damage is real.
@@ -131,16 +132,16 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
             damage.name
         );
         let start = Instant::now();
-        let whole = target
-            .whole_again(&host, picture, "b", PATIENCE)
+        let whole = targets[number % pictures.len()]
+            .whole_again(&host, picture, "b", false, PATIENCE)
             .unwrap_or_else(|trouble| panic!("{}: {trouble}", damage.name));
         let refused = if done { "" } else { " (refused by the kernel)" };
         eprintln!("{}: repaired after {:?}{refused}", damage.name, whole - start);
-        for (target, picture) in targets.iter().zip(&pictures) {
+        for (target, picture) in targets.iter_mut().zip(&pictures) {
             assert!(target.unhurt(), "{}: {target:?} was restarted", damage.name);
             target
-                .whole_again(&host, picture, "b", PATIENCE)
-                .unwrap_or_else(|trouble| panic!("{}: {target:?}: {trouble}", damage.name));
+                .whole_again(&host, picture, "b", false, PATIENCE)
+                .unwrap_or_else(|trouble| panic!("{}: {trouble}", damage.name));
         }
     }
     for stream in streams {

@@ -2,11 +2,12 @@
 //!
 //! | what happens | what is heard | what is hinted |
 //! |---|---|---|
-//! | a directory of records goes, or a record | inotify on `state/records` and in it | look at everything |
+//! | a directory of records goes, or a record goes or is edited | inotify on `state/records` and in it | look at everything |
 //! | a volume goes or comes, or what makes it one | inotify on the volumes | the volume; back: everything |
 //! | an upper directory goes | inotify on the container's directory | the instance |
 //! | a layer of an image goes | inotify on the layers | everything |
-//! | a limit is edited, a cgroup empties | inotify on its files | the instance |
+//! | a limit is edited, a cgroup empties, freezes or goes | inotify on its files | the instance |
+//! | a process is moved to the top of a tree of cgroups | inotify on `cgroup.procs` there | every instance |
 //! | something is unmounted in a container | poll on its mountinfo | the instance |
 
 use std::{
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::{
     layout::Layout,
     records::{self, kind},
+    rootfs::stage,
     volume::Volumes,
 };
 
@@ -83,6 +85,8 @@ enum Meaning {
     Layers,
     Container(InstanceKey),
     Cgroup(InstanceKey),
+    /// The top of a tree of cgroups: the kernel tells only who has moved something there.
+    Top,
 }
 
 impl FileWatch {
@@ -110,7 +114,10 @@ impl FileWatch {
 
     /// Watches what the root consists of. Asked again at each look at everything: what was deleted and
     /// made again must be watched again. What is missing is heard of when its parent gets it.
-    pub fn watch_root(&self) {
+    pub fn watch_root(&self, tops: &[PathBuf]) {
+        for top in tops {
+            self.watch(&top.join("cgroup.procs"), WatchFlags::MODIFY, Meaning::Top);
+        }
         let gone =
             WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         let changed = gone | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
@@ -119,7 +126,8 @@ impl FileWatch {
             let directory = self.layout.records().join(kind);
             // A directory that cannot be made is told of by the first record.
             if records::make_private(&directory).is_ok() {
-                self.watch(&directory, gone, Meaning::Record(directory.clone()));
+                let edited = gone | WatchFlags::CLOSE_WRITE;
+                self.watch(&directory, edited, Meaning::Record(directory.clone()));
             }
         }
         self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
@@ -240,7 +248,11 @@ impl Shared {
                 continue;
             }
             let meaning = if event.events().contains(ReadFlags::IGNORED) {
-                self.lock().meanings.remove(&event.wd());
+                // It is gone itself. Where we have taken it away, we have forgotten it before.
+                match self.lock().meanings.remove(&event.wd()) {
+                    Some(Meaning::Cgroup(key)) => heard.push(HostEvent::Instance(key)),
+                    _ => {}
+                }
                 continue;
             } else {
                 self.lock().meanings.get(&event.wd()).cloned()
@@ -271,9 +283,15 @@ impl Shared {
             }
             Meaning::Volumes => self.volume(name, events, heard),
             Meaning::Volume(_) => {}
-            Meaning::Container(key) if name == "upper" => heard.push(HostEvent::Instance(key.clone())),
+            Meaning::Container(key) if name == "upper" || stage::GENERATED.contains(&name) => {
+                heard.push(HostEvent::Instance(key.clone()))
+            }
             Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {
                 heard.push(HostEvent::Instance(key.clone()));
+            }
+            Meaning::Top => {
+                let state = self.lock();
+                heard.extend(state.mounts.keys().cloned().map(HostEvent::Instance));
             }
             Meaning::Container(_) | Meaning::Cgroup(_) => {}
         }

@@ -35,7 +35,7 @@ impl LinuxBackend {
             observed.instances = self.observe_all_instances();
             if self.purpose == Use::Converge {
                 self.restore(&observed.instances);
-                self.files.watch_root();
+                self.files.watch_root(&self.controllers.tops());
             }
         }
         for reference in &scope.images {
@@ -207,7 +207,8 @@ impl LinuxBackend {
                 drift.extend(standing.drift);
                 match state.run {
                     Run::Running { pid } if self.purpose == Use::Converge => {
-                        let cgroups = self.controllers.directories(&cgroup);
+                        let mut cgroups = self.controllers.directories(&cgroup);
+                        cgroups.push(cgroup.join("shim"));
                         self.files.watch_instance(key, pid, &cgroups);
                     }
                     _ => self.files.forget_instance(key),
