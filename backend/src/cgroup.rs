@@ -157,15 +157,21 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether somebody has stopped what lives at `path` by the freezer.
+/// Whether somebody has stopped the sandbox at `path`, or a leaf of it, by the freezer.
 pub fn frozen(path: &Path) -> bool {
-    fs::read_to_string(path.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    freezers(path).any(|file| fs::read_to_string(file).is_ok_and(|text| text.trim() == "1"))
 }
 
 /// # Errors
 /// As a write to cgroup.freeze; an absent one holds nobody.
 pub fn thaw(path: &Path) -> io::Result<()> {
-    absent_is_fine(fs::write(path.join("cgroup.freeze"), "0"))
+    freezers(path).try_for_each(|file| absent_is_fine(fs::write(file, "0")))
+}
+
+fn freezers(sandbox: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "shim", "payload"]
+        .map(|leaf| sandbox.join(leaf).join("cgroup.freeze"))
+        .into_iter()
 }
 
 /// The processes at and below `first` in the tree of parents that live in another cgroup than `payload`,
@@ -217,13 +223,6 @@ fn lives_in(pid: u32, payload: &Path) -> Option<bool> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let ours = payload.iter().rev().take(4);
     Some(Path::new(path).iter().rev().take(4).eq(ours))
-}
-
-/// Who started a process; `None`: it has ended.
-pub fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    parent.trim().parse().ok()
 }
 
 /// Whether a process lives somewhere in the tree of the root with this mark; `None`: it has ended.

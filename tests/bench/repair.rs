@@ -23,7 +23,8 @@ use std::{
 use host::{
     Host,
     bystander::Bystanders,
-    damage::{Damage, GROUND, NETWORK},
+    compose::furnished,
+    damage::{Damage, ground::GROUND, network::NETWORK},
     target::Target,
 };
 use load::Load;
@@ -125,20 +126,12 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!broken.is_empty()))
 }
 
-/// Everything that can be broken is there: a volume, a bind, a tmpfs, limits.
-fn service(port: u16) -> String {
-    format!(
-        "image: builtin:hello, restart: always, ports: [\"{port}:8080\"], volumes: [\"data:/data\", \
-         \"./given:/given\"], tmpfs: [/scratch], mem_limit: 256m, cpus: 1.5, pids_limit: 200"
-    )
-}
-
 fn targets(host: &Host) -> Vec<Target> {
     let port = |project: u16, service: u16| FIRST_PORT + project * SERVICES + service;
     fs::create_dir(host.root.join("manifests/given")).expect("what is bound");
     for project in 0..PROJECTS {
         let services =
-            (0..SERVICES).map(|number| format!("  s{number}: {{ {} }}\n", service(port(project, number))));
+            (0..SERVICES).map(|number| format!("  s{number}: {{ {} }}\n", furnished(port(project, number))));
         let text = format!(
             "services:\n{}volumes: {{ data: {{}} }}\n",
             services.collect::<String>()

@@ -1,10 +1,7 @@
 //! What somebody can break by hand: one line of shell each, so that a person can do the same.
 
-mod ground;
-mod network;
-
-pub use ground::GROUND;
-pub use network::NETWORK;
+pub mod ground;
+pub mod network;
 
 /// One kind of damage to a service or to what it is made of.
 pub struct Damage {

@@ -192,7 +192,7 @@ impl Target {
     pub fn picture(&self, host: &Host) -> BTreeSet<String> {
         let mut picture = self.network(host);
         picture.extend(self.ground());
-        picture.extend(files(&host.root));
+        picture.extend(self.files(&host.root));
         picture
     }
 
@@ -231,8 +231,11 @@ impl Target {
             let place = cgroup::of(pid, "").map(|(_, directory)| directory);
             picture.insert(format!("{who} in {place:?}"));
         }
-        let frozen = fs::read_to_string(self.cgroup.join("payload/cgroup.freeze")).unwrap_or_default();
-        picture.insert(format!("frozen: {}", frozen.trim()));
+        for leaf in ["", "payload"] {
+            let file = self.cgroup.join(leaf).join("cgroup.freeze");
+            let frozen = fs::read_to_string(file).unwrap_or_default();
+            picture.insert(format!("{leaf} frozen: {}", frozen.trim()));
+        }
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         for line in mounts.lines() {
             // Numbers of mounts and devices differ after every repair.
@@ -315,31 +318,26 @@ impl Target {
         }
         self.pid != killed
     }
-}
 
-/// Records with what they say, names of networks, and whether the agent listens.
-fn files(root: &Path) -> BTreeSet<String> {
-    let mut picture = BTreeSet::new();
-    let kinds = fs::read_dir(root.join("state/records"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    for kind in kinds {
-        for record in fs::read_dir(kind.path()).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(record.path()).unwrap_or_default();
-            picture.insert(format!("record {} {text}", record.path().display()));
+    /// Records with what they say, and whether the agent listens.
+    fn files(&self, root: &Path) -> BTreeSet<String> {
+        let mut picture = BTreeSet::new();
+        let kinds = fs::read_dir(root.join("state/records"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for kind in kinds {
+            for record in fs::read_dir(kind.path()).into_iter().flatten().flatten() {
+                if record.file_name().to_string_lossy().starts_with(&self.project) {
+                    let text = fs::read_to_string(record.path()).unwrap_or_default();
+                    picture.insert(format!("record {} {text}", record.path().display()));
+                }
+            }
         }
+        let listens = UnixStream::connect(root.join("run/stead.sock")).is_ok();
+        picture.insert(format!("the agent listens: {listens}"));
+        picture
     }
-    for zone in fs::read_dir(root.join("run/zones"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        picture.insert(format!("zone {}", zone.path().display()));
-    }
-    let listens = UnixStream::connect(root.join("run/stead.sock")).is_ok();
-    picture.insert(format!("the agent listens: {listens}"));
-    picture
 }
 
 /// The resolver of another supervisor listens on another port, which is also what its rules are marked with.

@@ -7,12 +7,12 @@
 //! | an upper directory goes | inotify on the container's directory | the instance |
 //! | a layer of an image goes | inotify on the layers | everything |
 //! | a limit is edited, a cgroup empties, freezes or goes | inotify on its files | the instance |
-//! | a process is moved to the top of a tree of cgroups | inotify on `cgroup.procs` there | every instance |
+//! | a first process or its supervisor is moved to the top of a tree of cgroups | inotify on `cgroup.procs` there | the instance |
 //! | something is unmounted in a container | poll on its mountinfo | the instance |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
@@ -71,6 +71,10 @@ struct State {
 struct Mounts {
     token: u64,
     pid: u32,
+    /// Both are to be found below the top of every tree they are in.
+    shim: u32,
+    /// There are cgroups of v1 controllers.
+    limited: bool,
     _file: File,
 }
 
@@ -85,8 +89,11 @@ enum Meaning {
     Layers,
     Container(InstanceKey),
     Cgroup(InstanceKey),
-    /// The top of a tree of cgroups: the kernel tells only who has moved something there.
-    Top,
+    /// `cgroup.procs` at the top of a tree of cgroups: the kernel tells of what goes there only here.
+    Top {
+        path: PathBuf,
+        v1: bool,
+    },
 }
 
 impl FileWatch {
@@ -116,7 +123,16 @@ impl FileWatch {
     /// made again must be watched again. What is missing is heard of when its parent gets it.
     pub fn watch_root(&self, tops: &[PathBuf]) {
         for top in tops {
-            self.watch(&top.join("cgroup.procs"), WatchFlags::MODIFY, Meaning::Top);
+            let path = top.join("cgroup.procs");
+            let v1 = !top.join("cgroup.events").exists() && !top.join("cgroup.controllers").exists();
+            self.watch(
+                &path,
+                WatchFlags::MODIFY,
+                Meaning::Top {
+                    path: path.clone(),
+                    v1,
+                },
+            );
         }
         let gone =
             WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
@@ -142,7 +158,7 @@ impl FileWatch {
     }
 
     /// Watches what a running container stands on. Done twice is done once.
-    pub fn watch_instance(&self, key: &InstanceKey, pid: u32, cgroups: &[PathBuf]) {
+    pub fn watch_instance(&self, key: &InstanceKey, (pid, shim): (u32, u32), cgroups: &[PathBuf]) {
         let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
         self.watch(&self.layout.container(key), gone, Meaning::Container(key.clone()));
         for cgroup in cgroups {
@@ -169,6 +185,9 @@ impl FileWatch {
             let mounts = Mounts {
                 token,
                 pid,
+                shim,
+                // Beside those of the process and of its supervisor.
+                limited: cgroups.len() > 2,
                 _file: file,
             };
             state.mounts.insert(key.clone(), mounts);
@@ -289,9 +308,15 @@ impl Shared {
             Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {
                 heard.push(HostEvent::Instance(key.clone()));
             }
-            Meaning::Top => {
+            Meaning::Top { path, v1 } => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let there: BTreeSet<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
                 let state = self.lock();
-                heard.extend(state.mounts.keys().cloned().map(HostEvent::Instance));
+                let moved = state.mounts.iter().filter(|(_, mounts)| match v1 {
+                    true => mounts.limited && there.contains(&mounts.pid),
+                    false => there.contains(&mounts.pid) || there.contains(&mounts.shim),
+                });
+                heard.extend(moved.map(|(key, _)| HostEvent::Instance(key.clone())));
             }
             Meaning::Container(_) | Meaning::Cgroup(_) => {}
         }

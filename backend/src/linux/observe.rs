@@ -112,9 +112,14 @@ impl LinuxBackend {
             Ok(keys) => keys,
             Err(error) => return unknown(error),
         };
-        for sandbox in keys.iter().filter_map(|key| self.sandboxes.get(key)) {
+        let known: Vec<_> = keys.iter().filter_map(|key| self.sandboxes.get(key)).collect();
+        for sandbox in &known {
             // One that is gone is told of when it is looked at.
             let _ = sandbox.client().ask_ahead();
+        }
+        // The last to be asked is about the last to answer: one wait instead of one for each.
+        if let Some(last) = known.last() {
+            last.client().wait_ahead();
         }
         let observe = |key: InstanceKey| self.observe_instance(&key).map(|instance| (key, instance));
         Fact::Known(keys.into_iter().filter_map(observe).collect())
@@ -185,6 +190,13 @@ impl LinuxBackend {
                 .exists()
                 .then(|| self.unreachable(key).unwrap_or_else(|| Instance::lost(key)));
         };
+        // Its supervisor may stand still with it, or wait for a probe that does.
+        if cgroup::frozen(&cgroup)
+            && let Some(mut instance) = self.unreachable(key)
+        {
+            instance.drift.push("it is frozen".to_owned());
+            return Some(instance);
+        }
         match self.state(key) {
             Ok(state) => {
                 let drift = self
@@ -209,7 +221,8 @@ impl LinuxBackend {
                     Run::Running { pid } if self.purpose == Use::Converge => {
                         let mut cgroups = self.controllers.directories(&cgroup);
                         cgroups.push(cgroup.join("shim"));
-                        self.files.watch_instance(key, pid, &cgroups);
+                        let shim = sandbox.client().pid;
+                        self.files.watch_instance(key, (pid, shim), &cgroups);
                     }
                     _ => self.files.forget_instance(key),
                 }

@@ -39,13 +39,10 @@ impl LinuxBackend {
                 .drift
                 .push(format!("process {stray} was moved out of its cgroup"));
         }
-        if let Some(shim) = self.stray_shim(key, *pid) {
+        if let Some(shim) = self.stray_shim(key) {
             standing
                 .drift
                 .push(format!("its supervisor {shim} was moved out of its cgroup"));
-        }
-        if cgroup::frozen(&cgroup.join("payload")) {
-            standing.drift.push("it is frozen".to_owned());
         }
         let Ok(missing) = ground::missing(*pid, &state.record.ground) else {
             return standing;
@@ -68,12 +65,10 @@ impl LinuxBackend {
         standing
     }
 
-    /// The supervisor, the parent of the first process, where it is no longer to be found: adoption looks
-    /// for it in the cgroups of its root.
-    fn stray_shim(&self, key: &InstanceKey, first: u32) -> Option<u32> {
-        let shim = cgroup::parent(first)?;
-        let of_key = || cgroup::record_of(shim).is_some_and(|record| record.key == *key);
-        (cgroup::lives_with(shim, &self.layout.mark) == Some(false) && of_key()).then_some(shim)
+    /// The supervisor where it is no longer to be found: adoption looks for it in the cgroups of its root.
+    fn stray_shim(&self, key: &InstanceKey) -> Option<u32> {
+        let shim = self.sandboxes.get(key)?.client().pid;
+        (cgroup::lives_with(shim, &self.layout.mark) == Some(false)).then_some(shim)
     }
 
     /// Gives limits to what runs.
@@ -96,17 +91,13 @@ impl LinuxBackend {
         };
         let cgroup = self.instance_cgroup(key);
         let payload = cgroup.join("payload");
-        let shim = self.stray_shim(key, *pid);
+        let shim = self.stray_shim(key);
         let strays = cgroup::strays(&payload, *pid).unwrap_or_default();
         let homes = shim.into_iter().map(|pid| (pid, cgroup.join("shim")));
         for (stray, home) in homes.chain(strays.into_iter().map(|pid| (pid, payload.clone()))) {
             let enter = cgroup::create(&home).and_then(|()| cgroup::enter(&home, stray));
             enter.map_err(|source| ApplyError::Path { path: home, source })?;
         }
-        cgroup::thaw(&payload).map_err(|source| ApplyError::Path {
-            path: payload.clone(),
-            source,
-        })?;
         self.limit(key, &container.limits)?;
         let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();
         if missing.broken.is_some() || missing.mounts.is_empty() {

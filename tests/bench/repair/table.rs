@@ -98,18 +98,22 @@ pub fn attribute(
 ) -> Vec<Loss> {
     let mut strange = Vec::new();
     for loss in losses {
-        let touching = windows
-            .iter()
-            .filter(|window| loss.start <= window.whole + AFTER && loss.end >= window.begun);
-        // A packet lost to one damage is missed for a second, in which others follow: it is theirs only
-        // where no damage that reaches the service explains it.
-        let (own, others) = touching.partition::<Vec<&Window>, _>(|window| {
+        let touching = |after: Duration| {
+            windows
+                .iter()
+                .filter(move |window| loss.start <= window.whole + after && loss.end >= window.begun)
+        };
+        let reaches = |window: &&Window| {
             targets[window.victim].within(damages[window.damage].reach, &targets[loss.service])
-        });
-        if let Some(first) = own.first() {
-            rows[first.damage].lost += 1;
+        };
+        // A packet lost to one damage is missed for a second, in which others follow: the first that was
+        // not repaired yet has lost it. It is a bystander's only where no damage that reaches it explains it.
+        let own = touching(Duration::ZERO).find(reaches);
+        if let Some(own) = own.or_else(|| touching(AFTER).filter(reaches).last()) {
+            rows[own.damage].lost += 1;
             continue;
         }
+        let others: Vec<&Window> = touching(AFTER).collect();
         for window in &others {
             let port = targets[loss.service].port;
             eprintln!(

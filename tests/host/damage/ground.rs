@@ -127,6 +127,12 @@ pub const GROUND: &[Damage] = {
             "echo {shim} > {top}/cgroup.procs",
         ),
         damage("process frozen", Host, Service, "echo 1 > {cgroup}/payload/cgroup.freeze"),
+        damage(
+            "process and supervisor frozen",
+            Host,
+            Service,
+            "echo 1 > {cgroup}/cgroup.freeze",
+        ),
         damage("socket of the agent deleted", Host, Everybody, "rm {run}/stead.sock"),
         damage(
             "run directory emptied",
