@@ -268,9 +268,9 @@ impl Shared {
             }
             let meaning = if event.events().contains(ReadFlags::IGNORED) {
                 // It is gone itself. Where we have taken it away, we have forgotten it before.
-                match self.lock().meanings.remove(&event.wd()) {
-                    Some(Meaning::Cgroup(key)) => heard.push(HostEvent::Instance(key)),
-                    _ => {}
+                let meaning = self.lock().meanings.remove(&event.wd());
+                if let Some(Meaning::Cgroup(key)) = meaning {
+                    heard.push(HostEvent::Instance(key));
                 }
                 continue;
             } else {
