@@ -109,7 +109,7 @@ pub fn attribute(
         // A packet lost to one damage is missed for a second, in which others follow: the first that was
         // not repaired yet has lost it. It is a bystander's only where no damage that reaches it explains it.
         let own = touching(Duration::ZERO).find(reaches);
-        if let Some(own) = own.or_else(|| touching(AFTER).filter(reaches).next_back()) {
+        if let Some(own) = own.or_else(|| touching(AFTER).rfind(reaches)) {
             rows[own.damage].lost += 1;
             continue;
         }

@@ -2,6 +2,7 @@
 
 use super::{Damage, damage};
 
+/// A line that takes several tries leaves the agent time: a repair that is undone five times at once waits.
 pub const GROUND: &[Damage] = {
     use super::{
         Reach::{Host as Everybody, Network, Service},
@@ -91,7 +92,7 @@ pub const GROUND: &[Damage] = {
             "payload cgroup removed",
             Host,
             Service,
-            "until echo {pid} > {top}/cgroup.procs && rmdir {cgroup}/payload 2> /dev/null; do :; done",
+            "until echo {pid} > {top}/cgroup.procs && rmdir {cgroup}/payload 2> /dev/null; do sleep 0.3; done",
         ),
         damage("/proc unmounted", Mounts, Service, "/proc").fatal(),
         damage(
@@ -111,7 +112,7 @@ pub const GROUND: &[Damage] = {
             "limits' cgroup removed",
             Host,
             Service,
-            "until echo {pid} > {memory-top}/cgroup.procs && rmdir {memory} 2> /dev/null; do :; done",
+            "until echo {pid} > {memory-top}/cgroup.procs && rmdir {memory} 2> /dev/null; do sleep 0.3; done",
         ),
         damage("hosts file deleted", Host, Service, "rm {container}/hosts"),
         damage(
