@@ -1,4 +1,4 @@
-//! Records that somebody has removed, made again from the host's own marks: networks from the firewall,
+//! Records that somebody has removed or damaged, made again from the host's own marks: networks from the firewall,
 //! the bridges and the sandboxes, id ranges and volumes from the sandboxes and the identity files.
 
 use std::{
@@ -39,7 +39,7 @@ impl LinuxBackend {
                 Ok(made) if made.is_empty() => {}
                 Ok(made) => tracing::warn!(
                     of = made.join(", "),
-                    "records of {what} were missing and are made again from what is on this host; \
+                    "records of {what} were missing or damaged and are made again from what is on this host; \
                      what an operator ordered (down, stop, start, restart) is not on it, and is lost if \
                      its files are gone, too"
                 ),
@@ -70,7 +70,7 @@ impl LinuxBackend {
     }
 
     fn restore_networks(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let recorded = self.networks.list()?;
+        let recorded = self.networks.undamaged()?;
         let endpoints = || live.values().flat_map(|instance| &instance.sandbox.endpoints);
         let known: BTreeSet<ResourceKey> = endpoints().map(|endpoint| endpoint.network.clone()).collect();
         let mut found = self.net.found_networks(&known)?;
@@ -124,7 +124,7 @@ impl LinuxBackend {
     }
 
     fn restore_id_bases(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let recorded = self.id_bases.list()?;
+        let recorded = self.id_bases.undamaged()?;
         let mut found: BTreeMap<String, u32> = live
             .iter()
             .map(|(key, instance)| (key.project.clone(), instance.sandbox.id_base))
