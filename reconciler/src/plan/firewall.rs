@@ -73,7 +73,7 @@ pub fn spec(
         for endpoint in endpoints.clone() {
             join(&mut spec, endpoint, network);
         }
-        let ends = if planted!("ports-before-the-sandbox") {
+        let mut ends = if planted!("ports-before-the-sandbox") {
             one.endpoints(true)
         } else {
             endpoints
