@@ -53,8 +53,12 @@ pub fn tree(cgroup: &Path) -> Vec<PathBuf> {
 
 /// Kills whatever lives in them and removes them: what a failed test needs.
 pub fn clear(mark: &str) {
-    for cgroup in find(mark) {
+    let found = find(mark);
+    // All first: only the v2 tree can kill, and those of v1 are empty after that.
+    for cgroup in &found {
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+    }
+    for cgroup in found {
         super::try_wait(Duration::from_secs(5), || {
             remove(&cgroup);
             (!cgroup.exists()).then_some(())
