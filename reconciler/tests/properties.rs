@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reconciler::{
     desired::Wish,
-    key::{InstanceKey, Key},
+    key::{InstanceKey, Key, ResourceKey},
     observed::{Health, State},
     plan::{
         self,
         action::Action,
-        step::{Cause, Class, Plan},
+        step::{Cause, Class, Plan, Step},
     },
     port::Retry,
+    spec::MountSpec,
     testing::{drive::Drive, seeds::each_seed, sim_host::Random},
 };
 
@@ -152,6 +153,89 @@ fn it_converges_the_printed_plan_is_what_is_done_and_a_second_plan_is_empty() {
             assert_eq!(second.waiting, Vec::new());
         }
     });
+}
+
+#[test]
+fn what_is_under_way_is_neither_done_again_nor_built_on() {
+    each_seed(SEEDS, |seed| {
+        let mut random = Random(seed ^ 0x5A5A);
+        let mut drive = drive(seed);
+        for _ in 0..3 {
+            drive.file("shop", &manifest(&mut random)).unwrap();
+            for _ in 0..random.below(12) {
+                let plan = drive.plan();
+                let first = plan.steps.into_iter().filter(|step| step.after.is_empty());
+                let under_way: Vec<Step> = first.filter(|_| random.chance(2)).collect();
+                let wanted = drive.desired.projects.get("shop").cloned();
+                if random.chance(2) {
+                    drive.desired.projects.remove("shop");
+                }
+                built_on(&under_way, &drive.plan_beside(&under_way), &drive);
+                drive
+                    .desired
+                    .projects
+                    .extend(wanted.map(|wish| ("shop".to_owned(), wish)));
+                drive.single();
+            }
+        }
+    });
+}
+
+/// No step of `plan` that could go at once touches what is under way, or what that needs.
+fn built_on(under_way: &[Step], plan: &Plan, drive: &Drive) {
+    let making = |key: &ResourceKey| {
+        let volume = Key::Volume(key.clone());
+        under_way.iter().any(|step| step.key == volume)
+    };
+    let observed = drive.host.observe_all(&BTreeSet::new());
+    let seen = observed.instances.known().unwrap();
+    for step in &plan.steps {
+        let twice = under_way.iter().find(|other| other.key == step.key);
+        assert_eq!(twice.map(|other| &other.action), None, "again: {:?}", step.action);
+        if !step.after.is_empty() {
+            continue;
+        }
+        if let Action::StartContainer { spec, .. } = &step.action {
+            for mount in &spec.mounts {
+                if let MountSpec::Volume { volume, .. } = mount {
+                    assert!(!making(volume), "{} starts on {volume}", step.key);
+                }
+            }
+        }
+        for other in under_way {
+            let (key, spec) = match &other.action {
+                Action::StartContainer { key, spec, .. } | Action::UpdateContainer { key, spec } => {
+                    (key, spec)
+                }
+                _ => continue,
+            };
+            match &step.action {
+                Action::SyncFirewall(firewall) => {
+                    for endpoint in &seen[key].sandbox.endpoints {
+                        let network = firewall.networks.get(&endpoint.network);
+                        let kept = network.is_some_and(|network| {
+                            network.endpoints.contains(&(endpoint.address, endpoint.mac))
+                        });
+                        assert!(
+                            kept,
+                            "{key} is starting, and {} is without rules",
+                            endpoint.address
+                        );
+                    }
+                }
+                Action::StopContainer { key: stopped, .. } => {
+                    let field = format!("depends_on.{}.", stopped.service);
+                    let depends = spec.fields.keys().any(|name| name.starts_with(&field));
+                    let wanted = drive.desired.projects.contains_key("shop");
+                    assert!(
+                        wanted || !depends,
+                        "{stopped} goes before {key}, which is starting"
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]

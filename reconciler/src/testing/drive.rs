@@ -13,7 +13,7 @@ use crate::{
     memory::{Good, Memory},
     observed::Observed,
     plan::{
-        self,
+        self, InFlight,
         step::{Cause, Class, Plan, Step},
     },
     port::{Backend, Scope},
@@ -71,16 +71,21 @@ impl<H: Backend> Drive<H> {
 
     /// What is to be done from here.
     pub fn plan(&self) -> Plan {
-        let mut memory = self.memory.clone();
-        self.plan_with(&mut memory)
+        self.plan_beside(&InFlight::new())
     }
 
-    fn plan_with(&self, memory: &mut Memory) -> Plan {
+    /// What is to be done from here, beside what is under way.
+    pub fn plan_beside(&self, under_way: &InFlight) -> Plan {
+        let mut memory = self.memory.clone();
+        self.plan_with(&mut memory, under_way)
+    }
+
+    fn plan_with(&self, memory: &mut Memory, under_way: &InFlight) -> Plan {
         let now = self.host.now();
         let plan = |memory: &mut Memory| {
             let observed = self.observe_for(memory);
             memory.settle(&observed, now);
-            plan::plan(&self.desired, &observed, memory, &Vec::new(), now)
+            plan::plan(&self.desired, &observed, memory, under_way, now)
         };
         let first = plan(memory);
         match memory.roll_back(&first).is_empty() {
@@ -92,7 +97,7 @@ impl<H: Backend> Drive<H> {
     /// The next plan, and what the loop keeps on the way to it.
     fn next(&mut self) -> Plan {
         let mut memory = self.memory.clone();
-        let plan = self.plan_with(&mut memory);
+        let plan = self.plan_with(&mut memory, &InFlight::new());
         memory.prune(&plan, self.host.now());
         for (name, wish) in &self.desired.projects {
             let concerns = |key: &Key| key.project().is_none_or(|project| project == name);

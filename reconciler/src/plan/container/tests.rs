@@ -94,12 +94,36 @@ fn the_environment_is_default_then_image_then_service() {
 }
 
 #[test]
+fn processors_are_limited_in_thousandths() {
+    let cases = [
+        (None, None),
+        (Some("0.5"), Some(500)),
+        (Some("2"), Some(2_000)),
+        (Some("0.0015"), Some(1)),
+        (Some("0.0001"), Some(1)),
+    ];
+    for (cpus, expected) in cases {
+        let service = service(|service| {
+            service.command = Some(words("x"));
+            service.resources.cpus = cpus.map(|cpus| cpus.parse().unwrap());
+        });
+        let spec = build(&service, ImageConfig::default()).unwrap();
+        assert_eq!(spec.limits.cpu, expected, "{cpus:?}");
+    }
+}
+
+#[test]
 fn a_probe_takes_each_open_value_from_the_image_then_the_engine() {
     let image = ImageHealthcheck {
         test: words("CMD image"),
         interval: 5_000,
         timeout: 0,
         retries: 7,
+    };
+    let silent = ImageHealthcheck {
+        interval: 0,
+        retries: 0,
+        ..image.clone()
     };
     let check = |test: Option<&str>, interval: Option<u64>| Healthcheck {
         test: test.map(words),
@@ -132,6 +156,24 @@ fn a_probe_takes_each_open_value_from_the_image_then_the_engine() {
         ),
         (Some(check(None, Some(2))), None, None),
         (Some(check(Some("CMD"), None)), None, None),
+        // No time, and no tries, are the same as not said.
+        (
+            Some(Healthcheck {
+                retries: Some(0),
+                ..check(Some("CMD own"), Some(0))
+            }),
+            Some(&image),
+            Some(("own", 5_000, 30_000, 7)),
+        ),
+        (
+            Some(Healthcheck {
+                retries: Some(2),
+                ..check(Some("CMD own"), None)
+            }),
+            Some(&image),
+            Some(("own", 5_000, 30_000, 2)),
+        ),
+        (None, Some(&silent), Some(("image", 30_000, 30_000, 3))),
     ];
     for (own, image, expected) in cases {
         let service = service(|service| service.healthcheck = own);
