@@ -221,7 +221,8 @@ fn instance(
         draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &first)
     });
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
-    let sandbox = sandbox(draft, ground, key, verdict.sandbox, removed, &cause, here);
+    let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
+    let sandbox = sandbox(draft, ground, key, wrong, removed, &cause, here);
     instances.sandboxes.insert(key.clone(), sandbox);
     needs.insert(0, sandbox);
     // A sandbox that is there may be older than the rules that keep it apart.

@@ -243,7 +243,6 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
             Class::Live => verdict.amend = true,
             Class::Recreate => {
                 verdict.course = Course::Rebuild;
-                verdict.sandbox = true;
                 return verdict;
             }
             _ => {
