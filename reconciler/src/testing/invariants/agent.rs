@@ -249,7 +249,9 @@ impl Agent {
         {
             return violated("F1", format!("{} waits too long: {}", waiting.key, waiting.why));
         }
-        for failure in status.projects.values().flat_map(|project| &project.failures) {
+        let told = status.projects.iter();
+        let told = told.flat_map(|(name, project)| project.failures.iter().map(move |failure| (name, failure)));
+        for (name, failure) in told {
             // Containers that keep ending are told in the same list; images are looked for again and again.
             if failure.attempts == 0
                 || failure.key.starts_with("image ")
@@ -259,7 +261,7 @@ impl Agent {
             }
             let count = self.failed.get(&failure.key).map_or(0, |(_, count)| *count);
             if failure.message.contains("does not stay so") {
-                let project = None;
+                let project = (failure.key != "firewall").then(|| name.clone());
                 self.failed
                     .insert(failure.key.clone(), (project, failure.attempts));
             } else if failure.attempts > count {

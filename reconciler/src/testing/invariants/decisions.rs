@@ -109,7 +109,7 @@ impl Watch {
             }
             Action::EnsureNetwork(spec) => clear_of_routes(world, spec, observed),
             Action::EnsureSandbox(spec) => {
-                leads_nowhere(world, spec)?;
+                leads_nowhere(world, spec, observed)?;
                 let start = status.plan.steps.iter().find_map(|step| match &step.action {
                     Action::StartContainer {
                         key, spec: container, ..
@@ -396,12 +396,15 @@ fn clear_of_routes(world: &World, spec: &NetworkSpec, observed: &Observed) -> Re
 }
 
 /// N2: there is no way out of an internal network.
-fn leads_nowhere(world: &World, spec: &SandboxSpec) -> Result<(), Violation> {
+fn leads_nowhere(world: &World, spec: &SandboxSpec, observed: &Observed) -> Result<(), Violation> {
     let internal = |key| world.networks.whole(key).is_some_and(|network| network.internal);
+    // What cannot become another now is put right as it was.
+    let seen = observed.instances.known().and_then(|seen| seen.get(&spec.key));
+    let before = seen.map_or(&[][..], |seen| &seen.sandbox.endpoints);
     let mut outside = spec
         .endpoints
         .iter()
-        .filter(|endpoint| endpoint.gateway.is_some());
+        .filter(|endpoint| endpoint.gateway.is_some() && !before.contains(endpoint));
     match outside.find(|endpoint| internal(&endpoint.network)) {
         Some(endpoint) => violated(
             "N2",

@@ -110,7 +110,13 @@ impl Watch {
         let changes = || status.plan.changes.iter().filter(|change| change.key == step.key);
         let replaces = changes().any(|change| matches!(change.class, Class::Restart | Class::Recreate));
         let of_manifest = step.cause.field.starts_with("services.");
+        // Of two slots the one that does not serve yet may become another at once.
+        let alone = match &step.action {
+            Action::StopContainer { key, .. } => !runs(world.instances.get(&beside(key))),
+            _ => true,
+        };
         let replaces = replaces
+            && alone
             && of_manifest
             && (runs(world.instances.get(key)) || runs(world.instances.get(&beside(key))));
         let (Some(project), Some((revision, settled))) = (
