@@ -16,9 +16,11 @@ use serde_json::{Value, json};
 
 use crate::host::{
     HOST, Host, LOOPBACK, PATIENCE, Place,
-    compose::web,
-    damage::{DAMAGES, Target, Where},
+    bystander::Bystanders,
+    compose::furnished,
+    damage::{Damage, ground::GROUND, network::NETWORK},
     http, signal,
+    target::Target,
 };
 
 const SHOP: &str = r#"services:
@@ -59,13 +61,18 @@ fn repaired(host: &Host, what: &str, break_it: impl FnOnce()) {
 
 /// Two projects with three services each: one to break, a neighbour it asks, and bystanders.
 fn targets(host: &Host) -> Vec<Target> {
+    std::fs::create_dir(host.root.join("manifests/given")).expect("what is bound");
     let names = ["a", "b", "c"];
     for (project, first) in [("one", 18600), ("two", 18610)] {
         let services = names
             .iter()
             .zip(first..)
-            .map(|(name, port)| format!("  {name}: {{ {} }}\n", web(port)));
-        host.write_manifest(project, &format!("services:\n{}", services.collect::<String>()));
+            .map(|(name, port)| format!("  {name}: {{ {} }}\n", furnished(port)));
+        let services: String = services.collect();
+        host.write_manifest(
+            project,
+            &format!("services:\n{services}volumes: {{ data: {{}} }}\n"),
+        );
     }
     let mut targets = Vec::new();
     for (project, first) in [("one", 18600), ("two", 18610)] {
@@ -74,6 +81,52 @@ fn targets(host: &Host) -> Vec<Target> {
         targets.extend(services.map(|(name, port)| Target::of(host, project, name, port)));
     }
     targets
+}
+
+/// One damage after the other, each to another service, is seen to be one, to reach nobody else, and to be
+/// put right.
+fn each_is_repaired(host: &Host, targets: &mut [Target], damages: &[Damage]) {
+    let pictures: Vec<_> = targets.iter().map(|target| target.picture(host)).collect();
+    let agent = host.agent_pid();
+    for (number, damage) in damages.iter().enumerate() {
+        let victim = number % targets.len();
+        let target = &targets[victim];
+        let bystanders = Bystanders::look(host, targets);
+        // While the agent is held, nothing is repaired: the damage is real.
+        signal(agent, Signal::SIGSTOP);
+        let done = target.damage(host, damage);
+        let broken = target.picture(host) != pictures[victim];
+        let others = targets.iter().zip(&pictures);
+        let touched: Vec<&Target> = others
+            .filter(|(other, picture)| {
+                !target.within(damage.reach, other) && other.picture(host) != **picture
+            })
+            .map(|(other, _)| other)
+            .collect();
+        signal(agent, Signal::SIGCONT);
+        assert!(touched.is_empty(), "{} reaches {touched:#?}", damage.name);
+        // Where its process ends, another one is the proof.
+        let real = broken || damage.fatal || damage.may_be_refused();
+        assert!(real, "{}: no damage", damage.name);
+        let start = Instant::now();
+        for (number, target) in targets.iter_mut().enumerate() {
+            let fatal = number == victim && damage.fatal && done;
+            assert!(
+                fatal || target.unhurt(),
+                "{}: {target:?} was restarted",
+                damage.name
+            );
+            target
+                .whole_again(host, &pictures[number], "b", fatal, PATIENCE)
+                .unwrap_or_else(|trouble| panic!("{}: {trouble}", damage.name));
+        }
+        let after = Bystanders::look(host, targets);
+        let touched = after.touched(&bystanders, targets, victim, damage);
+        assert!(touched.is_empty(), "{}: {touched:#?}", damage.name);
+        let refused = if done { "" } else { " (refused by the kernel)" };
+        eprintln!("{}: repaired after {:?}{refused}", damage.name, start.elapsed());
+    }
+    assert!(targets.iter().all(Target::unhurt));
 }
 
 /// What somebody else has on this host, and what it looks like.
@@ -97,8 +150,7 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
              1400 up; ip route add 10.252.0.0/24 via 10.251.0.9; nft add table ip foreign",
         ],
     );
-    let targets = targets(&host);
-    let pictures: Vec<_> = targets.iter().map(|target| target.picture(&host)).collect();
+    let mut targets = targets(&host);
     let before = foreign(&host);
     // One connection through each port, for the whole time.
     let streams: Vec<Stream> = targets
@@ -108,41 +160,7 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
                 .on_lan(|| Stream::open(SocketAddr::new(HOST, target.port)))
         })
         .collect();
-    let agent = host.agent_pid();
-    for (number, damage) in DAMAGES.iter().enumerate() {
-        let target = &targets[number % targets.len()];
-        let picture = &pictures[number % targets.len()];
-        // While the agent is held, nothing is repaired: the damage is real.
-        signal(agent, Signal::SIGSTOP);
-        let done = target.damage(&host, damage);
-        let broken = target.picture(&host) != *picture;
-        let others = targets.iter().zip(&pictures);
-        let touched: Vec<&Target> = others
-            .filter(|(other, picture)| {
-                !target.within(damage.reach, other) && other.picture(&host) != **picture
-            })
-            .map(|(other, _)| other)
-            .collect();
-        signal(agent, Signal::SIGCONT);
-        assert!(touched.is_empty(), "{} reaches {touched:#?}", damage.name);
-        assert!(
-            broken || damage.place == Where::Guarded,
-            "{}: no damage",
-            damage.name
-        );
-        let start = Instant::now();
-        let whole = target
-            .whole_again(&host, picture, "b", PATIENCE)
-            .unwrap_or_else(|trouble| panic!("{}: {trouble}", damage.name));
-        let refused = if done { "" } else { " (refused by the kernel)" };
-        eprintln!("{}: repaired after {:?}{refused}", damage.name, whole - start);
-        for (target, picture) in targets.iter().zip(&pictures) {
-            assert!(target.unhurt(), "{}: {target:?} was restarted", damage.name);
-            target
-                .whole_again(&host, picture, "b", PATIENCE)
-                .unwrap_or_else(|trouble| panic!("{}: {target:?}: {trouble}", damage.name));
-        }
-    }
+    each_is_repaired(&host, &mut targets, NETWORK);
     for stream in streams {
         stream.lives();
     }
@@ -152,6 +170,18 @@ fn every_damage_to_the_network_is_repaired_and_nothing_else_is_touched() {
         "sh",
         &["-ec", "ip link del foreign0; nft delete table ip foreign"],
     );
+    host.finish();
+}
+
+#[test]
+fn every_damage_to_processes_cgroups_mounts_and_files_is_repaired_and_nothing_else_is_touched() {
+    let Some(mut host) = Host::new("repair-everything") else {
+        return;
+    };
+    host.start_agent();
+    let mut targets = targets(&host);
+    each_is_repaired(&host, &mut targets, GROUND);
+    host.nothing_to_do(PATIENCE);
     host.finish();
 }
 

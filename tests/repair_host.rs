@@ -182,9 +182,9 @@ fn a_process_on_ground_that_is_gone_is_started_again() {
             None,
         ),
         (
-            "what stead mounts itself is unmounted",
-            |_, pid| unmount(pid, "/etc/hosts"),
-            Some("/etc/hosts is not mounted any more"),
+            "what the kernel gives it is unmounted",
+            |_, pid| unmount(pid, "/proc"),
+            Some("/proc is not mounted any more"),
         ),
         (
             "a tmpfs is unmounted",

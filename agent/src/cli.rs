@@ -156,7 +156,8 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        // What blocks has threads of its own; a second one would only be woken along with the first.
+        .worker_threads(1)
         .enable_all()
         .build()?;
     let status = runtime.block_on(async {

@@ -85,7 +85,7 @@ pub fn chains(entries: &[Entry], of: &Of) -> Vec<Chain> {
             chains.push(Chain {
                 at: entry.at.wall,
                 kind: Kind::Event,
-                text: "what came before is not in the journal any more".into(),
+                text: "the journal begins here".into(),
                 causes: Vec::new(),
                 then: Vec::new(),
                 times: 1,

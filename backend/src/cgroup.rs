@@ -157,12 +157,33 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The processes at and below `first` in the tree of parents that live in another cgroup than `payload`.
+/// Whether somebody has stopped the sandbox at `path`, or a leaf of it, by the freezer.
+pub fn frozen(path: &Path) -> bool {
+    freezers(path).any(|file| fs::read_to_string(file).is_ok_and(|text| text.trim() == "1"))
+}
+
+/// # Errors
+/// As a write to cgroup.freeze; an absent one holds nobody.
+pub fn thaw(path: &Path) -> io::Result<()> {
+    freezers(path).try_for_each(|file| absent_is_fine(fs::write(file, "0")))
+}
+
+fn freezers(sandbox: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "shim", "payload"]
+        .map(|leaf| sandbox.join(leaf).join("cgroup.freeze"))
+        .into_iter()
+}
+
+/// The processes at and below `first` in the tree of parents that live in another cgroup than `payload`,
+/// which may be gone.
 ///
 /// # Errors
 /// `first` has ended.
 pub fn strays(payload: &Path, first: u32) -> io::Result<Vec<u32>> {
-    let inside = fs::read_to_string(payload.join("cgroup.procs"))?;
+    let inside = match fs::read_to_string(payload.join("cgroup.procs")) {
+        Err(error) if gone(&error) => String::new(),
+        read => read?,
+    };
     let inside: BTreeSet<u32> = inside.lines().filter_map(|line| line.parse().ok()).collect();
     let mut found = vec![first];
     let mut next = 0;
@@ -202,6 +223,14 @@ fn lives_in(pid: u32, payload: &Path) -> Option<bool> {
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let ours = payload.iter().rev().take(4);
     Some(Path::new(path).iter().rev().take(4).eq(ours))
+}
+
+/// Whether a process lives somewhere in the tree of the root with this mark; `None`: it has ended.
+pub fn lives_with(pid: u32, mark: &str) -> Option<bool> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let ours = crate::names::cgroup(mark);
+    Some(Path::new(path).iter().any(|name| name == ours.as_str()))
 }
 
 /// Every shim of the root with this mark, with the record it carries: what adoption starts from.

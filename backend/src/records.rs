@@ -181,6 +181,25 @@ impl<T: Serialize + DeserializeOwned> Store<T> {
     /// # Errors
     /// The first record that cannot be read.
     pub fn list(&self) -> Result<BTreeMap<String, T>, ReadError> {
+        self.gather(Err)
+    }
+
+    /// The records that are not damaged: for whoever makes the others again from what they told of, and
+    /// for nobody else.
+    ///
+    /// # Errors
+    /// The first record that cannot be read, or is of a newer version.
+    pub fn undamaged(&self) -> Result<BTreeMap<String, T>, ReadError> {
+        self.gather(|error| match error {
+            ReadError::Corrupt { .. } => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    fn gather(
+        &self,
+        unreadable: impl Fn(ReadError) -> Result<(), ReadError>,
+    ) -> Result<BTreeMap<String, T>, ReadError> {
         let failed = |source| ReadError::Read {
             path: self.directory.clone(),
             source,
@@ -200,17 +219,16 @@ impl<T: Serialize + DeserializeOwned> Store<T> {
                 continue;
             };
             let path = self.directory.join(name);
-            // Removed since the directory was read.
-            let Some((key, body)) = self.read(&path)? else {
-                continue;
-            };
-            if self.path(&key) != path {
-                return Err(ReadError::Corrupt {
+            match self.read(&path) {
+                Ok(Some((key, _))) if self.path(&key) != path => unreadable(ReadError::Corrupt {
                     path,
                     why: format!("it belongs to {key}"),
-                });
+                })?,
+                Ok(Some((key, body))) => drop(records.insert(key, body)),
+                // Removed since the directory was read.
+                Ok(None) => {}
+                Err(error) => unreadable(error)?,
             }
-            records.insert(key, body);
         }
         Ok(records)
     }

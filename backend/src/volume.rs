@@ -196,14 +196,14 @@ impl Volumes {
         }
     }
 
-    /// Makes records again that somebody has removed: from the identity files, and for `mounted`, the
+    /// Makes records again that somebody has removed or damaged: from the identity files, and for `mounted`, the
     /// volumes that live sandboxes use. One of these whose directory is gone gets a record all the same:
     /// it is lost, and must not look like one that never was. Returns whose records were made.
     ///
     /// # Errors
     /// A record or the directory cannot be read, or a record not be written.
     pub fn restore(&self, mounted: &BTreeSet<ResourceKey>) -> Result<Vec<ResourceKey>, VolumeError> {
-        let records = self.records.list()?;
+        let records = self.records.undamaged()?;
         let mut found: BTreeMap<ResourceKey, Identity> = BTreeMap::new();
         for name in self.names() {
             if let Found::Whole(identity) = self.find(&name)

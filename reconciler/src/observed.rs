@@ -1,6 +1,9 @@
 //! What the host shows. A part that could not be read is `Unknown`, never absent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -91,7 +94,8 @@ pub struct Instance {
     /// From the sealed record.
     pub sandbox: SandboxSpec,
     /// What was last started, from the sealed record; `None`: nothing yet.
-    pub container: Option<ContainerSpec>,
+    /// Shared: a snapshot of a thousand is copied with each change of one.
+    pub container: Option<Arc<ContainerSpec>>,
     pub state: State,
     /// What differs from the record, for people (`eth0 is missing`). Empty: as it should be.
     pub drift: Vec<String>,

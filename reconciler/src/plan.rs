@@ -37,7 +37,7 @@ use orders::Orders;
 use slots::Pass;
 use step::{Plan, Step};
 use verdict::{Case, Verdict};
-use wanted::{Wanted, Wants};
+use wanted::{Member, Wants};
 
 pub(crate) use images::UNSEEN;
 pub(crate) use render::from_manifest;
@@ -59,14 +59,16 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         orders: &orders,
         now,
     };
-    let wants = Wants::new(desired, projects, order, pass);
+    let looks = container::all_compared(&order, observed);
+    let wants = Wants::new(desired, projects, order, &looks, pass);
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
     let unpacked = images::images(&mut draft, &wants);
     let networks = networks::networks(&mut draft, &wants, &allocation);
     let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
-    let volumes = volumes::volumes(&mut draft, &wants, instances::targets(&verdicts));
+    let targets = instances::targets(&wants, &verdicts);
+    let volumes = volumes::volumes(&mut draft, &wants, targets);
     let mut orphans = orphans::stop(&mut draft, &wants);
     let present = presence::present(&draft, &wants, &allocation, &verdicts);
 
@@ -77,10 +79,9 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         .iter()
         .filter_map(|change| change.key.project())
         .chain(
-            verdicts
-                .iter()
+            (wants.instances.iter().zip(&verdicts))
                 .filter(|(_, verdict)| verdict.change.is_some())
-                .map(|(key, _)| key.project.as_str()),
+                .map(|(member, _)| member.key.project.as_str()),
         )
         .map(str::to_owned)
         .collect();
@@ -91,7 +92,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     };
     let names = names::now(&mut draft, &wants, present.as_deref(), &explained);
     // A new slot that is ready: names lead to it, then host ports, then the old one is stopped.
-    let flips = flips(&wants, &allocation, observed, &names.ready);
+    let flips = flips(&wants, &allocation, &names.ready);
     let flipping: BTreeSet<&InstanceKey> = flips.keys().copied().collect();
     let led: Vec<Ready> = flips.values().flatten().copied().collect();
     let stage = Stage {
@@ -134,15 +135,9 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
             firewall = ready;
         }
     }
-    let mut sandboxes = orphans.remove(&mut draft, &wants, firewall, &then_names);
+    let removed = orphans.remove(&mut draft, &wants, firewall, &then_names);
     orphans::remains(&mut draft, &wants);
 
-    let isolated: BTreeSet<InstanceKey> = wants
-        .instances
-        .keys()
-        .filter(|key| firewall::isolates(&draft, &allocation, key))
-        .cloned()
-        .collect();
     let ground = Ground {
         wants: &wants,
         allocation: &allocation,
@@ -152,27 +147,22 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
         volumes: &volumes,
         names: &names.ready,
         firewall: isolation,
-        isolated: &isolated,
-        removed: &sandboxes,
+        removed: &removed,
     };
     let instances = instances::instances(&mut draft, &ground);
 
-    // Ports open once there is something behind them, and networks go once nobody is on them.
-    let starting: BTreeSet<&InstanceKey> = instances
-        .starts
-        .iter()
-        .filter(|(key, ready)| {
-            **ready != Ready::Blocked
-                && instances
-                    .sandboxes
-                    .get(*key)
-                    .is_some_and(|ready| *ready != Ready::Blocked)
-        })
-        .map(|(key, _)| key)
+    // Ports open once there is something behind them, and networks go once nobody is on them. Who rests has
+    // all of that already.
+    let outcomes = instances.starts.iter().zip(&instances.sandboxes);
+    let all = wants.instances.iter().zip(&verdicts).zip(outcomes);
+    let starting: Vec<(&InstanceKey, [Ready; 2])> = all
+        .filter(|((member, verdict), _)| !instances::rests(&wants, member, verdict))
+        .filter_map(|((member, _), (start, sandbox))| Some((&member.key, [(*start)?, (*sandbox)?])))
+        .filter(|(_, ready)| !ready.contains(&Ready::Blocked))
         .collect();
     let last = Stage {
         stopped,
-        settled: Some(starting.clone()),
+        settled: Some(starting.iter().map(|(key, _)| *key).collect()),
         flipping,
     };
     let third = match starting.is_empty() {
@@ -181,16 +171,21 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     };
     if let (Some(before), Some(after)) = (second.as_ref().or(first.as_ref()), &third) {
         let mut needs = vec![firewall];
-        needs.extend(starting.iter().filter_map(|key| instances.starts.get(*key)));
-        needs.extend(starting.iter().filter_map(|key| instances.sandboxes.get(*key)));
+        needs.extend(starting.iter().flat_map(|(_, ready)| ready));
         if let Some(ready) = firewall::then(&mut draft, before, after, &needs) {
             firewall = ready;
         }
     }
-    sandboxes.extend(instances.sandboxes.clone());
     then_names.retain(|key, _| !wants.networks.contains_key(key));
-    orphans::networks(&mut draft, &wants, &sandboxes, firewall, &then_names);
-    volumes::remove(&mut draft, &wants, &sandboxes);
+    let sandbox = |key: &InstanceKey| match wants.place(key) {
+        Some(place) => instances.sandboxes.get(place).copied().flatten(),
+        None => removed.get(key).copied(),
+    };
+    orphans::networks(&mut draft, &wants, sandbox, firewall, &then_names);
+    let own = wants.instances.iter().zip(&instances.sandboxes);
+    let own = own.filter_map(|(member, ready)| Some((&member.key, (*ready)?)));
+    let sandboxes = removed.iter().map(|(key, ready)| (key, *ready)).chain(own);
+    volumes::remove(&mut draft, &wants, sandboxes);
 
     rollouts(&mut draft, &wants);
 
@@ -204,15 +199,14 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
 /// New slots that take over now, each with the names that must lead to it before.
 fn flips<'w>(
     wants: &'w Wants<'_>,
-    allocation: &allocate::Allocation,
-    observed: &Observed,
+    allocation: &allocate::Allocation<'_>,
     names: &BTreeMap<ResourceKey, Ready>,
 ) -> BTreeMap<&'w InstanceKey, Vec<Ready>> {
-    let seen = observed.instances.known();
     let ready = wants.pairs.iter().filter(|(_, pair)| pair.flipped);
     ready
         .filter_map(|(key, _)| {
-            let sandbox = &seen?.get(key)?.sandbox;
+            let member = wants.instances.get(wants.place(key)?)?;
+            let sandbox = &member.seen?.sandbox;
             let networks = sandbox.endpoints.iter().map(|endpoint| &endpoint.network);
             let needs: Vec<Ready> = networks
                 .map(|network| names.get(network).copied().unwrap_or(Ready::Blocked))
@@ -239,59 +233,52 @@ fn rollouts(draft: &mut Draft<'_>, wants: &Wants<'_>) {
     }
 }
 
+/// Of each wanted instance; none while it is not known what there is.
 fn verdicts<'a>(
     wants: &'a Wants<'_>,
     observed: &'a Observed,
     memory: &Memory,
-    allocation: &'a allocate::Allocation,
+    allocation: &'a allocate::Allocation<'_>,
     networks: &networks::Networks,
     orders: &Orders<'_>,
     now: Now,
-) -> BTreeMap<InstanceKey, Verdict<'a>> {
-    let Some(seen) = observed.instances.known() else {
-        return BTreeMap::new();
-    };
-    let mut verdicts = BTreeMap::new();
-    for (name, wanted) in &wants.order {
-        let (name, wanted) = (*name, *wanted);
-        let Wanted { project, service } = wanted;
-        let image = images::resolve(observed, &service.image);
-        let Some(looks) = wants.fields.get(&(project.name.as_str(), name)) else {
-            continue;
-        };
-        let rules = Rules::of(service);
-        for (key, _) in wants.of(&project.name, name) {
-            let sandbox = allocation
-                .sandboxes
-                .get(key)
-                .map_or(Err("no address was chosen"), |sandbox| {
-                    sandbox.as_ref().map_err(String::as_str)
-                });
-            let network_cause = sandbox.ok().and_then(|sandbox| {
-                sandbox
-                    .endpoints
-                    .iter()
-                    .find_map(|endpoint| networks.causes.get(&endpoint.network).cloned())
-            });
-            let case = Case {
-                key,
-                wanted,
-                rules,
-                seen: seen.get(key),
-                looks,
-                image: image.clone(),
-                sandbox,
-                held: wants.held.contains_key(key),
-                pair: wants.pairs.get(key),
-                led: seen.get(key).map_or(&[], |seen| allocation.led(&seen.sandbox)),
-                network_cause,
-                ended: ended(observed, key),
-                order: orders.of(key),
-            };
-            verdicts.insert(key.clone(), verdict::judge(case, memory, now));
-        }
+) -> Vec<Verdict<'a>> {
+    if observed.instances.known().is_none() {
+        return Vec::new();
     }
-    verdicts
+    let members = wants.instances.iter().zip(&allocation.sandboxes);
+    let verdicts = members.map(|(member, sandbox)| {
+        let Member {
+            key,
+            wanted,
+            looks,
+            seen,
+        } = member;
+        let sandbox = sandbox.as_deref().map_err(String::as_str);
+        let network_cause = sandbox.ok().and_then(|sandbox| {
+            sandbox
+                .endpoints
+                .iter()
+                .find_map(|endpoint| networks.causes.get(&endpoint.network).cloned())
+        });
+        let case = Case {
+            key,
+            wanted: *wanted,
+            rules: Rules::of(wanted.service),
+            seen: *seen,
+            looks,
+            image: images::resolve(observed, &wanted.service.image),
+            sandbox,
+            held: wants.held.contains_key(key),
+            pair: wants.pairs.get(key),
+            led: seen.map_or(&[], |seen| allocation.led(&seen.sandbox)),
+            network_cause,
+            ended: ended(observed, key),
+            order: orders.of(key),
+        };
+        verdict::judge(case, memory, now)
+    });
+    verdicts.collect()
 }
 
 /// How the container of an instance ended, in whichever slot that was.

@@ -177,7 +177,7 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
     };
     match seen.state {
         State::Created | State::Lost => Progress::Updating { until: None },
-        State::Exited { code: 0, at } if over(seen) => Progress::Updated { since: at },
+        State::Exited { at, .. } if finished(seen) => Progress::Updated { since: at },
         State::Exited { code, .. } => fail(format!("ended with {code}")),
         State::Running { .. } => {
             let started = seen.started_at.unwrap_or(0);
@@ -214,6 +214,11 @@ pub fn over(seen: &Instance) -> bool {
         OnFailure(_) => code == 0,
         Always | UnlessStopped => false,
     })
+}
+
+/// It has done what it was started for.
+pub fn finished(seen: &Instance) -> bool {
+    matches!(seen.state, State::Exited { code: 0, .. }) && over(seen)
 }
 
 /// Whether a new instance can take names and host ports over from the one beside it; `Err`: when it can by

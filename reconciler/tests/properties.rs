@@ -362,7 +362,7 @@ fn a_closed_gate_lets_nothing_start_and_an_open_one_everything() {
 }
 
 #[test]
-fn a_thousand_unchanged_services_are_planned_in_no_time() {
+fn nothing_is_planned_for_a_thousand_unchanged_services() {
     let mut drive = drive(1);
     for project in 0..50 {
         let services: String = (0..20)
@@ -377,7 +377,6 @@ fn a_thousand_unchanged_services_are_planned_in_no_time() {
     }
     settle(&mut drive, 0);
     let observed = drive.host.observe_all(&BTreeSet::from(["app:1".to_owned()]));
-    let started = std::time::Instant::now();
     let plan = plan::plan(
         &drive.desired,
         &observed,
@@ -385,6 +384,5 @@ fn a_thousand_unchanged_services_are_planned_in_no_time() {
         &Vec::new(),
         Default::default(),
     );
-    eprintln!("1000 unchanged services: {:?}", started.elapsed());
     assert_eq!(plan, Plan::default());
 }

@@ -137,7 +137,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             let code = code.parse().map_err(|_| "not a number")?;
             let seen = seen(drive, &key).ok_or("it was never started")?;
             let ended = Ended {
-                container: seen.container.ok_or("it was never started")?,
+                container: Arc::unwrap_or_clone(seen.container.ok_or("it was never started")?),
                 code,
                 restarts: seen.restarts,
             };

@@ -18,7 +18,6 @@ mod program {
     pub mod source;
     pub mod text;
 }
-mod thousand;
 
 use std::{
     fs,
@@ -86,7 +85,6 @@ fn main() {
     );
     let (name, verdict) = loading::hostile(&host.directory("hostile"));
     row(&format!("verdict on {name}, the slowest"), &verdict, "200");
-    row("plan of 1,000 unchanged services", &thousand::plans(), "-");
     memory::print(&host, &bench, 10);
     host.finish();
 

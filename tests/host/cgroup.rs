@@ -20,6 +20,30 @@ pub fn find(mark: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Where the tree of a v1 controller (empty: the v2 tree) is mounted, and the directory of a process in it.
+pub fn of(pid: u32, controller: &str) -> Option<(PathBuf, PathBuf)> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers
+            .split(',')
+            .any(|one| one == controller)
+            .then_some(path)
+    })?;
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let top = mountinfo.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let (kind, options) = (after.split(' ').next()?, after.split(' ').nth(2)?);
+        let right = match controller {
+            "" => kind == "cgroup2",
+            _ => kind == "cgroup" && options.split(',').any(|option| option == controller),
+        };
+        right.then(|| before.split(' ').nth(4).map(PathBuf::from))?
+    })?;
+    let directory = top.join(path.trim_start_matches('/'));
+    Some((top, directory))
+}
+
 /// The directory and all below it.
 pub fn tree(cgroup: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -29,8 +53,12 @@ pub fn tree(cgroup: &Path) -> Vec<PathBuf> {
 
 /// Kills whatever lives in them and removes them: what a failed test needs.
 pub fn clear(mark: &str) {
-    for cgroup in find(mark) {
+    let found = find(mark);
+    // All first: only the v2 tree can kill, and those of v1 are empty after that.
+    for cgroup in &found {
         let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+    }
+    for cgroup in found {
         super::try_wait(Duration::from_secs(5), || {
             remove(&cgroup);
             (!cgroup.exists()).then_some(())

@@ -9,6 +9,16 @@ pub fn web(port: u16) -> String {
     format!("image: builtin:hello, ports: [\"{port}:8080\"]")
 }
 
+/// A service with everything that can be broken: a volume, a bind of `given` beside its manifest, a tmpfs,
+/// limits. Its project declares the volume `data`.
+pub fn furnished(port: u16) -> String {
+    format!(
+        "{}, restart: always, volumes: [\"data:/data\", \"./given:/given\"], tmpfs: [/scratch], \
+         mem_limit: 256m, cpus: 1.5, pids_limit: 200",
+        web(port)
+    )
+}
+
 impl Host {
     /// A root file system with nothing but a static busybox and the users `root` and `app` (1000).
     /// Gives the `image:` of it.

@@ -1,5 +1,6 @@
 //! A host of its own for each test: two network namespaces, a root directory, an agent.
 
+pub mod bystander;
 pub mod census;
 mod cgroup;
 pub mod compose;
@@ -8,8 +9,9 @@ pub mod hostile;
 pub mod http;
 mod leaks;
 pub mod load;
-mod network;
+pub mod network;
 pub mod process;
+pub mod target;
 pub mod views;
 
 use std::{
@@ -53,6 +55,8 @@ pub struct Host {
     pub root: PathBuf,
     mark: String,
     pub network: Network,
+    /// `STEAD_LOG` of the agent.
+    pub log: Option<&'static str>,
     agent: Option<Child>,
     finished: bool,
 }
@@ -92,6 +96,7 @@ impl Host {
             root,
             mark,
             network,
+            log: None,
             agent: None,
             finished: false,
         })
@@ -132,6 +137,7 @@ impl Host {
             .open(self.root.join("agent.log"))
             .expect("the agent's log");
         let mut command = self.command_from(binary, &["agent"]);
+        command.envs(self.log.map(|log| ("STEAD_LOG", log)));
         command
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);

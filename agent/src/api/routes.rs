@@ -49,6 +49,7 @@ const NOTICE: Duration = Duration::from_millis(100);
 pub async fn notice(mut context: Context) {
     loop {
         projects(&context);
+        let noted = tokio::time::Instant::now();
         let changed = tokio::select! {
             changed = context.status.changed() => changed,
             changed = context.report.changed() => changed,
@@ -56,7 +57,8 @@ pub async fn notice(mut context: Context) {
         if changed.is_err() {
             return;
         }
-        tokio::time::sleep(NOTICE).await;
+        // At once, where it is long since the last: nobody is woken twice for one change.
+        tokio::time::sleep_until(noted + NOTICE).await;
     }
 }
 

@@ -211,6 +211,6 @@ fn a_journal_that_has_lost_its_beginning_still_tells_what_it_has() {
     )];
     assert_eq!(
         told(&entries, "shop/web"),
-        ["what came before is not in the journal any more > web/1 was started anew"]
+        ["the journal begins here > web/1 was started anew"]
     );
 }

@@ -286,6 +286,15 @@ impl Controllers {
         Ok(())
     }
 
+    /// Where somebody may move a process to who wants it out of its limits.
+    pub fn tops(&self) -> Vec<PathBuf> {
+        let v1 = KINDS.iter().filter(|kind| !self.has_v2(kind.controller));
+        let v1 = v1.filter_map(|kind| self.v1.iter().find(|(one, _)| one == kind.controller));
+        let mut tops: Vec<PathBuf> = v1.map(|(_, mount)| mount.clone()).collect();
+        tops.push(self.root.clone());
+        tops
+    }
+
     /// Files of the instance that somebody may change: where to watch.
     pub fn directories(&self, instance: &Path) -> Vec<PathBuf> {
         let v1 = self.all_v1(instance).filter(|directory| directory.is_dir());

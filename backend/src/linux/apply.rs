@@ -37,8 +37,8 @@ use crate::{
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two counts of connections: one costs up to 10 ms.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-/// How long links may outlive their namespace.
-const LINK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long links may outlive their namespace before they are taken down one by one.
+const LINK_PATIENCE: Duration = Duration::from_millis(400);
 
 /// What a start counts.
 #[derive(Clone, Copy)]
@@ -106,6 +106,10 @@ impl LinuxBackend {
         self.keep_id_base(&spec.key.project, spec.id_base)?;
         let sandbox = match self.sandboxes.get(&spec.key) {
             Some(sandbox) => {
+                let cgroup = self.instance_cgroup(&spec.key);
+                if cgroup::frozen(&cgroup) {
+                    cgroup::thaw(&cgroup).map_err(|source| at(&cgroup, source))?;
+                }
                 let request = Request::Update {
                     sandbox: Box::new(spec.clone()),
                     resolver: self.resolver(spec),

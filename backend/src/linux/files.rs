@@ -2,16 +2,17 @@
 //!
 //! | what happens | what is heard | what is hinted |
 //! |---|---|---|
-//! | a directory of records goes, or a record | inotify on `state/records` and in it | look at everything |
+//! | a directory of records goes, or a record goes or is edited | inotify on `state/records` and in it | look at everything |
 //! | a volume goes or comes, or what makes it one | inotify on the volumes | the volume; back: everything |
 //! | an upper directory goes | inotify on the container's directory | the instance |
 //! | a layer of an image goes | inotify on the layers | everything |
-//! | a limit is edited, a cgroup empties | inotify on its files | the instance |
+//! | a limit is edited, a cgroup empties, freezes or goes | inotify on its files | the instance |
+//! | a first process or its supervisor is moved to the top of a tree of cgroups | inotify on `cgroup.procs` there | the instance |
 //! | something is unmounted in a container | poll on its mountinfo | the instance |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::{
     layout::Layout,
     records::{self, kind},
+    rootfs::stage,
     volume::Volumes,
 };
 
@@ -69,6 +71,10 @@ struct State {
 struct Mounts {
     token: u64,
     pid: u32,
+    /// Both are to be found below the top of every tree they are in.
+    shim: u32,
+    /// There are cgroups of v1 controllers.
+    limited: bool,
     _file: File,
 }
 
@@ -83,6 +89,11 @@ enum Meaning {
     Layers,
     Container(InstanceKey),
     Cgroup(InstanceKey),
+    /// `cgroup.procs` at the top of a tree of cgroups: the kernel tells of what goes there only here.
+    Top {
+        path: PathBuf,
+        v1: bool,
+    },
 }
 
 impl FileWatch {
@@ -110,7 +121,19 @@ impl FileWatch {
 
     /// Watches what the root consists of. Asked again at each look at everything: what was deleted and
     /// made again must be watched again. What is missing is heard of when its parent gets it.
-    pub fn watch_root(&self) {
+    pub fn watch_root(&self, tops: &[PathBuf]) {
+        for top in tops {
+            let path = top.join("cgroup.procs");
+            let v1 = !top.join("cgroup.events").exists() && !top.join("cgroup.controllers").exists();
+            self.watch(
+                &path,
+                WatchFlags::MODIFY,
+                Meaning::Top {
+                    path: path.clone(),
+                    v1,
+                },
+            );
+        }
         let gone =
             WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         let changed = gone | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
@@ -119,7 +142,8 @@ impl FileWatch {
             let directory = self.layout.records().join(kind);
             // A directory that cannot be made is told of by the first record.
             if records::make_private(&directory).is_ok() {
-                self.watch(&directory, gone, Meaning::Record(directory.clone()));
+                let edited = gone | WatchFlags::CLOSE_WRITE;
+                self.watch(&directory, edited, Meaning::Record(directory.clone()));
             }
         }
         self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
@@ -134,7 +158,7 @@ impl FileWatch {
     }
 
     /// Watches what a running container stands on. Done twice is done once.
-    pub fn watch_instance(&self, key: &InstanceKey, pid: u32, cgroups: &[PathBuf]) {
+    pub fn watch_instance(&self, key: &InstanceKey, (pid, shim): (u32, u32), cgroups: &[PathBuf]) {
         let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM;
         self.watch(&self.layout.container(key), gone, Meaning::Container(key.clone()));
         for cgroup in cgroups {
@@ -161,6 +185,9 @@ impl FileWatch {
             let mounts = Mounts {
                 token,
                 pid,
+                shim,
+                // Beside those of the process and of its supervisor.
+                limited: cgroups.len() > 2,
                 _file: file,
             };
             state.mounts.insert(key.clone(), mounts);
@@ -240,7 +267,11 @@ impl Shared {
                 continue;
             }
             let meaning = if event.events().contains(ReadFlags::IGNORED) {
-                self.lock().meanings.remove(&event.wd());
+                // It is gone itself. Where we have taken it away, we have forgotten it before.
+                let meaning = self.lock().meanings.remove(&event.wd());
+                if let Some(Meaning::Cgroup(key)) = meaning {
+                    heard.push(HostEvent::Instance(key));
+                }
                 continue;
             } else {
                 self.lock().meanings.get(&event.wd()).cloned()
@@ -271,9 +302,21 @@ impl Shared {
             }
             Meaning::Volumes => self.volume(name, events, heard),
             Meaning::Volume(_) => {}
-            Meaning::Container(key) if name == "upper" => heard.push(HostEvent::Instance(key.clone())),
+            Meaning::Container(key) if name == "upper" || stage::GENERATED.contains(&name) => {
+                heard.push(HostEvent::Instance(key.clone()))
+            }
             Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {
                 heard.push(HostEvent::Instance(key.clone()));
+            }
+            Meaning::Top { path, v1 } => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let there: BTreeSet<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+                let state = self.lock();
+                let moved = state.mounts.iter().filter(|(_, mounts)| match v1 {
+                    true => mounts.limited && there.contains(&mounts.pid),
+                    false => there.contains(&mounts.pid) || there.contains(&mounts.shim),
+                });
+                heard.extend(moved.map(|(key, _)| HostEvent::Instance(key.clone())));
             }
             Meaning::Container(_) | Meaning::Cgroup(_) => {}
         }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::AsFd,
+    sync::Arc,
 };
 
 use reconciler::{
@@ -35,7 +36,7 @@ impl LinuxBackend {
             observed.instances = self.observe_all_instances();
             if self.purpose == Use::Converge {
                 self.restore(&observed.instances);
-                self.files.watch_root();
+                self.files.watch_root(&self.controllers.tops());
             }
         }
         for reference in &scope.images {
@@ -112,9 +113,14 @@ impl LinuxBackend {
             Ok(keys) => keys,
             Err(error) => return unknown(error),
         };
-        for sandbox in keys.iter().filter_map(|key| self.sandboxes.get(key)) {
+        let known: Vec<_> = keys.iter().filter_map(|key| self.sandboxes.get(key)).collect();
+        for sandbox in &known {
             // One that is gone is told of when it is looked at.
             let _ = sandbox.client().ask_ahead();
+        }
+        // The last to be asked is about the last to answer: one wait instead of one for each.
+        if let Some(last) = known.last() {
+            last.client().wait_ahead();
         }
         let observe = |key: InstanceKey| self.observe_instance(&key).map(|instance| (key, instance));
         Fact::Known(keys.into_iter().filter_map(observe).collect())
@@ -185,6 +191,13 @@ impl LinuxBackend {
                 .exists()
                 .then(|| self.unreachable(key).unwrap_or_else(|| Instance::lost(key)));
         };
+        // Its supervisor may stand still with it, or wait for a probe that does.
+        if cgroup::frozen(&cgroup)
+            && let Some(mut instance) = self.unreachable(key)
+        {
+            instance.drift.push("it is frozen".to_owned());
+            return Some(instance);
+        }
         match self.state(key) {
             Ok(state) => {
                 let drift = self
@@ -207,8 +220,10 @@ impl LinuxBackend {
                 drift.extend(standing.drift);
                 match state.run {
                     Run::Running { pid } if self.purpose == Use::Converge => {
-                        let cgroups = self.controllers.directories(&cgroup);
-                        self.files.watch_instance(key, pid, &cgroups);
+                        let mut cgroups = self.controllers.directories(&cgroup);
+                        cgroups.push(cgroup.join("shim"));
+                        let shim = sandbox.client().pid;
+                        self.files.watch_instance(key, (pid, shim), &cgroups);
                     }
                     _ => self.files.forget_instance(key),
                 }
@@ -230,7 +245,7 @@ impl LinuxBackend {
         Some(Instance {
             state: record.pid.map_or(State::Created, |pid| State::Running { pid }),
             sandbox: record.assignment.sandbox,
-            container: record.container,
+            container: record.container.map(Arc::new),
             drift: Vec::new(),
             broken: None,
             restarts: record.restarts,
@@ -289,7 +304,7 @@ fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> 
     let record = state.record;
     Instance {
         sandbox: record.assignment.sandbox,
-        container: record.container,
+        container: record.container.map(Arc::new),
         state: match state.run {
             Run::Created => State::Created,
             Run::Running { pid } => State::Running { pid },

@@ -1,10 +1,9 @@
-//! Records that somebody has removed, made again from the host's own marks: networks from the firewall,
+//! Records that somebody has removed or damaged, made again from the host's own marks: networks from the firewall,
 //! the bridges and the sandboxes, id ranges and volumes from the sandboxes and the identity files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::Ipv4Addr,
     os::unix::fs::MetadataExt,
     sync::PoisonError,
 };
@@ -40,7 +39,7 @@ impl LinuxBackend {
                 Ok(made) if made.is_empty() => {}
                 Ok(made) => tracing::warn!(
                     of = made.join(", "),
-                    "records of {what} were missing and are made again from what is on this host; \
+                    "records of {what} were missing or damaged and are made again from what is on this host; \
                      what an operator ordered (down, stop, start, restart) is not on it, and is lost if \
                      its files are gone, too"
                 ),
@@ -71,7 +70,7 @@ impl LinuxBackend {
     }
 
     fn restore_networks(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let recorded = self.networks.list()?;
+        let recorded = self.networks.undamaged()?;
         let endpoints = || live.values().flat_map(|instance| &instance.sandbox.endpoints);
         let known: BTreeSet<ResourceKey> = endpoints().map(|endpoint| endpoint.network.clone()).collect();
         let mut found = self.net.found_networks(&known)?;
@@ -104,7 +103,7 @@ impl LinuxBackend {
                     .or_else(|| on_it().find_map(|endpoint| Some((endpoint.gateway?, endpoint.prefix))));
                 place.map(|(gateway, prefix)| NetworkSpec {
                     key: key.clone(),
-                    subnet: subnet(gateway, prefix),
+                    subnet: Subnet::around(gateway, prefix),
                     gateway,
                     internal: on_it().next().is_some() && on_it().all(|endpoint| endpoint.gateway.is_none()),
                 })
@@ -125,7 +124,7 @@ impl LinuxBackend {
     }
 
     fn restore_id_bases(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let recorded = self.id_bases.list()?;
+        let recorded = self.id_bases.undamaged()?;
         let mut found: BTreeMap<String, u32> = live
             .iter()
             .map(|(key, instance)| (key.project.clone(), instance.sandbox.id_base))
@@ -153,7 +152,7 @@ impl LinuxBackend {
     }
 
     fn restore_volumes(&self, live: &BTreeMap<&InstanceKey, &Instance>) -> Result<Vec<String>, ApplyError> {
-        let containers = live.values().filter_map(|instance| instance.container.as_ref());
+        let containers = live.values().filter_map(|instance| instance.container.as_deref());
         let mounted = containers.flat_map(volumes).cloned().collect();
         let made = self.volumes.restore(&mounted)?;
         Ok(made.iter().map(ToString::to_string).collect())
@@ -166,13 +165,4 @@ fn volumes(container: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
         MountSpec::Volume { volume, .. } => Some(volume),
         MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
     })
-}
-
-fn subnet(address: Ipv4Addr, prefix: u8) -> Subnet {
-    let host_bits = 32 - u32::from(prefix.min(32));
-    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-    Subnet {
-        address: Ipv4Addr::from(u32::from(address) & mask),
-        prefix,
-    }
 }

@@ -40,6 +40,11 @@ impl LinuxBackend {
                 .drift
                 .push(format!("process {stray} was moved out of its cgroup"));
         }
+        if let Some(shim) = self.stray_shim(key) {
+            standing
+                .drift
+                .push(format!("its supervisor {shim} was moved out of its cgroup"));
+        }
         let Ok(missing) = ground::missing(*pid, &state.record.ground) else {
             return standing;
         };
@@ -57,10 +62,17 @@ impl LinuxBackend {
                 // Held: what is wrong with the volume is told there.
                 Some(MountSpec::Volume { volume, .. }) if !self.volumes.is_whole(volume) => {}
                 Some(_) => standing.drift.push(text),
+                None if remount::is_generated(&point) => standing.drift.push(text),
                 None => standing.broken = standing.broken.or(Some(text)),
             }
         }
         standing
+    }
+
+    /// The supervisor where it is no longer to be found: adoption looks for it in the cgroups of its root.
+    fn stray_shim(&self, key: &InstanceKey) -> Option<u32> {
+        let shim = self.sandboxes.get(key)?.client().pid;
+        (cgroup::lives_with(shim, &self.layout.mark) == Some(false)).then_some(shim)
     }
 
     /// Gives limits to what runs.
@@ -83,11 +95,12 @@ impl LinuxBackend {
         };
         let cgroup = self.instance_cgroup(key);
         let payload = cgroup.join("payload");
-        for stray in cgroup::strays(&payload, *pid).unwrap_or_default() {
-            cgroup::enter(&payload, stray).map_err(|source| ApplyError::Path {
-                path: payload.clone(),
-                source,
-            })?;
+        let shim = self.stray_shim(key);
+        let strays = cgroup::strays(&payload, *pid).unwrap_or_default();
+        let homes = shim.into_iter().map(|pid| (pid, cgroup.join("shim")));
+        for (stray, home) in homes.chain(strays.into_iter().map(|pid| (pid, payload.clone()))) {
+            let enter = cgroup::create(&home).and_then(|()| cgroup::enter(&home, stray));
+            enter.map_err(|source| ApplyError::Path { path: home, source })?;
         }
         self.limit(key, &container.limits)?;
         let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();

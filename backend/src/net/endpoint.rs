@@ -341,9 +341,11 @@ fn rename(
     }))
 }
 
-/// No IPv6 but ::1; low ports and ping for every user.
-fn inside_settings(interface: &str) -> [(String, &'static str); 4] {
+/// No IPv6 but ::1; low ports and ping for every user; what could not be asked while something was being
+/// repaired is asked again at once.
+fn inside_settings(interface: &str) -> [(String, &'static str); 5] {
     [
+        (sysctl::neighbour_retry(interface), sysctl::NEIGHBOUR_RETRY),
         (sysctl::of_link("ipv6", "default", "disable_ipv6"), "1"),
         (sysctl::of_link("ipv6", interface, "disable_ipv6"), "1"),
         ("ipv4/ip_unprivileged_port_start".to_owned(), "0"),

@@ -10,6 +10,15 @@ pub fn of_link(family: &str, link: &str, setting: &str) -> String {
     format!("{family}/conf/{link}/{setting}")
 }
 
+/// Milliseconds until a neighbour's address is asked for again (arp(7)); the kernel's second is most of a
+/// repair.
+pub const NEIGHBOUR_RETRY: &str = "100";
+
+/// Where that is set for one link.
+pub fn neighbour_retry(link: &str) -> String {
+    format!("ipv4/neigh/{link}/retrans_time_ms")
+}
+
 /// `setting` relative to /proc/sys/net.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::mount::{MsFlags, mount};
-use reconciler::spec::MountSpec;
+use reconciler::spec::{ContainerSpec, MountSpec};
 use rustix::{
     fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
@@ -26,6 +26,9 @@ use crate::{
 
 /// The six nodes of a container's /dev; bind mounts of the host's own.
 pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Files that stead writes for a container, by their names in its directory and in /etc.
+pub const GENERATED: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Where init attaches the root before it pivots. Relative: the way to it from the top is closed to the
 /// container's root, and the working directory is carried over into the new mount namespace.
@@ -71,27 +74,33 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
     chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
     fs::set_permissions(&upper, PermissionsExt::from_mode(0o755))
         .step("change the mode of", upper.display())?;
-    let container = &start.container;
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for endpoint in &assignment.sandbox.endpoints {
-        hosts.push_str(&format!("{}\t{}\n", endpoint.address, container.hostname));
-    }
-    let generated = [
-        ("hosts", hosts),
-        ("hostname", format!("{}\n", container.hostname)),
-        (
-            "resolv.conf",
-            "nameserver 127.0.0.11\noptions ndots:0\n".to_owned(),
-        ),
-    ];
-    for (name, text) in generated {
-        let path = directory.join(name);
-        let mut file = File::create(&path).step("write", path.display())?;
-        file.write_all(text.as_bytes()).step("write", path.display())?;
-        file.set_permissions(PermissionsExt::from_mode(0o644))
-            .step("change the mode of", path.display())?;
+    for name in GENERATED {
+        generate(assignment, &start.container, name)?;
     }
     Ok(())
+}
+
+/// Writes one of [`GENERATED`].
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) -> Result<(), StepError> {
+    let text = match name {
+        "hosts" => {
+            let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+            for endpoint in &assignment.sandbox.endpoints {
+                hosts.push_str(&format!("{}\t{}\n", endpoint.address, container.hostname));
+            }
+            hosts
+        }
+        "hostname" => format!("{}\n", container.hostname),
+        _ => "nameserver 127.0.0.11\noptions ndots:0\n".to_owned(),
+    };
+    let path = assignment.directory.join(name);
+    let mut file = File::create(&path).step("write", path.display())?;
+    file.write_all(text.as_bytes()).step("write", path.display())?;
+    file.set_permissions(PermissionsExt::from_mode(0o644))
+        .step("change the mode of", path.display())
 }
 
 /// Enters a mount namespace of its own and makes everything [`Staged`] holds.
@@ -149,14 +158,9 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
             clone_tree(&path, false).step("clone", path.display())
         })
         .collect::<Result<_, _>>()?;
-    let generated = ["hosts", "hostname", "resolv.conf"]
+    let generated = GENERATED
         .into_iter()
-        .map(|name| {
-            Ok((
-                name,
-                idmapped(&assignment.directory.join(name), user, false, false)?,
-            ))
-        })
+        .map(|name| Ok((name, generated(assignment, name, user)?)))
         .collect::<Result<_, StepError>>()?;
     Ok(Staged {
         root,
@@ -238,6 +242,14 @@ pub fn source(
             }))
         }
     }
+}
+
+/// One of [`GENERATED`] as a detached mount.
+///
+/// # Errors
+/// It is missing, or its file system refuses id-mapped mounts.
+pub fn generated(assignment: &Assignment, name: &str, user: BorrowedFd<'_>) -> Result<OwnedFd, StepError> {
+    idmapped(&assignment.directory.join(name), user, false, false)
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {

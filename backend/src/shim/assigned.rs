@@ -220,17 +220,11 @@ impl Sandbox {
                 done()
             }
             Request::Remount { volumes } => {
-                let (Some((pid, first)), Some(container)) = (&self.first, &self.record.container) else {
+                let Some((pid, first)) = &self.first else {
                     return Err(request_error("the container does not run; start it first"));
                 };
-                remount::remount(
-                    *pid,
-                    first.as_fd(),
-                    self.namespaces.user.as_fd(),
-                    container,
-                    &volumes,
-                    &self.record.ground,
-                )?;
+                let user = self.namespaces.user.as_fd();
+                remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
                 done()
             }
             Request::Exec(wish) => self.exec(number, &wish, descriptors, filter),
@@ -254,6 +248,14 @@ impl Sandbox {
             _ => Err(request_error(
                 "this shim does not know the request; upgrade it first",
             )),
+        }
+    }
+
+    /// Before another process joins: somebody may have removed the payload leaf, and the agent made
+    /// another.
+    pub fn find_payload(&mut self) {
+        if let Ok(payload) = File::open(self.record.assignment.cgroup.join("payload")) {
+            self.payload = payload.into();
         }
     }
 
@@ -324,6 +326,7 @@ impl Sandbox {
         descriptors: Vec<OwnedFd>,
         filter: &[libc::sock_filter],
     ) -> Answer {
+        self.find_payload();
         let (Some((_, first)), Some(container)) = (&self.first, &self.record.container) else {
             return Err(request_error("the container does not run; start it first"));
         };

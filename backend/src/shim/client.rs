@@ -160,6 +160,18 @@ impl Client {
         Ok(())
     }
 
+    /// Waits until there is something to be read of what was asked ahead.
+    pub fn wait_ahead(&self) {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        if self.ahead.is_some() {
+            let patience = PollTimeout::try_from(FRESH).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(
+                &mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)],
+                patience,
+            );
+        }
+    }
+
     fn answer(&mut self) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
         loop {
             match self.receive()? {

@@ -1,4 +1,5 @@
-//! Volumes and binds that somebody unmounted under a running container are hung into its tree again.
+//! Volumes, binds and the files of stead's own that somebody unmounted or deleted under a running container
+//! are hung into its tree again.
 
 use std::{
     collections::BTreeMap,
@@ -14,13 +15,13 @@ use nix::{
     sys::wait::{WaitPidFlag, waitpid},
     unistd::{Pid, pipe2},
 };
-use reconciler::spec::{ContainerSpec, MountSpec};
+use reconciler::spec::MountSpec;
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     mount::{MoveMountFlags, UnmountFlags, move_mount, unmount},
 };
 
-use super::{ground, protocol::Ground};
+use super::{ground, protocol::Record};
 use crate::{
     rootfs::{Step, StepError, stage, tree},
     sys::process::{self, Side},
@@ -37,6 +38,23 @@ pub fn point(spec: &MountSpec) -> Option<PathBuf> {
     }
 }
 
+/// What is hung in again.
+enum Wanted<'r> {
+    Spec(&'r MountSpec),
+    /// One of [`stage::GENERATED`].
+    Generated(&'static str),
+}
+
+/// Whether stead wrote what is mounted there.
+pub fn is_generated(point: &Path) -> bool {
+    generated(point).is_some()
+}
+
+fn generated(point: &Path) -> Option<&'static str> {
+    let name = point.strip_prefix("/etc").ok()?;
+    stage::GENERATED.into_iter().find(|one| name == Path::new(one))
+}
+
 /// A child makes the mounts as the host's root and attaches them in the container's mount namespace.
 ///
 /// # Errors
@@ -45,16 +63,20 @@ pub fn remount(
     pid: i32,
     first: BorrowedFd<'_>,
     user: BorrowedFd<'_>,
-    container: &ContainerSpec,
+    record: &Record,
     volumes: &BTreeMap<String, PathBuf>,
-    ground: &Ground,
 ) -> Result<(), StepError> {
-    let missing = ground::missing(pid as u32, ground).step("look at the mounts of process", pid)?;
-    let wanted: Vec<(&MountSpec, PathBuf)> = container
+    let missing = ground::missing(pid as u32, &record.ground).step("look at the mounts of process", pid)?;
+    let specs = record.container.iter().flat_map(|container| &container.mounts);
+    let specs: Vec<(&MountSpec, PathBuf)> = specs.filter_map(|spec| Some((spec, point(spec)?))).collect();
+    let wanted: Vec<(Wanted<'_>, PathBuf)> = missing
         .mounts
-        .iter()
-        .filter_map(|spec| Some((spec, point(spec)?)))
-        .filter(|(_, point)| missing.mounts.contains(point))
+        .into_iter()
+        .filter_map(|point| {
+            let spec = specs.iter().find(|(_, place)| *place == point);
+            let spec = spec.map(|(spec, _)| Wanted::Spec(spec));
+            Some((spec.or_else(|| generated(&point).map(Wanted::Generated))?, point))
+        })
         .collect();
     if wanted.is_empty() {
         return Ok(());
@@ -64,7 +86,7 @@ pub fn remount(
         Side::Parent(pid) => pid,
         Side::Child => {
             drop(ear);
-            if let Err(error) = attach(first, user, &wanted, volumes)
+            if let Err(error) = attach(first, user, record, &wanted, volumes)
                 && let Ok(text) = serde_json::to_vec(&error)
             {
                 let _ = nix::unistd::write(&mouth, &text);
@@ -86,18 +108,29 @@ pub fn remount(
 fn attach(
     first: BorrowedFd<'_>,
     user: BorrowedFd<'_>,
-    wanted: &[(&MountSpec, PathBuf)],
+    record: &Record,
+    wanted: &[(Wanted<'_>, PathBuf)],
     volumes: &BTreeMap<String, PathBuf>,
 ) -> Result<(), StepError> {
     let mut sources: Vec<(OwnedFd, &PathBuf)> = Vec::new();
-    for (spec, point) in wanted {
-        // What was there at the start is not made anew: an empty directory is not what was mounted.
-        if let MountSpec::Bind { source, .. } = spec {
-            std::fs::metadata(source).step("mount again", source.display())?;
-        }
-        if let Some(source) = stage::source(spec, volumes, user, &mut BTreeMap::new())? {
-            sources.push((source.mount, point));
-        }
+    for (wanted, point) in wanted {
+        let source = match wanted {
+            Wanted::Spec(spec) => {
+                // What was there at the start is not made anew: an empty directory is not what was mounted.
+                if let MountSpec::Bind { source, .. } = spec {
+                    std::fs::metadata(source).step("mount again", source.display())?;
+                }
+                stage::source(spec, volumes, user, &mut BTreeMap::new())?.map(|source| source.mount)
+            }
+            Wanted::Generated(name) => {
+                let path = record.assignment.directory.join(name);
+                if let (false, Some(container)) = (path.exists(), &record.container) {
+                    stage::generate(&record.assignment, container, name)?;
+                }
+                Some(stage::generated(&record.assignment, name, user)?)
+            }
+        };
+        sources.extend(source.map(|source| (source, point)));
     }
     setns(first, CloneFlags::CLONE_NEWNS)
         .step("enter", "the mount namespace; the container may have just ended")?;

@@ -286,7 +286,11 @@ impl Supervisor {
                 joined.kill();
             }
         }
-        if sandbox.health.next.is_some_and(|at| at <= now)
+        let probe = sandbox.health.next.is_some_and(|at| at <= now);
+        if probe {
+            sandbox.find_payload();
+        }
+        if probe
             && let (Some((_, first)), Some(container)) = (&sandbox.first, &sandbox.record.container)
             && let Some(spec) = &container.health
         {

@@ -298,6 +298,14 @@ fn moved() {
         cgroup::enter(&elsewhere, stray).unwrap();
         assert!(cgroup::strays(&payload, pid).unwrap().contains(&stray));
     }
+    // A leaf that was removed has nobody in it, and what is made in its place is joined.
+    until("the leaf goes", || fs::remove_dir(&payload).ok());
+    assert!(cgroup::strays(&payload, pid).unwrap().contains(&pid));
+    cgroup::create(&payload).unwrap();
+    cgroup::enter(&payload, pid).unwrap();
+    let joined = container.exec(&["/bin/echo", "joined"], "").unwrap();
+    assert_eq!(joined, (0, "joined\n".into()));
+    cgroup::enter(&elsewhere, pid).unwrap();
     container.client.order(&Request::Kill).unwrap();
     assert_eq!(container.ended(), 137);
     until("the one that was moved is gone, too", || {
@@ -352,6 +360,17 @@ fn remounted() {
             .unwrap();
         assert_eq!(owner, (0, "0\n".into()), "ids are shifted as they were");
     }
+    // What stead wrote itself is written and hung in again; what somebody put there is hung in.
+    let hosts = container.assignment.directory.join("hosts");
+    let written = fs::read_to_string(&hosts).unwrap();
+    inside(pid, &["umount", "/etc/hosts"]);
+    container.client.order(&remount).unwrap();
+    fs::remove_file(&hosts).unwrap();
+    assert_eq!(missing(&mut container).mounts, [PathBuf::from("/etc/hosts")]);
+    container.client.order(&remount).unwrap();
+    assert_eq!(missing(&mut container), Missing::default());
+    let seen = container.exec(&["/bin/cat", "/etc/hosts"], "").unwrap();
+    assert_eq!(seen, (0, written));
     // Deleted and brought back from elsewhere: another directory of the same name.
     fs::rename(&data, host.path("backup")).unwrap();
     fs::create_dir(&data).unwrap();

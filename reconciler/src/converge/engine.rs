@@ -30,9 +30,9 @@ use images::{images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 60_000;
-/// Each of them that sees nothing new is followed by one that waits twice as long, up to `RESYNC << RAREST`:
-/// a quarter of an hour. What events do not tell of at all has shown itself by then.
-const RAREST: u32 = 4;
+/// Each of them that sees nothing new is followed by one that waits twice as long, up to this many
+/// milliseconds: as often as the manifests are read again.
+const RAREST: u64 = 300_000;
 /// The same action done so often within [`ECHO_WINDOW`] ms has no lasting effect: wait before the next.
 const ECHOES: u32 = 5;
 const ECHO_WINDOW: u64 = 10_000;

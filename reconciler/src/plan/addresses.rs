@@ -31,6 +31,16 @@ pub const RANGES: u32 = 3840;
 pub const EPHEMERAL: (u16, u16) = (49_152, 60_999);
 
 impl Subnet {
+    /// The one of this `prefix` that `address` is in.
+    pub fn around(address: Ipv4Addr, prefix: u8) -> Self {
+        let host_bits = 32 - u32::from(prefix.min(32));
+        let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+        Subnet {
+            address: Ipv4Addr::from(u32::from(address) & mask),
+            prefix,
+        }
+    }
+
     fn bounds(self) -> (u64, u64) {
         let first = u64::from(u32::from(self.address));
         (first, first + (1u64 << (32 - u32::from(self.prefix.min(32)))))

@@ -3,15 +3,19 @@
 mod ports;
 
 use std::{
+    borrow::Cow,
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
 };
+
+use model::types::{Project, Service};
 
 use super::{
     InFlight,
     action::Action,
     addresses,
-    wanted::{self, Wanted, Wants},
+    wanted::{self, Member, Wants},
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -21,9 +25,10 @@ use crate::{
 
 /// Each wanted object's specification, or why it cannot be had now and what to do.
 #[derive(Default)]
-pub struct Allocation {
+pub struct Allocation<'a> {
     pub networks: BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
-    pub sandboxes: BTreeMap<InstanceKey, Result<SandboxSpec, String>>,
+    /// Of each wanted instance.
+    pub sandboxes: Vec<Result<Cow<'a, SandboxSpec>, String>>,
     /// By new slot: the sandbox with the host ports that the slot beside it has until it is removed.
     pub taking_over: BTreeMap<InstanceKey, SandboxSpec>,
     /// Whose removal must come first, because it holds a host port that is wanted here.
@@ -32,7 +37,12 @@ pub struct Allocation {
     leads: BTreeMap<Ipv4Addr, Vec<PortBinding>>,
 }
 
-impl Allocation {
+impl Allocation<'_> {
+    /// What the sandbox of the wanted instance at `place` shall be, where that is known.
+    pub fn sandbox(&self, place: usize) -> Option<&SandboxSpec> {
+        self.sandboxes.get(place)?.as_deref().ok()
+    }
+
     /// The host ports that lead to `sandbox` now. Ports go to one of its addresses.
     pub fn led(&self, sandbox: &SandboxSpec) -> &[PortBinding] {
         let mut found = sandbox
@@ -47,14 +57,15 @@ impl Allocation {
 struct Held<'a> {
     networks: BTreeMap<&'a ResourceKey, &'a NetworkSpec>,
     sandboxes: BTreeMap<&'a InstanceKey, &'a SandboxSpec>,
+    /// Those of the wanted instances.
+    own: Vec<Option<&'a SandboxSpec>>,
     /// What those had that are being changed right now: not given up before the change is done.
     changing: Vec<(&'a InstanceKey, &'a SandboxSpec)>,
     id_bases: Result<BTreeMap<String, u32>, String>,
-    running: BTreeSet<&'a InstanceKey>,
 }
 
-pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) -> Allocation {
-    let held = Held::new(observed, in_flight);
+pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a InFlight) -> Allocation<'a> {
+    let held = Held::new(wants, observed, in_flight);
     let mut allocation = Allocation {
         leads: leads(observed),
         ..Allocation::default()
@@ -66,41 +77,54 @@ pub fn allocate(wants: &Wants<'_>, observed: &Observed, in_flight: &InFlight) ->
         .values()
         .flat_map(|sandbox| sandbox.endpoints.iter().map(|endpoint| endpoint.address))
         .collect();
-    let mut ports = ports::host_ports(wants, &held, &mut allocation);
-    for (key, wanted) in &wants.instances {
-        if wants.held.contains_key(key)
-            && let Some(sandbox) = held.sandboxes.get(key)
-        {
-            allocation.sandboxes.insert(key.clone(), Ok((*sandbox).clone()));
-            continue;
-        }
-        let sandbox = sandbox(key, *wanted, &allocation.networks, &held, &id_bases, &mut taken);
-        let sandbox = match (sandbox, ports.remove(key)) {
-            (Ok(mut sandbox), Some(Ok(ports))) => {
-                sandbox.ports = ports;
-                Ok(sandbox)
+    let mut ports = ports::host_ports(wants, &held, &mut allocation).into_iter();
+    let mut sandboxes = Vec::with_capacity(wants.instances.len());
+    let one_project =
+        |one: &Member<'_>, other: &Member<'_>| std::ptr::eq(one.wanted.project, other.wanted.project);
+    for members in wants.instances.chunk_by(one_project) {
+        let Some(first) = members.first() else { continue };
+        let networks = attachable(first.wanted.project, &allocation.networks);
+        for member in members {
+            let key = &member.key;
+            let before = held.own.get(sandboxes.len()).copied().flatten();
+            let ports = ports.next().flatten();
+            if wants.held.contains_key(key)
+                && let Some(sandbox) = before
+            {
+                sandboxes.push(Ok(Cow::Borrowed(sandbox)));
+                continue;
             }
-            (Ok(sandbox), None) => Ok(sandbox),
-            (Err(why), _) | (_, Some(Err(why))) => Err(why),
-        };
-        let sandbox = sandbox.map(|mut whole| {
-            let beside = ports::beside(wants, &held, key);
-            let had = |binding: &PortBinding| {
-                beside.is_some_and(|beside| beside.ports.iter().any(|other| ports::clash(other, binding)))
+            let sandbox = sandbox(member, before, &networks, &id_bases, &mut taken);
+            let sandbox = match (sandbox, ports) {
+                (Ok(sandbox), Some(Ok(ports))) if sandbox.ports == ports => Ok(sandbox),
+                (Ok(sandbox), Some(Ok(ports))) => {
+                    let sandbox = sandbox.into_owned();
+                    Ok(Cow::Owned(SandboxSpec { ports, ..sandbox }))
+                }
+                (Ok(sandbox), None) => Ok(sandbox),
+                (Err(why), _) | (_, Some(Err(why))) => Err(why),
             };
-            if whole.ports.iter().any(had) {
-                allocation.taking_over.insert(key.clone(), whole.clone());
-                whole.ports.retain(|binding| !had(binding));
-            }
-            whole
-        });
-        allocation.sandboxes.insert(key.clone(), sandbox);
+            sandboxes.push(sandbox.map(|mut whole| {
+                let beside = ports::beside(wants, &held, key);
+                let had = |binding: &PortBinding| {
+                    beside.is_some_and(|beside| beside.ports.iter().any(|other| ports::clash(other, binding)))
+                };
+                if whole.ports.iter().any(had) {
+                    allocation
+                        .taking_over
+                        .insert(key.clone(), whole.clone().into_owned());
+                    whole.to_mut().ports.retain(|binding| !had(binding));
+                }
+                whole
+            }));
+        }
     }
+    allocation.sandboxes = sandboxes;
     allocation
 }
 
 impl<'a> Held<'a> {
-    fn new(observed: &'a Observed, in_flight: &'a InFlight) -> Self {
+    fn new(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a InFlight) -> Self {
         let seen = || observed.instances.known().into_iter().flatten();
         // Of a lost one nothing is known, least of all its ids: those of the host would be taken for them.
         let mut sandboxes: BTreeMap<_, _> = seen()
@@ -114,12 +138,21 @@ impl<'a> Held<'a> {
             .flatten()
             .map(|(key, network)| (key, &network.spec))
             .collect();
+        let own = wants.instances.iter().map(|member| member.seen);
+        let own = own.map(|seen| {
+            seen.filter(|seen| seen.state != State::Lost)
+                .map(|seen| &seen.sandbox)
+        });
+        let mut own: Vec<_> = own.collect();
         let mut changing = Vec::new();
         for step in in_flight {
             match &step.action {
                 Action::EnsureSandbox(spec) => {
                     let before = sandboxes.insert(&spec.key, spec);
                     changing.extend(before.map(|before| (&spec.key, before)));
+                    if let Some(own) = wants.place(&spec.key).and_then(|place| own.get_mut(place)) {
+                        *own = Some(spec);
+                    }
                 }
                 Action::EnsureNetwork(spec) => {
                     networks.insert(&spec.key, spec);
@@ -131,22 +164,20 @@ impl<'a> Held<'a> {
             Fact::Known(recorded) => {
                 let mut bases = recorded.clone();
                 for (key, sandbox) in &sandboxes {
-                    bases.insert(key.project.clone(), sandbox.id_base);
+                    if bases.get(&key.project) != Some(&sandbox.id_base) {
+                        bases.insert(key.project.clone(), sandbox.id_base);
+                    }
                 }
                 Ok(bases)
             }
             Fact::Unknown(why) => Err(format!("the recorded id ranges could not be read: {why}")),
         };
-        let running = seen()
-            .filter(|(_, instance)| matches!(instance.state, State::Running { .. } | State::Exited { .. }))
-            .map(|(key, _)| key)
-            .collect();
         Held {
             networks,
             sandboxes,
+            own,
             changing,
             id_bases,
-            running,
         }
     }
 }
@@ -185,7 +216,7 @@ fn networks(wants: &Wants<'_>, observed: &Observed, held: &Held<'_>, allocation:
 
 fn id_bases(wants: &Wants<'_>, held: &Held<'_>) -> Result<BTreeMap<String, u32>, String> {
     let mut bases = held.id_bases.clone()?;
-    for key in wants.instances.keys() {
+    for Member { key, .. } in &wants.instances {
         if !bases.contains_key(&key.project)
             && let Some(base) = addresses::id_base(&key.project, &bases)
         {
@@ -195,15 +226,33 @@ fn id_bases(wants: &Wants<'_>, held: &Held<'_>) -> Result<BTreeMap<String, u32>,
     Ok(bases)
 }
 
-fn sandbox(
-    key: &InstanceKey,
-    Wanted { project, service }: Wanted<'_>,
-    networks: &BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
-    held: &Held<'_>,
+/// The networks of a project by their keys in the file.
+type Attachable<'n> = BTreeMap<&'n str, (ResourceKey, Result<&'n NetworkSpec, &'n str>)>;
+
+fn attachable<'n>(
+    project: &'n Project,
+    networks: &'n BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
+) -> Attachable<'n> {
+    let found = project.networks.keys().filter_map(|name| {
+        let (full, _) = wanted::network(project, name)?;
+        let spec = networks.get(&full)?.as_ref().map_err(String::as_str);
+        Some((name.as_str(), (full, spec)))
+    });
+    found.collect()
+}
+
+/// The sandbox of `member`, without host ports where it is another one than `before`.
+fn sandbox<'a>(
+    member: &Member<'_>,
+    before: Option<&'a SandboxSpec>,
+    networks: &Attachable<'_>,
     id_bases: &Result<BTreeMap<String, u32>, String>,
     taken: &mut BTreeSet<Ipv4Addr>,
-) -> Result<SandboxSpec, String> {
-    let before = held.sandboxes.get(key);
+) -> Result<Cow<'a, SandboxSpec>, String> {
+    let (key, service) = (&member.key, member.wanted.service);
+    if let Some(before) = before.filter(|before| before.key == *key && stays(before, service, networks)) {
+        return Ok(Cow::Borrowed(before));
+    }
     let id_base = match (before, id_bases) {
         (Some(before), _) => before.id_base,
         (None, Ok(bases)) => *bases
@@ -213,23 +262,17 @@ fn sandbox(
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut fresh = Vec::new();
-    for name in service.networks.keys() {
-        let Some((network, _)) = wanted::network(project, name) else {
-            continue;
+    for (network, spec) in service
+        .networks
+        .keys()
+        .filter_map(|name| networks.get(name.as_str()))
+    {
+        let spec = match spec {
+            Ok(spec) => *spec,
+            Err(why) => return Err(format!("network {network}: {why}")),
         };
-        let spec = match networks.get(&network) {
-            Some(Ok(spec)) => spec,
-            Some(Err(why)) => return Err(format!("network {network}: {why}")),
-            None => continue,
-        };
-        let gateway = (!spec.internal || planted!("internal-with-gateway")).then_some(spec.gateway);
-        let had = before.and_then(|before| {
-            before
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.network == network && spec.subnet.contains(endpoint.address))
-        });
-        match had {
+        let gateway = gateway(spec);
+        match before.and_then(|before| kept(before, network, spec)) {
             Some(had) => endpoints.push(Endpoint {
                 gateway,
                 prefix: spec.subnet.prefix,
@@ -250,7 +293,7 @@ fn sandbox(
             .find(|name| endpoints.iter().all(|endpoint| endpoint.interface != *name))
             .unwrap_or_default();
         endpoints.push(Endpoint {
-            network,
+            network: network.clone(),
             interface,
             address,
             prefix: spec.subnet.prefix,
@@ -258,13 +301,47 @@ fn sandbox(
             mac: addresses::mac(&seed),
         });
     }
-    endpoints.sort_by(|a, b| (a.interface.len(), &a.interface).cmp(&(b.interface.len(), &b.interface)));
-    Ok(SandboxSpec {
+    endpoints.sort_by(by_interface);
+    Ok(Cow::Owned(SandboxSpec {
         key: key.clone(),
         id_base,
         endpoints,
         ports: Vec::new(),
-    })
+    }))
+}
+
+/// Whether the endpoints that are there are all that shall be, as they shall be.
+fn stays(before: &SandboxSpec, service: &Service, networks: &Attachable<'_>) -> bool {
+    let wanted = service
+        .networks
+        .keys()
+        .filter_map(|name| networks.get(name.as_str()));
+    let same = |(network, spec): &(ResourceKey, Result<&NetworkSpec, &str>)| {
+        let spec = spec.ok()?;
+        let had = kept(before, network, spec)?;
+        ((had.gateway, had.prefix) == (gateway(spec), spec.subnet.prefix)).then_some(had)
+    };
+    let Some(mut shall) = wanted.map(same).collect::<Option<Vec<&Endpoint>>>() else {
+        return false;
+    };
+    shall.sort_by(|one, other| by_interface(one, other));
+    let mut pairs = shall.iter().zip(&before.endpoints);
+    shall.len() == before.endpoints.len() && pairs.all(|(shall, have)| std::ptr::eq(*shall, have))
+}
+
+/// `eth2` before `eth10`.
+fn by_interface(one: &Endpoint, other: &Endpoint) -> Ordering {
+    (one.interface.len(), &one.interface).cmp(&(other.interface.len(), &other.interface))
+}
+
+/// The endpoint on `network` that is there and can stay.
+fn kept<'b>(before: &'b SandboxSpec, network: &ResourceKey, spec: &NetworkSpec) -> Option<&'b Endpoint> {
+    let mut endpoints = before.endpoints.iter();
+    endpoints.find(|endpoint| endpoint.network == *network && spec.subnet.contains(endpoint.address))
+}
+
+fn gateway(spec: &NetworkSpec) -> Option<Ipv4Addr> {
+    (!spec.internal || planted!("internal-with-gateway")).then_some(spec.gateway)
 }
 
 /// The host ports that lead to each address now, reserved or not.

@@ -39,15 +39,10 @@ const RETRIES: u32 = 3;
 pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<'a, Fields> {
     let flat = project.fields(name).map(Cow::Borrowed);
     let mut fields = flat.unwrap_or_else(|| Cow::Owned(fields::fields(service)));
-    for mount in &service.volumes {
-        if let Mount::Volume {
-            source: Some(key), ..
-        } = mount
-        {
-            let full = wanted::volume(project, key).name;
-            if full != format!("{}_{key}", project.name) {
-                fields.to_mut().insert(format!("volumes.{key}.name"), full);
-            }
+    for key in wanted::mounted(service) {
+        if let Some(name) = wanted::renamed(project, key) {
+            let field = format!("volumes.{key}.name");
+            fields.to_mut().insert(field, name.to_owned());
         }
     }
     fields
@@ -100,13 +95,13 @@ fn keep_unknown_revisions(wanted: Wanted<'_>, have: &Fields, fields: &mut Fields
     }
 }
 
-/// By project and service: what its containers shall be. A revision that is not known, for want of an image,
-/// is left out.
-pub fn all_compared<'a>(
-    order: &[(&'a str, Wanted<'a>)],
-    observed: &'a Observed,
-) -> BTreeMap<(&'a str, &'a str), Looks<'a>> {
-    let mut all = BTreeMap::new();
+/// By project and service.
+pub type AllLooks<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Looks<'a>>>;
+
+/// What the containers of each service shall be. A revision that is not known, for want of an image, is left
+/// out.
+pub fn all_compared<'a>(order: &[(&'a str, Wanted<'a>)], observed: &'a Observed) -> AllLooks<'a> {
+    let mut all = AllLooks::new();
     let mut revisions: BTreeMap<(&str, &str), String> = BTreeMap::new();
     let followed: BTreeSet<(&str, &str)> = order
         .iter()
@@ -132,7 +127,7 @@ pub fn all_compared<'a>(
         if looks.digest.is_some() && followed.contains(&key) {
             revisions.insert(key, revision(&looks.whole()));
         }
-        all.insert(key, looks);
+        all.entry(key.0).or_default().insert(key.1, looks);
     }
     all
 }

@@ -8,7 +8,7 @@ use super::{
     step::{Cause, Change, Class, Plan, Step, Waiting},
 };
 use crate::{
-    key::{InstanceKey, Key},
+    key::{InstanceKey, Key, ResourceKey},
     memory::{Again, Memory},
     observed::Observed,
     spec::{ContainerSpec, FirewallSpec, SandboxSpec},
@@ -71,6 +71,15 @@ impl<'a> Draft<'a> {
         self.in_flight.contains(key) && !planted!("same-key-twice")
     }
 
+    /// Whether that volume is being made or removed right now.
+    pub fn making_volume(&self, key: &ResourceKey) -> bool {
+        let mut volumes = self.in_flight.iter().filter_map(|key| match key {
+            Key::Volume(key) => Some(key),
+            _ => None,
+        });
+        volumes.any(|other| other == key) && !planted!("same-key-twice")
+    }
+
     /// Sandboxes that are being made or changed right now, whether or not they are still wanted.
     pub fn making_sandboxes(&self) -> impl Iterator<Item = &'a SandboxSpec> {
         self.orders.iter().filter_map(|step| match &step.action {
@@ -83,6 +92,19 @@ impl<'a> Draft<'a> {
     pub fn starting(&self, key: &InstanceKey) -> Option<&'a ContainerSpec> {
         self.orders.iter().find_map(|step| match &step.action {
             Action::StartContainer { key: other, spec, .. } if other == key => Some(&**spec),
+            _ => None,
+        })
+    }
+
+    /// What container is being made of it right now, by a start or while it runs.
+    pub fn becoming(&self, key: &InstanceKey) -> Option<&'a ContainerSpec> {
+        self.orders.iter().find_map(|step| match &step.action {
+            Action::StartContainer { key: other, spec, .. }
+            | Action::UpdateContainer { key: other, spec }
+                if other == key =>
+            {
+                Some(&**spec)
+            }
             _ => None,
         })
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Fact,
-    spec::{FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget},
+    spec::{Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, Subnet},
 };
 
 /// Which moment of the pass the firewall is for.
@@ -32,7 +32,7 @@ pub struct Stage<'a> {
 pub fn spec(
     draft: &Draft<'_>,
     wants: &Wants<'_>,
-    allocation: &Allocation,
+    allocation: &Allocation<'_>,
     present: &[Present<'_>],
     stage: &Stage<'_>,
 ) -> FirewallSpec {
@@ -70,27 +70,16 @@ pub fn spec(
             .as_ref()
             .is_some_and(|settled| settled.contains(one.key));
         let endpoints = one.endpoints(settled);
-        for endpoint in &endpoints {
-            let Some(network) = network(&endpoint.network) else {
-                continue;
-            };
-            spec.networks
-                .entry(endpoint.network.clone())
-                .or_insert(network)
-                .endpoints
-                .insert((endpoint.address, endpoint.mac));
+        for endpoint in endpoints.clone() {
+            join(&mut spec, endpoint, network);
         }
-        let ends = if planted!("ports-before-the-sandbox") {
+        let mut ends = if planted!("ports-before-the-sandbox") {
             one.endpoints(true)
         } else {
             endpoints
         };
-        // No port leads to an address that no rule guards.
-        let mut guarded = ends
-            .iter()
-            .filter(|endpoint| spec.networks.contains_key(&endpoint.network));
-        let first = guarded.clone().next();
-        let target = guarded.find(|endpoint| endpoint.gateway.is_some()).or(first);
+        let first = ends.clone().next();
+        let target = ends.find(|endpoint| endpoint.gateway.is_some()).or(first);
         let Some(target) = target else { continue };
         for binding in one.ports(stage.settled.as_ref().unwrap_or(&none), &stage.flipping) {
             let key = PublishKey {
@@ -108,16 +97,37 @@ pub fn spec(
     // Also one that nobody wants any more: it is there before it can be removed.
     for sandbox in draft.making_sandboxes() {
         for endpoint in &sandbox.endpoints {
-            if let Some(network) = network(&endpoint.network) {
-                spec.networks
-                    .entry(endpoint.network.clone())
-                    .or_insert(network)
-                    .endpoints
-                    .insert((endpoint.address, endpoint.mac));
-            }
+            join(&mut spec, endpoint, network);
         }
     }
     spec
+}
+
+/// `endpoint` is on its network. Where that is no `network` any more, with its record and its rules gone, the
+/// endpoint itself tells enough of it to be kept apart from the others.
+fn join(
+    spec: &mut FirewallSpec,
+    endpoint: &Endpoint,
+    network: impl Fn(&ResourceKey) -> Option<FirewallNetwork>,
+) {
+    let who = (endpoint.address, endpoint.mac);
+    if let Some(known) = spec.networks.get_mut(&endpoint.network) {
+        known.endpoints.insert(who);
+    } else {
+        let mut network = network(&endpoint.network).unwrap_or_else(|| told_by(endpoint));
+        network.endpoints.insert(who);
+        spec.networks.insert(endpoint.network.clone(), network);
+    }
+}
+
+fn told_by(endpoint: &Endpoint) -> FirewallNetwork {
+    let subnet = Subnet::around(endpoint.address, endpoint.prefix);
+    FirewallNetwork {
+        subnet,
+        gateway: endpoint.gateway.unwrap_or_else(|| subnet.gateway()),
+        internal: endpoint.gateway.is_none(),
+        endpoints: BTreeSet::new(),
+    }
 }
 
 fn empty(network: &NetworkSpec) -> FirewallNetwork {
@@ -211,9 +221,8 @@ pub fn then(
 }
 
 /// Whether what is there already keeps these networks and addresses apart from the others.
-pub fn isolates(draft: &Draft<'_>, allocation: &Allocation, key: &InstanceKey) -> bool {
-    let (Some(seen), Some(Ok(sandbox))) = (draft.observed.firewall.known(), allocation.sandboxes.get(key))
-    else {
+pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, place: usize) -> bool {
+    let (Some(seen), Some(sandbox)) = (draft.observed.firewall.known(), allocation.sandbox(place)) else {
         return false;
     };
     let holds = |spec: &FirewallSpec| {

@@ -6,7 +6,7 @@ use super::{
     action::Action,
     draft::{Draft, Ready},
     step::Class,
-    wanted::{self, Wants},
+    wanted::{self, Member, Wants},
 };
 use crate::{
     key::Key,
@@ -39,14 +39,24 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
         .map(|image| image.digest.as_str())
         .collect();
     let mut under_way: BTreeMap<&String, Key> = BTreeMap::new();
-    for (key, wanted) in &wants.instances {
+    for Member { key, wanted, .. } in &wants.instances {
         let reference = &wanted.service.image;
+        let resolved = resolve(draft.observed, reference);
+        // Most are there, and nothing more is to be said of them.
+        if let Ok(image) = resolved
+            && there.contains(image.digest.as_str())
+        {
+            if !unpacked.contains_key(&image.digest) {
+                unpacked.insert(image.digest.clone(), Ready::Now);
+            }
+            continue;
+        }
         let image_key = Key::Image {
             project: key.project.clone(),
             reference: reference.clone(),
         };
         let field = format!("services.{}.image", key.service);
-        match resolve(draft.observed, reference) {
+        match resolved {
             Err(why) => {
                 let cause = wanted::cause(wanted.project, field, None, None);
                 let place = cause
@@ -58,9 +68,6 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
                     _ => None,
                 };
                 draft.wait(image_key, format!("image {reference}{place}: {why}"), until);
-            }
-            Ok(image) if there.contains(image.digest.as_str()) => {
-                unpacked.insert(image.digest.clone(), Ready::Now);
             }
             Ok(image) if !unpacked.contains_key(&image.digest) => {
                 let cause = wanted::cause(wanted.project, field, None, Some(image.digest.clone()));

@@ -8,45 +8,59 @@ use super::{
     action::Action,
     allocate::Allocation,
     draft::{Draft, Ready},
+    firewall,
     images::Unpacked,
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
-    wanted::{self, Wanted, Wants},
+    wanted::{self, Member, Wanted, Wants},
 };
 use model::types::Project;
 
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::{Instance, State},
-    spec::{ContainerSpec, SandboxSpec},
+    spec::ContainerSpec,
 };
 use gates::Gates;
 
 /// What the steps of instances need, by what they need it of.
 pub struct Ground<'a> {
     pub wants: &'a Wants<'a>,
-    pub allocation: &'a Allocation,
-    pub verdicts: &'a BTreeMap<InstanceKey, Verdict<'a>>,
+    pub allocation: &'a Allocation<'a>,
+    /// Of each wanted instance.
+    pub verdicts: &'a [Verdict<'a>],
     pub unpacked: &'a Unpacked,
     pub networks: &'a BTreeMap<ResourceKey, Ready>,
     pub volumes: &'a BTreeMap<ResourceKey, Ready>,
     pub names: &'a BTreeMap<ResourceKey, Ready>,
     /// Networks and endpoints are kept apart.
     pub firewall: Ready,
-    /// Whose endpoints the firewall knows already.
-    pub isolated: &'a BTreeSet<InstanceKey>,
     /// Sandboxes that go in this pass.
     pub removed: &'a BTreeMap<InstanceKey, Ready>,
 }
 
-/// What became of the instances.
+/// What became of each wanted instance.
 #[derive(Default)]
 pub struct Instances {
     /// Sandboxes, as they shall be.
-    pub sandboxes: BTreeMap<InstanceKey, Ready>,
+    pub sandboxes: Vec<Option<Ready>>,
     /// Starts; `Now` for what runs or has run as wanted.
-    pub starts: BTreeMap<InstanceKey, Ready>,
+    pub starts: Vec<Option<Ready>>,
+}
+
+impl Instances {
+    fn start(&mut self, place: usize, ready: Ready) {
+        if let Some(start) = self.starts.get_mut(place) {
+            *start = Some(ready);
+        }
+    }
+
+    fn sandbox(&mut self, place: usize, ready: Ready) {
+        if let Some(sandbox) = self.sandboxes.get_mut(place) {
+            *sandbox = Some(ready);
+        }
+    }
 }
 
 /// Dependencies before their dependants; a cycle is cut at its first service.
@@ -80,25 +94,41 @@ fn place<'a>(
 }
 
 pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
-    let mut instances = Instances::default();
+    let wants = ground.wants;
+    let nothing = || vec![None; wants.instances.len()];
+    let mut instances = Instances {
+        sandboxes: nothing(),
+        starts: nothing(),
+    };
     if let Err(why) = known(draft) {
-        for key in ground.wants.instances.keys() {
+        for Member { key, .. } in &wants.instances {
             draft.wait(Key::Instance(key.clone()), why.clone(), None);
         }
         return instances;
     }
-    for (name, wanted) in &ground.wants.order {
+    // Most are as they shall be: nothing is to be done with them, and nothing to be said.
+    let mut left: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for (place, (member, verdict)) in wants.instances.iter().zip(ground.verdicts).enumerate() {
+        if rests(wants, member, verdict) {
+            instances.sandbox(place, Ready::Now);
+            instances.start(place, Ready::Now);
+        } else {
+            left.insert((&member.key.project, &member.key.service));
+        }
+    }
+    for (name, wanted) in &wants.order {
+        if !left.contains(&(&*wanted.project.name, *name)) {
+            continue;
+        }
         // What a service waits for is the same for all of its instances: those that start anew, and those
         // that start again as they were.
         let mut gates: [Option<Gates>; 2] = [None, None];
-        for (key, _) in ground.wants.of(&wanted.project.name, name) {
-            let Some(verdict) = ground.verdicts.get(key) else {
+        for place in wants.of(&wanted.project.name, name) {
+            let (Some(member), Some(verdict)) = (wants.instances.get(place), ground.verdicts.get(place))
+            else {
                 continue;
             };
-            // Nothing is to be done with it, and nothing to be said.
-            if verdict.is_settled() && !ground.wants.pairs.contains_key(key) {
-                instances.sandboxes.insert(key.clone(), Ready::Now);
-                instances.starts.insert(key.clone(), Ready::Now);
+            if rests(wants, member, verdict) {
                 continue;
             }
             let anew = verdict.replaces();
@@ -109,10 +139,15 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
                 Some(gates) => gates,
                 none => none.insert(Gates::of(draft, ground, &instances, *wanted, anew)),
             };
-            instance(draft, ground, &mut instances, key, verdict, gates);
+            instance(draft, ground, &mut instances, (place, member), verdict, gates);
         }
     }
     instances
+}
+
+/// Nothing is to be done with it, and nothing to be said.
+pub fn rests(wants: &Wants<'_>, member: &Member<'_>, verdict: &Verdict<'_>) -> bool {
+    verdict.is_settled() && !wants.pairs.contains_key(&member.key)
 }
 
 fn known(draft: &Draft<'_>) -> Result<(), String> {
@@ -127,12 +162,12 @@ fn instance(
     draft: &mut Draft<'_>,
     ground: &Ground<'_>,
     instances: &mut Instances,
-    key: &InstanceKey,
+    (place, member): (usize, &Member<'_>),
     verdict: &Verdict<'_>,
     gates: &Gates,
 ) {
+    let (key, seen) = (&member.key, member.seen);
     let object = Key::Instance(key.clone());
-    let seen = draft.observed.instances.known().and_then(|seen| seen.get(key));
     let state = seen.map(|seen| &seen.state);
     if let Some((class, cause)) = &verdict.change {
         let text = match &verdict.stopped {
@@ -162,7 +197,7 @@ fn instance(
         _ => {}
     }
     if let Course::Clear | Course::Unsure(_) = verdict.course {
-        instances.starts.insert(key.clone(), Ready::Blocked);
+        instances.start(place, Ready::Blocked);
         return;
     }
     if verdict.stopped.is_none()
@@ -176,13 +211,13 @@ fn instance(
             Some(seen) if seen.state == State::Lost => {
                 draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &[]);
             }
-            Some(seen) => repair(draft, ground, key, seen),
+            Some(seen) => repair(draft, ground, place, seen),
             None => {}
         }
-        instances.starts.insert(key.clone(), Ready::Blocked);
+        instances.start(place, Ready::Blocked);
         return;
     }
-    let networks = endpoints(ground, key);
+    let networks = endpoints(ground, place);
     let mut needs: Vec<Ready> = networks
         .filter_map(|network| ground.names.get(network))
         .copied()
@@ -213,7 +248,7 @@ fn instance(
         if state != Some(&State::Lost) {
             first.extend(needs.iter().chain(&before).copied());
             first.push(ground.firewall);
-            first.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
+            first.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
         }
         if running {
             first = vec![stop(draft, &first)];
@@ -222,17 +257,17 @@ fn instance(
     });
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
     let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
-    let sandbox = sandbox(draft, ground, key, wrong, removed, &cause, here);
-    instances.sandboxes.insert(key.clone(), sandbox);
+    let sandbox = sandbox(draft, ground, (place, member), wrong, removed, &cause, here);
+    instances.sandbox(place, sandbox);
     needs.insert(0, sandbox);
     // A sandbox that is there may be older than the rules that keep it apart.
     if verdict.starts() && sandbox == Ready::Now {
-        needs.extend(isolated(ground, key));
+        needs.extend(isolated(draft, ground, place));
     }
     let Ok(target) = &verdict.target else {
         let blocked = verdict.stopped.is_some();
         let ready = if blocked { Ready::Blocked } else { Ready::Now };
-        instances.starts.insert(key.clone(), ready);
+        instances.start(place, ready);
         if verdict.course == Course::Stop {
             stop(draft, &[]);
         }
@@ -291,7 +326,7 @@ fn instance(
         }
         Course::Rest | Course::Stop | Course::Clear | Course::Unsure(_) => Ready::Now,
     };
-    instances.starts.insert(key.clone(), ready);
+    instances.start(place, ready);
     take_over(draft, ground, key, ready);
 }
 
@@ -308,29 +343,29 @@ fn layers(draft: &mut Draft<'_>, ground: &Ground<'_>, object: &Key, digest: &str
 }
 
 /// What cannot become what it shall be now stays what it is: of that, what is damaged is put right.
-fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, seen: &Instance) {
+fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Instance) {
     if seen.drift.is_empty() {
         return;
     }
     let endpoints = seen.sandbox.endpoints.iter();
     let networks = endpoints.filter_map(|endpoint| ground.networks.get(&endpoint.network));
     let mut needs: Vec<Ready> = networks.copied().collect();
-    needs.extend(isolated(ground, key));
+    needs.extend(isolated(draft, ground, place));
     let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
     let action = Action::EnsureSandbox(seen.sandbox.clone());
-    draft.step(&Key::Instance(key.clone()), action, &cause, None, &needs);
-}
-
-/// The step after which nobody else can use the addresses of `key`, unless that is so already.
-fn isolated(ground: &Ground<'_>, key: &InstanceKey) -> Option<Ready> {
-    (!ground.isolated.contains(key)).then_some(ground.firewall)
-}
-
-fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Item = &'g ResourceKey> {
-    let spec: Option<&SandboxSpec> = match ground.allocation.sandboxes.get(key) {
-        Some(Ok(spec)) => Some(spec),
-        _ => None,
+    let Some(member) = ground.wants.instances.get(place) else {
+        return;
     };
+    draft.step(&Key::Instance(member.key.clone()), action, &cause, None, &needs);
+}
+
+/// The step after which nobody else can use the addresses of an instance, unless that is so already.
+fn isolated(draft: &Draft<'_>, ground: &Ground<'_>, place: usize) -> Option<Ready> {
+    (!firewall::isolates(draft, ground.allocation, place)).then_some(ground.firewall)
+}
+
+fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &'g ResourceKey> {
+    let spec = ground.allocation.sandbox(place);
     spec.into_iter()
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
 }
@@ -339,28 +374,29 @@ fn endpoints<'g>(ground: &'g Ground<'_>, key: &InstanceKey) -> impl Iterator<Ite
 fn sandbox(
     draft: &mut Draft<'_>,
     ground: &Ground<'_>,
-    key: &InstanceKey,
+    (place, member): (usize, &Member<'_>),
     wrong: bool,
     removed: Option<Ready>,
     cause: &Cause,
     completes: Option<Class>,
 ) -> Ready {
+    let key = &member.key;
     let object = Key::Instance(key.clone());
     let mut needs: Vec<Ready> = removed.into_iter().collect();
-    let mut spec = match ground.allocation.sandboxes.get(key) {
+    let mut spec = match ground.allocation.sandboxes.get(place) {
         Some(Ok(_)) if !wrong => return Ready::Now,
-        Some(Ok(spec)) => spec.clone(),
+        Some(Ok(spec)) => spec.clone().into_owned(),
         Some(Err(why)) => {
-            if let Some(seen) = draft.observed.instances.known().and_then(|seen| seen.get(key)) {
-                repair(draft, ground, key, seen);
+            if let Some(seen) = member.seen {
+                repair(draft, ground, place, seen);
             }
             return draft.wait(object, why.clone(), None);
         }
         None => return Ready::Blocked,
     };
-    needs.extend(endpoints(ground, key).filter_map(|network| ground.networks.get(network)));
+    needs.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
     if !planted!("reserved-too-early") {
-        needs.extend(isolated(ground, key));
+        needs.extend(isolated(draft, ground, place));
     }
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
     // on its own, and so do we, so that two can swap.
@@ -380,9 +416,8 @@ fn sandbox(
         }
     }
     if let Some(holder) = contested {
-        let seen = draft.observed.instances.known();
         let why = format!("waits until {holder} has given up a host port");
-        if let Some(mine) = seen.and_then(|seen| seen.get(key)) {
+        if let Some(mine) = member.seen {
             spec.ports.retain(|binding| mine.sandbox.ports.contains(binding));
             if mine.sandbox != spec || !mine.drift.is_empty() {
                 draft.step(&object, Action::EnsureSandbox(spec), cause, None, &needs);
@@ -407,9 +442,9 @@ fn take_over(draft: &mut Draft<'_>, ground: &Ground<'_>, key: &InstanceKey, star
 
 /// The containers that are wanted, where that is known.
 pub fn targets<'v>(
-    verdicts: &'v BTreeMap<InstanceKey, Verdict<'_>>,
-) -> impl Iterator<Item = (&'v InstanceKey, &'v ContainerSpec)> {
-    verdicts
-        .iter()
-        .filter_map(|(key, verdict)| Some((key, verdict.target.as_deref().ok()?)))
+    wants: &'v Wants<'v>,
+    verdicts: &'v [Verdict<'_>],
+) -> impl Iterator<Item = (&'v Member<'v>, &'v ContainerSpec)> {
+    let all = wants.instances.iter().zip(verdicts);
+    all.filter_map(|(member, verdict)| Some((member, verdict.target.as_deref().ok()?)))
 }

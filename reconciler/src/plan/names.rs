@@ -1,19 +1,22 @@
 //! Names inside each network: services, containers and aliases of every sandbox that is there or about
 //! to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     action::Action,
     draft::{Draft, Ready},
     presence::Present,
     step::Class,
-    wanted::{self, Wants},
+    wanted::{self, Wanted, Wants},
 };
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Fact,
-    spec::Zone,
+    spec::{Endpoint, Zone},
 };
 
 /// The wanted zone of every network that shall have one. `seen`: what there is.
@@ -29,9 +32,10 @@ pub fn zones(
         .collect();
     let mut former: BTreeMap<ResourceKey, Zone> = BTreeMap::new();
     for one in present.iter().filter(|one| !one.waits) {
-        let Some(wanted) = wants.instances.get(one.key) else {
+        let Some(member) = one.place.and_then(|place| wants.instances.get(place)) else {
             continue;
         };
+        let Wanted { project, service } = member.wanted;
         for endpoint in one.endpoints(true) {
             let Some(zone) = zones.get_mut(&endpoint.network) else {
                 // One that is held is on a network that only its former version asks for.
@@ -46,25 +50,23 @@ pub fn zones(
                 }
                 continue;
             };
-            let aliases = wanted
-                .service
+            let aliases = service
                 .networks
                 .iter()
-                .filter(|(name, _)| {
-                    wanted::network(wanted.project, name).is_some_and(|(key, _)| key == endpoint.network)
-                })
-                .flat_map(|(_, attachment)| attachment.aliases.iter().cloned());
+                .filter(|(name, _)| wanted::is_network(project, name, &endpoint.network))
+                .flat_map(|(_, attachment)| &attachment.aliases)
+                .map(|alias| alias.to_ascii_lowercase());
             let InstanceKey {
                 project,
                 service,
                 index,
                 ..
             } = one.key;
-            let own = [service.clone(), format!("{project}-{service}-{index}")];
+            let mut container = format!("{project}-{service}-{index}");
+            container.make_ascii_lowercase();
+            let own = [service.to_ascii_lowercase(), container];
             for name in own.into_iter().chain(aliases) {
-                zone.entry(name.to_ascii_lowercase())
-                    .or_default()
-                    .insert(endpoint.address);
+                zone.entry(name).or_default().insert(endpoint.address);
             }
         }
     }
@@ -103,6 +105,11 @@ pub fn now(
     };
     let networks_known = draft.observed.networks.known().is_some();
     let wanted = zones(wants, present, seen);
+    let lingering: Vec<&Endpoint> = present
+        .iter()
+        .filter(|one| one.lingering)
+        .flat_map(|one| one.endpoints(true))
+        .collect();
     let stale = seen.keys().filter(|key| {
         networks_known
             && !planted!("old-names-stay")
@@ -110,26 +117,26 @@ pub fn now(
             && !wants.left_alone(&key.project)
     });
     for key in wanted.keys().chain(stale) {
-        let lingering: BTreeSet<_> = present
+        let lingering: BTreeSet<_> = lingering
             .iter()
-            .filter(|one| one.lingering)
-            .flat_map(|one| one.endpoints(true))
             .filter(|endpoint| endpoint.network == *key)
             .map(|endpoint| endpoint.address)
             .collect();
         let goal = wanted.get(key);
-        let mut first = goal.cloned().unwrap_or_default();
-        for (name, addresses) in seen.get(key).into_iter().flatten() {
-            let kept: BTreeSet<_> = addresses.intersection(&lingering).copied().collect();
-            if !kept.is_empty() {
-                first.entry(name.clone()).or_default().extend(kept);
+        let mut first = goal.map(Cow::Borrowed);
+        if !lingering.is_empty() {
+            let zone = first.get_or_insert_default().to_mut();
+            for (name, addresses) in seen.get(key).into_iter().flatten() {
+                let kept: BTreeSet<_> = addresses.intersection(&lingering).copied().collect();
+                if !kept.is_empty() {
+                    zone.entry(name.clone()).or_default().extend(kept);
+                }
+            }
+            if first.as_deref() != goal {
+                names.later.insert(key.clone(), goal.cloned());
             }
         }
-        let first = (goal.is_some() || !lingering.is_empty()).then_some(first);
-        if first.as_ref() != goal {
-            names.later.insert(key.clone(), goal.cloned());
-        }
-        let ready = if first.as_ref() == seen.get(key) {
+        let ready = if first.as_deref() == seen.get(key) {
             // What is seen of it does not last.
             match draft.busy(&Key::Names(key.clone())) {
                 true => Ready::Blocked,
@@ -140,7 +147,7 @@ pub fn now(
                 draft,
                 key,
                 seen.get(key),
-                first,
+                first.map(Cow::into_owned),
                 wants.runs(&key.project) && !explained.contains(&key.project),
             )
         };

@@ -22,7 +22,7 @@ pub struct Networks {
     pub causes: BTreeMap<ResourceKey, Cause>,
 }
 
-pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocation) -> Networks {
+pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocation<'_>) -> Networks {
     let mut networks = Networks::default();
     for (key, wanted) in &wants.networks {
         let object = Key::Network(key.clone());
@@ -77,16 +77,19 @@ pub fn networks(draft: &mut Draft<'_>, wants: &Wants<'_>, allocation: &Allocatio
 
 /// Networks that nobody wants any more, but that somebody is still on whose turn has not come: repaired, too.
 fn used(draft: &mut Draft<'_>, wants: &Wants<'_>, networks: &mut Networks) {
-    let (Some(seen), Some(instances)) = (draft.observed.networks.known(), draft.observed.instances.known())
-    else {
+    let Some(seen) = draft.observed.networks.known() else {
         return;
     };
     let damaged = seen.iter().filter(|(_, network)| !network.drift.is_empty());
     for (key, network) in damaged.filter(|(key, _)| !wants.networks.contains_key(*key)) {
-        let on_it = instances.iter().any(|(instance, seen)| {
-            let mut endpoints = seen.sandbox.endpoints.iter();
-            wants.instances.contains_key(instance) && endpoints.any(|endpoint| endpoint.network == *key)
-        });
+        let on_it = wants
+            .instances
+            .iter()
+            .filter_map(|member| member.seen)
+            .any(|seen| {
+                let mut endpoints = seen.sandbox.endpoints.iter();
+                endpoints.any(|endpoint| endpoint.network == *key)
+            });
         if on_it {
             let object = Key::Network(key.clone());
             let cause = wanted::noun("bridge", Some(network.drift.join(", ")));

@@ -19,8 +19,8 @@ use crate::{
 #[derive(Default)]
 pub struct Orphans<'a> {
     gone: BTreeMap<&'a InstanceKey, &'a Instance>,
-    /// Some of `gone`: what is being started of them right now.
-    starting: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
+    /// Some of `gone`: what is being made of them right now.
+    becoming: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
     /// Each one's stop; `Now` where nothing runs.
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
 }
@@ -58,18 +58,15 @@ fn cause(wants: &Wants<'_>, project: &str, field: String) -> Cause {
 }
 
 /// Stops what goes: a dependency after its dependants.
-pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
+pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
     let mut orphans = Orphans::default();
-    let Some(seen) = draft.observed.instances.known() else {
-        return orphans;
-    };
-    orphans.gone = seen
-        .iter()
-        .filter(|(key, _)| !wants.instances.contains_key(*key) && !wants.left_alone(&key.project))
+    let others = wants.others.iter().copied();
+    orphans.gone = others
+        .filter(|(key, _)| !wants.left_alone(&key.project))
         .collect();
-    let starting = orphans.gone.keys();
-    orphans.starting = starting
-        .filter_map(|key| Some((*key, draft.starting(key)?)))
+    let becoming = orphans.gone.keys();
+    orphans.becoming = becoming
+        .filter_map(|key| Some((*key, draft.becoming(key)?)))
         .collect();
     let mut left: BTreeSet<&InstanceKey> = orphans.gone.keys().copied().collect();
     while let Some(next) = orphans.next(&left) {
@@ -81,7 +78,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'_>) -> Orphans<'a> {
         let ready = if wants.replaced.contains_key(next) {
             // Not before names and host ports lead to the one that takes its place.
             Ready::Blocked
-        } else if orphans.starting.contains_key(next) {
+        } else if orphans.becoming.contains_key(next) {
             Ready::Blocked
         } else if matches!(instance.state, State::Running { .. }) {
             let needs: Vec<Ready> = orphans
@@ -125,8 +122,8 @@ impl<'a> Orphans<'a> {
 
     fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
         let depends = move |other: &InstanceKey, instance: &Instance| {
-            let spec = self.starting.get(other).copied();
-            let spec = spec.or(instance.container.as_ref());
+            let spec = self.becoming.get(other).copied();
+            let spec = spec.or(instance.container.as_deref());
             spec.is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
         };
         let others = self.gone.iter().filter(move |(other, instance)| {
@@ -163,7 +160,7 @@ impl<'a> Orphans<'a> {
                     };
                     draft.step(&Key::Instance((*key).clone()), action, &cause, None, needs)
                 }
-                _ if needs.contains(&Ready::Blocked) || self.starting.contains_key(key) => Ready::Blocked,
+                _ if needs.contains(&Ready::Blocked) || self.becoming.contains_key(key) => Ready::Blocked,
                 _ => Ready::Now,
             };
             self.stops.insert(key, ready);
@@ -212,7 +209,7 @@ pub fn remains(draft: &mut Draft<'_>, wants: &Wants<'_>) {
         return;
     };
     for key in remains {
-        if wants.instances.contains_key(key) || wants.left_alone(&key.project) || seen.contains_key(key) {
+        if wants.place(key).is_some() || wants.left_alone(&key.project) || seen.contains_key(key) {
             continue;
         }
         let cause = wanted::noun("remains", Some("of it are on the disk".to_owned()));
@@ -228,7 +225,7 @@ pub fn remains(draft: &mut Draft<'_>, wants: &Wants<'_>) {
 pub fn networks(
     draft: &mut Draft<'_>,
     wants: &Wants<'_>,
-    sandboxes: &BTreeMap<InstanceKey, Ready>,
+    sandboxes: impl Fn(&InstanceKey) -> Option<Ready>,
     firewall: Ready,
     names: &BTreeMap<ResourceKey, Ready>,
 ) {
@@ -258,7 +255,7 @@ pub fn networks(
                 .iter()
                 .any(|endpoint| endpoint.network == *key)
             {
-                let ready = sandboxes.get(instance).copied();
+                let ready = sandboxes(instance);
                 let ready = ready.filter(|_| !wants.held.contains_key(instance));
                 needs.push(ready.unwrap_or(Ready::Blocked));
             }

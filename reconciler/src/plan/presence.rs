@@ -1,6 +1,6 @@
 //! Who is on which network, and who is about to leave: what names and firewall are made from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{allocate::Allocation, draft::Draft, verdict::Verdict, wanted::Wants};
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 pub struct Present<'a> {
     pub key: &'a InstanceKey,
     pub seen: Option<&'a Instance>,
+    /// Where it is wanted; `None`: it is not.
+    pub place: Option<usize>,
     /// What it shall be; `None`: it leaves, is left alone, or cannot be decided now.
     pub spec: Option<&'a SandboxSpec>,
     /// Not wanted any more, and still running.
@@ -32,16 +34,13 @@ pub struct Present<'a> {
 /// Everything that has an address. `None`: the instances could not be read.
 pub fn present<'a>(
     draft: &Draft<'a>,
-    wants: &Wants<'_>,
-    allocation: &'a Allocation,
-    verdicts: &'a BTreeMap<InstanceKey, Verdict<'_>>,
+    wants: &'a Wants<'a>,
+    allocation: &'a Allocation<'_>,
+    verdicts: &[Verdict<'_>],
 ) -> Option<Vec<Present<'a>>> {
-    let seen = draft.observed.instances.known()?;
+    draft.observed.instances.known()?;
     let mut present = Vec::new();
-    for (key, instance) in seen {
-        if wants.instances.contains_key(key) {
-            continue;
-        }
+    for &(key, instance) in &wants.others {
         let alone = wants.left_alone(&key.project);
         let running = matches!(instance.state, State::Running { .. }) || draft.starting(key).is_some();
         let lingering = !alone && running;
@@ -49,6 +48,7 @@ pub fn present<'a>(
             present.push(Present {
                 key,
                 seen: Some(instance),
+                place: None,
                 spec: None,
                 lingering: lingering && !wants.replaced.contains_key(key),
                 waits: false,
@@ -59,9 +59,9 @@ pub fn present<'a>(
             });
         }
     }
-    for (key, verdict) in verdicts {
-        let instance = seen.get(key);
-        let spec = allocation.sandboxes.get(key).and_then(|spec| spec.as_ref().ok());
+    for (place, (member, verdict)) in wants.instances.iter().zip(verdicts).enumerate() {
+        let (key, instance) = (&member.key, member.seen);
+        let spec = allocation.sandbox(place);
         let whole = allocation.taking_over.get(key).or(spec);
         // One that cannot be made now takes no part yet.
         let coming = verdict.starts()
@@ -75,6 +75,7 @@ pub fn present<'a>(
             present.push(Present {
                 key,
                 seen: instance,
+                place: Some(place),
                 spec,
                 lingering: false,
                 waits: wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
@@ -90,13 +91,15 @@ pub fn present<'a>(
 
 impl<'a> Present<'a> {
     /// With what it still has; without, once it is what it shall be.
-    pub fn endpoints(&self, settled: bool) -> Vec<&'a Endpoint> {
-        let seen = self.seen.into_iter().flat_map(|seen| &seen.sandbox.endpoints);
-        match self.spec {
-            None => seen.collect(),
-            Some(spec) if settled => spec.endpoints.iter().collect(),
-            Some(spec) => seen.chain(&spec.endpoints).collect(),
-        }
+    pub fn endpoints(&self, settled: bool) -> impl Iterator<Item = &'a Endpoint> + Clone + use<'a> {
+        let have = self.seen.map_or(&[][..], |seen| &seen.sandbox.endpoints);
+        let (have, shall) = match self.spec {
+            None => (have, &[][..]),
+            // The same need not be told twice.
+            Some(spec) if settled || have == spec.endpoints => (&[][..], &spec.endpoints[..]),
+            Some(spec) => (have, &spec.endpoints[..]),
+        };
+        have.iter().chain(shall)
     }
 
     /// Host ports that lead to it: only once something was started in it, and never one that its

@@ -106,17 +106,24 @@ struct Other<'a> {
     difference: Option<Difference>,
 }
 
-/// The slots of `name`, for every index up to its scale.
-pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, looks: &Looks<'_>) -> Seats {
+/// The slots of `name`, for every index up to its scale. `there`: its instances that are seen, in order.
+pub fn seats(
+    pass: Pass<'_>,
+    asked: Asked<'_>,
+    name: &str,
+    service: &Service,
+    looks: &Looks<'_>,
+    there: &[(&InstanceKey, &Instance)],
+) -> Seats {
     let scale = wanted::scale(service);
     let mut seats = Seats::default();
     let update = update_config(service);
     let simple = scale == 1 && update.is_none() && !asked.barred();
-    let Some(seen) = pass.observed.instances.known() else {
+    if pass.observed.instances.known().is_none() {
         let keys = (1..=scale).map(|index| slot_key(asked.project, name, index, Slot::A));
         seats.wanted = keys.collect();
         return seats;
-    };
+    }
     let goal = Goal {
         wanted: Wanted {
             project: asked.project,
@@ -127,12 +134,12 @@ pub fn seats(pass: Pass<'_>, asked: Asked<'_>, name: &str, service: &Service, lo
     let mut all = Vec::new();
     for index in 1..=scale {
         let key = |slot| slot_key(asked.project, name, index, slot);
-        let there: Vec<(InstanceKey, &Instance)> = [key(Slot::A), key(Slot::B)]
-            .into_iter()
-            .filter_map(|key| seen.get(&key).map(|seen| (key, seen)))
-            .collect();
-        if let (true, [] | [_]) = (simple, there.as_slice()) {
-            let there = there.into_iter().next().map(|(key, _)| key);
+        let start = there.partition_point(|(key, _)| key.index < index);
+        let rest = there.get(start..).unwrap_or_default();
+        let count = rest.partition_point(|(key, _)| key.index == index);
+        let there = rest.get(..count).unwrap_or_default();
+        if let (true, [] | [_]) = (simple, there) {
+            let there = there.first().map(|(key, _)| (*key).clone());
             seats
                 .wanted
                 .push(there.unwrap_or_else(|| ended(pass, &goal, key)));
@@ -207,30 +214,30 @@ fn strong(difference: Option<Difference>) -> Option<Difference> {
 
 fn seat<'a>(
     pass: Pass<'_>,
-    there: Vec<(InstanceKey, &'a Instance)>,
+    there: &[(&InstanceKey, &'a Instance)],
     key: impl Fn(Slot) -> InstanceKey,
     goal: &Goal<'_>,
 ) -> Seat<'a> {
     let difference = |seen: &Instance| goal.difference(&seen.container.as_ref()?.fields);
     let current = |seen: &Instance| seen.container.is_some() && difference(seen).is_none();
-    let mut there = there.into_iter();
+    let mut there = there.iter().copied();
     match (there.next(), there.next()) {
         (Some(a), Some(b)) => {
             let b_is_wanted = match (current(a.1), current(b.1)) {
                 (true, false) => false,
                 (false, true) => true,
                 // Both are, or none is: who serves stays, or serves until the other is done.
-                (both, _) => both == serves(pass.observed, (&b.0, b.1), (&a.0, a.1)),
+                (both, _) => both == serves(pass.observed, b, a),
             };
             let b_is_wanted = b_is_wanted ^ planted!("wrong-slot-goes");
             let (wanted, old) = if b_is_wanted { (b, a) } else { (a, b) };
             Seat {
                 difference: difference(wanted.1),
                 current: current(wanted.1),
-                key: wanted.0,
+                key: wanted.0.clone(),
                 seen: Some(wanted.1),
                 other: Some(Other {
-                    key: old.0,
+                    key: old.0.clone(),
                     seen: old.1,
                     difference: difference(old.1),
                 }),
@@ -239,7 +246,7 @@ fn seat<'a>(
         (Some((key, seen)), _) => Seat {
             difference: difference(seen),
             current: current(seen),
-            key,
+            key: key.clone(),
             seen: Some(seen),
             other: None,
         },

@@ -204,9 +204,12 @@ fn lost() -> Cause {
 /// Without what an operator has ordered.
 fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     let Wanted { project, service } = case.wanted;
-    let begun = memory.begun.get(&Key::Instance(case.key.clone()));
+    let begun = match memory.begun.is_empty() {
+        true => None,
+        false => memory.begun.get(&Key::Instance(case.key.clone())),
+    };
     let begun = begun.filter(|_| !planted!("begun-forgotten"));
-    let have = case.seen.and_then(|seen| seen.container.as_ref());
+    let have = case.seen.and_then(|seen| seen.container.as_deref());
     let difference = have.and_then(|have| case.looks.difference(case.wanted, &have.fields));
     let target = match (have, &difference) {
         // The same as what runs, whether or not its image can be resolved right now.
@@ -228,7 +231,10 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
         ended: None,
         stopped: None,
     };
-    let Some((seen, have)) = case.seen.and_then(|seen| Some((seen, seen.container.as_ref()?))) else {
+    let Some((seen, have)) = case
+        .seen
+        .and_then(|seen| Some((seen, seen.container.as_deref()?)))
+    else {
         return absent(verdict, case, begun);
     };
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)

@@ -8,7 +8,7 @@ use super::{
     action::Action,
     draft::{Draft, Ready},
     step::Class,
-    wanted::{self, Wants},
+    wanted::{self, Member, Wants},
 };
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
@@ -24,37 +24,46 @@ pub fn mounted(spec: &ContainerSpec) -> impl Iterator<Item = &ResourceKey> {
     })
 }
 
-/// Every volume that a wanted container mounts; `targets`: what those containers are.
+/// Who asks for a volume: a project, by its key in the file, or by a service that says nothing of it.
+type By<'s> = (&'s Project, Result<&'s str, &'s str>);
+
+/// What is not there of the volumes that wanted containers mount; `targets`: what those containers are.
 pub fn volumes<'s>(
     draft: &mut Draft<'_>,
     wants: &'s Wants<'_>,
-    targets: impl Iterator<Item = (&'s InstanceKey, &'s ContainerSpec)>,
+    targets: impl Iterator<Item = (&'s Member<'s>, &'s ContainerSpec)>,
 ) -> BTreeMap<ResourceKey, Ready> {
-    let mut by: BTreeMap<&ResourceKey, (&Project, Result<&str, &str>)> = BTreeMap::new();
-    for (key, wanted) in &wants.volumes {
-        by.insert(key, (wanted.project, Ok(wanted.name)));
+    let named = wants.volumes.iter();
+    let mut all: Vec<(&ResourceKey, By<'_>)> = named
+        .map(|(key, wanted)| (key, (wanted.project, Ok(wanted.name))))
+        .collect();
+    for (member, target) in targets {
+        let by = (member.wanted.project, Err(&*member.key.service));
+        all.extend(mounted(target).map(|volume| (volume, by)));
     }
-    for (instance, target) in targets {
-        let Some(wanted) = wants.instances.get(instance) else {
-            continue;
-        };
-        for volume in mounted(target) {
-            by.entry(volume)
-                .or_insert((wanted.project, Err(&instance.service)));
-        }
-    }
+    // Of several that say the same, the first: the file before its containers.
+    all.sort_by_key(|(key, _)| *key);
+    all.dedup_by_key(|(key, _)| *key);
+    let observed = draft.observed;
+    let mut there = observed.volumes.known().into_iter().flatten().peekable();
     let mut ready = BTreeMap::new();
-    for (key, (project, named)) in by {
+    for (key, (project, named)) in all {
+        // Both are in key order.
+        while there.next_if(|(other, _)| *other < key).is_some() {}
+        let lost = there.next_if(|(other, _)| *other == key);
+        let lost = lost.map(|(_, volume)| &volume.lost);
+        if lost == Some(&None) && !draft.making_volume(key) {
+            continue;
+        }
         let object = Key::Volume(key.clone());
-        let one = match &draft.observed.volumes {
+        let one = match &observed.volumes {
             Fact::Unknown(why) => {
                 let why = format!("the volumes could not be read: {why}");
                 draft.wait(object, why, None)
             }
-            Fact::Known(seen) => match seen.get(key).map(|volume| &volume.lost) {
+            Fact::Known(_) => match lost {
                 // What is seen of it does not last.
-                Some(None) if draft.busy(&object) => Ready::Blocked,
-                Some(None) => Ready::Now,
+                Some(None) => Ready::Blocked,
                 Some(Some(_)) if planted!("lost-volume-used") => Ready::Now,
                 Some(Some(why)) => {
                     let why = format!("volume {}: {why}; nothing starts on it", key.name);
@@ -78,7 +87,11 @@ pub fn volumes<'s>(
 }
 
 /// Removes the volumes of projects that were taken down with consent, once nothing is left on them.
-pub fn remove(draft: &mut Draft<'_>, wants: &Wants<'_>, sandboxes: &BTreeMap<InstanceKey, Ready>) {
+pub fn remove<'k>(
+    draft: &mut Draft<'_>,
+    wants: &Wants<'_>,
+    sandboxes: impl Iterator<Item = (&'k InstanceKey, Ready)> + Clone,
+) {
     let consent = wants.consent();
     let Some(seen) = draft.observed.volumes.known() else {
         return;
@@ -88,10 +101,10 @@ pub fn remove(draft: &mut Draft<'_>, wants: &Wants<'_>, sandboxes: &BTreeMap<Ins
         let object = Key::Volume(key.clone());
         let cause = wanted::noun("down", Some("--volumes".to_owned()));
         draft.change(object.clone(), Class::Remove, &cause, None);
+        let sandboxes = sandboxes.clone();
         let mut needs: Vec<Ready> = sandboxes
-            .iter()
             .filter(|(instance, _)| instance.project == key.project)
-            .map(|(_, ready)| *ready)
+            .map(|(_, ready)| ready)
             .collect();
         if unknown {
             let why = "the containers could not be read; nothing is removed before they are";

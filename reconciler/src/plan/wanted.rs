@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
+    iter,
+    ops::{Range, RangeInclusive},
 };
 
 use model::types::{Mount, Project, Service};
@@ -16,6 +17,7 @@ use crate::{
     desired::{Desired, Wish},
     key::{InstanceKey, ResourceKey, Slot},
     memory::Memory,
+    observed::Instance,
 };
 
 /// One service of a project that shall run.
@@ -23,6 +25,15 @@ use crate::{
 pub struct Wanted<'a> {
     pub project: &'a Project,
     pub service: &'a Service,
+}
+
+/// One instance that there shall be.
+pub struct Member<'a> {
+    pub key: InstanceKey,
+    pub wanted: Wanted<'a>,
+    pub looks: &'a Looks<'a>,
+    /// `None`: it is not there, or the instances could not be read.
+    pub seen: Option<&'a Instance>,
 }
 
 /// A network or volume that some service uses.
@@ -36,7 +47,11 @@ pub struct Resource<'a> {
 
 #[derive(Default)]
 pub struct Wants<'a> {
-    pub instances: BTreeMap<InstanceKey, Wanted<'a>>,
+    /// In key order. What the plan finds out about each stands at the same place of a list of its own:
+    /// among a thousand, a search for a key costs more than all else that is done with one.
+    pub instances: Vec<Member<'a>>,
+    /// What is seen and not wanted, in key order.
+    pub others: Vec<(&'a InstanceKey, &'a Instance)>,
     pub networks: BTreeMap<ResourceKey, Resource<'a>>,
     pub volumes: BTreeMap<ResourceKey, Resource<'a>>,
     /// Some of `instances`: they stay as they are for now.
@@ -50,8 +65,6 @@ pub struct Wants<'a> {
     /// Updated ones that have not settled, what they wait for, and when they will have.
     pub watched: Vec<(InstanceKey, String, Option<u64>)>,
     pub rollbacks: Vec<Rollback>,
-    /// By project and service: what is compared.
-    pub fields: BTreeMap<(&'a str, &'a str), Looks<'a>>,
     /// Every service, after those it depends on.
     pub order: Vec<(&'a str, Wanted<'a>)>,
     /// What each project that runs is planned for.
@@ -75,15 +88,16 @@ impl<'a> Wants<'a> {
         desired: &'a Desired,
         projects: BTreeMap<&'a str, &'a Project>,
         order: Vec<(&'a str, Wanted<'a>)>,
+        looks: &'a container::AllLooks<'a>,
         pass: Pass<'a>,
     ) -> Self {
         let mut wants = Wants {
             whole: desired.incomplete.is_none(),
-            fields: container::all_compared(&order, pass.observed),
             order,
             projects,
             ..Wants::default()
         };
+        let mut volumes = Vec::new();
         for (name, wish) in &desired.projects {
             wants.named.insert(name, wish);
             if let Wish::Run {
@@ -97,23 +111,57 @@ impl<'a> Wants<'a> {
                     manifest,
                     revision,
                 };
-                wants.expand(asked, pass);
+                wants.expand(asked, looks, pass);
+                wants.networks.extend(networks(project));
+                volumes.extend(self::volumes(project));
             }
         }
+        // At once: the map is not searched for the place of each.
+        wants.volumes = volumes.into_iter().collect();
+        wants.instances.sort_by(|one, other| one.key.cmp(&other.key));
+        wants.instances.dedup_by(|one, other| one.key == other.key);
+        wants.meet(pass);
         wants
     }
 
-    fn expand(&mut self, asked: Asked<'a>, pass: Pass<'a>) {
+    /// Looks up who of the wanted ones is there, and who else.
+    fn meet(&mut self, pass: Pass<'a>) {
+        let seen = pass.observed.instances.known();
+        let met: Vec<_> = self.in_step(seen.into_iter().flatten()).collect();
+        for (key, instance, place) in met {
+            match place.and_then(|place| self.instances.get_mut(place)) {
+                Some(member) => member.seen = Some(instance),
+                None => self.others.push((key, instance)),
+            }
+        }
+    }
+
+    fn expand(&mut self, asked: Asked<'a>, looks: &'a container::AllLooks<'a>, pass: Pass<'a>) {
         let project = asked.project;
+        let looks = looks.get(project.name.as_str());
+        let seen = pass.observed.instances.known();
+        let own = seen.map(|seen| seen.range(first(&project.name)..));
+        let mut own = own
+            .into_iter()
+            .flatten()
+            .take_while(|(key, _)| key.project == project.name)
+            .peekable();
         let mut failed = Vec::new();
         for (name, service) in &project.services {
             let wanted = Wanted { project, service };
-            let Some(looks) = self.fields.get(&(project.name.as_str(), name.as_str())) else {
+            let Some(looks) = looks.and_then(|looks| looks.get(name.as_str())) else {
                 continue;
             };
-            let seats = slots::seats(pass, asked, name, service, looks);
-            self.instances
-                .extend(seats.wanted.into_iter().map(|key| (key, wanted)));
+            // Both are in order of names.
+            while own.next_if(|(key, _)| key.service < *name).is_some() {}
+            let there: Vec<_> = iter::from_fn(|| own.next_if(|(key, _)| key.service == *name)).collect();
+            let seats = slots::seats(pass, asked, name, service, looks, &there);
+            self.instances.extend(seats.wanted.into_iter().map(|key| Member {
+                key,
+                wanted,
+                looks,
+                seen: None,
+            }));
             self.held.extend(seats.held);
             for (new, pair) in seats.pairs {
                 self.replaced.insert(pair.old.clone(), new.clone());
@@ -123,29 +171,6 @@ impl<'a> Wants<'a> {
             failed.extend(seats.back);
             if let Some(why) = seats.alone {
                 self.alone.insert((&project.name, name), why);
-            }
-            for key in service.networks.keys() {
-                if let Some((full, internal)) = network(project, key) {
-                    let resource = Resource {
-                        project,
-                        name: key,
-                        internal,
-                    };
-                    self.networks.insert(full, resource);
-                }
-            }
-            for mount in &service.volumes {
-                if let Mount::Volume {
-                    source: Some(key), ..
-                } = mount
-                {
-                    let resource = Resource {
-                        project,
-                        name: key,
-                        internal: false,
-                    };
-                    self.volumes.insert(volume(project, key), resource);
-                }
             }
         }
         if !failed.is_empty() {
@@ -180,9 +205,30 @@ impl<'a> Wants<'a> {
         matches!(self.named.get(project), Some(Wish::Run { .. }))
     }
 
-    /// The wanted instances of a service, in order.
-    pub fn of(&self, project: &str, service: &str) -> impl Iterator<Item = (&InstanceKey, &Wanted<'a>)> {
-        self.instances.range(every(project, service))
+    /// Where the wanted instances of a service stand.
+    pub fn of(&self, project: &str, service: &str) -> Range<usize> {
+        let of = |member: &Member<'_>| (&*member.key.project, &*member.key.service).cmp(&(project, service));
+        let start = self.instances.partition_point(|member| of(member).is_lt());
+        let rest = self.instances.get(start..).unwrap_or_default();
+        start..start + rest.partition_point(|member| of(member).is_eq())
+    }
+
+    /// Where the wanted instance with this key stands.
+    pub fn place(&self, key: &InstanceKey) -> Option<usize> {
+        self.instances.binary_search_by(|member| member.key.cmp(key)).ok()
+    }
+
+    /// Each of `keyed`, which is in key order, and where the wanted instance with its key stands.
+    pub fn in_step<'k, T>(
+        &self,
+        keyed: impl IntoIterator<Item = (&'k InstanceKey, T)>,
+    ) -> impl Iterator<Item = (&'k InstanceKey, T, Option<usize>)> {
+        let mut members = self.instances.iter().enumerate().peekable();
+        keyed.into_iter().map(move |(key, value)| {
+            while members.next_if(|(_, member)| member.key < *key).is_some() {}
+            let place = members.peek().filter(|(_, member)| member.key == *key);
+            (key, value, place.map(|(place, _)| *place))
+        })
     }
 
     /// Projects whose volumes an operator agreed to remove.
@@ -201,6 +247,56 @@ impl<'a> Wants<'a> {
 /// How many instances of `service` there shall be.
 pub fn scale(service: &Service) -> u32 {
     service.container.scale.unwrap_or(1)
+}
+
+/// The networks of a project that some service uses.
+fn networks(project: &Project) -> impl Iterator<Item = (ResourceKey, Resource<'_>)> {
+    let used: BTreeSet<&str> = project
+        .services
+        .values()
+        .flat_map(|service| service.networks.keys())
+        .map(String::as_str)
+        .collect();
+    used.into_iter().filter_map(move |name| {
+        let (full, internal) = network(project, name)?;
+        let resource = Resource {
+            project,
+            name,
+            internal,
+        };
+        Some((full, resource))
+    })
+}
+
+/// The named volumes of a project that some service uses.
+fn volumes(project: &Project) -> impl Iterator<Item = (ResourceKey, Resource<'_>)> {
+    let used: BTreeSet<&str> = project.services.values().flat_map(mounted).collect();
+    used.into_iter().map(move |name| {
+        let resource = Resource {
+            project,
+            name,
+            internal: false,
+        };
+        (volume(project, name), resource)
+    })
+}
+
+/// The volumes that a service mounts, by their keys in the file.
+pub fn mounted(service: &Service) -> impl Iterator<Item = &str> {
+    service.volumes.iter().filter_map(|mount| match mount {
+        Mount::Volume { source, .. } => source.as_deref(),
+        Mount::Bind { .. } | Mount::Tmpfs { .. } => None,
+    })
+}
+
+/// Before all keys that instances of a project can have.
+fn first(project: &str) -> InstanceKey {
+    InstanceKey {
+        project: project.to_owned(),
+        service: String::new(),
+        index: 0,
+        slot: Slot::A,
+    }
 }
 
 /// The keys that instances of a service can have.
@@ -222,6 +318,20 @@ pub fn network(project: &Project, key: &str) -> Option<(ResourceKey, bool)> {
         name: network.name.clone(),
     };
     Some((full, network.internal))
+}
+
+/// Whether that is the full key of a network, by its key in the file.
+pub fn is_network(project: &Project, key: &str, full: &ResourceKey) -> bool {
+    let network = project.networks.get(key);
+    network.is_some_and(|network| network.name == full.name && project.name == full.project)
+}
+
+/// The full name of a volume, where the file gives it another one than it would have by itself.
+pub fn renamed<'a>(project: &'a Project, key: &str) -> Option<&'a str> {
+    let name = project.volumes.get(key)?.name.as_str();
+    let rest = name.strip_prefix(project.name.as_str());
+    let own = rest.and_then(|rest| rest.strip_prefix('_'));
+    (own != Some(key)).then_some(name)
 }
 
 /// The full key of a volume by its key in the file.

@@ -1,5 +1,7 @@
 //! The rules of an update, one table each.
 
+use std::sync::Arc;
+
 use model::types::{Attachment, Device, Duration, Namespaces};
 
 use super::*;
@@ -198,7 +200,7 @@ fn seen(state: State, health: Health) -> Instance {
             endpoints: Vec::new(),
             ports: Vec::new(),
         },
-        container: Some(ContainerSpec {
+        container: Some(Arc::new(ContainerSpec {
             fields: Default::default(),
             image_digest: String::new(),
             argv: Vec::new(),
@@ -212,7 +214,7 @@ fn seen(state: State, health: Health) -> Instance {
             stop_signal: 15,
             stop_grace: 10_000,
             limits: Limits::default(),
-        }),
+        })),
         state,
         drift: Vec::new(),
         broken: None,
@@ -293,7 +295,7 @@ fn what_goes_wrong_counts_only_in_an_update() {
         ..seen(RUNS, Health::None)
     };
     let mut forever = seen(State::Exited { code: 0, at: 0 }, Health::None);
-    forever.container.as_mut().unwrap().restart = RestartPolicy::Always;
+    Arc::make_mut(forever.container.as_mut().unwrap()).restart = RestartPolicy::Always;
     let cases = [
         (&exited, "ended with 1", BUSY),
         (&unhealthy, "is unhealthy", BUSY),

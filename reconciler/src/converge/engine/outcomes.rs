@@ -41,7 +41,7 @@ impl Engine {
                     self.blind = if unknown { self.blind.saturating_add(1) } else { 0 };
                     let delay = match self.blind {
                         0 if planted!("resync-never") => u64::MAX / 2,
-                        0 => RESYNC << self.calm.saturating_sub(1).min(RAREST),
+                        0 => (RESYNC << self.calm.saturating_sub(1).min(8)).min(RAREST),
                         tries => backoff::delay("look", tries),
                     };
                     self.resync = now.boot.saturating_add(delay);

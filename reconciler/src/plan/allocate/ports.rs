@@ -1,7 +1,7 @@
 //! Which instance has which host port: fixed ones first, ephemeral ones around them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -10,54 +10,62 @@ use model::types::{PortRange, Protocol, PublishedPort};
 use super::{Allocation, Held};
 use crate::{
     key::InstanceKey,
-    plan::{addresses, wanted::Wants},
+    observed::State,
+    plan::{
+        addresses,
+        wanted::{Member, Wants},
+    },
     spec::{PortBinding, SandboxSpec},
 };
 
 /// Host ports that are spoken for.
 #[derive(Default)]
-struct Ports {
-    claims: BTreeMap<(u16, Protocol), Vec<(Ipv4Addr, InstanceKey)>>,
+struct Ports<'k> {
+    claims: HashMap<(u16, Protocol), Vec<(Ipv4Addr, &'k InstanceKey)>>,
 }
 
-impl Ports {
-    fn holder(&self, key: &InstanceKey, binding: &PortBinding) -> Option<&InstanceKey> {
+impl<'k> Ports<'k> {
+    fn holder(&self, key: &InstanceKey, binding: &PortBinding) -> Option<&'k InstanceKey> {
         let wide = Ipv4Addr::UNSPECIFIED;
         self.claims
             .get(&(binding.published, binding.protocol))?
             .iter()
             .find(|(ip, holder)| {
-                holder != key && (*ip == binding.host_ip || *ip == wide || binding.host_ip == wide)
+                *holder != key && (*ip == binding.host_ip || *ip == wide || binding.host_ip == wide)
             })
-            .map(|(_, holder)| holder)
+            .map(|(_, holder)| *holder)
     }
 
-    fn claim(&mut self, key: &InstanceKey, binding: &PortBinding) {
+    fn claim(&mut self, key: &'k InstanceKey, binding: &PortBinding) {
         let claims = self
             .claims
             .entry((binding.published, binding.protocol))
             .or_default();
         if !claims
             .iter()
-            .any(|(ip, holder)| *ip == binding.host_ip && holder == key)
+            .any(|(ip, holder)| *ip == binding.host_ip && *holder == key)
         {
-            claims.push((binding.host_ip, key.clone()));
+            claims.push((binding.host_ip, key));
         }
     }
 }
 
-/// Fixed ports first (who runs keeps, else the first in key order), then the ephemeral ones around them.
+/// Fixed ports first (who runs keeps, else the first in key order), then the ephemeral ones around them. Of
+/// each wanted instance; none for one that stays as it is.
 pub fn host_ports(
     wants: &Wants<'_>,
     held: &Held<'_>,
-    allocation: &mut Allocation,
-) -> BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> {
+    allocation: &mut Allocation<'_>,
+) -> Vec<Option<Result<Vec<PortBinding>, String>>> {
     let mut ports = Ports::default();
     // Leaving: their ports come free in this pass, but only after them.
     let mut leaving = Ports::default();
-    let mut keeping: BTreeMap<&InstanceKey, Vec<PortBinding>> = BTreeMap::new();
-    for (&key, sandbox) in &held.sandboxes {
-        match wants.instances.get(key) {
+    // Of each wanted instance.
+    let mut keeping: Vec<Vec<&PortBinding>> = vec![Vec::new(); wants.instances.len()];
+    let sandboxes = || held.sandboxes.iter().map(|(key, sandbox)| (*key, *sandbox));
+    for (key, sandbox, place) in wants.in_step(sandboxes()) {
+        let member = place.and_then(|place| Some((wants.instances.get(place)?, keeping.get_mut(place)?)));
+        match member {
             None if wants.left_alone(&key.project) => {
                 sandbox.ports.iter().for_each(|binding| ports.claim(key, binding));
             }
@@ -65,54 +73,59 @@ pub fn host_ports(
                 .ports
                 .iter()
                 .for_each(|binding| leaving.claim(key, binding)),
-            Some(wanted) => {
-                let fits =
-                    |binding: &&PortBinding| wanted.service.ports.iter().any(|port| fits(port, binding));
+            Some((member, kept)) => {
+                let service = member.wanted.service;
+                let fits = |binding: &&PortBinding| service.ports.iter().any(|port| fits(port, binding));
                 // What a new slot takes over counts as its own; what nobody will want goes with the old one.
-                let owner = wants.replaced.get(key).unwrap_or(key);
+                let owner = wants.replaced.get(key);
                 let stays = wants.held.contains_key(key);
                 for binding in sandbox.ports.iter().filter(|_| stays) {
                     match fits(&binding) {
-                        true => ports.claim(owner, binding),
+                        true => ports.claim(owner.unwrap_or(key), binding),
                         false => leaving.claim(key, binding),
                     }
                 }
-                if owner == key {
-                    let own = sandbox.ports.iter().filter(fits).cloned();
-                    keeping.entry(key).or_default().extend(own);
+                if owner.is_none() {
+                    kept.extend(sandbox.ports.iter().filter(fits));
                 }
             }
         }
     }
     let not_held = || {
-        wants
-            .instances
-            .iter()
-            .filter(|(key, _)| !wants.held.contains_key(*key))
+        let members = wants.instances.iter().enumerate();
+        members.filter(|(_, member)| !wants.held.contains_key(&member.key))
     };
-    for (key, wanted) in not_held() {
+    for (place, member) in not_held() {
         // What it takes over, or has taken over already: the reservation follows.
-        let beside = beside(wants, held, key);
+        let beside = beside(wants, held, &member.key);
         let had = beside.map_or(&[][..], |beside| &beside.ports);
-        let led = held.sandboxes.get(key).copied().into_iter().chain(beside);
+        let led = held.own.get(place).copied().flatten().into_iter().chain(beside);
         let led = led.flat_map(|sandbox| allocation.led(sandbox));
+        let Some(kept) = keeping.get_mut(place) else {
+            continue;
+        };
         for binding in had.iter().chain(led) {
-            let fits = wanted.service.ports.iter().any(|port| fits(port, binding));
-            let kept = keeping.entry(key).or_default();
-            if fits && !kept.contains(binding) {
-                kept.push(binding.clone());
+            let service = member.wanted.service;
+            if !kept.contains(&binding) && service.ports.iter().any(|port| fits(port, binding)) {
+                kept.push(binding);
             }
         }
     }
-    let order = |running: bool| not_held().filter(move |(key, _)| held.running.contains(*key) == running);
-    for (key, kept) in &keeping {
-        if held.running.contains(*key) {
-            kept.iter().for_each(|binding| ports.claim(key, binding));
+    let running = |member: &Member<'_>| {
+        let state = member.seen.map(|seen| &seen.state);
+        matches!(state, Some(State::Running { .. } | State::Exited { .. }))
+    };
+    for (member, kept) in wants.instances.iter().zip(&keeping) {
+        if running(member) {
+            kept.iter().for_each(|binding| ports.claim(&member.key, binding));
         }
     }
-    let mut result: BTreeMap<InstanceKey, Result<Vec<PortBinding>, String>> = BTreeMap::new();
-    for (key, wanted) in order(true).chain(order(false)) {
-        let fixed = wanted
+    let order = |first: bool| not_held().filter(move |(_, member)| running(member) == first);
+    let mut result: Vec<Option<Result<Vec<PortBinding>, String>>> = vec![None; wants.instances.len()];
+    for (place, member) in order(true).chain(order(false)) {
+        let key = &member.key;
+        let fixed = member
+            .wanted
             .service
             .ports
             .iter()
@@ -140,67 +153,57 @@ pub fn host_ports(
                 },
             }
         }
-        match refused {
-            Some(why) => {
-                result.insert(key.clone(), Err(why));
-            }
-            None => claims.iter().for_each(|binding| ports.claim(key, binding)),
+        match (refused, result.get_mut(place)) {
+            (Some(why), Some(result)) => *result = Some(Err(why)),
+            _ => claims.iter().for_each(|binding| ports.claim(key, binding)),
         }
     }
-    for (key, wanted) in not_held() {
-        if result.contains_key(key) {
+    let mut holders: BTreeMap<InstanceKey, BTreeSet<InstanceKey>> = BTreeMap::new();
+    for (place, member) in not_held() {
+        let (key, kept) = (&member.key, keeping.get(place));
+        let Some(result) = result.get_mut(place).filter(|result| result.is_none()) else {
             continue;
-        }
+        };
         let mut bindings: Vec<PortBinding> = Vec::new();
         let mut refused = None;
-        for port in &wanted.service.ports {
+        for port in &member.wanted.service.ports {
             let binding = match fixed(port) {
                 Some(binding) => binding,
-                None => ephemeral(key, port, keeping.get(key), &bindings, &ports, &leaving),
+                None => ephemeral(key, port, kept, &bindings, &ports, &leaving),
             };
             match binding {
                 Ok(binding) => {
                     ports.claim(key, &binding);
                     if let Some(holder) = leaving.holder(key, &binding) {
-                        allocation
-                            .holders
-                            .entry(key.clone())
-                            .or_default()
-                            .insert(holder.clone());
+                        holders.entry(key.clone()).or_default().insert(holder.clone());
                     }
                     bindings.push(binding);
                 }
                 Err(why) => refused = Some(why),
             }
         }
-        let bindings = refused.map_or(Ok(bindings), Err);
-        result.insert(key.clone(), bindings);
+        *result = Some(refused.map_or(Ok(bindings), Err));
     }
     // Another wanted instance may still hold, for a moment, what its new version gives up.
-    let mut given_up: HashMap<(u16, Protocol), Vec<(&InstanceKey, &PortBinding)>> = HashMap::new();
     let changing = held.changing.iter().copied();
     let changing = changing.filter(|_| !planted!("port-not-yet-given-up"));
-    let sandboxes = held.sandboxes.iter().map(|(key, sandbox)| (*key, *sandbox));
-    for (key, sandbox) in sandboxes.chain(changing) {
-        for binding in &sandbox.ports {
-            let port = (binding.published, binding.protocol);
-            given_up.entry(port).or_default().push((key, binding));
-        }
-    }
-    for (key, bindings) in &result {
-        for binding in bindings.iter().flatten() {
-            let port = (binding.published, binding.protocol);
-            for (other, held) in given_up.get(&port).into_iter().flatten() {
+    let all = sandboxes().chain(changing);
+    let mut given_up: Vec<(&InstanceKey, &PortBinding)> = all
+        .flat_map(|(key, sandbox)| sandbox.ports.iter().map(move |binding| (key, binding)))
+        .collect();
+    given_up.sort_by_key(|(_, binding)| binding.published);
+    for (Member { key, .. }, bindings) in wants.instances.iter().zip(&result) {
+        for binding in bindings.iter().flatten().flatten() {
+            let first = given_up.partition_point(|(_, held)| held.published < binding.published);
+            let same = given_up.get(first..).unwrap_or_default().iter();
+            for (other, held) in same.take_while(|(_, held)| held.published == binding.published) {
                 if *other != key && clash(held, binding) {
-                    allocation
-                        .holders
-                        .entry(key.clone())
-                        .or_default()
-                        .insert((*other).clone());
+                    holders.entry(key.clone()).or_default().insert((*other).clone());
                 }
             }
         }
     }
+    allocation.holders = holders;
     result
 }
 
@@ -220,10 +223,10 @@ pub fn clash(one: &PortBinding, two: &PortBinding) -> bool {
 fn ephemeral(
     key: &InstanceKey,
     port: &PublishedPort,
-    kept: Option<&Vec<PortBinding>>,
+    kept: Option<&Vec<&PortBinding>>,
     already: &[PortBinding],
-    ports: &Ports,
-    leaving: &Ports,
+    ports: &Ports<'_>,
+    leaving: &Ports<'_>,
 ) -> Result<PortBinding, String> {
     let free = |binding: &PortBinding| {
         ports.holder(key, binding).is_none()
@@ -236,7 +239,7 @@ fn ephemeral(
         .flatten()
         .find(|binding| fits(port, binding) && free(binding))
     {
-        return Ok(binding.clone());
+        return Ok((*binding).clone());
     }
     let (first, last) = port
         .published

@@ -5,11 +5,11 @@ use model::types::{self, Project};
 use super::{Ground, Instances};
 use crate::{
     gate::{self, Dependency, Gate},
-    key::{InstanceKey, Key},
+    key::Key,
     plan::{
         draft::{Draft, Ready},
         verdict::{Course, Verdict},
-        wanted::Wanted,
+        wanted::{Member, Wanted},
     },
 };
 
@@ -56,12 +56,16 @@ impl Gates {
         let text = gate::text(name, on.condition);
         let mut needs = Vec::new();
         let mut closed = None;
-        for (key, _) in ground.wants.of(&project.name, name) {
+        for place in ground.wants.of(&project.name, name) {
+            let Some(member) = ground.wants.instances.get(place) else {
+                continue;
+            };
+            let key = &member.key;
             let passed_over = match self.anew {
                 true => ground.wants.replaced.contains_key(key),
                 false => ground.wants.pairs.get(key).is_some_and(|pair| !pair.flipped),
             };
-            let Some(verdict) = ground.verdicts.get(key).filter(|_| !passed_over) else {
+            let Some(verdict) = ground.verdicts.get(place).filter(|_| !passed_over) else {
                 continue;
             };
             // Who restarts with it does so once, after the last one is what it shall be.
@@ -69,11 +73,11 @@ impl Gates {
                 closed = closed.or(Some(format!("after {name} is updated")));
                 continue;
             }
-            match gate::gate(on.condition, dependency(draft, ground, key, verdict)) {
+            match gate::gate(on.condition, dependency(draft, ground, (place, member), verdict)) {
                 Gate::Open => {}
-                Gate::OnStart => match instances.starts.get(key) {
+                Gate::OnStart => match instances.starts.get(place).copied().flatten() {
                     Some(Ready::Blocked) | None => closed = closed.or(Some(text.clone())),
-                    Some(ready) => needs.push(*ready),
+                    Some(ready) => needs.push(ready),
                 },
                 Gate::Shut => closed = closed.or(Some(text.clone())),
                 Gate::Stuck(_) if !on.required => return,
@@ -98,10 +102,11 @@ impl Gates {
 fn dependency<'g>(
     draft: &Draft<'g>,
     ground: &'g Ground<'_>,
-    key: &'g InstanceKey,
+    (place, member): (usize, &'g Member<'_>),
     verdict: &'g Verdict<'g>,
 ) -> Dependency<'g> {
-    let failed = match (&verdict.target, ground.allocation.sandboxes.get(key)) {
+    let key = &member.key;
+    let failed = match (&verdict.target, ground.allocation.sandboxes.get(place)) {
         (Err(why), _) | (_, Some(Err(why))) => Some(why),
         _ => {
             let failed = draft.memory.held(&Key::Instance(key.clone()), draft.now);
@@ -111,7 +116,7 @@ fn dependency<'g>(
     Dependency {
         project: &key.project,
         name: &key.service,
-        seen: draft.observed.instances.known().and_then(|seen| seen.get(key)),
+        seen: member.seen,
         changing: verdict.starts(),
         last: verdict.course == Course::Rest,
         ended: verdict.ended,

@@ -278,7 +278,8 @@ impl<'a> Rollout<'a> {
         let ready = match seen.filter(|_| current) {
             None => Err((None, None)),
             // There is nothing to take over, or nobody to take it over from, or it is taken over already, or
-            // the manifest does not ask for two of them any more.
+            // the new one has done its work, or the manifest does not ask for two of them any more.
+            Some(seen) if rollout::finished(seen) => Ok(()),
             Some(_) if !self.config.start_first => Ok(()),
             Some(_) if old.seen.state == State::Created => Ok(()),
             Some(seen) if rollout::over(old.seen) && (runs(seen) || rollout::over(seen)) => Ok(()),

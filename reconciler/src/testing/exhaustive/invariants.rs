@@ -169,7 +169,7 @@ fn stop_order(key: &InstanceKey, edit: &Edit, world: &World) -> Option<String> {
     world
         .running()
         .find(|(other, instance)| {
-            let spec = instance.container.as_ref();
+            let spec = instance.container.as_deref();
             *other != key && spec.is_some_and(|spec| spec.fields.contains_key(&field))
         })
         .map(|(other, _)| format!("stop order: {key} is stopped while {other} depends on it"))

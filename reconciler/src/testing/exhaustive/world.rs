@@ -377,7 +377,7 @@ fn container(instance: &mut Instance, action: &Action) {
             flaps,
             ..
         } => {
-            instance.container = Some((**spec).clone());
+            instance.container = Some(Arc::new((**spec).clone()));
             // Who the process is does not matter: that it was stopped does, and that is looked at.
             instance.state = State::Running { pid: 7 };
             instance.broken = None;
@@ -399,7 +399,7 @@ fn container(instance: &mut Instance, action: &Action) {
                     (Some(_), health) => health,
                 };
             }
-            instance.container = Some((**spec).clone());
+            instance.container = Some(Arc::new((**spec).clone()));
         }
         _ => {
             if let State::Running { .. } = instance.state {

@@ -167,15 +167,16 @@ impl Shape {
                     None => needs.push(need),
                 }
             }
-            5 => self.hand_over(index, random),
+            5 | 6 => self.hand_over(index),
             _ => Shape::edit_service(&mut self.services[index], random, repertoire),
         }
     }
 
     /// A host port becomes another service's.
-    fn hand_over(&mut self, to: usize, random: &mut Random) {
-        let from = random.below(self.services.len() as u64) as usize;
-        if self.services[to].ports.is_empty()
+    fn hand_over(&mut self, to: usize) {
+        let from = self.services.iter().position(|service| !service.ports.is_empty());
+        if let Some(from) = from
+            && self.services[to].ports.is_empty()
             && let Some(port) = self.services[from].ports.pop()
         {
             self.services[to].ports.push(port);

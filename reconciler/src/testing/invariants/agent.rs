@@ -250,7 +250,8 @@ impl Agent {
             return violated("F1", format!("{} waits too long: {}", waiting.key, waiting.why));
         }
         let told = status.projects.iter();
-        let told = told.flat_map(|(name, project)| project.failures.iter().map(move |failure| (name, failure)));
+        let told =
+            told.flat_map(|(name, project)| project.failures.iter().map(move |failure| (name, failure)));
         for (name, failure) in told {
             // Containers that keep ending are told in the same list; images are looked for again and again.
             if failure.attempts == 0

@@ -246,7 +246,7 @@ impl World {
         };
         let mut instance = Instance {
             sandbox: shim.sandbox.clone(),
-            container: shim.container.as_deref().cloned(),
+            container: shim.container.clone(),
             state: match shim.run {
                 Run::Created => State::Created,
                 Run::Running { pid } => State::Running { pid },

@@ -1,9 +1,6 @@
 //! Records that somebody has removed, made again from the host's own marks, as the Linux backend does it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{World, objects::UNKNOWN};
 use crate::{
@@ -111,14 +108,10 @@ impl World {
             let mut ways_out = on_it.clone();
             ways_out.find_map(|endpoint| Some((endpoint.gateway?, endpoint.prefix)))
         })?;
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
         let inside = on_it.clone().next().is_some();
         Some(NetworkSpec {
             key: key.clone(),
-            subnet: Subnet {
-                address: Ipv4Addr::from(u32::from(gateway) & mask),
-                prefix,
-            },
+            subnet: Subnet::around(gateway, prefix),
             gateway,
             internal: inside && on_it.all(|endpoint| endpoint.gateway.is_none()),
         })

@@ -1,0 +1,222 @@
+//! What somebody can break of the network by hand.
+
+use super::{Damage, damage};
+
+pub const NETWORK: &[Damage] = {
+    use super::{
+        Reach::{Host as Everybody, Network, Service},
+        Where::{Guarded, Host, Inside},
+    };
+    &[
+        damage("bridge deleted", Host, Network, "ip link del {bridge}"),
+        damage("eth0 deleted", Inside, Service, "ip link del eth0"),
+        damage("zone file deleted", Host, Network, "rm {zone}"),
+        damage("bridge down", Host, Network, "ip link set {bridge} down"),
+        damage("eth0 down", Inside, Service, "ip link set eth0 down"),
+        damage(
+            "ip_forward off",
+            Host,
+            Everybody,
+            "echo 0 > /proc/sys/net/ipv4/ip_forward",
+        ),
+        damage(
+            "bridge renamed",
+            Host,
+            Network,
+            "ip link set {bridge} down; ip link set {bridge} name renamed",
+        ),
+        damage("eth0 renamed", Inside, Service, "ip link set eth0 name renamed"),
+        damage("zone file emptied", Host, Network, ": > {zone}"),
+        damage(
+            "bridge without its address",
+            Host,
+            Network,
+            "ip addr flush dev {bridge}",
+        ),
+        damage(
+            "eth0 without its address",
+            Inside,
+            Service,
+            "ip addr flush dev eth0",
+        ),
+        damage("veth down", Host, Service, "ip link set {veth} down"),
+        damage(
+            "bridge with another address",
+            Host,
+            Network,
+            "ip addr add 10.250.9.9/24 dev {bridge}",
+        ),
+        damage(
+            "eth0 with another MAC",
+            Inside,
+            Service,
+            "ip link set eth0 address 02:00:00:00:00:99",
+        ),
+        damage("veth deleted", Host, Service, "ip link del {veth}"),
+        damage(
+            "bridge with another MTU",
+            Host,
+            Network,
+            "ip link set {bridge} mtu 1280",
+        ),
+        damage(
+            "eth0 with another MTU",
+            Inside,
+            Service,
+            "ip link set eth0 mtu 1280",
+        ),
+        damage("veth renamed", Host, Service, "ip link set {veth} name renamed"),
+        damage(
+            "bridge with another MAC",
+            Host,
+            Network,
+            "ip link set {bridge} address 02:00:00:00:00:98",
+        ),
+        damage("default route removed", Inside, Service, "ip route del default"),
+        damage(
+            "veth off its bridge",
+            Host,
+            Service,
+            "ip link set {veth} nomaster",
+        ),
+        damage(
+            "bridge with spanning tree",
+            Host,
+            Network,
+            "ip link set {bridge} type bridge stp_state 1",
+        ),
+        damage(
+            "default route replaced",
+            Inside,
+            Service,
+            "ip route replace blackhole default",
+        ),
+        damage(
+            "hairpin off",
+            Host,
+            Service,
+            "bridge link set dev {veth} hairpin off",
+        ),
+        damage(
+            "bridge without its alias",
+            Host,
+            Network,
+            "ip link set {bridge} alias ''",
+        ),
+        damage("lo down", Inside, Service, "ip link set lo down"),
+        damage(
+            "port isolated",
+            Host,
+            Service,
+            "bridge link set dev {veth} isolated on",
+        ),
+        damage(
+            "route to the network removed",
+            Host,
+            Network,
+            "ip route del {subnet} dev {bridge}",
+        ),
+        damage(
+            "lo without its address",
+            Inside,
+            Service,
+            "ip addr del 127.0.0.1/8 dev lo",
+        ),
+        damage(
+            "port learns and floods no more",
+            Host,
+            Service,
+            "bridge link set dev {veth} learning off flood off bcast_flood off",
+        ),
+        damage(
+            "IPv6 on on the bridge",
+            Host,
+            Network,
+            "echo 0 > /proc/sys/net/ipv6/conf/{bridge}/disable_ipv6",
+        ),
+        damage(
+            "resolver rules deleted",
+            Inside,
+            Service,
+            "nft delete table ip stead-resolver",
+        ),
+        damage(
+            "port switched off",
+            Host,
+            Service,
+            "bridge link set dev {veth} state 0",
+        ),
+        damage(
+            "route_localnet off",
+            Host,
+            Network,
+            "echo 0 > /proc/sys/net/ipv4/conf/{bridge}/route_localnet",
+        ),
+        damage(
+            "resolver rules that drop",
+            Inside,
+            Service,
+            "nft chain ip stead-resolver raw '{ policy drop; }'",
+        ),
+        damage(
+            "veth with another MTU",
+            Host,
+            Network,
+            "ip link set {veth} mtu 1280",
+        ),
+        damage(
+            "forwarding off on the bridge",
+            Host,
+            Network,
+            "echo 0 > /proc/sys/net/ipv4/conf/{bridge}/forwarding",
+        ),
+        damage(
+            "route inside removed",
+            Inside,
+            Service,
+            "ip route del {subnet} dev eth0",
+        ),
+        damage(
+            "zone file replaced",
+            Host,
+            Network,
+            "echo 'web 127.0.0.1' > {zone}.x; mv {zone}.x {zone}",
+        ),
+        damage(
+            "IPv6 on in the container",
+            Inside,
+            Service,
+            "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6",
+        ),
+        damage(
+            "directory of zones deleted",
+            Host,
+            Everybody,
+            "until rm -r {zones} 2> /dev/null; do :; done",
+        ),
+        damage(
+            "nft flush ruleset",
+            Guarded,
+            Everybody,
+            "nft flush ruleset; nft add table ip foreign",
+        ),
+        damage(
+            "nft table deleted",
+            Guarded,
+            Everybody,
+            "nft delete table inet {table}",
+        ),
+        damage(
+            "nft chain flushed",
+            Guarded,
+            Everybody,
+            "nft flush chain inet {table} prerouting",
+        ),
+        damage(
+            "nft elements deleted",
+            Guarded,
+            Everybody,
+            "nft flush set bridge {table} endpoints",
+        ),
+    ]
+};
