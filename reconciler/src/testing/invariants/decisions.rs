@@ -15,7 +15,7 @@ use crate::{
     key::{InstanceKey, Key},
     observed::{Fact, Health, Observed, State},
     plan::{action::Action, step::Step},
-    spec::{ContainerSpec, MountSpec, NetworkSpec, SandboxSpec},
+    spec::{ContainerSpec, FirewallSpec, MountSpec, NetworkSpec, SandboxSpec},
     status::{ProjectState, Status},
     time::Now,
 };
@@ -108,6 +108,7 @@ impl Watch {
                 Ok(())
             }
             Action::EnsureNetwork(spec) => clear_of_routes(world, spec, observed),
+            Action::SyncFirewall(spec) => leads_to_somebody(world, spec, observed),
             Action::EnsureSandbox(spec) => {
                 leads_nowhere(world, spec, observed)?;
                 let start = status.plan.steps.iter().find_map(|step| match &step.action {
@@ -393,6 +394,27 @@ fn clear_of_routes(world: &World, spec: &NetworkSpec, observed: &Observed) -> Re
         ),
         None => Ok(()),
     }
+}
+
+/// N2: a host port that leads elsewhere from now on leads to one who is there.
+fn leads_to_somebody(world: &World, spec: &FirewallSpec, observed: &Observed) -> Result<(), Violation> {
+    let Some(seen) = observed.instances.known() else {
+        return Ok(());
+    };
+    for (port, target) in &spec.ports {
+        if world.firewall.ports.get(port) == Some(target) {
+            continue;
+        }
+        let mut endpoints = seen.values().flat_map(|one| &one.sandbox.endpoints);
+        if !endpoints.any(|end| end.address == target.address) {
+            let text = format!(
+                "host port {} leads to {}, where nobody is",
+                port.published, target.address
+            );
+            return violated("N2", text);
+        }
+    }
+    Ok(())
 }
 
 /// N2: there is no way out of an internal network.

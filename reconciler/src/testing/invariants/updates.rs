@@ -12,7 +12,7 @@ use crate::{
         action::Action,
         step::{Class, Step},
     },
-    spec::{FirewallSpec, Zone},
+    spec::{FirewallSpec, RestartPolicy, Zone},
     status::Status,
     testing::sim_host::objects::{Place, Run},
     time::Now,
@@ -303,6 +303,16 @@ impl Watch {
         let barred = self
             .in_force(world, &new.0.project)
             .is_some_and(|(_, settled)| settled);
+        // One that has done its work is as ready as it will ever be.
+        let lasts = new.1.container.as_ref().is_some_and(|container| {
+            matches!(
+                container.restart,
+                RestartPolicy::Always | RestartPolicy::UnlessStopped
+            )
+        });
+        if !lasts && matches!(new.1.state, State::Exited { code: 0, .. }) {
+            return Ok(());
+        }
         let since = new.1.started_at.unwrap_or(0);
         let ready = running(new.1)
             && match new.1.health {
