@@ -25,8 +25,8 @@ pub(super) struct Running {
     /// What is wanted of its project has changed since.
     outdated: bool,
     completes: bool,
-    /// Of an instance that ended by itself.
-    pub revives: bool,
+    /// On the way from what ran to what the manifest asks for.
+    pub replaces: bool,
     /// When it was looked at afterwards.
     looked: Option<u64>,
 }
@@ -56,8 +56,8 @@ pub(super) struct Agent {
     rules_due: bool,
     /// Stopped because of what is broken under them, and to be started anew.
     broken: BTreeSet<InstanceKey>,
-    /// By project and service: the revision, and which of its instances were replaced for it.
-    pub replaced: BTreeMap<(String, String), (String, BTreeSet<u32>)>,
+    /// By project and service: the revision, and which of its instances were replaced for it from when on.
+    pub replaced: BTreeMap<(String, String), (String, BTreeMap<u32, u64>)>,
 }
 
 impl Agent {
@@ -312,11 +312,16 @@ impl Agent {
         if let Some(look) = &mut self.look {
             look.touched.insert(step.key.clone());
         }
-        let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
+        let replaces = matches!(
+            step.action,
+            Action::StopContainer { .. }
+                | Action::RemoveSandbox(_)
+                | Action::StartContainer { fresh: true, .. }
+        );
         let running = Running {
             outdated: false,
             completes: step.completes.is_some(),
-            revives,
+            replaces: replaces && step.cause.field.starts_with("services."),
             looked: None,
         };
         self.running.insert(step.key.clone(), running);

@@ -141,18 +141,16 @@ impl Watch {
             replaced.clear();
         }
         // What was begun goes on.
-        if !replaced.insert(key.index) {
+        if replaced.contains_key(&key.index) {
             return Ok(());
         }
-        let others: Vec<u32> = replaced
-            .iter()
-            .copied()
-            .filter(|index| *index != key.index)
-            .collect();
+        replaced.insert(key.index, now.boot);
+        let mut others = replaced.clone();
+        others.remove(&key.index);
         let update = update(service);
         let at_once = update.and_then(|update| update.parallelism).unwrap_or(1);
         let busy = others
-            .iter()
+            .keys()
             .filter(|index| self.is_busy(world, key, **index, service, settled, now));
         let busy: Vec<&u32> = busy.collect();
         if at_once > 0 && busy.len() >= at_once as usize {
@@ -172,7 +170,9 @@ impl Watch {
         };
         let failed = seen.iter().find(|(other, seen)| {
             (&other.project, &other.service) == (&key.project, &key.service)
-                && others.contains(&other.index)
+                && others
+                    .get(&other.index)
+                    .is_some_and(|since| seen.started_at > Some(*since))
                 && oracle::intents(&self.desired, other).next().is_none()
                 && !seen_beside(&status.observed, other)
                 && self.made_of(other, &project)
@@ -221,7 +221,7 @@ impl Watch {
         }
         let under_way = |slot: &InstanceKey| {
             let step = agent.running.get(&Key::Instance(slot.clone()));
-            step.is_some_and(|step| !step.revives)
+            step.is_some_and(|step| step.replaces)
         };
         if slots.iter().any(under_way) {
             return true;
