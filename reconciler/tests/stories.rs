@@ -156,6 +156,10 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["unhealthy", key] => drive.host.set_health(&instance(key)?, Health::Unhealthy),
         ["lose-shim", key] => drive.host.lose_shim(&instance(key)?),
         ["delete-bridge", key] => drive.host.delete_bridge(&resource(key)?),
+        ["lose-upper", key] => {
+            let lost = Damage::UpperDeleted(instance(key)?);
+            drive.host.world().damage(&lost);
+        }
         ["lose-layers", digest] => {
             let lost = Damage::LayersDeleted((*digest).to_owned());
             drive.host.world().damage(&lost);

@@ -98,11 +98,18 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
-        let memory = Memory {
+        let mut memory = Memory {
             good: kept.good,
             barred: kept.barred,
             ..Memory::default()
         };
+        // Manifests change also while nobody is there to see it.
+        let unbarred = memory.unbar(&desired).into_iter();
+        let notes = unbarred.map(|project| Note::Barred {
+            project,
+            barred: None,
+        });
+        let notes = notes.collect();
         Engine {
             dirty: Scope {
                 images: references(&desired, &memory),
@@ -126,7 +133,7 @@ impl Engine {
             applied: BTreeMap::new(),
             pass: 0,
             told: Told::default(),
-            notes: Vec::new(),
+            notes,
             entries: Vec::new(),
             orders: Vec::new(),
         }

@@ -256,7 +256,7 @@ fn instance(
         draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &first)
     });
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
-    let wrong = verdict.sandbox;
+    let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
     let sandbox = sandbox(draft, ground, (place, member), wrong, removed, &cause, here);
     instances.sandbox(place, sandbox);
     needs.insert(0, sandbox);

@@ -246,10 +246,17 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
         let class = difference.class;
         verdict.change = Some((class, differs(case.wanted, case.key, difference)));
         match class {
-            Class::Live => verdict.amend = true,
+            Class::Live => match (&seen.state, begun) {
+                // It was stopped to be started anew, and is not what ended by itself.
+                (State::Exited { .. }, Some((Class::Restart, cause))) => {
+                    verdict.change = Some((Class::Restart, cause.clone()));
+                    verdict.course = Course::Replace;
+                    return verdict;
+                }
+                _ => verdict.amend = true,
+            },
             Class::Recreate => {
                 verdict.course = Course::Rebuild;
-                verdict.sandbox = true;
                 return verdict;
             }
             _ => {

@@ -156,6 +156,8 @@ pub struct Service {
     pub needs: Vec<Need>,
     /// Milliseconds.
     pub grace: Option<u64>,
+    /// Others may join its IPC: another answer asks for a new sandbox.
+    pub shared: bool,
     pub scale: u32,
     pub update: Option<Update>,
 }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! let mut watch = Watch::new();
+//! watch.agent_starts();                           before Engine::new; without it, nothing of L1, F1, U1
 //! watch.wants(&desired);                          before Engine::desire (and Engine::new)
+//! watch.hears(&hint), .asked(), .reported(&report)  before the engine is told; looked(&key): after a step
 //! watch.after(&mut world)?;                       after each begin, advance, look or damage
 //! watch.decided(&world, &round, now)?;            after each Engine::round, once its notes are kept
 //! watch.settled(&mut world, &desired, &status, now)?;   faults are over, and nothing more is done
@@ -27,13 +29,19 @@
 //! | D1 | Dependencies are honoured: starts after them, stops before them. | decided |
 //! | R1 | Restarts keep to the curve, are counted on, and are none for what an operator has stopped. | decided |
 //! | G1 | What is carried out was once wanted as a whole; nothing goes for want of a readable manifest. | decided |
+//! | L1 | What was heard of is looked at, but not while a step is at it; nothing is done where nothing is known. | decided |
+//! | F1 | What fails is counted, forgiven and tried again as it should be. | decided |
+//! | U1 | An update keeps its pace, stops where new ones fail, and hands over to what is ready. | decided |
 //! | X1 | Nothing grows without bound. | world, decided |
 //! | T1 | Status says what is true, and why it is not what is wanted. | decided, settled |
 
+mod agent;
 mod decisions;
 mod oracle;
 mod rest;
+mod restarts;
 mod state;
+mod updates;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +53,9 @@ use model::types::Project;
 use super::sim_host::{World, objects::Foreign};
 use crate::{
     desired::{Desired, Wish},
-    key::{InstanceKey, ResourceKey},
+    execute::Report,
+    key::{InstanceKey, Key, ResourceKey},
+    port::HostEvent,
     spec::ContainerSpec,
 };
 
@@ -75,6 +85,12 @@ pub struct Watch {
     revisions: BTreeSet<(String, String)>,
     /// Services that were once to be replaced start-first.
     start_first: BTreeSet<(String, String)>,
+    /// Services that once had several instances.
+    several: BTreeSet<(String, String)>,
+    /// What names led to, of two slots.
+    served: BTreeSet<InstanceKey>,
+    /// The agent that lives, where the driver tells of it.
+    agent: Option<agent::Agent>,
     /// Where each container was last started from.
     origins: BTreeMap<InstanceKey, Origin>,
     /// And before that: a start that failed has changed nothing.
@@ -106,12 +122,51 @@ impl Watch {
         Watch::default()
     }
 
+    /// A new agent: it has been told nothing.
+    pub fn agent_starts(&mut self) {
+        self.agent = Some(agent::Agent::new());
+    }
+
+    /// The agent is told of this.
+    pub fn hears(&mut self, hint: &HostEvent) {
+        if let Some(agent) = &mut self.agent {
+            agent.hears(hint);
+        }
+    }
+
+    /// The agent is asked how it is now.
+    pub fn asked(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            agent.asked();
+        }
+    }
+
+    /// After a step on `key` it is looked at.
+    pub fn looked(&mut self, key: &Key) {
+        if let Some(agent) = &mut self.agent {
+            agent.looked(key);
+        }
+    }
+
+    /// This comes back to the agent.
+    pub fn reported(&mut self, report: &Report) {
+        if let Some(agent) = &mut self.agent {
+            agent.reported(report);
+        }
+    }
+
     /// This is wanted from now on.
     pub fn wants(&mut self, desired: &Desired) {
+        if let Some(agent) = &mut self.agent {
+            agent.wants(&self.desired, desired);
+        }
         for (name, wish) in &desired.projects {
             if let Wish::Run { project, revision } = wish {
                 self.revisions.insert((name.clone(), revision.clone()));
                 for (service, definition) in &project.services {
+                    if oracle::scale(definition) > 1 {
+                        self.several.insert((name.clone(), service.clone()));
+                    }
                     let deploy = definition.container.deploy.as_ref();
                     let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
                     if update.is_some_and(|update| update.start_first) {

@@ -85,6 +85,8 @@ pub enum SimError {
     Silent(InstanceKey),
     #[error("{0} still has processes after they were killed")]
     StillAlive(InstanceKey),
+    #[error("the supervisor of {0} refuses what it is to start; change what it names")]
+    Refused(InstanceKey),
     #[error("the container of {0} runs already")]
     Runs(InstanceKey),
 }

@@ -21,7 +21,10 @@ use crate::{
     key::InstanceKey,
     port::{HostEvent, Scope},
     status::Status,
-    testing::{generate::Repertoire, sim_host::Random},
+    testing::{
+        generate::Repertoire,
+        sim_host::{Random, damage::Damage},
+    },
     time::Now,
 };
 use branches::Branches;
@@ -92,6 +95,8 @@ enum Event {
     Blow(Blow),
     /// A trouble that lasted is over.
     Over(Blow, u64),
+    /// What kept this instance from being started is gone, and that can be seen.
+    Allowed(InstanceKey),
     Edit(String),
     /// The source of a project can be read again.
     Unhide(String),
@@ -271,6 +276,7 @@ impl Simulation {
                 self.next_blow();
             }
             Event::Over(blow, which) => self.over(blow, which),
+            Event::Allowed(key) => self.host.damage(&Damage::LoopbackDown(key)),
             Event::Edit(name) => self.edit(&name),
             Event::Unhide(name) => self.unhide(&name),
             Event::Look(progress) => self.look_at_peace(progress),
@@ -356,9 +362,18 @@ impl Simulation {
                     self.host.wants(&self.wishes.desired());
                     agent.engine.desire(self.wishes.desired());
                 }
-                Input::Hint(hint) => agent.engine.event(hint),
-                Input::Report(report) => agent.engine.report(*report, now),
-                Input::Asked => agent.engine.asked(),
+                Input::Hint(hint) => {
+                    self.host.hears(&hint);
+                    agent.engine.event(hint);
+                }
+                Input::Report(report) => {
+                    self.host.reported(&report);
+                    agent.engine.report(*report, now);
+                }
+                Input::Asked => {
+                    self.host.asked();
+                    agent.engine.asked();
+                }
                 Input::Timer => agent.engine.timeout(now),
             }
         }

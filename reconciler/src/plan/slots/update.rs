@@ -176,11 +176,18 @@ impl<'a> Rollout<'a> {
             Progress::Failed { .. } | Progress::Updated { .. } => progress,
             progress => match self.refused(&new) {
                 Some(why) if self.counts => Progress::Failed { why },
+                _ if self.halfway(&new) => Progress::Updating { until: None },
                 _ if progress == Progress::Absent => progress,
                 _ if self.begun(&new) => Progress::Updating { until: None },
                 _ => progress,
             },
         }
+    }
+
+    /// It was replaced so far that nothing may be left of the one before.
+    fn halfway(&self, key: &InstanceKey) -> bool {
+        let begun = self.pass.memory.begun.get(&Key::Instance(key.clone()));
+        begun.is_some_and(|(class, _)| matches!(class, Class::Restart | Class::Recreate))
     }
 
     /// Why `key` does not start, where that is not just one bad moment.
@@ -203,12 +210,10 @@ impl<'a> Rollout<'a> {
     /// Its replacement is under way.
     fn begun(&self, key: &InstanceKey) -> bool {
         let object = Key::Instance(key.clone());
-        let begun = self.pass.memory.begun.get(&object);
-        begun.is_some_and(|(class, _)| matches!(class, Class::Restart | Class::Recreate))
-            || self.pass.in_flight.iter().any(|step| {
-                let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
-                step.key == object && !revives
-            })
+        self.pass.in_flight.iter().any(|step| {
+            let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
+            step.key == object && !revives
+        })
     }
 
     /// A new one is started beside it.

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::testing::sim_host::Random;
 
-const NAMES: [&str; 6] = ["web", "db", "api", "job", "cache", "mail"];
+/// In the project `shop` the address of `vpn17` would be that of `db`, and that of `dns25` that of `mail`, if each
+/// were chosen by itself.
+const NAMES: [&str; 6] = ["web", "db", "vpn17", "job", "dns25", "mail"];
 const NETWORKS: [&str; 3] = ["default", "front", "back"];
 const VOLUMES: [&str; 3] = ["data", "logs", "cache"];
 /// Host ports, few enough that projects clash.
@@ -113,6 +115,7 @@ impl Shape {
             networks: Vec::new(),
             needs: Vec::new(),
             grace: random.chance(4).then_some(3_000),
+            shared: false,
             scale: 1,
             update: None,
         };
@@ -164,7 +167,19 @@ impl Shape {
                     None => needs.push(need),
                 }
             }
+            5 | 6 => self.hand_over(index),
             _ => Shape::edit_service(&mut self.services[index], random, repertoire),
+        }
+    }
+
+    /// A host port becomes another service's.
+    fn hand_over(&mut self, to: usize) {
+        let from = self.services.iter().position(|service| !service.ports.is_empty());
+        if let Some(from) = from
+            && self.services[to].ports.is_empty()
+            && let Some(port) = self.services[from].ports.pop()
+        {
+            self.services[to].ports.push(port);
         }
     }
 
@@ -181,7 +196,7 @@ impl Shape {
     }
 
     fn edit_service(service: &mut Service, random: &mut Random, repertoire: Repertoire) {
-        match random.below(16) {
+        match random.below(17) {
             0..=3 => service.env = random.below(4) as u8,
             4 => service.label = random.below(3) as u8,
             5 | 6 => service.image = image(random),
@@ -204,6 +219,7 @@ impl Shape {
                 }
             }
             13 => service.grace = pick(random, &[None, Some(1_000), Some(30_000)]),
+            16 => service.shared = !service.shared,
             14 if repertoire.scale => service.scale = random.below(4) as u32,
             15 if repertoire.rollout => service.update = update(random),
             _ => service.env = service.env.wrapping_add(1) % 4,

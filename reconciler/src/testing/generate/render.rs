@@ -80,6 +80,7 @@ fn render(service: &Service) -> types::Service {
         let label = ("l".to_owned(), service.label.to_string());
         rendered.labels.extend([label]);
     }
+    rendered.namespaces.ipc = service.shared.then_some(types::Namespace::Shareable);
     rendered.container.scale = (service.scale != 1).then_some(service.scale);
     rendered.container.deploy = service.update.map(|own| Deploy {
         update_config: Some(update(own)),

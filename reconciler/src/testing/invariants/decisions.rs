@@ -12,11 +12,10 @@ use crate::{
     converge::Round,
     desired::{Intent, Wish},
     execute::Order,
-    key::InstanceKey,
+    key::{InstanceKey, Key},
     observed::{Fact, Health, Observed, State},
     plan::{action::Action, step::Step},
-    restart::STEADY,
-    spec::{ContainerSpec, MountSpec, RestartPolicy},
+    spec::{ContainerSpec, FirewallSpec, MountSpec, NetworkSpec, SandboxSpec},
     status::{ProjectState, Status},
     time::Now,
 };
@@ -25,17 +24,16 @@ use crate::{
 const MOST_ORDERS: usize = 80;
 /// Steps of one plan.
 const MOST_STEPS: usize = 10_000;
-/// The curve of restarts, in milliseconds, and what jitter takes away at most, in percent.
-const FIRST_DELAY: u64 = 100;
-const LONGEST_DELAY: u64 = 60_000;
-const JITTER: u64 = 10;
 
 /// What an order starts.
-struct Start<'a> {
-    key: &'a InstanceKey,
-    spec: &'a ContainerSpec,
-    restarts: u32,
-    streak: u32,
+pub(super) struct Start<'a> {
+    pub key: &'a InstanceKey,
+    pub spec: &'a ContainerSpec,
+    /// Something of it is to become another.
+    pub changes: bool,
+    pub fresh: bool,
+    pub restarts: u32,
+    pub streak: u32,
 }
 
 impl Watch {
@@ -45,11 +43,22 @@ impl Watch {
         if round.orders.len() > MOST_ORDERS || round.status.plan.steps.len() > MOST_STEPS {
             return violated("X1", format!("{} orders in one round", round.orders.len()));
         }
+        if let Some(agent) = &mut self.agent {
+            agent.decided(round)?;
+        }
         for order in &round.orders {
             if let Order::Step { step, .. } = order {
                 self.ordered(world, step, &round.status, now)?;
+                self.updates(world, step, &round.status, now)?;
+            }
+            if let Some(agent) = &mut self.agent {
+                agent.orders(order)?;
             }
         }
+        if let Some(agent) = &self.agent {
+            agent.attends()?;
+        }
+        self.barred(world)?;
         self.told(&round.status)
     }
 
@@ -76,13 +85,17 @@ impl Watch {
             Action::StartContainer {
                 key,
                 spec,
+                fresh,
                 restarts,
                 streak,
                 ..
             } => {
+                let object = Key::Instance(key.clone());
                 let start = Start {
                     key,
                     spec,
+                    changes: status.plan.changes.iter().any(|change| change.key == object),
+                    fresh: *fresh,
                     restarts: *restarts,
                     streak: *streak,
                 };
@@ -94,8 +107,41 @@ impl Watch {
                 }
                 Ok(())
             }
+            Action::EnsureNetwork(spec) => clear_of_routes(world, spec, observed),
+            Action::SyncFirewall(spec) => leads_to_somebody(world, spec, observed),
+            Action::EnsureSandbox(spec) => {
+                leads_nowhere(world, spec, observed)?;
+                let start = status.plan.steps.iter().find_map(|step| match &step.action {
+                    Action::StartContainer {
+                        key, spec: container, ..
+                    } if *key == spec.key => Some(container),
+                    _ => None,
+                });
+                match (self.effective(world, &spec.key.project), start) {
+                    (Some(project), Some(start)) => self.finished(world, &project, &spec.key, start),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
+    }
+
+    /// G1: what was taken back stays so until the manifest is another, and no longer.
+    fn barred(&self, world: &World) -> Result<(), Violation> {
+        for (name, barred) in &world.kept.barred {
+            if let Some(Wish::Run { revision, .. }) = self.desired.projects.get(name)
+                && *revision != barred.revision
+            {
+                return violated(
+                    "G1",
+                    format!(
+                        "{} of {name} is barred, and the manifest is another",
+                        barred.revision
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// G1
@@ -280,74 +326,6 @@ impl Watch {
         self.origins.insert(key.clone(), origin);
     }
 
-    /// R1
-    fn revived(
-        &self,
-        project: &model::types::Project,
-        start: &Start<'_>,
-        observed: &Observed,
-        now: Now,
-    ) -> Result<(), Violation> {
-        let key = start.key;
-        let seen = observed.instances.known().and_then(|all| all.get(key));
-        let Some((seen, State::Exited { code, at })) = seen.map(|seen| (seen, &seen.state)) else {
-            return Ok(());
-        };
-        let asked = oracle::intents(&self.desired, key).next().is_some();
-        if start.restarts == 0 || asked || start.restarts == seen.restarts {
-            return Ok(());
-        }
-        if start.restarts != seen.restarts + 1 {
-            let text = format!(
-                "{key} had {} restarts and now has {}",
-                seen.restarts, start.restarts
-            );
-            return violated("R1", text);
-        }
-        let Some(service) = project.services.get(&key.service) else {
-            return Ok(());
-        };
-        // One whose turn has not come keeps the policy that it has.
-        let held = self.origins.get(key);
-        let held = held.is_some_and(|origin| *origin.spec == *start.spec);
-        let policy = if held { start.spec.restart } else { service.restart };
-        let ends = match policy {
-            RestartPolicy::No => true,
-            RestartPolicy::OnFailure(_) => *code == 0,
-            RestartPolicy::Always | RestartPolicy::UnlessStopped => false,
-        };
-        let ran = at.saturating_sub(seen.started_at.unwrap_or(*at));
-        let streak = if ran >= STEADY { 0 } else { seen.streak };
-        if ends && seen.flaps == 0 {
-            return violated(
-                "R1",
-                format!("{key} ended with {code}, and its policy lets it rest"),
-            );
-        }
-        let own = service
-            .container
-            .deploy
-            .as_ref()
-            .and_then(|deploy| deploy.restart_delay);
-        let curve = 1_u64.checked_shl(streak).map_or(LONGEST_DELAY, |factor| {
-            FIRST_DELAY.saturating_mul(factor).min(LONGEST_DELAY)
-        });
-        let least = own.map_or(curve, |own| own.as_millis()) * (100 - JITTER) / 100;
-        let waited = now.boot.saturating_sub(*at);
-        if waited < least && own.is_none() {
-            let text =
-                format!("{key} is started {waited} ms after its end instead of {least}, streak {streak}");
-            return violated("R1", text);
-        }
-        if start.streak != streak + 1 {
-            return violated(
-                "R1",
-                format!("{key} is in streak {} instead of {}", start.streak, streak + 1),
-            );
-        }
-        Ok(())
-    }
-
     /// T1: what status says of a project fits what it says besides.
     fn told(&self, status: &Status) -> Result<(), Violation> {
         for (name, project) in &status.projects {
@@ -359,7 +337,21 @@ impl Watch {
             }
             let changes = status.plan.changes.iter();
             let mut own = changes.filter(|change| change.key.project() == Some(name));
+            let unseen = status.observed.instances.known().is_none();
+            let runs = match self.desired.projects.get(name) {
+                Some(Wish::Run { project, .. }) => project
+                    .services
+                    .values()
+                    .any(|service| oracle::scale(service) > 0),
+                _ => false,
+            };
             match project.state {
+                ProjectState::Converged if unseen && runs => {
+                    return violated(
+                        "T1",
+                        format!("{name} is said to be converged, and its containers cannot be read"),
+                    );
+                }
                 ProjectState::Converged if own.next().is_some() => {
                     return violated(
                         "T1",
@@ -378,6 +370,72 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+/// N1: a subnet that is chosen now is nobody's.
+fn clear_of_routes(world: &World, spec: &NetworkSpec, observed: &Observed) -> Result<(), Violation> {
+    let key = &spec.key;
+    let known = observed
+        .networks
+        .known()
+        .is_some_and(|seen| seen.contains_key(key));
+    if known || world.bridges.contains_key(key) || world.networks.contains_key(key) {
+        return Ok(());
+    }
+    let routes = observed.routes.known().into_iter().flatten();
+    match routes
+        .into_iter()
+        .find(|route| route.prefix > 1 && route.overlaps(spec.subnet))
+    {
+        Some(route) => violated(
+            "N1",
+            format!("the subnet of {key} is part of {route:?}, which is not ours"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// N2: a host port that leads elsewhere from now on leads to one who is there.
+fn leads_to_somebody(world: &World, spec: &FirewallSpec, observed: &Observed) -> Result<(), Violation> {
+    let Some(seen) = observed.instances.known() else {
+        return Ok(());
+    };
+    for (port, target) in &spec.ports {
+        if world.firewall.ports.get(port) == Some(target) {
+            continue;
+        }
+        let mut endpoints = seen.values().flat_map(|one| &one.sandbox.endpoints);
+        if !endpoints.any(|end| end.address == target.address) {
+            let text = format!(
+                "host port {} leads to {}, where nobody is",
+                port.published, target.address
+            );
+            return violated("N2", text);
+        }
+    }
+    Ok(())
+}
+
+/// N2: there is no way out of an internal network.
+fn leads_nowhere(world: &World, spec: &SandboxSpec, observed: &Observed) -> Result<(), Violation> {
+    let internal = |key| world.networks.whole(key).is_some_and(|network| network.internal);
+    // What cannot become another now is put right as it was.
+    let seen = observed.instances.known().and_then(|seen| seen.get(&spec.key));
+    let before = seen.map_or(&[][..], |seen| &seen.sandbox.endpoints);
+    let mut outside = spec
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.gateway.is_some() && !before.contains(endpoint));
+    match outside.find(|endpoint| internal(&endpoint.network)) {
+        Some(endpoint) => violated(
+            "N2",
+            format!(
+                "{} has a way out through {}, which is internal",
+                spec.key, endpoint.network
+            ),
+        ),
+        None => Ok(()),
     }
 }
 

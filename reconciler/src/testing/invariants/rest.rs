@@ -29,6 +29,13 @@ impl Watch {
         now: Now,
     ) -> Result<(), Violation> {
         self.after(world)?;
+        if let Some(agent) = self
+            .agent
+            .as_ref()
+            .filter(|_| !world.firewall.networks.is_empty())
+        {
+            agent.rests()?;
+        }
         let mut whole = desired.incomplete.is_none();
         for (name, wish) in &desired.projects {
             let Some(told) = status.projects.get(name) else {

@@ -63,6 +63,9 @@ pub enum Damage {
     /// F-45
     ForwardingOff,
     LocalnetOff(ResourceKey),
+    /// What it is to start is refused, until something has changed.
+    StartRefused(InstanceKey),
+    StartAllowed(InstanceKey),
     /// F-47
     OverlayUnmounted(InstanceKey),
     MountUnmounted(InstanceKey, usize),
@@ -329,6 +332,14 @@ impl World {
                 {
                     cgroup.strayed.insert(process.pid);
                 }
+                Vec::new()
+            }
+            Damage::StartRefused(key) => {
+                self.refused.insert(key.clone());
+                Vec::new()
+            }
+            Damage::StartAllowed(key) => {
+                self.refused.remove(key);
                 Vec::new()
             }
             Damage::DiskFull => {

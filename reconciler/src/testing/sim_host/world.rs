@@ -109,6 +109,8 @@ pub struct World {
     pub foreign: Foreign,
     /// No room is left for a write.
     pub disk_full: bool,
+    /// Instances whose supervisor refuses what it is to start.
+    pub refused: BTreeSet<InstanceKey>,
     /// Next failures by text form of a key: how often still, and how.
     pub failing: BTreeMap<String, (u32, Retry)>,
     /// Parts that cannot be read now: `networks`, `volumes`, `instances`, `firewall`, `zones`.

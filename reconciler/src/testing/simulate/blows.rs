@@ -3,6 +3,7 @@
 use super::{Event, Input, Simulation, Turn, nemesis::Blow, wishes::Standing};
 use crate::{
     desired::{Intent, Target},
+    key::{InstanceKey, Slot},
     testing::{generate::IMAGES, sim_host::damage::Damage},
 };
 
@@ -84,6 +85,7 @@ impl Simulation {
                 self.host.damage(&Damage::DiskFull);
                 self.lasts(blow, 0);
             }
+            Blow::Refuse => self.refuse(&name),
             Blow::Clock => {
                 let day = 86_400_000;
                 let jump = [-3650 * day, -day, -3_000, 3_000, day, 3650 * day][self.below(6) as usize];
@@ -127,6 +129,7 @@ impl Simulation {
                 .host
                 .damage(&Damage::Readable(PARTS[which as usize % PARTS.len()])),
             Blow::DiskFull => self.host.damage(&Damage::DiskFreed),
+            Blow::Refuse => self.allow(),
             Blow::ForeignPort => {
                 self.host.damage(&Damage::PortFreed(which as u16));
                 self.wishes.foreign.remove(&(which as u16));
@@ -140,6 +143,34 @@ impl Simulation {
         }
     }
 
+    /// The first instance of some service cannot be started for a while.
+    fn refuse(&mut self, name: &str) {
+        let services = self.wishes.services(name);
+        if services.is_empty() {
+            return;
+        }
+        let number = self.random.below(services.len() as u64) as usize;
+        let Some(service) = services.into_iter().nth(number) else {
+            return;
+        };
+        let key = InstanceKey {
+            project: name.to_owned(),
+            service,
+            index: 1,
+            slot: if self.random.chance(4) { Slot::B } else { Slot::A },
+        };
+        self.host.damage(&Damage::StartRefused(key));
+        self.lasts(Blow::Refuse, 0);
+    }
+
+    /// Nothing is refused any more, and a moment later, once that was told, something has changed for all to see.
+    fn allow(&mut self) {
+        for key in self.host.refused() {
+            self.host.damage(&Damage::StartAllowed(key.clone()));
+            self.queue.push(self.now + 1_500, Event::Allowed(key));
+        }
+    }
+
     fn hurt(&mut self) {
         let Some(damage) = self.host.possible_damage(&mut self.random) else {
             return;
@@ -150,7 +181,7 @@ impl Simulation {
         self.lasts(Blow::Damage, 0);
     }
 
-    fn any_running(&mut self) -> Option<(crate::key::InstanceKey, u32)> {
+    fn any_running(&mut self) -> Option<(InstanceKey, u32)> {
         let running = self.host.running();
         if running.is_empty() {
             return None;
@@ -261,6 +292,7 @@ impl Simulation {
     pub(super) fn make_peace(&mut self) {
         self.nemesis.rest();
         while self.host.mend() {}
+        self.allow();
         for part in PARTS {
             self.host.damage(&Damage::Readable(part));
         }

@@ -35,6 +35,7 @@ const ALL: &[(&str, Needs)] = &[
     // Calls and hints.
     ("step.fails", Needs::Nothing),
     ("step.done-but-failed", Needs::Nothing),
+    ("start.refused", Needs::Nothing),
     ("look.torn", Needs::Nothing),
     ("hint.lost", Needs::Nothing),
     ("pull.slow", Needs::Nothing),
@@ -244,6 +245,8 @@ impl Branches {
             };
             if error.contains("held by a program") {
                 self.reach("port.foreign");
+            } else if error.contains("refuses what it is to start") {
+                self.reach("start.refused");
             } else if error.contains("no space") {
                 self.reach("disk.full");
             }

@@ -232,6 +232,7 @@ impl Simulation {
         }
         let result = result.take().unwrap_or(Ok(()));
         if !call.scope.is_empty() {
+            self.host.looked(key);
             self.host.look(&call.scope, &mut call.seen);
         }
         self.trace

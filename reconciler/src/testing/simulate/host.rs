@@ -1,6 +1,9 @@
 //! The simulated host as the simulation drives it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 
@@ -9,6 +12,7 @@ pub use crate::testing::sim_host::{Progress, Work};
 use crate::{
     converge::{Kept, Note, Round},
     desired::Desired,
+    execute::Report,
     key::{InstanceKey, Key},
     observed::{Health, Observed},
     plan::action::Action,
@@ -74,6 +78,7 @@ impl Host {
 
     pub fn agent_starts(&mut self) {
         self.host.world().agent_starts();
+        self.watch.agent_starts();
         self.hints = Some(self.host.events());
     }
 
@@ -122,6 +127,11 @@ impl Host {
         };
         let container = shim.container.as_ref()?;
         Some((pid, container.argv.clone(), container.health.is_some()))
+    }
+
+    /// What cannot be started now.
+    pub fn refused(&self) -> BTreeSet<InstanceKey> {
+        self.host.world().refused.clone()
     }
 
     pub fn running(&self) -> BTreeMap<InstanceKey, u32> {
@@ -217,6 +227,24 @@ impl Host {
     }
 
     // What must hold.
+
+    /// The agent is told of this.
+    pub fn hears(&mut self, hint: &HostEvent) {
+        self.watch.hears(hint);
+    }
+
+    pub fn asked(&mut self) {
+        self.watch.asked();
+    }
+
+    /// After a step on `key` it is looked at.
+    pub fn looked(&mut self, key: &Key) {
+        self.watch.looked(key);
+    }
+
+    pub fn reported(&mut self, report: &Report) {
+        self.watch.reported(report);
+    }
 
     /// This is wanted from now on.
     pub fn wants(&mut self, desired: &Desired) {

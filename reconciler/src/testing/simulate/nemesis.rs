@@ -32,6 +32,8 @@ pub enum Blow {
     Damage,
     Unreadable,
     DiskFull,
+    /// A start is refused until something has changed.
+    Refuse,
     Clock,
     ForeignPort,
     ImageGone,
@@ -59,6 +61,7 @@ const BLOWS: &[(Blow, u64)] = &[
     (Blow::Damage, 6),
     (Blow::Unreadable, 1),
     (Blow::DiskFull, 1),
+    (Blow::Refuse, 2),
     (Blow::Clock, 1),
     (Blow::ForeignPort, 1),
     (Blow::ImageGone, 1),

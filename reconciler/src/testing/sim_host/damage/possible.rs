@@ -79,8 +79,9 @@ impl World {
                 return (!self.clashes(port)).then_some(Damage::PortTaken(port));
             }
             39 => Damage::RouteAdded(Subnet {
-                address: Ipv4Addr::new(10, 64 + random.below(4) as u8, 0, 0),
-                prefix: 16,
+                // A quarter of what subnets come from.
+                address: Ipv4Addr::new(10, 64 + 16 * random.below(4) as u8, 0, 0),
+                prefix: 12,
             }),
             40 => Damage::NetworkRecordTorn(pick(random, self.networks.keys())?),
             41 => Damage::NetworkRecordDeleted(pick(random, self.networks.keys())?),

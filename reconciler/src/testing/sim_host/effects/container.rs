@@ -69,6 +69,9 @@ impl World {
             self.violations.push(format!("{key} was started while it runs"));
             return Err(error(Retry::Again, SimError::Runs(key.clone())));
         }
+        if self.refused.contains(key) {
+            return Err(error(Retry::AfterChange, SimError::Refused(key.clone())));
+        }
         // A leaf that is not empty cannot be made anew: nothing starts beside a survivor.
         if !place.processes.is_empty() {
             return Err(error(Retry::Again, SimError::StillAlive(key.clone())));

@@ -80,6 +80,9 @@ impl Judge<'_> {
         {
             return Some("it is on other networks".to_owned());
         }
+        if let Some(why) = &instance.broken {
+            return Some(format!("it runs on what is broken: {why}"));
+        }
         if !instance.drift.is_empty() {
             return Some(format!("it is damaged: {:?}", instance.drift));
         }
