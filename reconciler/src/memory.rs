@@ -223,7 +223,10 @@ impl Memory {
                 why: rollback.why.clone(),
             };
             self.forget(name);
-            self.begun.retain(|key, _| key.project() != Some(name));
+            // What was stopped or removed for it has not ended by itself: it is started anew.
+            self.begun.retain(|key, (class, _)| {
+                key.project() != Some(name) || matches!(class, Class::Restart | Class::Recreate)
+            });
             self.barred.insert(name.clone(), barred.clone());
             taken.push((name.clone(), barred));
         }

@@ -3,14 +3,12 @@
 #[path = "converge/agent.rs"]
 mod agent;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use agent::{Agent, desired, key, network, seen};
 use reconciler::{
-    converge::{Engine, Kept, Note},
     desired::{Desired, Intent, Target},
     journal::Kind,
-    memory::Barred,
     observed::{Health, State},
     plan::{OPERATOR, step::Class},
     port::{Backend, HostEvent, Retry},
@@ -51,28 +49,6 @@ async fn a_project_comes_changes_and_goes() {
     assert!(world.instances.is_empty() && world.networks.is_empty() && world.zones.is_empty());
     assert_eq!(world.volumes.len(), 1, "the volume stays");
     assert_eq!(world.violations, Vec::<String>::new());
-}
-
-#[test]
-fn what_was_taken_back_is_not_barred_any_more_once_its_manifest_changed_while_no_agent_was_there() {
-    let barred = Barred {
-        revision: "2".to_owned(),
-        why: "it failed".to_owned(),
-    };
-    for (revision, clears) in [("2", false), ("3", true)] {
-        let kept = Kept {
-            barred: [("shop".to_owned(), barred.clone())].into(),
-            ..Kept::default()
-        };
-        let mut engine = Engine::new(Arc::new(desired(revision, "web\n")), kept);
-        let notes = engine.round(SimHost::new().now()).notes;
-        let cleared = |note: &Note| matches!(note, Note::Barred { barred: None, .. });
-        assert_eq!(
-            notes.iter().any(cleared),
-            clears,
-            "revision {revision}: {notes:?}"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,16 +4,26 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use reconciler::{
+    converge::{Engine, Kept, Note},
+    desired::{Desired, Wish},
     key::{InstanceKey, Key},
+    memory::Barred,
     observed::{Health, Instance, State},
     plan::{
         self,
         step::{Cause, Class, Plan},
     },
-    testing::{drive::Drive, seeds::each_seed, sim_host::Random},
+    port::Backend,
+    testing::{
+        drive::Drive,
+        manifest,
+        seeds::each_seed,
+        sim_host::{Random, SimHost},
+    },
 };
 
 /// How many seeds run by default; `SEEDS=n` for a longer sweep.
@@ -306,4 +316,34 @@ fn a_rollback_returns_all_that_was_changed_and_the_revision_stays_barred() {
         }
         assert!(drive.memory.barred.is_empty());
     });
+}
+
+#[test]
+fn what_was_taken_back_is_not_barred_any_more_once_its_manifest_changed_while_no_agent_was_there() {
+    let barred = Barred {
+        revision: "2".to_owned(),
+        why: "it failed".to_owned(),
+    };
+    for (revision, clears) in [("2", false), ("3", true)] {
+        let kept = Kept {
+            barred: [("shop".to_owned(), barred.clone())].into(),
+            ..Kept::default()
+        };
+        let wish = Wish::Run {
+            project: Arc::new(manifest::project("shop", "web\n").unwrap()),
+            revision: revision.to_owned(),
+        };
+        let desired = Desired {
+            projects: [("shop".to_owned(), wish)].into(),
+            ..Desired::default()
+        };
+        let mut engine = Engine::new(Arc::new(desired), kept);
+        let notes = engine.round(SimHost::new().now()).notes;
+        let cleared = |note: &Note| matches!(note, Note::Barred { barred: None, .. });
+        assert_eq!(
+            notes.iter().any(cleared),
+            clears,
+            "revision {revision}: {notes:?}"
+        );
+    }
 }

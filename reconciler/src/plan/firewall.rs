@@ -73,11 +73,21 @@ pub fn spec(
         for endpoint in endpoints.clone() {
             join(&mut spec, endpoint, network);
         }
-        let mut ends = if planted!("ports-before-the-sandbox") {
+        let ends = if planted!("ports-before-the-sandbox") {
             one.endpoints(true)
         } else {
             endpoints
         };
+        // One that changes networks is not on the new one yet.
+        let there = |end: &&Endpoint| {
+            settled
+                || planted!("ports-before-the-sandbox")
+                || one.seen.is_none_or(|seen| {
+                    let mut own = seen.sandbox.endpoints.iter();
+                    own.any(|own| own.address == end.address)
+                })
+        };
+        let mut ends = ends.filter(there);
         let first = ends.clone().next();
         let target = ends.find(|endpoint| endpoint.gateway.is_some()).or(first);
         let Some(target) = target else { continue };

@@ -21,10 +21,7 @@ use crate::{
     key::InstanceKey,
     port::{HostEvent, Scope},
     status::Status,
-    testing::{
-        generate::Repertoire,
-        sim_host::{Random, damage::Damage},
-    },
+    testing::{generate::Repertoire, sim_host::Random},
     time::Now,
 };
 use branches::Branches;
@@ -276,7 +273,7 @@ impl Simulation {
                 self.next_blow();
             }
             Event::Over(blow, which) => self.over(blow, which),
-            Event::Allowed(key) => self.host.damage(&Damage::LoopbackDown(key)),
+            Event::Allowed(key) => self.changes(key),
             Event::Edit(name) => self.edit(&name),
             Event::Unhide(name) => self.unhide(&name),
             Event::Look(progress) => self.look_at_peace(progress),

@@ -147,7 +147,12 @@ impl Watch {
         replaced.insert(key.index, now.boot);
         let mut others = replaced.clone();
         others.remove(&key.index);
-        let update = update(service);
+        // The way back is that of the manifest that was taken back.
+        let manifest = match self.desired.projects.get(&key.project) {
+            Some(Wish::Run { project, .. }) => project.services.get(&key.service),
+            _ => None,
+        };
+        let update = manifest.and_then(update);
         let at_once = update.and_then(|update| update.parallelism).unwrap_or(1);
         let busy = others
             .keys()

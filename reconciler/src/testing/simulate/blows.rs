@@ -171,6 +171,11 @@ impl Simulation {
         }
     }
 
+    /// Something of it is another than before, which an agent puts right.
+    pub(super) fn changes(&mut self, key: InstanceKey) {
+        self.host.damage(&Damage::LoopbackDown(key));
+    }
+
     fn hurt(&mut self) {
         let Some(damage) = self.host.possible_damage(&mut self.random) else {
             return;
