@@ -81,6 +81,10 @@ impl Agent {
                 (Some(Wish::Hold { .. }), Wish::Hold { .. }) => true,
                 _ => false,
             };
+            // Of a project that is left alone for a while nothing is remembered.
+            if !matches!(wish, Wish::Run { .. }) {
+                self.broken.retain(|key| key.project != *name);
+            }
             if !same {
                 self.forget(name);
                 self.outdate(name);

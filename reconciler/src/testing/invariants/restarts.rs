@@ -4,7 +4,7 @@ use model::types::Project;
 
 use super::{super::sim_host::World, Violation, Watch, decisions::Start, oracle, violated};
 use crate::{
-    key::InstanceKey,
+    key::{InstanceKey, Key},
     observed::{Observed, State},
     restart::STEADY,
     spec::{ContainerSpec, RestartPolicy},
@@ -47,6 +47,15 @@ impl Watch {
             RestartPolicy::OnFailure(_) => ended.code == 0,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => false,
         };
+        // Half way to another version that is not wanted any more.
+        let object = Key::Instance(key.clone());
+        if self
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.failures(&object) > 0)
+        {
+            return Ok(());
+        }
         let broken = self.agent.as_ref().is_some_and(|agent| agent.stopped_broken(key));
         if rests && !broken && !self.asked_for(project, key) && ended.container.fields == spec.fields {
             let text = format!("{key} has come to its end with {}, and is run again", ended.code);
@@ -89,8 +98,11 @@ impl Watch {
             return Ok(());
         };
         // One whose turn has not come keeps the policy that it has.
-        let held = self.origins.get(key);
-        let held = held.is_some_and(|origin| *origin.spec == *start.spec);
+        let held = [self.origins.get(key), self.earlier.get(key)]
+            .into_iter()
+            .flatten();
+        let mut held = held;
+        let held = held.any(|origin| *origin.spec == *start.spec);
         let policy = if held { start.spec.restart } else { service.restart };
         let ends = match policy {
             RestartPolicy::No => true,
