@@ -153,13 +153,22 @@ impl Memory {
         }
     }
 
-    /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more.
-    pub fn prune(&mut self, plan: &Plan, now: Now) {
+    /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more. What
+    /// is under way of one that waits, or in a project that is left alone, is gone on with later.
+    pub fn prune(&mut self, plan: &Plan, desired: &Desired, now: Now) {
         if self.begun.is_empty() && self.failures.is_empty() {
             return;
         }
         let changes: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
-        self.begun.retain(|key, _| changes.contains(key));
+        let waits: BTreeSet<&Key> = plan.waiting.iter().map(|waiting| &waiting.key).collect();
+        let mut begun = std::mem::take(&mut self.begun);
+        begun.retain(|key, _| {
+            let project = key.project();
+            changes.contains(key)
+                || waits.contains(key)
+                || project.is_some_and(|project| self.leaves_alone(desired, project))
+        });
+        self.begun = begun;
         let mut spoken_of = changes;
         spoken_of.extend(plan.steps.iter().map(|step| &step.key));
         spoken_of.extend(plan.waiting.iter().map(|waiting| &waiting.key));
@@ -283,6 +292,16 @@ impl Memory {
                 self.good.get(name).map(|good| good.project.as_ref())
             }
             _ => Some(project),
+        }
+    }
+
+    /// Nothing is decided about `project` now.
+    fn leaves_alone(&self, desired: &Desired, project: &str) -> bool {
+        match desired.projects.get(project) {
+            Some(wish @ Wish::Run { .. }) => self.effective(project, wish).is_none(),
+            Some(Wish::Hold { .. }) => true,
+            Some(Wish::Down { .. }) => false,
+            None => desired.incomplete.is_some(),
         }
     }
 

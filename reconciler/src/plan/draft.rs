@@ -1,6 +1,6 @@
 //! The plan while it is made: steps that wait for each other, and those that nothing can start now.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem::discriminant};
 
 use super::{
     InFlight,
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
-    memory::{Again, Memory},
-    observed::Observed,
+    memory::{Again, Failed, Memory},
+    observed::{Observed, State},
     spec::{ContainerSpec, FirewallSpec, SandboxSpec},
     time::Now,
 };
@@ -145,6 +145,7 @@ impl<'a> Draft<'a> {
         }
         if !planted!("failure-not-waited-for")
             && let Some(failed) = self.memory.held(key, self.now)
+            && !self.repairs(&action, failed)
         {
             let until = match failed.again {
                 Again::At(until) => Some(until),
@@ -175,5 +176,19 @@ impl<'a> Draft<'a> {
             after,
         });
         Ready::After(id)
+    }
+
+    /// A sandbox that is there is put right also while something else fails on it, which may go on for ever.
+    fn repairs(&self, action: &Action, failed: &Failed) -> bool {
+        let Action::EnsureSandbox(spec) = action else {
+            return false;
+        };
+        let there = self
+            .observed
+            .instances
+            .known()
+            .and_then(|seen| seen.get(&spec.key));
+        there.is_some_and(|seen| seen.state != State::Lost)
+            && failed.action.is_some_and(|failed| failed != discriminant(action))
     }
 }

@@ -255,6 +255,12 @@ fn instance(
         }
         draft.step(&object, Action::RemoveSandbox(key.clone()), &cause, None, &first)
     });
+    // As long as it cannot be made anew, it is kept whole.
+    if removed == Some(Ready::Blocked)
+        && let Some(seen) = seen.filter(|seen| seen.state != State::Lost)
+    {
+        repair(draft, ground, place, seen);
+    }
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
     let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
     let sandbox = sandbox(draft, ground, (place, member), wrong, removed, &cause, here);

@@ -240,7 +240,7 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
         || (!seen.drift.is_empty() && !planted!("drift-ignored"));
     if case.held {
-        return held(verdict, &case, seen, have, memory, now);
+        return held(verdict, &case, seen, have, begun, memory, now);
     }
     if let Some(difference) = difference {
         let class = difference.class;
@@ -298,10 +298,16 @@ fn held<'a>(
     case: &Case<'_>,
     seen: &Instance,
     have: &'a ContainerSpec,
+    begun: Option<&(Class, Cause)>,
     memory: &Memory,
     now: Now,
 ) -> Verdict<'a> {
     verdict.target = Ok(Cow::Borrowed(have));
+    if let (State::Exited { .. }, Some((Class::Restart, cause))) = (&seen.state, begun) {
+        verdict.change = Some((Class::Restart, cause.clone()));
+        verdict.course = Course::Replace;
+        return verdict;
+    }
     if !seen.drift.is_empty() {
         let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
         verdict.change = Some((Class::Live, cause));

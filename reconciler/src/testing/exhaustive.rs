@@ -136,7 +136,7 @@ impl State {
         let desired = &edits[self.edit].desired;
         let plan = plan::plan(desired, &observed, &self.memory, &flight, NOW);
         if !self.memory.begun.is_empty() || !self.memory.failures.is_empty() {
-            self.memory.edit(|memory| memory.prune(&plan, NOW));
+            self.memory.edit(|memory| memory.prune(&plan, desired, NOW));
         }
         plan
     }

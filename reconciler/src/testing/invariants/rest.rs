@@ -231,10 +231,7 @@ impl Watch {
                 continue;
             };
             if let Ok(Progress::Moved) = world.advance(&mut work, now) {
-                return violated(
-                    "C3",
-                    format!("done again, it changes something: {:?}", work.action),
-                );
+                return violated("C3", format!("done again, it changes something: {work:?}"));
             }
         }
         world.take_touched();

@@ -66,7 +66,8 @@ impl Watch {
                     world.instances.get(&spec.key),
                     world.instances.get(&beside(&spec.key)),
                 );
-                match new.is_none() && runs(old) {
+                // Its turn is given with the first step, and kept whatever comes between.
+                match runs(new) || (new.is_none() && runs(old)) {
                     true => self.paced(world, &spec.key, step, status, now),
                     false => Ok(()),
                 }
