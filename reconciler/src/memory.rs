@@ -129,8 +129,12 @@ impl Memory {
             if change.class == Class::Remove {
                 // How many there were is told the same for all of them, also once some are gone.
                 let same = plan.changes.iter().filter(|other| other.cause == change.cause);
-                let same = same.map(|other| (other.key.clone(), begun.clone()));
-                self.begun.extend(same);
+                for other in same {
+                    // What one of them was stopped for counts until its own removal begins.
+                    self.begun
+                        .entry(other.key.clone())
+                        .or_insert_with(|| begun.clone());
+                }
             }
             self.begun.insert(step.key.clone(), begun);
         }

@@ -98,17 +98,12 @@ impl Watch {
             return Ok(());
         };
         // One whose turn has not come keeps the policy that it has.
-        let held = [self.origins.get(key), self.earlier.get(key)]
-            .into_iter()
-            .flatten();
-        let mut held = held;
-        let held = held.any(|origin| *origin.spec == *start.spec);
-        let policy = if held { start.spec.restart } else { service.restart };
-        let ends = match policy {
+        let rests = |policy| match policy {
             RestartPolicy::No => true,
             RestartPolicy::OnFailure(_) => *code == 0,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => false,
         };
+        let ends = rests(service.restart) && rests(start.spec.restart);
         let ran = at.saturating_sub(seen.started_at.unwrap_or(*at));
         let streak = if ran >= STEADY { 0 } else { seen.streak };
         if ends && seen.flaps == 0 {
@@ -117,7 +112,7 @@ impl Watch {
                 format!("{key} ended with {code}, and its policy lets it rest"),
             );
         }
-        if let RestartPolicy::OnFailure(Some(limit)) = policy
+        if let RestartPolicy::OnFailure(Some(limit)) = start.spec.restart
             && streak >= limit
             && seen.flaps == 0
         {
