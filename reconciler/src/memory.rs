@@ -14,6 +14,7 @@ use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Observed,
     plan::{
+        InFlight,
         action::Action,
         step::{Cause, Class, Plan, Step},
     },
@@ -159,7 +160,7 @@ impl Memory {
 
     /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more. What
     /// is under way of one that waits, or in a project that is left alone, is gone on with later.
-    pub fn prune(&mut self, plan: &Plan, desired: &Desired, now: Now) {
+    pub fn prune(&mut self, plan: &Plan, desired: &Desired, in_flight: &InFlight, now: Now) {
         if self.begun.is_empty() && self.failures.is_empty() {
             return;
         }
@@ -170,6 +171,7 @@ impl Memory {
             let project = key.project();
             changes.contains(key)
                 || waits.contains(key)
+                || in_flight.iter().any(|step| step.key == *key)
                 || project.is_some_and(|project| self.leaves_alone(desired, project))
         });
         self.begun = begun;

@@ -136,7 +136,8 @@ impl State {
         let desired = &edits[self.edit].desired;
         let plan = plan::plan(desired, &observed, &self.memory, &flight, NOW);
         if !self.memory.begun.is_empty() || !self.memory.failures.is_empty() {
-            self.memory.edit(|memory| memory.prune(&plan, desired, NOW));
+            self.memory
+                .edit(|memory| memory.prune(&plan, desired, &flight, NOW));
         }
         plan
     }

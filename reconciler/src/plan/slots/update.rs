@@ -151,6 +151,12 @@ impl<'a> Rollout<'a> {
         let now = self.pass.now.boot;
         let progress = match seat.seen {
             None => Progress::Absent,
+            // It has not ended: it was stopped to be made anew, and is.
+            Some(seen)
+                if seat.current && matches!(seen.state, State::Exited { .. }) && self.begun(&seat.key) =>
+            {
+                Progress::Updating { until: None }
+            }
             Some(seen) if seat.current => {
                 let healthy = match seen.health {
                     crate::observed::Health::Healthy => self.pass.memory.settled.get(&seat.key).copied(),

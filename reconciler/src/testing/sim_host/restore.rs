@@ -85,7 +85,10 @@ impl World {
             let mut projects = self.instances.keys();
             let ids = projects.all(|key| self.id_bases.contains_key(&key.project));
             // What is being made just now may have written its record before it was deleted.
-            self.records_hurt = torn || !networks || !ids || self.under_way > 0;
+            let whole = !torn && networks && ids && self.under_way == 0;
+            // What is decided right now was seen before.
+            self.records_hurt = !(whole && self.records_whole);
+            self.records_whole = whole && self.records_hurt;
         }
     }
 

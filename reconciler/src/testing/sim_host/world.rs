@@ -134,6 +134,8 @@ pub struct World {
     pub rules_hurt: bool,
     /// Set by damage to records, cleared once they are made again.
     pub records_hurt: bool,
+    /// The last look found them whole again.
+    pub(super) records_whole: bool,
     /// Actions that have begun and neither ended nor failed.
     pub(super) under_way: u32,
     /// Moment of the boot clock, without what a runtime adds.
