@@ -1,4 +1,4 @@
-//! Records that somebody has removed, made again from the host's own marks, as the Linux backend does it.
+//! Records that somebody has removed or damaged, made again from the host's own marks, as the Linux backend does it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ impl World {
         }
     }
 
-    /// Records that somebody has removed are made again from the host's own marks.
+    /// Records that somebody has removed or damaged are made again from the host's own marks.
     pub(super) fn restore(&mut self) {
         let mut answering = Vec::new();
         for (key, place) in &self.instances {
@@ -24,18 +24,18 @@ impl World {
                 answering.push((key, shim));
             }
         }
-        if self.id_bases.torn().is_none() {
+        {
             let live = answering
                 .iter()
                 .map(|(key, shim)| (&key.project, shim.sandbox.id_base));
             let used = self.trees.iter().filter(|(_, tree)| tree.base != 0);
             for (project, base) in live.chain(used.map(|(key, tree)| (&key.project, tree.base))) {
-                if !self.id_bases.contains_key(project) {
+                if self.id_bases.whole(project).is_none() {
                     self.id_bases.set(project.clone(), base);
                 }
             }
         }
-        if self.networks.torn().is_none() {
+        {
             let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
             let known = endpoints().map(|endpoint| &endpoint.network);
             // A bridge is known by its name and its alias.
@@ -43,7 +43,7 @@ impl World {
             let marked = marked.filter(|(_, bridge)| bridge.alias && !bridge.renamed);
             let missing: BTreeSet<&ResourceKey> = known
                 .chain(marked.map(|(key, _)| key))
-                .filter(|key| !self.networks.contains_key(key))
+                .filter(|key| self.networks.whole(key).is_none())
                 .collect();
             let found: Vec<NetworkSpec> = missing
                 .into_iter()
@@ -55,7 +55,7 @@ impl World {
                 self.networks.set(spec.key.clone(), spec);
             }
         }
-        if self.volumes.torn().is_none() {
+        {
             let whole = self.directories.values().filter(|directory| directory.data);
             let whole = whole.filter_map(|directory| Some((&directory.key, directory.identity?)));
             // Of one that is mounted and gone there is a record all the same: it is lost, not new.
@@ -71,7 +71,7 @@ impl World {
             });
             let mut found: BTreeMap<ResourceKey, u64> = BTreeMap::new();
             for (key, identity) in whole.chain(mounted) {
-                if !self.volumes.contains_key(key) {
+                if self.volumes.whole(key).is_none() {
                     found.entry(key.clone()).or_insert(identity);
                 }
             }
