@@ -194,7 +194,7 @@ impl Net {
             if link.mtu != route::MTU {
                 drift.push(format!("{name} has an MTU of {}", link.mtu));
             }
-            let subnet = subnet(endpoint);
+            let subnet = Subnet::around(endpoint.address, endpoint.prefix);
             if !addresses.iter().any(|address| {
                 address.link == link.index
                     && address.address == endpoint.address
@@ -353,14 +353,6 @@ fn inside_settings(interface: &str) -> [(String, &'static str); 5] {
     ]
 }
 
-fn subnet(endpoint: &Endpoint) -> Subnet {
-    let host_bits = u32::MAX.checked_shr(u32::from(endpoint.prefix)).unwrap_or(0);
-    Subnet {
-        address: Ipv4Addr::from(u32::from(endpoint.address) & !host_bits),
-        prefix: endpoint.prefix,
-    }
-}
-
 /// Everything inside the namespace, in one datagram.
 fn configure(
     inside: &Netlink,
@@ -379,7 +371,12 @@ fn configure(
     }
     route::set_up(&mut batch, link.index);
     route::add_address(&mut batch, link.index, endpoint.address, endpoint.prefix);
-    route::add_connected_route(&mut batch, link.index, subnet(endpoint), endpoint.address);
+    route::add_connected_route(
+        &mut batch,
+        link.index,
+        Subnet::around(endpoint.address, endpoint.prefix),
+        endpoint.address,
+    );
     if let Some(gateway) = endpoint.gateway
         && default_route
     {

@@ -24,60 +24,54 @@ impl World {
                 answering.push((key, shim));
             }
         }
-        {
-            let live = answering
-                .iter()
-                .map(|(key, shim)| (&key.project, shim.sandbox.id_base));
-            let used = self.trees.iter().filter(|(_, tree)| tree.base != 0);
-            for (project, base) in live.chain(used.map(|(key, tree)| (&key.project, tree.base))) {
-                if self.id_bases.whole(project).is_none() {
-                    self.id_bases.set(project.clone(), base);
-                }
+        let live = answering
+            .iter()
+            .map(|(key, shim)| (&key.project, shim.sandbox.id_base));
+        let used = self.trees.iter().filter(|(_, tree)| tree.base != 0);
+        for (project, base) in live.chain(used.map(|(key, tree)| (&key.project, tree.base))) {
+            if self.id_bases.whole(project).is_none() {
+                self.id_bases.set(project.clone(), base);
             }
         }
-        {
-            let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
-            let known = endpoints().map(|endpoint| &endpoint.network);
-            // A bridge is known by its name and its alias.
-            let marked = self.bridges.iter();
-            let marked = marked.filter(|(_, bridge)| bridge.alias && !bridge.renamed);
-            let missing: BTreeSet<&ResourceKey> = known
-                .chain(marked.map(|(key, _)| key))
-                .filter(|key| self.networks.whole(key).is_none())
-                .collect();
-            let found: Vec<NetworkSpec> = missing
-                .into_iter()
-                .filter_map(|key| {
-                    self.found_network(key, endpoints().filter(|endpoint| endpoint.network == *key))
-                })
-                .collect();
-            for spec in found {
-                self.networks.set(spec.key.clone(), spec);
+        let endpoints = || answering.iter().flat_map(|(_, shim)| &shim.sandbox.endpoints);
+        let known = endpoints().map(|endpoint| &endpoint.network);
+        // A bridge is known by its name and its alias.
+        let marked = self.bridges.iter();
+        let marked = marked.filter(|(_, bridge)| bridge.alias && !bridge.renamed);
+        let missing: BTreeSet<&ResourceKey> = known
+            .chain(marked.map(|(key, _)| key))
+            .filter(|key| self.networks.whole(key).is_none())
+            .collect();
+        let found: Vec<NetworkSpec> = missing
+            .into_iter()
+            .filter_map(|key| {
+                self.found_network(key, endpoints().filter(|endpoint| endpoint.network == *key))
+            })
+            .collect();
+        for spec in found {
+            self.networks.set(spec.key.clone(), spec);
+        }
+        let whole = self.directories.values().filter(|directory| directory.data);
+        let whole = whole.filter_map(|directory| Some((&directory.key, directory.identity?)));
+        // Of one that is mounted and gone there is a record all the same: it is lost, not new.
+        let containers = answering.iter().filter_map(|(_, shim)| shim.container.as_ref());
+        let mounted = containers.flat_map(|container| &container.mounts);
+        let mounted = mounted.filter_map(|mount| match mount {
+            MountSpec::Volume { volume, .. } => {
+                let directory = self.directories.get(&volume.name);
+                let identity = directory.and_then(|directory| directory.identity);
+                Some((volume, identity.unwrap_or(UNKNOWN)))
+            }
+            MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
+        });
+        let mut found: BTreeMap<ResourceKey, u64> = BTreeMap::new();
+        for (key, identity) in whole.chain(mounted) {
+            if self.volumes.whole(key).is_none() {
+                found.entry(key.clone()).or_insert(identity);
             }
         }
-        {
-            let whole = self.directories.values().filter(|directory| directory.data);
-            let whole = whole.filter_map(|directory| Some((&directory.key, directory.identity?)));
-            // Of one that is mounted and gone there is a record all the same: it is lost, not new.
-            let containers = answering.iter().filter_map(|(_, shim)| shim.container.as_ref());
-            let mounted = containers.flat_map(|container| &container.mounts);
-            let mounted = mounted.filter_map(|mount| match mount {
-                MountSpec::Volume { volume, .. } => {
-                    let directory = self.directories.get(&volume.name);
-                    let identity = directory.and_then(|directory| directory.identity);
-                    Some((volume, identity.unwrap_or(UNKNOWN)))
-                }
-                MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
-            });
-            let mut found: BTreeMap<ResourceKey, u64> = BTreeMap::new();
-            for (key, identity) in whole.chain(mounted) {
-                if self.volumes.whole(key).is_none() {
-                    found.entry(key.clone()).or_insert(identity);
-                }
-            }
-            for (key, identity) in found {
-                self.volumes.set(key, identity);
-            }
+        for (key, identity) in found {
+            self.volumes.set(key, identity);
         }
         if self.records_hurt {
             let torn = self.networks.torn().is_some() || self.volumes.torn().is_some();
