@@ -12,7 +12,7 @@ use crate::{
     backoff,
     desired::{Desired, Wish},
     key::{InstanceKey, Key, ResourceKey},
-    observed::Observed,
+    observed::{Observed, State},
     plan::{
         InFlight,
         action::Action,
@@ -120,9 +120,18 @@ impl Memory {
     }
 
     /// A step of `plan` is started: the change it serves is under way.
-    pub fn begin(&mut self, plan: &Plan, step: &Step) {
-        let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
-        if revives && step.completes.is_none() {
+    pub fn begin(&mut self, plan: &Plan, observed: &Observed, step: &Step) {
+        let runs = |key| {
+            let seen = observed.instances.known().and_then(|seen| seen.get(key));
+            seen.is_some_and(|seen| matches!(seen.state, State::Running { .. }))
+        };
+        let goes_on = match &step.action {
+            Action::StartContainer { fresh, .. } => !fresh,
+            // What is made anew later is repaired until then.
+            Action::EnsureSandbox(spec) => runs(&spec.key),
+            _ => false,
+        };
+        if goes_on && step.completes.is_none() {
             return;
         }
         if let Some(change) = plan.changes.iter().find(|change| change.key == step.key) {
@@ -159,17 +168,27 @@ impl Memory {
     }
 
     /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more. What
-    /// is under way of one that waits, or in a project that is left alone, is gone on with later.
-    pub fn prune(&mut self, plan: &Plan, desired: &Desired, in_flight: &InFlight, now: Now) {
+    /// is under way of one that waits, or in a project that is left alone, or while it is not known what
+    /// there is, is gone on with later.
+    pub fn prune(
+        &mut self,
+        plan: &Plan,
+        desired: &Desired,
+        observed: &Observed,
+        in_flight: &InFlight,
+        now: Now,
+    ) {
         if self.begun.is_empty() && self.failures.is_empty() {
             return;
         }
         let changes: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
         let waits: BTreeSet<&Key> = plan.waiting.iter().map(|waiting| &waiting.key).collect();
+        let clear = observed.instances.known().is_some() && observed.ended.known().is_some();
         let mut begun = std::mem::take(&mut self.begun);
         begun.retain(|key, _| {
             let project = key.project();
-            changes.contains(key)
+            !clear
+                || changes.contains(key)
                 || waits.contains(key)
                 || in_flight.iter().any(|step| step.key == *key)
                 || project.is_some_and(|project| self.leaves_alone(desired, project))

@@ -171,7 +171,8 @@ impl LinuxBackend {
     }
 
     fn ended(&self, key: &InstanceKey) -> Result<Option<Ended>, ApplyError> {
-        if self.sandboxes.get(key).is_some() {
+        let silent = || self.instance_cgroup(key).exists() && self.unreachable(key).is_some();
+        if self.sandboxes.get(key).is_some() || silent() {
             return Ok(None);
         }
         let directory = self.layout.container(key);
@@ -237,13 +238,27 @@ impl LinuxBackend {
         }
     }
 
-    /// A shim that lives but does not answer: what it supervises runs on, as its record says, and must
-    /// not be taken for lost. The next look tries to reach it again.
+    /// A shim that lives but does not answer: what it supervises runs on, or has ended, as its record says,
+    /// and must not be taken for lost. The next look tries to reach it again.
     fn unreachable(&self, key: &InstanceKey) -> Option<Instance> {
         let shims = cgroup::find_shims(&self.layout.mark).ok()?;
         let (_, record) = shims.into_iter().find(|(_, record)| record.key == *key)?;
+        let state = match (record.ended, record.pid) {
+            (Some((code, at)), _) => State::Exited { code, at },
+            (None, Some(pid)) => State::Running { pid },
+            (None, None) => State::Created,
+        };
+        let asked = record
+            .container
+            .as_ref()
+            .is_some_and(|spec| spec.health.is_some());
         Some(Instance {
-            state: record.pid.map_or(State::Created, |pid| State::Running { pid }),
+            // How it is now, nobody tells.
+            health: match state {
+                State::Running { .. } if asked => Health::Starting,
+                _ => Health::None,
+            },
+            state,
             sandbox: record.assignment.sandbox,
             container: record.container.map(Arc::new),
             drift: Vec::new(),
@@ -253,7 +268,6 @@ impl LinuxBackend {
             flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
-            health: Health::None,
         })
     }
 

@@ -134,6 +134,7 @@ impl Sandbox {
             flaps: 0,
             door: Some(door.number()),
             ground: Ground::default(),
+            ended: None,
             assignment,
         };
         let names = serve_names(&sockets, &record)?;
@@ -307,6 +308,7 @@ impl Sandbox {
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
         self.health = Health::new(start.container.health.as_ref(), now);
+        self.record.ended = None;
         self.record.pid = Some(pid as u32);
         self.record.start_ticks = record::start_ticks(pid);
         self.record.restarts = start.restarts;
@@ -349,10 +351,11 @@ impl Sandbox {
         if let Some(output) = self.output.take() {
             self.lost = output.finish();
         }
-        self.run = Run::Exited {
-            code,
-            at: clock::boot(),
-        };
+        let at = clock::boot();
+        self.run = Run::Exited { code, at };
+        self.record.ended = Some((code, at));
+        // Without it, who finds us silent takes it for running, as it did.
+        let _ = self.seal();
         self.write_exit();
         self.health.next = None;
         Some(code)

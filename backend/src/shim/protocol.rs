@@ -176,7 +176,7 @@ pub struct Exec {
 }
 
 /// The mark adoption reads: a sealed memfd named [`RECORD_NAME`] in the shim, found through
-/// cgroup → pid → /proc/PID/fd. A new one takes the place of the old at each start.
+/// cgroup → pid → /proc/PID/fd. A new one takes the place of the old at each start and each end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     pub version: u32,
@@ -203,6 +203,9 @@ pub struct Record {
     /// What the container stood on when it was started.
     #[serde(default)]
     pub ground: Ground,
+    /// How the payload ended: exit status or 128 + signal, and boot-clock milliseconds.
+    #[serde(default)]
+    pub ended: Option<(i32, u64)>,
 }
 
 /// What is under a process that was started, to be compared with what is there later.

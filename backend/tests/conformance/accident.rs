@@ -172,10 +172,7 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
             cgroup::enter(&root, host.pid(key)?).map_err(text)?;
         }
         Damage::ShimKilled(key) => {
-            let shims = cgroup::find_shims(&host.layout.mark).map_err(text)?;
-            let mut own = shims.iter().filter(|(_, record)| record.key == *key);
-            let (shim, _) = own.next().ok_or("no supervisor")?;
-            kill(nix::unistd::Pid::from_raw(*shim as i32), Signal::SIGKILL).map_err(text)?;
+            kill(shim(host, key)?, Signal::SIGKILL).map_err(text)?;
             let instance = host
                 .cgroup()
                 .join(format!("{}/{}", key.project, instance_name(key)));
@@ -183,6 +180,8 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
                 (!cgroup::populated(&instance).ok()?).then_some(())
             })?;
         }
+        Damage::ShimSilent(key) => kill(shim(host, key)?, Signal::SIGSTOP).map_err(text)?,
+        Damage::ShimAnswers(key) => kill(shim(host, key)?, Signal::SIGCONT).map_err(text)?,
         Damage::ProcessKilled(key, _) => {
             let pid = host.pid(key)?;
             kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL).map_err(text)?;
@@ -207,6 +206,14 @@ fn more(host: &Linux, damage: &Damage) -> Result<(), String> {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// The supervisor of `key`.
+fn shim(host: &Linux, key: &InstanceKey) -> Result<nix::unistd::Pid, String> {
+    let shims = cgroup::find_shims(&host.layout.mark).map_err(text)?;
+    let own = shims.iter().find(|(_, record)| record.key == *key);
+    let (pid, _) = own.ok_or("no supervisor")?;
+    Ok(nix::unistd::Pid::from_raw(*pid as i32))
 }
 
 fn instance_name(key: &InstanceKey) -> String {

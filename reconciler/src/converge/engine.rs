@@ -324,7 +324,8 @@ impl Engine {
         }
         self.stale = false;
         self.planned = now.boot;
-        self.memory.prune(&plan, &self.desired, &self.running, now);
+        self.memory
+            .prune(&plan, &self.desired, &self.observed, &self.running, now);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
             let in_lane = self
@@ -335,7 +336,7 @@ impl Engine {
             if in_lane >= lane.width() || self.running.iter().any(|other| other.key == step.key) {
                 continue;
             }
-            self.memory.begin(&plan, step);
+            self.memory.begin(&plan, &self.observed, step);
             self.entries.push(self.told.started(step, now));
             self.images.touch(&step.key);
             if let Some(touched) = &mut self.looking {

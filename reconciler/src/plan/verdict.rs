@@ -189,7 +189,7 @@ fn run(verdict: &mut Verdict<'_>, seen: Option<&Instance>) {
             verdict.sandbox = true;
         }
         (Course::Clear, _) => {
-            verdict.change = Some((Class::Recreate, lost()));
+            verdict.change = Some((Class::Recreate, supervisor_gone()));
             verdict.course = Course::Rebuild;
             verdict.sandbox = true;
         }
@@ -197,7 +197,7 @@ fn run(verdict: &mut Verdict<'_>, seen: Option<&Instance>) {
     }
 }
 
-fn lost() -> Cause {
+fn supervisor_gone() -> Cause {
     wanted::noun("shim", Some("its supervisor is gone".to_owned()))
 }
 
@@ -341,7 +341,8 @@ fn absent<'a>(mut verdict: Verdict<'a>, case: Case<'_>, begun: Option<&(Class, C
     let finished = match begun {
         // The records of its slot are about earlier versions.
         _ if case.pair.is_some() => Finished::No,
-        Some((Class::Recreate, _)) => Finished::No,
+        // Of one that was lost the exit record is what was before, and still true.
+        Some((Class::Recreate, cause)) if *cause != supervisor_gone() => Finished::No,
         _ => finished(&case),
     };
     verdict.sandbox = case
@@ -376,10 +377,7 @@ fn absent<'a>(mut verdict: Verdict<'a>, case: Case<'_>, begun: Option<&(Class, C
     verdict.change = Some(match (begun, finished) {
         (Some((Class::Recreate, cause)), _) => (Class::Recreate, cause.clone()),
         // Nothing is known any more of what ran in it.
-        _ if lost => (
-            Class::Recreate,
-            wanted::noun("shim", Some("its supervisor is gone".to_owned())),
-        ),
+        _ if lost => (Class::Recreate, supervisor_gone()),
         (_, Finished::Outdated(difference)) => (Class::Restart, differs(case.wanted, case.key, difference)),
         _ => (Class::Create, created(case.key, case.wanted)),
     });

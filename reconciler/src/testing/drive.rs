@@ -98,7 +98,8 @@ impl<H: Backend> Drive<H> {
     fn next(&mut self) -> Plan {
         let mut memory = self.memory.clone();
         let plan = self.plan_with(&mut memory, &InFlight::new());
-        memory.prune(&plan, &self.desired, &InFlight::new(), self.host.now());
+        let observed = self.observe_for(&memory);
+        memory.prune(&plan, &self.desired, &observed, &InFlight::new(), self.host.now());
         for (name, wish) in &self.desired.projects {
             let concerns = |key: &Key| key.project().is_none_or(|project| project == name);
             let open = plan.changes.iter().any(|change| concerns(&change.key))
@@ -169,7 +170,8 @@ impl<H: Backend> Drive<H> {
     }
 
     fn carry_out(&mut self, plan: &Plan, step: &Step) -> bool {
-        self.memory.begin(plan, step);
+        let observed = self.observe_for(&self.memory);
+        self.memory.begin(plan, &observed, step);
         match self.host.apply(&step.action) {
             Ok(()) => {
                 self.memory.done(step);

@@ -137,7 +137,7 @@ impl State {
         let plan = plan::plan(desired, &observed, &self.memory, &flight, NOW);
         if !self.memory.begun.is_empty() || !self.memory.failures.is_empty() {
             self.memory
-                .edit(|memory| memory.prune(&plan, desired, &flight, NOW));
+                .edit(|memory| memory.prune(&plan, desired, &observed, &flight, NOW));
         }
         plan
     }
@@ -275,7 +275,8 @@ impl State {
         if let Some(rule) = invariants::broken(step, &moment) {
             return Err(rule);
         }
-        self.memory.edit(|memory| memory.begin(plan, step));
+        let observed = self.world.observe();
+        self.memory.edit(|memory| memory.begin(plan, &observed, step));
         let one = Flight {
             step: step.clone(),
             edit: self.edit,

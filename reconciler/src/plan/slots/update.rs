@@ -151,9 +151,13 @@ impl<'a> Rollout<'a> {
         let now = self.pass.now.boot;
         let progress = match seat.seen {
             None => Progress::Absent,
-            // It has not ended: it was stopped to be made anew, and is.
+            // It has not ended: it is stopped to be made anew, or was.
             Some(seen)
-                if seat.current && matches!(seen.state, State::Exited { .. }) && self.begun(&seat.key) =>
+                if seat.current
+                    && match seen.state {
+                        State::Exited { .. } => self.begun(&seat.key) || self.halfway(&seat.key),
+                        _ => self.stops(&seat.key),
+                    } =>
             {
                 Progress::Updating { until: None }
             }
@@ -219,6 +223,14 @@ impl<'a> Rollout<'a> {
         self.pass.in_flight.iter().any(|step| {
             let revives = matches!(step.action, Action::StartContainer { fresh: false, .. });
             step.key == object && !revives
+        })
+    }
+
+    /// Its end is under way.
+    fn stops(&self, key: &InstanceKey) -> bool {
+        self.pass.in_flight.iter().any(|step| match &step.action {
+            Action::StopContainer { key: other, .. } | Action::RemoveSandbox(other) => other == key,
+            _ => false,
         })
     }
 

@@ -66,6 +66,8 @@ fn of_instance(what: &str, key: InstanceKey) -> Option<Damage> {
         "limits-changed" => Damage::LimitsChanged(key),
         "process-strayed" => Damage::ProcessStrayed(key),
         "shim-killed" => Damage::ShimKilled(key),
+        "shim-silent" => Damage::ShimSilent(key),
+        "shim-answers" => Damage::ShimAnswers(key),
         _ => return None,
     })
 }

@@ -212,7 +212,7 @@ impl Watch {
             actions.extend(world.networks.whole(key).cloned().map(Action::EnsureNetwork));
         }
         for (_, place) in world.instances.iter().filter(|(key, _)| runs(&key.project)) {
-            let shim = place.shim.as_ref().filter(|shim| !shim.silent);
+            let shim = place.shim.as_ref().filter(|shim| shim.silent.is_none());
             actions.extend(shim.map(|shim| Action::EnsureSandbox(shim.sandbox.clone())));
         }
         for (network, zone) in world.zones.iter().filter(|(key, _)| runs(&key.project)) {

@@ -235,6 +235,10 @@ impl Watch {
         let shims = slots
             .iter()
             .filter_map(|slot| world.instances.get(slot)?.shim.as_ref());
+        // So has one that has ended beside the one before it.
+        if shims.clone().any(|shim| matches!(shim.run, Run::Exited { .. })) {
+            return false;
+        }
         let mut running = shims.filter(|shim| matches!(shim.run, Run::Running { .. }));
         let Some(shim) = running.next().filter(|_| running.next().is_none()) else {
             return false;

@@ -358,7 +358,8 @@ impl World {
             Damage::ShimSilent(key) | Damage::ShimAnswers(key) => {
                 let place = self.instances.get_mut(key);
                 if let Some(shim) = place.and_then(|place| place.shim.as_mut()) {
-                    shim.silent = matches!(damage, Damage::ShimSilent(_));
+                    let silent = matches!(damage, Damage::ShimSilent(_));
+                    shim.silent = silent.then(|| shim.run.clone());
                 }
                 Vec::new()
             }

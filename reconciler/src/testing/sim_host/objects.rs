@@ -102,15 +102,13 @@ pub enum Run {
 #[derive(Debug, Clone)]
 pub struct Shim {
     pub pid: u32,
-    /// It lives, but does not answer.
-    pub silent: bool,
+    /// It lives, but does not answer: what its record has said since.
+    pub silent: Option<Run>,
     pub sandbox: SandboxSpec,
     pub container: Option<Arc<ContainerSpec>>,
     /// Host ports it holds.
     pub ports: Vec<PortBinding>,
     pub run: Run,
-    /// Of the last start.
-    pub pid_recorded: Option<u32>,
     pub restarts: u32,
     pub streak: u32,
     pub flaps: u32,

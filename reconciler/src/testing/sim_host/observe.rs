@@ -247,10 +247,10 @@ impl World {
         let mut instance = Instance {
             sandbox: shim.sandbox.clone(),
             container: shim.container.clone(),
-            state: match shim.run {
+            state: match shim.silent.as_ref().unwrap_or(&shim.run) {
                 Run::Created => State::Created,
-                Run::Running { pid } => State::Running { pid },
-                Run::Exited { code, at } => State::Exited { code, at },
+                Run::Running { pid } => State::Running { pid: *pid },
+                Run::Exited { code, at } => State::Exited { code: *code, at: *at },
             },
             drift: Vec::new(),
             broken: None,
@@ -261,11 +261,10 @@ impl World {
             started_wall: shim.started_wall,
             health: shim.health,
         };
-        if shim.silent {
-            instance.state = shim
-                .pid_recorded
-                .map_or(State::Created, |pid| State::Running { pid });
-            instance.health = Health::None;
+        if shim.silent.is_some() {
+            if instance.health != Health::None {
+                instance.health = Health::Starting;
+            }
             return Some(instance);
         }
         self.sandbox_drift(place, &shim.sandbox, &mut instance.drift);

@@ -12,7 +12,7 @@ impl World {
     /// The agent connects to every supervisor that answers, and holds its namespace from then on.
     pub(super) fn hold_what_answers(&mut self) {
         for place in self.instances.values_mut() {
-            place.held |= place.shim.as_ref().is_some_and(|shim| !shim.silent);
+            place.held |= place.shim.as_ref().is_some_and(|shim| shim.silent.is_none());
         }
     }
 
@@ -20,7 +20,7 @@ impl World {
     pub(super) fn restore(&mut self) {
         let mut answering = Vec::new();
         for (key, place) in &self.instances {
-            if let Some(shim) = place.shim.as_ref().filter(|shim| !shim.silent) {
+            if let Some(shim) = place.shim.as_ref().filter(|shim| shim.silent.is_none()) {
                 answering.push((key, shim));
             }
         }

@@ -232,7 +232,7 @@ impl World {
         self.loose_directories.clear();
         self.layers.retain(|_, layers| *layers == Layers::Whole);
         for place in self.instances.values_mut() {
-            place.held = place.shim.as_ref().is_some_and(|shim| !shim.silent);
+            place.held = place.shim.as_ref().is_some_and(|shim| shim.silent.is_none());
         }
         self.moved(touch::ALL);
     }

@@ -110,7 +110,7 @@ impl World {
     }
 
     fn mending(&self) -> Option<Damage> {
-        let silent = |place: &Place| place.shim.as_ref().is_some_and(|shim| shim.silent);
+        let silent = |place: &Place| place.shim.as_ref().is_some_and(|shim| shim.silent.is_some());
         let stuck = |place: &Place| {
             let mut processes = place.processes.iter();
             processes.any(|process| process.manner == Manner::Stuck)

@@ -62,7 +62,7 @@ impl World {
             }
             return Err(error(Retry::Again, SimError::NoSandbox(key.clone())));
         };
-        if shim.silent {
+        if shim.silent.is_some() {
             return Err(error(Retry::Again, SimError::Silent(key.clone())));
         }
         if let Run::Running { .. } = shim.run {
@@ -136,7 +136,6 @@ impl World {
             if let Some(shim) = &mut place.shim {
                 shim.container = Some(Arc::new(start.spec.clone()));
                 shim.run = Run::Running { pid };
-                shim.pid_recorded = Some(pid);
                 shim.restarts = start.restarts;
                 shim.streak = start.streak;
                 shim.flaps = start.flaps;
@@ -173,7 +172,9 @@ impl World {
             };
         };
         let running = match &place.shim {
-            Some(shim) if shim.silent => return Err(error(Retry::Again, SimError::Silent(key.clone()))),
+            Some(shim) if shim.silent.is_some() => {
+                return Err(error(Retry::Again, SimError::Silent(key.clone())));
+            }
             Some(shim) => matches!(shim.run, Run::Running { .. }),
             None => false,
         };
@@ -267,7 +268,7 @@ impl World {
         let no_sandbox = || error(Retry::Again, SimError::NoSandbox(key.clone()));
         let place = self.instances.get_mut(key).ok_or_else(no_sandbox)?;
         let shim = place.shim.as_mut().ok_or_else(no_sandbox)?;
-        if shim.silent {
+        if shim.silent.is_some() {
             return Err(error(Retry::Again, SimError::Silent(key.clone())));
         }
         match work.stage {

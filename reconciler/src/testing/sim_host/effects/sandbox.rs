@@ -181,7 +181,7 @@ impl World {
     /// A supervisor is there and answers.
     pub(in super::super) fn answers(&self, key: &InstanceKey) -> bool {
         let place = self.instances.get(key);
-        place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| !shim.silent))
+        place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| shim.silent.is_none()))
     }
 
     fn netns(&mut self, key: &InstanceKey) -> Option<&mut Netns> {
@@ -219,12 +219,11 @@ impl World {
             place.held = true;
             place.shim = Some(Shim {
                 pid,
-                silent: false,
+                silent: None,
                 sandbox: spec.clone(),
                 container: None,
                 ports: spec.ports.clone(),
                 run: Run::Created,
-                pid_recorded: None,
                 restarts: 0,
                 streak: 0,
                 flaps: 0,
@@ -244,7 +243,7 @@ impl World {
             .instances
             .get(&spec.key)
             .and_then(|place| place.shim.as_ref());
-        let held = held.filter(|shim| !shim.silent).ok_or_else(silent)?;
+        let held = held.filter(|shim| shim.silent.is_none()).ok_or_else(silent)?;
         for binding in spec.ports.iter().filter(|binding| !held.ports.contains(binding)) {
             self.taken(binding)?;
         }
