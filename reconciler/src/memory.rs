@@ -168,27 +168,17 @@ impl Memory {
     }
 
     /// Forgets what is under way but no longer asked for, and failures of what nobody wants any more. What
-    /// is under way of one that waits, or in a project that is left alone, or while it is not known what
-    /// there is, is gone on with later.
-    pub fn prune(
-        &mut self,
-        plan: &Plan,
-        desired: &Desired,
-        observed: &Observed,
-        in_flight: &InFlight,
-        now: Now,
-    ) {
+    /// is under way of one that waits, or in a project that is left alone, is gone on with later.
+    pub fn prune(&mut self, plan: &Plan, desired: &Desired, in_flight: &InFlight, now: Now) {
         if self.begun.is_empty() && self.failures.is_empty() {
             return;
         }
         let changes: BTreeSet<&Key> = plan.changes.iter().map(|change| &change.key).collect();
         let waits: BTreeSet<&Key> = plan.waiting.iter().map(|waiting| &waiting.key).collect();
-        let clear = observed.instances.known().is_some() && observed.ended.known().is_some();
         let mut begun = std::mem::take(&mut self.begun);
         begun.retain(|key, _| {
             let project = key.project();
-            !clear
-                || changes.contains(key)
+            changes.contains(key)
                 || waits.contains(key)
                 || in_flight.iter().any(|step| step.key == *key)
                 || project.is_some_and(|project| self.leaves_alone(desired, project))

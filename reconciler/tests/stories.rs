@@ -109,6 +109,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 .ok_or("no such part")?;
             drive.host.world().unreadable.insert(part);
         }
+        ["readable"] => drive.host.world().unreadable.clear(),
         ["fail", key, times] => {
             let times = times.parse().map_err(|_| "not a number")?;
             let key = key.replace('~', " ");

@@ -15,6 +15,7 @@ use reconciler::{
     observed::{Health, Instance, State},
     plan::{
         self,
+        action::Action,
         step::{Cause, Class, Plan},
     },
     port::Backend,
@@ -346,4 +347,29 @@ fn what_was_taken_back_is_not_barred_any_more_once_its_manifest_changed_while_no
             "revision {revision}: {notes:?}"
         );
     }
+}
+
+#[test]
+fn one_that_is_just_being_stopped_takes_its_place_whatever_its_image_has_become_meanwhile() {
+    let mut drive = drive(1);
+    let text = "web\n  scale 2\n  update parallelism 1\n";
+    drive.file("shop", text).unwrap();
+    drive.settle().unwrap();
+    drive.host.image("app:1", "sha256:bbbb", true);
+    let stops = |plan: &Plan, index| {
+        let mut steps = plan.steps.iter();
+        let step = steps
+            .find(|step| matches!(&step.action, Action::StopContainer { key, .. } if key.index == index));
+        step.cloned()
+    };
+    let second = loop {
+        if let Some(step) = stops(&drive.plan(), 2) {
+            break step;
+        }
+        assert!(drive.single(), "the second one is updated, too");
+    };
+    // The tag moves back: now it is the first one that is outdated.
+    drive.host.image("app:1", "sha256:aaaa", true);
+    assert!(stops(&drive.plan(), 1).is_some());
+    assert_eq!(stops(&drive.plan_beside(&vec![second]), 1), None);
 }

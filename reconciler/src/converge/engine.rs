@@ -324,8 +324,7 @@ impl Engine {
         }
         self.stale = false;
         self.planned = now.boot;
-        self.memory
-            .prune(&plan, &self.desired, &self.observed, &self.running, now);
+        self.memory.prune(&plan, &self.desired, &self.running, now);
         for step in plan.steps.iter().filter(|step| step.after.is_empty()) {
             let lane = Lane::of(&step.action);
             let in_lane = self

@@ -98,8 +98,7 @@ impl<H: Backend> Drive<H> {
     fn next(&mut self) -> Plan {
         let mut memory = self.memory.clone();
         let plan = self.plan_with(&mut memory, &InFlight::new());
-        let observed = self.observe_for(&memory);
-        memory.prune(&plan, &self.desired, &observed, &InFlight::new(), self.host.now());
+        memory.prune(&plan, &self.desired, &InFlight::new(), self.host.now());
         for (name, wish) in &self.desired.projects {
             let concerns = |key: &Key| key.project().is_none_or(|project| project == name);
             let open = plan.changes.iter().any(|change| concerns(&change.key))

@@ -137,7 +137,7 @@ impl State {
         let plan = plan::plan(desired, &observed, &self.memory, &flight, NOW);
         if !self.memory.begun.is_empty() || !self.memory.failures.is_empty() {
             self.memory
-                .edit(|memory| memory.prune(&plan, desired, &observed, &flight, NOW));
+                .edit(|memory| memory.prune(&plan, desired, &flight, NOW));
         }
         plan
     }
