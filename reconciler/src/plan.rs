@@ -49,7 +49,19 @@ pub type InFlight = Vec<Step>;
 
 /// What is to be done. Pure and total: asks nobody, reads no clock, never panics.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: &InFlight, now: Now) -> Plan {
-    let projects = wanted::projects(desired, memory);
+    focused(None, desired, observed, memory, in_flight, now)
+}
+
+/// The same, where all projects but those of `focus` are known to be at rest: they are left alone.
+pub fn focused(
+    focus: Option<&BTreeSet<String>>,
+    desired: &Desired,
+    observed: &Observed,
+    memory: &Memory,
+    in_flight: &InFlight,
+    now: Now,
+) -> Plan {
+    let projects = wanted::projects(focus, desired, memory);
     let order = instances::in_order(&projects);
     let orders = Orders::new(desired, &observed.boot_id, &order);
     let pass = Pass {
@@ -190,10 +202,35 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, in_flight: 
     rollouts(&mut draft, &wants);
 
     let mut plan = draft.plan;
+    plan.restless = restless(&wants, &verdicts, &unpacked, observed);
     plan.rollbacks = wants.rollbacks;
     plan.changes
         .sort_by(|a, b| (a.key.project(), &a.key).cmp(&(b.key.project(), &b.key)));
     plan
+}
+
+/// Projects with an instance that is not wanted, or is not what it shall be, or may not be for long. Or that is
+/// not there, having done its work: nothing but its manifest tells of the host ports that stay its own.
+fn restless(
+    wants: &Wants<'_>,
+    verdicts: &[Verdict<'_>],
+    unpacked: &images::Unpacked,
+    observed: &Observed,
+) -> BTreeSet<String> {
+    let others = wants.others.iter().map(|(key, _)| *key);
+    let others = others.filter(|key| !wants.left_alone(&key.project));
+    let members = wants.instances.iter().zip(verdicts);
+    let members = members.filter(|(member, verdict)| {
+        let image = images::resolve(observed, &member.wanted.service.image);
+        member.seen.is_none()
+            || !instances::rests(wants, member, verdict)
+            || wants.held.contains_key(&member.key)
+            || !image.is_ok_and(|image| unpacked.get(&image.digest) == Some(&Ready::Now))
+    });
+    let restless = others.chain(members.map(|(member, _)| &member.key));
+    let mut names: Vec<&str> = restless.map(|key| key.project.as_str()).collect();
+    names.dedup();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// New slots that take over now, each with the names that must lead to it before.

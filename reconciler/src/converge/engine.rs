@@ -1,6 +1,7 @@
 //! The loop without its runtime: what it knows, what it does with each thing that comes in, and what it
 //! orders. Synchronous; the moment is an input. The daemon and the simulation run this very machine.
 
+mod focus;
 mod images;
 mod outcomes;
 
@@ -26,6 +27,7 @@ use crate::{
     status::{self, ProjectState, Status},
     time::Now,
 };
+use focus::Touched;
 use images::{images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
@@ -67,6 +69,7 @@ pub struct Engine {
     plan: Arc<Plan>,
     /// Something the plan is made from has changed since it was made.
     stale: bool,
+    touched: Touched,
     /// Boot-clock milliseconds when the plan was made.
     planned: u64,
     /// Started and not ended, at most one a key.
@@ -120,6 +123,7 @@ impl Engine {
             memory,
             plan: Arc::new(Plan::default()),
             stale: true,
+            touched: Touched::Everything,
             planned: 0,
             running: Vec::new(),
             outdated: BTreeSet::new(),
@@ -153,6 +157,7 @@ impl Engine {
                 _ => false,
             };
             if !same {
+                self.touched.project(name);
                 self.memory.forget(name);
                 let own = self.running.iter().map(|step| &step.key);
                 let own = own.filter(|key| key.project() == Some(name.as_str()));
@@ -168,6 +173,16 @@ impl Engine {
                 self.memory.forget(&target.project);
             }
         }
+        let intents = self.desired.intents.iter().chain(&desired.intents);
+        for (target, intent) in intents {
+            let both = [&self.desired, &desired].map(|desired| desired.intents.get(target));
+            if both != [Some(intent); 2] {
+                self.touched.project(&target.project);
+            }
+        }
+        if self.desired.incomplete != desired.incomplete {
+            self.touched = Touched::Everything;
+        }
         let gone: Vec<&String> = self
             .desired
             .projects
@@ -175,10 +190,12 @@ impl Engine {
             .filter(|name| !desired.projects.contains_key(*name))
             .collect();
         for name in gone {
+            self.touched.project(name);
             self.memory.forget(name);
             self.applied.remove(name);
         }
         for project in self.memory.unbar(&desired) {
+            self.touched.project(&project);
             self.notes.push(Note::Barred {
                 project,
                 barred: None,
@@ -224,6 +241,7 @@ impl Engine {
     pub fn asked(&mut self) {
         self.memory.failures.clear();
         self.stale = true;
+        self.touched = Touched::Everything;
         self.dirty.images.extend(references(&self.desired, &self.memory));
         self.look(Scope::all());
         self.asked = 2;
@@ -318,10 +336,16 @@ impl Engine {
 
     fn replan(&mut self, now: Now) {
         self.memory.settle(&self.observed, now);
-        let mut plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+        let focus = self.focus(now);
+        let mut plan = self.plan_for(focus.as_ref(), now);
         if self.roll_back(&plan) {
-            plan = plan::plan(&self.desired, &self.observed, &self.memory, &self.running, now);
+            plan = self.plan_for(focus.as_ref(), now);
         }
+        debug_assert_eq!(
+            plan,
+            self.plan_for(None, now),
+            "the plan of {focus:?} is not the plan"
+        );
         self.stale = false;
         self.planned = now.boot;
         self.memory.prune(&plan, &self.desired, &self.running, now);
@@ -352,6 +376,17 @@ impl Engine {
             self.stale = true;
         }
         self.plan = Arc::new(plan);
+    }
+
+    fn plan_for(&self, focus: Option<&BTreeSet<String>>, now: Now) -> Plan {
+        plan::focused(
+            focus,
+            &self.desired,
+            &self.observed,
+            &self.memory,
+            &self.running,
+            now,
+        )
     }
 
     /// Takes back what `plan` says has failed. False: nothing.

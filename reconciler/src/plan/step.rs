@@ -1,5 +1,7 @@
 //! The plan as data: what will change and why, and what of it is done in this pass.
 
+use std::collections::BTreeSet;
+
 use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,9 @@ pub struct Plan {
     /// Revisions that have failed and are to be taken back: the next pass plans for the last good one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<Rollback>,
+    /// Projects with something that is not as it shall be, also where there is nothing to be said of it.
+    #[serde(skip)]
+    pub restless: BTreeSet<String>,
 }
 
 /// A revision that its own `failure_action: rollback` has refused.

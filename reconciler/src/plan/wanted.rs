@@ -76,9 +76,14 @@ pub struct Wants<'a> {
 }
 
 /// What each project that runs is planned for: the last good revision while the wanted one is barred.
-pub fn projects<'a>(desired: &'a Desired, memory: &'a Memory) -> BTreeMap<&'a str, &'a Project> {
+pub fn projects<'a>(
+    focus: Option<&BTreeSet<String>>,
+    desired: &'a Desired,
+    memory: &'a Memory,
+) -> BTreeMap<&'a str, &'a Project> {
     let wishes = desired.projects.iter();
     wishes
+        .filter(|(name, _)| focus.is_none_or(|focus| focus.contains(*name)))
         .filter_map(|(name, wish)| Some((name.as_str(), memory.effective(name, wish)?)))
         .collect()
 }
@@ -186,7 +191,7 @@ impl<'a> Wants<'a> {
     pub fn left_alone(&self, project: &str) -> bool {
         match self.named.get(project) {
             Some(Wish::Hold { .. }) => !planted!("hold-not-respected"),
-            // The revision is barred, and which one was good before it is not known.
+            // The revision is barred, and which one was good before it is not known; or it is at rest.
             Some(Wish::Run { .. }) => !self.projects.contains_key(project),
             Some(Wish::Down { .. }) => false,
             None => !self.whole && !planted!("incomplete-is-whole"),

@@ -72,6 +72,9 @@ impl Engine {
                 };
                 let step = self.running.remove(index);
                 self.stale = true;
+                if step.key != Key::Firewall || result.is_err() {
+                    self.touched.key(&step.key);
+                }
                 self.images.touch(&key);
                 if let Some(touched) = &mut self.looking {
                     touched.insert(key);
@@ -101,6 +104,7 @@ impl Engine {
             let before = transitions::before(&self.observed, scope);
             let changed = Arc::make_mut(&mut self.observed).put(seen, scope, busy);
             events = transitions::events(&before, &self.observed, step, now);
+            self.touch(scope, &changed, step);
             if !changed.is_empty() {
                 self.calm = 0;
                 self.resync = self.resync.min(now.boot.saturating_add(RESYNC));
