@@ -92,7 +92,7 @@ pub struct Volume {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// From the sealed record.
-    pub sandbox: SandboxSpec,
+    pub sandbox: Arc<SandboxSpec>,
     /// What was last started, from the sealed record; `None`: nothing yet.
     /// Shared: a snapshot of a thousand is copied with each change of one.
     pub container: Option<Arc<ContainerSpec>>,
@@ -119,12 +119,12 @@ impl Instance {
     /// What is left when the supervisor is gone: nothing is known of it but that it must go.
     pub fn lost(key: &InstanceKey) -> Self {
         Instance {
-            sandbox: SandboxSpec {
+            sandbox: Arc::new(SandboxSpec {
                 key: key.clone(),
                 id_base: 0,
                 endpoints: Vec::new(),
                 ports: Vec::new(),
-            },
+            }),
             container: None,
             state: State::Lost,
             drift: Vec::new(),

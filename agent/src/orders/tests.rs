@@ -96,7 +96,8 @@ fn host(states: &str) -> Observed {
             id_base: 0,
             endpoints: Vec::new(),
             ports: Vec::new(),
-        },
+        }
+        .into(),
         container: None,
         state,
         drift: Vec::new(),

@@ -259,7 +259,7 @@ impl LinuxBackend {
                 _ => Health::None,
             },
             state,
-            sandbox: record.assignment.sandbox,
+            sandbox: Arc::new(record.assignment.sandbox),
             container: record.container.map(Arc::new),
             drift: Vec::new(),
             broken: None,
@@ -317,7 +317,7 @@ fn replace<T>(
 fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
-        sandbox: record.assignment.sandbox,
+        sandbox: Arc::new(record.assignment.sandbox),
         container: record.container.map(Arc::new),
         state: match state.run {
             Run::Created => State::Created,

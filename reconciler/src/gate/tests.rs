@@ -19,7 +19,8 @@ fn instance(state: State, health: Health) -> Instance {
             id_base: 0,
             endpoints: Vec::new(),
             ports: Vec::new(),
-        },
+        }
+        .into(),
         container: None,
         state,
         drift: Vec::new(),

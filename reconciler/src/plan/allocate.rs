@@ -129,7 +129,7 @@ impl<'a> Held<'a> {
         // Of a lost one nothing is known, least of all its ids: those of the host would be taken for them.
         let mut sandboxes: BTreeMap<_, _> = seen()
             .filter(|(_, instance)| instance.state != State::Lost)
-            .map(|(key, instance)| (key, &instance.sandbox))
+            .map(|(key, instance)| (key, &*instance.sandbox))
             .collect();
         let mut networks: BTreeMap<_, _> = observed
             .networks
@@ -141,7 +141,7 @@ impl<'a> Held<'a> {
         let own = wants.instances.iter().map(|member| member.seen);
         let own = own.map(|seen| {
             seen.filter(|seen| seen.state != State::Lost)
-                .map(|seen| &seen.sandbox)
+                .map(|seen| &*seen.sandbox)
         });
         let mut own: Vec<_> = own.collect();
         let mut changing = Vec::new();

@@ -124,7 +124,8 @@ pub fn all_compared<'a>(order: &[(&'a str, Wanted<'a>)], observed: &'a Observed)
             fields,
             digest: image.map(|image| image.digest.as_str()),
         };
-        if looks.digest.is_some() && followed.contains(&key) {
+        // Nobody looks at the image of a service without instances, unless another one has the same.
+        if looks.digest.is_some() && wanted::scale(service) > 0 && followed.contains(&key) {
             revisions.insert(key, revision(&looks.whole()));
         }
         all.entry(key.0).or_default().insert(key.1, looks);

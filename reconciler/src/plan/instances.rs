@@ -358,7 +358,7 @@ fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Insta
     let mut needs: Vec<Ready> = networks.copied().collect();
     needs.extend(isolated(draft, ground, place));
     let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
-    let action = Action::EnsureSandbox(seen.sandbox.clone());
+    let action = Action::EnsureSandbox((*seen.sandbox).clone());
     let Some(member) = ground.wants.instances.get(place) else {
         return;
     };
@@ -425,7 +425,7 @@ fn sandbox(
         let why = format!("waits until {holder} has given up a host port");
         if let Some(mine) = member.seen {
             spec.ports.retain(|binding| mine.sandbox.ports.contains(binding));
-            if mine.sandbox != spec || !mine.drift.is_empty() {
+            if *mine.sandbox != spec || !mine.drift.is_empty() {
                 draft.step(&object, Action::EnsureSandbox(spec), cause, None, &needs);
             }
         }

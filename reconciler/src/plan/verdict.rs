@@ -237,7 +237,7 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     else {
         return absent(verdict, case, begun);
     };
-    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != seen.sandbox)
+    verdict.sandbox = case.sandbox.is_ok_and(|spec| *spec != *seen.sandbox)
         || (!seen.drift.is_empty() && !planted!("drift-ignored"));
     if case.held {
         return held(verdict, &case, seen, have, begun, memory, now);
@@ -329,7 +329,7 @@ fn follows(case: &Case<'_>, seen: &Instance) -> bool {
             ..spec.clone()
         };
         let had = |binding| reserved.contains(binding) || case.led.contains(binding);
-        rest == seen.sandbox
+        rest == *seen.sandbox
             && spec.ports.iter().all(had)
             && reserved.iter().all(|binding| spec.ports.contains(binding))
     })
@@ -347,7 +347,7 @@ fn absent<'a>(mut verdict: Verdict<'a>, case: Case<'_>, begun: Option<&(Class, C
     };
     verdict.sandbox = case
         .seen
-        .is_none_or(|seen| case.sandbox.is_ok_and(|spec| *spec != seen.sandbox) || !seen.drift.is_empty());
+        .is_none_or(|seen| case.sandbox.is_ok_and(|spec| *spec != *seen.sandbox) || !seen.drift.is_empty());
     match &finished {
         Finished::Yes(code) if case.seen.is_none() => {
             verdict.ended = Some(*code);

@@ -40,7 +40,8 @@ fn instance(state: State, streak: u32, flaps: u32, health: Health) -> Instance {
             id_base: 0,
             endpoints: Vec::new(),
             ports: Vec::new(),
-        },
+        }
+        .into(),
         container: None,
         state,
         drift: Vec::new(),

@@ -199,7 +199,8 @@ fn seen(state: State, health: Health) -> Instance {
             id_base: 0,
             endpoints: Vec::new(),
             ports: Vec::new(),
-        },
+        }
+        .into(),
         container: Some(Arc::new(ContainerSpec {
             fields: Default::default(),
             image_digest: String::new(),

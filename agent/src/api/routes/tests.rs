@@ -64,7 +64,8 @@ fn fake_status(run: Run) -> Status {
             id_base: 0x7000_0000,
             endpoints: vec![endpoint],
             ports: Vec::new(),
-        },
+        }
+        .into(),
         container: None,
         state: run,
         drift: Vec::new(),

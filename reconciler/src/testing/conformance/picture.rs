@@ -187,7 +187,7 @@ impl Names {
         }
         let orders = ordered.sandboxes.get(key).zip(ordered.containers.get(key));
         if let Some((in_this, this)) = orders
-            && (*in_this != instance.sandbox || instance.container.as_deref().is_some_and(|is| is != this))
+            && (*in_this != *instance.sandbox || instance.container.as_deref().is_some_and(|is| is != this))
         {
             picture.line(format!("{name} is not what was ordered"));
         }

@@ -352,7 +352,7 @@ impl World {
 
 fn ensure(instances: &mut BTreeMap<InstanceKey, Instance>, spec: &SandboxSpec) {
     let instance = instances.entry(spec.key.clone()).or_insert_with(|| Instance {
-        sandbox: spec.clone(),
+        sandbox: Arc::new(spec.clone()),
         container: None,
         state: State::Created,
         drift: Vec::new(),
@@ -364,7 +364,7 @@ fn ensure(instances: &mut BTreeMap<InstanceKey, Instance>, spec: &SandboxSpec) {
         started_wall: None,
         health: Health::None,
     });
-    instance.sandbox = spec.clone();
+    instance.sandbox = Arc::new(spec.clone());
     instance.drift.clear();
 }
 

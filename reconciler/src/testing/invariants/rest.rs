@@ -213,7 +213,7 @@ impl Watch {
         }
         for (_, place) in world.instances.iter().filter(|(key, _)| runs(&key.project)) {
             let shim = place.shim.as_ref().filter(|shim| shim.silent.is_none());
-            actions.extend(shim.map(|shim| Action::EnsureSandbox(shim.sandbox.clone())));
+            actions.extend(shim.map(|shim| Action::EnsureSandbox((*shim.sandbox).clone())));
         }
         for (network, zone) in world.zones.iter().filter(|(key, _)| runs(&key.project)) {
             actions.push(Action::SyncNames {

@@ -104,7 +104,7 @@ pub struct Shim {
     pub pid: u32,
     /// It lives, but does not answer: what its record has said since.
     pub silent: Option<Run>,
-    pub sandbox: SandboxSpec,
+    pub sandbox: Arc<SandboxSpec>,
     pub container: Option<Arc<ContainerSpec>>,
     /// Host ports it holds.
     pub ports: Vec<PortBinding>,

@@ -1,6 +1,6 @@
 //! Sandboxes: made, brought to what they shall be, removed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     super::{
@@ -220,7 +220,7 @@ impl World {
             place.shim = Some(Shim {
                 pid,
                 silent: None,
-                sandbox: spec.clone(),
+                sandbox: Arc::new(spec.clone()),
                 container: None,
                 ports: spec.ports.clone(),
                 run: Run::Created,
@@ -251,10 +251,10 @@ impl World {
         let shim = place.and_then(|place| place.shim.as_mut()).ok_or_else(silent)?;
         let old = shim.sandbox.endpoints.iter();
         work.leaving = old.filter(|old| !spec.endpoints.contains(old)).cloned().collect();
-        if shim.sandbox == *spec && shim.ports == spec.ports {
+        if *shim.sandbox == *spec && shim.ports == spec.ports {
             return Ok(Next::To(DETACH));
         }
-        shim.sandbox = spec.clone();
+        shim.sandbox = Arc::new(spec.clone());
         shim.ports.clone_from(&spec.ports);
         self.moved(touch::INSTANCES);
         Ok(Next::Did(DETACH))
