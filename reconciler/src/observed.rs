@@ -34,7 +34,7 @@ pub struct Observed {
     /// a boot has ended them, or a removal broke off.
     pub remains: Fact<BTreeSet<InstanceKey>>,
     pub firewall: Fact<Firewall>,
-    pub zones: Fact<BTreeMap<ResourceKey, Zone>>,
+    pub zones: Fact<BTreeMap<ResourceKey, Arc<Zone>>>,
     /// Routes of the host that are not ours: new subnets keep clear of them.
     pub routes: Fact<BTreeSet<Subnet>>,
     /// First host id of each project's range, as recorded.

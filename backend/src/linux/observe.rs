@@ -272,7 +272,7 @@ impl LinuxBackend {
     }
 
     /// A zone file that cannot be read shows as a network without names, and is written anew.
-    fn observe_zones(&self) -> Fact<BTreeMap<ResourceKey, Zone>> {
+    fn observe_zones(&self) -> Fact<BTreeMap<ResourceKey, Arc<Zone>>> {
         let entries = match fs::read_dir(self.layout.zones()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Fact::Known(BTreeMap::new()),
@@ -287,7 +287,7 @@ impl LinuxBackend {
             if let Some(key) = zone_key(&path)
                 && let Ok(Some(zone)) = zone::read(&path)
             {
-                zones.insert(key, zone);
+                zones.insert(key, Arc::new(zone));
             }
         }
         Fact::Known(zones)

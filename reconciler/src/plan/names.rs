@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
 pub fn zones(
     wants: &Wants<'_>,
     present: &[Present<'_>],
-    seen: &BTreeMap<ResourceKey, Zone>,
+    seen: &BTreeMap<ResourceKey, Arc<Zone>>,
 ) -> BTreeMap<ResourceKey, Zone> {
     let mut zones: BTreeMap<ResourceKey, Zone> = wants
         .networks
@@ -126,7 +127,7 @@ pub fn now(
         let mut first = goal.map(Cow::Borrowed);
         if !lingering.is_empty() {
             let zone = first.get_or_insert_default().to_mut();
-            for (name, addresses) in seen.get(key).into_iter().flatten() {
+            for (name, addresses) in seen.get(key).into_iter().flat_map(|seen| &**seen) {
                 let kept: BTreeSet<_> = addresses.intersection(&lingering).copied().collect();
                 if !kept.is_empty() {
                     zone.entry(name.clone()).or_default().extend(kept);
@@ -136,7 +137,7 @@ pub fn now(
                 names.later.insert(key.clone(), goal.cloned());
             }
         }
-        let ready = if first.as_deref() == seen.get(key) {
+        let ready = if first.as_deref() == seen.get(key).map(|seen| &**seen) {
             // What is seen of it does not last.
             match draft.busy(&Key::Names(key.clone())) {
                 true => Ready::Blocked,
@@ -146,7 +147,7 @@ pub fn now(
             one(
                 draft,
                 key,
-                seen.get(key),
+                seen.get(key).map(|seen| &**seen),
                 first.map(Cow::into_owned),
                 wants.runs(&key.project) && !explained.contains(&key.project),
             )

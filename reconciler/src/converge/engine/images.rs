@@ -80,13 +80,10 @@ impl Engine {
 
 /// Every image that some project is planned with.
 pub(super) fn references(desired: &Desired, memory: &Memory) -> BTreeSet<String> {
-    desired
-        .projects
-        .iter()
-        .filter_map(|(name, wish)| memory.effective(name, wish))
-        .flat_map(images_of)
-        .cloned()
-        .collect()
+    let projects = desired.projects.iter();
+    let projects = projects.filter_map(|(name, wish)| memory.effective(name, wish));
+    let images: BTreeSet<&String> = projects.flat_map(images_of).collect();
+    images.into_iter().cloned().collect()
 }
 
 /// Of a service without instances, nobody needs the image.

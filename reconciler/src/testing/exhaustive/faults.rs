@@ -1,5 +1,7 @@
 //! Everything that can happen to the small world once, from outside.
 
+use std::sync::Arc;
+
 use super::world::{NOW, Unreadable, World};
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -138,7 +140,7 @@ impl Fault {
             }),
             Fault::StrangeName(key) => world.zones.edit(|zones| {
                 if let Some(zone) = zones.get_mut(key) {
-                    zone.insert("stranger".to_owned(), [[10, 64, 0, 99].into()].into());
+                    Arc::make_mut(zone).insert("stranger".to_owned(), [[10, 64, 0, 99].into()].into());
                 }
             }),
             Fault::LoseVolume(key) => world.volumes.edit(|volumes| {

@@ -146,7 +146,7 @@ fn is(world: &World) -> Facts {
         facts.insert(format!("port {} to {name}:{}", key.published, target.port));
     }
     for (key, zone) in world.zones.iter() {
-        for (word, addresses) in zone {
+        for (word, addresses) in &**zone {
             for address in addresses {
                 facts.insert(format!("name {word} of {} on {}", owner(*address), key.name));
             }

@@ -92,7 +92,7 @@ pub struct World {
     pub instances: Part<BTreeMap<InstanceKey, Instance>>,
     pub ended: Part<BTreeMap<InstanceKey, Ended>>,
     pub firewall: Part<Firewall>,
-    pub zones: Part<BTreeMap<ResourceKey, Zone>>,
+    pub zones: Part<BTreeMap<ResourceKey, Arc<Zone>>>,
     pub id_bases: Part<BTreeMap<String, u32>>,
     pub unreadable: Option<Unreadable>,
 }
@@ -315,7 +315,7 @@ impl World {
             }
             Action::SyncNames { network, zone } => self.zones.edit(|zones| {
                 match zone {
-                    Some(zone) => zones.insert(network.clone(), zone.clone()),
+                    Some(zone) => zones.insert(network.clone(), Arc::new(zone.clone())),
                     None => zones.remove(network),
                 };
             }),

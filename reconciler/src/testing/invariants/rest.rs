@@ -218,7 +218,7 @@ impl Watch {
         for (network, zone) in world.zones.iter().filter(|(key, _)| runs(&key.project)) {
             actions.push(Action::SyncNames {
                 network: network.clone(),
-                zone: Some(zone.clone()),
+                zone: Some((**zone).clone()),
             });
         }
         // The note of forwarding that was never turned on may be all that is left.

@@ -353,7 +353,7 @@ impl Watch {
             return Ok(());
         };
         let none = Zone::new();
-        let before = world.zones.get(network).unwrap_or(&none);
+        let before = world.zones.get(network).map_or(&none, |zone| &**zone);
         let leads = |zone: &Zone, key: &InstanceKey, one: &Instance| {
             zone.get(&key.service).is_some_and(|addresses| {
                 let mut endpoints = one.sandbox.endpoints.iter();

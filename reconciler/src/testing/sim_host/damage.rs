@@ -7,7 +7,7 @@
 mod possible;
 mod power;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{
     World,
@@ -245,7 +245,7 @@ impl World {
                 vec![HostEvent::Names(key.clone())]
             }
             Damage::ZoneChanged(key) => {
-                if let Some(zone) = self.zones.get_mut(key) {
+                if let Some(zone) = self.zones.get_mut(key).map(Arc::make_mut) {
                     zone.pop_first();
                     zone.insert("intruder".to_owned(), [Ipv4Addr::new(192, 0, 2, 66)].into());
                 }

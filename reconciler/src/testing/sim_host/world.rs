@@ -1,6 +1,9 @@
 //! The whole simulated host as values; tests look into it and break it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 
@@ -100,7 +103,7 @@ pub struct World {
     pub ip_forward: bool,
     /// The note that stead turned forwarding on.
     pub turned_on: bool,
-    pub zones: BTreeMap<ResourceKey, Zone>,
+    pub zones: BTreeMap<ResourceKey, Arc<Zone>>,
     pub id_bases: Files<String, u32>,
     /// Routes of somebody else.
     pub routes: BTreeSet<Subnet>,

@@ -1,6 +1,6 @@
 //! Bridges, the firewall and names.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     super::{
@@ -237,11 +237,11 @@ impl World {
         zone: Option<&Zone>,
         work: &mut Work,
     ) -> Result<Next, ActionError> {
-        if work.stage > 0 || self.zones.get(network) == zone {
+        if work.stage > 0 || self.zones.get(network).map(|zone| &**zone) == zone {
             return Ok(Next::End);
         }
         match zone {
-            Some(zone) => self.zones.insert(network.clone(), zone.clone()),
+            Some(zone) => self.zones.insert(network.clone(), Arc::new(zone.clone())),
             None => self.zones.remove(network),
         };
         self.moved(touch::NAMES);
