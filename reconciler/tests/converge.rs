@@ -9,6 +9,7 @@ use agent::{Agent, desired, key, network, seen};
 use reconciler::{
     desired::{Desired, Intent, Target},
     journal::Kind,
+    key::Key,
     observed::{Health, State},
     plan::{OPERATOR, step::Class},
     port::{Backend, HostEvent, Retry},
@@ -311,6 +312,12 @@ async fn an_image_that_appears_is_found() {
         .await;
     let message = &status.projects["shop"].failures[0].message;
     assert!(message.contains("no such image"), "{message}");
+    let waiting = &status.projects["shop"].waiting;
+    let image = waiting.iter().find(|waiting| matches!(waiting.key, Key::Image { .. }));
+    assert!(
+        image.is_some_and(|image| image.until.is_some()),
+        "it says when it looks again: {waiting:?}"
+    );
     agent.host.image("app:1", "sha256:aaaa", false);
     agent.converged("1").await;
 }

@@ -42,12 +42,13 @@ impl Engine {
         remembered.for_each(|key| next.key(key));
         let mut touched = std::mem::replace(&mut self.touched, next);
         let plan = &self.plan;
-        // Whose rules are not as they were left, the rules alone do not tell.
-        let own = |key: &Key| *key == Key::Firewall && self.memory.firewall.is_some();
+        // Where it is known how the rules were left, damage to them is a change, and a step alone follows from
+        // what else is in this list.
+        let follows = |key: &Key| *key == Key::Firewall && self.memory.firewall.is_some();
         let changes = plan.changes.iter().map(|change| &change.key);
         let steps = plan.steps.iter().chain(&self.running).map(|step| &step.key);
         let keys = changes
-            .chain(steps.filter(|key| !own(key)))
+            .chain(steps.filter(|key| !follows(key)))
             .chain(plan.waiting.iter().map(|waiting| &waiting.key))
             .chain(self.memory.failures.keys())
             .chain(self.memory.begun.keys());
