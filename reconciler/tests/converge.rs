@@ -313,7 +313,9 @@ async fn an_image_that_appears_is_found() {
     let message = &status.projects["shop"].failures[0].message;
     assert!(message.contains("no such image"), "{message}");
     let waiting = &status.projects["shop"].waiting;
-    let image = waiting.iter().find(|waiting| matches!(waiting.key, Key::Image { .. }));
+    let image = waiting
+        .iter()
+        .find(|waiting| matches!(waiting.key, Key::Image { .. }));
     assert!(
         image.is_some_and(|image| image.until.is_some()),
         "it says when it looks again: {waiting:?}"
