@@ -221,3 +221,6 @@ pub fn json(plan: &Plan) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;
