@@ -284,7 +284,7 @@ impl Sandbox {
 
     /// The new memfd exists before the old one goes.
     fn seal(&mut self) -> Result<(), StepError> {
-        self.memfd = record::seal(&self.record).step("write", "the record")?;
+        record::reseal(&mut self.memfd, &self.record).step("write", "the record")?;
         Ok(())
     }
 

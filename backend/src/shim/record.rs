@@ -16,7 +16,17 @@ use super::protocol::{ExitRecord, RECORD_NAME, Record};
 /// The name of the exit record.
 pub const EXIT: &str = "exit";
 
-/// A sealed copy of `record`. The one before it is to be closed only after.
+/// Puts a sealed copy of `record` in the place of `before`: at the same number and in one call (dup3(2)), so
+/// that whoever reads the descriptors of this process just then finds the one or the other.
+///
+/// # Errors
+/// As [`seal`]; `before` is still there.
+pub fn reseal(before: &mut OwnedFd, record: &Record) -> io::Result<()> {
+    let new = seal(record)?;
+    Ok(rustix::io::dup3(new, before, rustix::io::DupFlags::CLOEXEC)?)
+}
+
+/// A sealed copy of `record`.
 ///
 /// # Errors
 /// As memfd_create(2) and write(2).
