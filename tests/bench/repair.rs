@@ -105,7 +105,7 @@ fn main() -> ExitCode {
     let strange = table::attribute(losses, &windows, &damages, &targets, &mut rows);
     table::print(&damages, &mut rows);
     println!(
-        "\n{requests} requests, {rate:.0} a second; {} lost with nothing broken; the agent used {:.2} % of a processor \
+        "\n{requests} requests sent, {rate:.0} a second; {} lost with nothing broken; the agent used {:.2} % of a processor \
          at rest, {:.1} % under repair ({rounds} rounds of {} kinds in {:.0} s).",
         strange.len(),
         idle / 5.0 * 100.0,
