@@ -23,7 +23,7 @@ use reconciler::{
         drive::Drive,
         manifest,
         seeds::each_seed,
-        sim_host::{Random, SimHost},
+        sim_host::{Random, SimHost, damage::Damage},
     },
 };
 
@@ -372,4 +372,26 @@ fn one_that_is_just_being_stopped_takes_its_place_whatever_its_image_has_become_
     drive.host.image("app:1", "sha256:aaaa", true);
     assert!(stops(&drive.plan(), 1).is_some());
     assert_eq!(stops(&drive.plan_beside(&vec![second]), 1), None);
+}
+
+#[test]
+fn a_repair_of_one_whose_restart_waits_is_not_the_beginning_of_that_restart() {
+    let mut drive = drive(1);
+    let text = "web\n  scale 2\n  update parallelism 1\n";
+    drive.file("shop", text).unwrap();
+    drive.settle().unwrap();
+    let before = drive.pids();
+    // The edit waits for an image that is out of reach; meanwhile both lose their network.
+    drive.host.world().images.clear();
+    drive.file("shop", &format!("{text}  env A 1\n")).unwrap();
+    for key in before.keys() {
+        let damage = Damage::VethDown(key.clone(), "eth0".to_owned());
+        drive.host.world().damage(&damage);
+    }
+    assert!(drive.pass(), "they are repaired");
+    let plan = drive.plan();
+    let classes: Vec<Class> = plan.changes.iter().map(|change| change.class).collect();
+    assert_eq!(classes, [Class::Restart; 2], "{}", plan::render(&plan));
+    assert_eq!(drive.pids(), before);
+    assert_eq!(drive.memory.begun, BTreeMap::new());
 }

@@ -24,6 +24,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A start may fill volumes; nothing else takes long.
 const PATIENCE: Duration = Duration::from_secs(10);
 const START_PATIENCE: Duration = Duration::from_secs(600);
+/// One that has listened for long says its version at once, or stands still: a look at all waits for it.
+const GREETING: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -68,7 +70,7 @@ impl Client {
                 ) =>
             {
                 let pid = cgroup::shim_listening_at(path)?.ok_or(error)?;
-                Self::new(door::enter(pid)?)
+                Self::greet(door::enter(pid)?, GREETING)
             }
             other => other,
         }
@@ -83,7 +85,7 @@ impl Client {
         let short = Path::new("/proc/self/fd")
             .join(parent.as_raw_fd().to_string())
             .join(name);
-        Self::new(UnixStream::connect(short)?)
+        Self::greet(UnixStream::connect(short)?, GREETING)
     }
 
     /// On a socket that is connected already.
@@ -91,6 +93,10 @@ impl Client {
     /// # Errors
     /// No answer, or another version.
     pub fn new(socket: UnixStream) -> Result<Self, ClientError> {
+        Self::greet(socket, PATIENCE)
+    }
+
+    fn greet(socket: UnixStream, patience: Duration) -> Result<Self, ClientError> {
         let mut client = Client {
             socket,
             inbox: Inbox::default(),
@@ -98,7 +104,9 @@ impl Client {
             build: String::new(),
             ahead: None,
         };
-        match client.request(&Request::Hello { version: VERSION }, &[])? {
+        client.limit(patience)?;
+        wire::send(client.socket.as_fd(), &Request::Hello { version: VERSION }, &[])?;
+        match client.answer()? {
             (
                 Reply::Welcome {
                     version: VERSION,
@@ -131,8 +139,7 @@ impl Client {
         } else {
             PATIENCE
         };
-        self.socket.set_read_timeout(Some(patience))?;
-        self.socket.set_write_timeout(Some(PATIENCE))?;
+        self.limit(patience)?;
         match (request, self.ahead.take()) {
             (Request::State, Some(asked)) if asked.elapsed() < FRESH => return self.answer(),
             (_, Some(_)) => {
@@ -170,6 +177,11 @@ impl Client {
                 patience,
             );
         }
+    }
+
+    fn limit(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))?;
+        self.socket.set_write_timeout(Some(PATIENCE))
     }
 
     fn answer(&mut self) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
