@@ -64,10 +64,14 @@ fn main() {
     }
     row("its supervisors together", &supervisors.total());
     println!(
-        "{} of {:.0} seconds had any wake-up of the agent; of them the busiest had {}.",
+        "the agent woke in {} of {elapsed:.0} seconds: {}",
         agent.busy.len(),
-        elapsed,
-        agent.busy.iter().max().unwrap_or(&0),
+        agent
+            .busy
+            .iter()
+            .map(|(second, count)| format!("{count} at {second} s"))
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     host.finish();
 }
@@ -102,8 +106,9 @@ struct Meter {
     pids: Vec<u32>,
     /// By thread: its name, what it had used at the start, and by now.
     threads: BTreeMap<u32, (String, Used, Used)>,
-    /// Wake-ups in each second that had any.
-    busy: Vec<u64>,
+    start: Instant,
+    /// Seconds since the start that had any wake-up, and how many.
+    busy: Vec<(u64, u64)>,
 }
 
 impl Meter {
@@ -111,6 +116,7 @@ impl Meter {
         let mut meter = Meter {
             pids,
             threads: BTreeMap::new(),
+            start: Instant::now(),
             busy: Vec::new(),
         };
         for (thread, name, used) in meter.read() {
@@ -127,7 +133,8 @@ impl Meter {
             entry.or_insert((name, Used::default(), Used::default())).2 = used;
         }
         let now = self.total().switches - before;
-        self.busy.extend((now > 0).then_some(now));
+        self.busy
+            .extend((now > 0).then(|| (self.start.elapsed().as_secs(), now)));
     }
 
     fn read(&self) -> Vec<(u32, String, Used)> {
