@@ -31,7 +31,7 @@ use focus::Touched;
 use images::{images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
-const RESYNC: u64 = 60_000;
+const RESYNC: u64 = 120_000;
 /// Each of them that sees nothing new is followed by one that waits twice as long, up to this many
 /// milliseconds: as often as the manifests are read again.
 const RAREST: u64 = 300_000;
