@@ -6,6 +6,7 @@
 mod host;
 
 mod agent_death;
+mod attributes;
 mod bad_manifests;
 mod config;
 mod contract;

@@ -2,6 +2,8 @@
 //!
 //! The same for the first process, for `exec` and for probes, so that none is less confined.
 
+mod reaper;
+pub mod rights;
 pub mod seccomp;
 pub mod user;
 
@@ -13,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, CapsHashSet};
 use nix::{
     errno::Errno,
     sys::{
@@ -22,31 +24,17 @@ use nix::{
     },
     unistd::{Gid, Uid},
 };
+use reconciler::spec::Rights;
 use rustix::fs::OFlags;
 
 use crate::{
     rootfs::{Step, StepError, tree},
     shim::protocol::Reason,
-    sys::process,
+    sys::{
+        mount::{Attributes, set_attributes},
+        process,
+    },
 };
-
-/// Docker's default set.
-pub const CAPABILITIES: [Capability; 14] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FSETID,
-    Capability::CAP_FOWNER,
-    Capability::CAP_MKNOD,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SYS_CHROOT,
-    Capability::CAP_KILL,
-    Capability::CAP_AUDIT_WRITE,
-];
 
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -57,6 +45,9 @@ pub struct Program<'a> {
     pub user: &'a str,
     pub working_dir: &'a Path,
     pub hostname: &'a str,
+    pub rights: &'a Rights,
+    /// The root is to become so, once the working directory is there.
+    pub read_only: bool,
 }
 
 /// Standard input, output and error.
@@ -83,16 +74,20 @@ pub fn become_namespace_root() -> Result<(), StepError> {
 ///
 /// # Errors
 /// The first step that failed.
-pub fn run(
-    program: Program<'_>,
-    stdio: Stdio,
-    filter: &[libc::sock_filter],
-) -> Result<Infallible, StepError> {
+pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> {
     let root =
         rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).step("open", "/")?;
-    let account = user::look_up(root.as_fd(), program.user)?;
+    let account = user::look_up(root.as_fd(), program.user, &program.rights.groups)?;
     umask(Mode::from_bits_truncate(0o022));
     enter_working_dir(root.as_fd(), program.working_dir, &account)?;
+    if program.read_only {
+        let attributes = Attributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            recursive: false,
+            idmap: None,
+        };
+        set_attributes(root.as_fd(), attributes).step("make read-only", "/")?;
+    }
     let mut environment = program.environment;
     environment
         .entry("PATH".into())
@@ -138,7 +133,7 @@ pub fn run(
     };
     let candidates = candidates(name, &environment["PATH"]);
 
-    confine(&account, filter)?;
+    confine(&account, program.rights)?;
     let mut refusal = Errno::ENOENT;
     for path in &candidates {
         let Err(error) = nix::unistd::execve(path, &argv, &envp);
@@ -152,6 +147,27 @@ pub fn run(
         }
     }
     Err(exec_error(name, refusal))
+}
+
+/// As [`run`], with the program as the child of a process that hands it every signal and reaps what it
+/// leaves. That one ends as the program does.
+///
+/// # Errors
+/// The first step that failed.
+pub fn run_below(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> {
+    process::block_signals().step("block", "signals")?;
+    match process::clone(0, None).step("fork", "the program")? {
+        process::Side::Child => run(program, stdio),
+        process::Side::Parent(child) => {
+            let own = reaper::CAPABILITIES.into_iter().collect();
+            bound(&own, program.rights)?;
+            hold(&own)?;
+            // Its own name and arguments are of the host.
+            prctl::set_name(c"init").step("rename", "the first process")?;
+            process::rename("init").step("rename", "the first process")?;
+            reaper::reap(child)
+        }
+    }
 }
 
 fn exec_error(name: &str, errno: Errno) -> StepError {
@@ -213,29 +229,47 @@ fn enter_working_dir(root: BorrowedFd<'_>, path: &Path, account: &user::Account)
     nix::unistd::fchdir(&directory).map_err(|error| refused(error.desc().to_owned()))
 }
 
-/// Filter first (it needs CAP_SYS_ADMIN while no_new_privs is off), then the sets, then the ids.
-fn confine(account: &user::Account, filter: &[libc::sock_filter]) -> Result<(), StepError> {
-    let keep: CapsHashSet = CAPABILITIES.into_iter().collect();
-    process::load_filter(filter).step("load", "the seccomp filter")?;
-    let failed = |error: caps::errors::CapsError| StepError {
+/// Filter first (it needs CAP_SYS_ADMIN while no_new_privs is off), then the set that nothing gets beyond.
+fn bound(most: &CapsHashSet, rights: &Rights) -> Result<(), StepError> {
+    if let Some(filter) = seccomp::filter(rights) {
+        process::load_filter(&filter).step("load", "the seccomp filter")?;
+    }
+    for capability in caps::runtime::thread_all_supported() {
+        if !most.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(refused)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient).map_err(refused)?;
+    caps::clear(None, CapSet::Inheritable).map_err(refused)
+}
+
+fn hold(capabilities: &CapsHashSet) -> Result<(), StepError> {
+    caps::set(None, CapSet::Effective, capabilities).map_err(refused)?;
+    caps::set(None, CapSet::Permitted, capabilities).map_err(refused)
+}
+
+fn refused(error: caps::errors::CapsError) -> StepError {
+    StepError {
         message: format!("cannot set the capabilities: {error}"),
         errno: None,
         reason: Reason::System,
-    };
-    for capability in caps::runtime::thread_all_supported() {
-        if !keep.contains(&capability) {
-            caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
-        }
     }
-    caps::clear(None, CapSet::Ambient).map_err(failed)?;
-    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
-    caps::set(None, CapSet::Effective, &keep).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &keep).map_err(failed)?;
+}
+
+/// What is held comes last: it may not be enough to change ids.
+fn confine(account: &user::Account, rights: &Rights) -> Result<(), StepError> {
+    let most = rights::capabilities(rights)?;
+    bound(&most, rights)?;
     let groups: Vec<Gid> = account.groups.iter().map(|id| Gid::from_raw(*id)).collect();
     let (user, group) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
     nix::unistd::setgroups(&groups).step("set", "supplementary groups")?;
     nix::unistd::setresgid(group, group, group).step("become", format!("gid {group}"))?;
     nix::unistd::setresuid(user, user, user).step("become", format!("uid {user}"))?;
+    hold(&if user.is_root() { most } else { CapsHashSet::new() })?;
+    if rights.no_new_privileges {
+        prctl::set_no_new_privs().step("set", "PR_SET_NO_NEW_PRIVS")?;
+    }
+    rights::limit(rights)?;
     // A shortcut only: programs that change their ids clear it.
     prctl::set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL)).step("set", "PR_SET_PDEATHSIG")
 }

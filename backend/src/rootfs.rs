@@ -53,7 +53,9 @@ impl From<LimitError> for StepError {
             message: format!("{error}{}", source.unwrap_or_default()),
             errno: None,
             reason: match error {
-                LimitError::NoController { .. } | LimitError::NotDelegated { .. } => Reason::Spec,
+                LimitError::NoController { .. }
+                | LimitError::NoFile { .. }
+                | LimitError::NotDelegated { .. } => Reason::Spec,
                 LimitError::Write { .. } | LimitError::Find(_) => Reason::System,
             },
         }

@@ -157,6 +157,14 @@ impl<'n> Walk<'n, '_> {
         if asks_nothing(node, attribute.accepts) {
             return;
         }
+        if let (Value::List(items), [_, ..]) = (&node.value, attribute.accepts) {
+            for (index, item) in items.iter().enumerate() {
+                self.path.push(Part::Index(index));
+                self.visit(item.at, item, level, image);
+                self.path.pop();
+            }
+            return;
+        }
         match attribute.support {
             Support::Supported => return self.enter(node, level, image),
             Support::Silent => return,
@@ -373,7 +381,7 @@ services:
   web:
     image: nginx
     build: { context: /p }
-    shm_size: '10'
+    storage_opt: { size: '10' }
     mem_swappiness: '60'
     attach: false
     healthcheck: { start_period: 10s }
@@ -382,7 +390,7 @@ services:
       - { target: 80, mode: host }
     deploy: { resources: { reservations: { memory: 3, devices: [{}] } } }
   x-app:
-    init: true
+    tty: true
 networks:
   back: { driver: overlay }
 ";
@@ -390,13 +398,12 @@ networks:
             found(text),
             [
                 "4: warning: `services.web.build` is ignored: stead does not build images",
-                "5: refused: `services.web.shm_size` is not supported yet",
+                "5: refused: `services.web.storage_opt` is not supported yet",
                 "6: refused: `services.web.mem_swappiness` is not supported",
                 "7: warning: `services.web.attach` is ignored",
                 "8: refused: `services.web.healthcheck.start_period`: `10s` is not supported yet",
-                "12: refused: `services.web.deploy.resources.reservations.memory` is not supported yet",
                 "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
-                "14: refused: `services.x-app.init`: `true` is not supported yet",
+                "14: refused: `services.x-app.tty`: `true` is not supported yet",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",
             ]
         );

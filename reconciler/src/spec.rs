@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
@@ -98,6 +98,113 @@ pub struct ContainerSpec {
     pub stop_grace: u64,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub rights: Rights,
+    /// The program is not the first process but the child of one that reaps.
+    #[serde(default)]
+    pub init: bool,
+    /// The root file system cannot be written; volumes and tmpfs can.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Bytes that /dev/shm holds.
+    #[serde(default = "shm_size")]
+    pub shm_size: u64,
+    /// The NIS domain name; empty: none.
+    #[serde(default)]
+    pub domainname: String,
+    /// Where names without dots are looked for: `search` of resolv.conf(5). `.` alone: nowhere.
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// `options` of resolv.conf(5).
+    #[serde(default)]
+    pub dns_opt: Vec<String>,
+    /// Settings below /proc/sys that belong to the namespaces of the container, with dots.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Lines of /etc/hosts beside those of the container itself.
+    #[serde(default)]
+    pub extra_hosts: Vec<HostName>,
+}
+
+/// Docker's 64 MiB.
+pub const SHM_SIZE: u64 = 64 << 20;
+
+fn shm_size() -> u64 {
+    SHM_SIZE
+}
+
+/// A name in /etc/hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostName {
+    pub name: String,
+    /// `None`: of the host, as the container reaches it.
+    pub address: Option<IpAddr>,
+}
+
+/// What the processes of a container may do: its first one, those of `exec` and probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rights {
+    /// The bounding set: names of capabilities(7), upper case without `CAP_`.
+    pub capabilities: BTreeSet<String>,
+    /// Beside the groups of the user: numbers, or names of the image's group(5).
+    pub groups: Vec<String>,
+    /// By the names of Compose (`nofile`); others are the supervisor's.
+    pub rlimits: BTreeMap<String, Rlimit>,
+    /// `None`: as the supervisor leaves it, 0.
+    pub oom_score_adj: Option<i32>,
+    /// PR_SET_NO_NEW_PRIVS of prctl(2).
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+}
+
+/// A limit of setrlimit(2); -1: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    pub soft: i64,
+    pub hard: i64,
+}
+
+/// Which system calls there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// The default profile, with what the capabilities add to it.
+    #[default]
+    Builtin,
+    /// All of them.
+    Unconfined,
+}
+
+/// What Docker gives a container.
+pub const CAPABILITIES: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+impl Default for Rights {
+    fn default() -> Self {
+        Rights {
+            capabilities: CAPABILITIES.map(str::to_owned).into(),
+            groups: Vec::new(),
+            rlimits: BTreeMap::new(),
+            oom_score_adj: None,
+            no_new_privileges: false,
+            seccomp: Seccomp::Builtin,
+        }
+    }
 }
 
 /// What the container's control group allows; `None`: no limit of its own.
@@ -109,6 +216,25 @@ pub struct Limits {
     pub cpu: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes that others are asked for first when memory is short.
+    #[serde(default)]
+    pub memory_reservation: Option<u64>,
+    /// Bytes of memory and swap together; -1: as much swap as there is. `None`: twice the memory, where the
+    /// host counts swap.
+    #[serde(default)]
+    pub memory_swap: Option<i64>,
+    /// Instead of `cpu`: microseconds of processor time in each period.
+    #[serde(default)]
+    pub cpu_quota: Option<u64>,
+    /// Microseconds; `None`: 100,000.
+    #[serde(default)]
+    pub cpu_period: Option<u64>,
+    /// Weight against others, from 2 to 262,144; `None`: 1,024.
+    #[serde(default)]
+    pub cpu_shares: Option<u64>,
+    /// As cpuset(7) lists processors: `0-3,5`.
+    #[serde(default)]
+    pub cpuset: Option<String>,
 }
 
 /// A mount with its source decided.

@@ -86,6 +86,32 @@ until_true 30 one_anew
 all=$(processes)
 works "the death of a shim"
 
+# Every limit, in the files of cgroup v2; then others, with the same process.
+limited() {
+    cat >$root/manifests/limits.yaml <<END
+services:
+  box: { image: 'builtin:hello', pids_limit: 50, $1 }
+END
+}
+held() {
+    box=$(echo /sys/fs/cgroup/stead-*/limits/box-1a/payload)
+    found=$(for file in memory.max memory.swap.max memory.low cpu.max cpu.weight cpuset.cpus pids.max; do
+        printf '%s;' "$(cat "$box/$file")"
+    done)
+    [ "$found" = "$1" ]
+}
+limited "mem_limit: 64m, memswap_limit: 96m, mem_reservation: 32m, cpus: 0.5, cpu_shares: 512, cpuset: '0'"
+until_true 30 held '67108864;33554432;33554432;50000 100000;20;0;50;'
+first() { sort -n /sys/fs/cgroup/stead-*/limits/box-1a/payload/cgroup.procs | head -n 1; }
+box_pid=$(first)
+limited "mem_limit: 96m, cpu_quota: 5000, cpu_period: 20000"
+until_true 30 held '100663296;100663296;0;5000 20000;100;;50;'
+[ "$box_pid" = "$(first)" ] || fail "a limit restarted"
+rm $root/manifests/limits.yaml
+gone() { ! ls -d /sys/fs/cgroup/stead-*/limits 2>/dev/null; }
+until_true 30 gone
+echo "ok: limits"
+
 stead --root $root down hello || fail "down"
 links() { ip -o link | grep -E 'st[bv][0-9a-f]{12}'; }
 down() { [ -z "$(links)" ] && ! ls -d /sys/fs/cgroup/stead-*/hello 2>/dev/null; }

@@ -30,8 +30,8 @@ impl Host {
             }
             fs::copy(busybox_binary(), root.join("bin/busybox")).expect("busybox");
             for applet in [
-                "sh", "cat", "date", "echo", "env", "id", "nc", "nslookup", "pwd", "sleep", "su", "true",
-                "usleep", "wget",
+                "sh", "cat", "date", "echo", "env", "grep", "id", "ip", "nc", "nslookup", "pwd", "sleep",
+                "su", "touch", "true", "usleep", "wget",
             ] {
                 symlink("busybox", root.join("bin").join(applet)).expect("an applet");
             }

@@ -9,12 +9,9 @@ use std::{
 
 use reconciler::spec::Limits;
 
-/// Microseconds over which processor time is dealt out, as Docker has it.
-const PERIOD: u64 = 100_000;
-/// The kernel takes no smaller share of a period (microseconds).
-const LEAST: u64 = 1_000;
-/// The kernel counts memory in pages.
-const PAGE: u64 = 4096;
+use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
+
+mod kinds;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
@@ -25,6 +22,10 @@ pub enum LimitError {
         what: &'static str,
         controller: &'static str,
     },
+    #[error(
+        "this host cannot limit {what}: its kernel has no {file}; boot one that has, or remove the limit"
+    )]
+    NoFile { what: &'static str, file: &'static str },
     #[error(
         "cannot give the cgroup controller `{controller}` to {}; no process may live in that very group, and a unit must delegate it", path.display()
     )]
@@ -45,73 +46,6 @@ pub enum LimitError {
     #[error("cannot find the cgroup controllers of this host")]
     Find(#[source] io::Error),
 }
-
-struct Kind {
-    controller: &'static str,
-    what: &'static str,
-    /// The limit, and how v2 and v1 write it.
-    limit: fn(&Limits) -> Option<u64>,
-    v2: Setting,
-    v1: Setting,
-}
-
-struct Setting {
-    file: &'static str,
-    unlimited: &'static str,
-    write: fn(u64) -> String,
-}
-
-const KINDS: [Kind; 3] = [
-    Kind {
-        controller: "memory",
-        what: "memory",
-        limit: |limits| limits.memory.map(|bytes| bytes / PAGE * PAGE),
-        v2: Setting {
-            file: "memory.max",
-            unlimited: "max",
-            write: |bytes| bytes.to_string(),
-        },
-        v1: Setting {
-            file: "memory.limit_in_bytes",
-            unlimited: "-1",
-            write: |bytes| bytes.to_string(),
-        },
-    },
-    Kind {
-        controller: "cpu",
-        what: "processor time",
-        limit: |limits| {
-            limits
-                .cpu
-                .map(|thousandths| (thousandths * PERIOD / 1000).max(LEAST))
-        },
-        v2: Setting {
-            file: "cpu.max",
-            unlimited: "max 100000",
-            write: |quota| format!("{quota} {PERIOD}"),
-        },
-        v1: Setting {
-            file: "cpu.cfs_quota_us",
-            unlimited: "-1",
-            write: |quota| quota.to_string(),
-        },
-    },
-    Kind {
-        controller: "pids",
-        what: "processes",
-        limit: |limits| limits.pids,
-        v2: Setting {
-            file: "pids.max",
-            unlimited: "max",
-            write: |count| count.to_string(),
-        },
-        v1: Setting {
-            file: "pids.max",
-            unlimited: "max",
-            write: |count| count.to_string(),
-        },
-    },
-];
 
 /// Where the controllers of this host are.
 #[derive(Debug)]
@@ -153,10 +87,10 @@ impl Controllers {
 
     /// The v1 directories of an instance, there or not.
     fn all_v1<'a>(&'a self, instance: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
-        KINDS
+        CONTROLLERS
             .iter()
-            .filter(|kind| !self.has_v2(kind.controller))
-            .filter_map(|kind| self.v1(instance, kind.controller))
+            .filter(|controller| !self.has_v2(controller))
+            .filter_map(|controller| self.v1(instance, controller))
     }
 
     /// Writes what differs. `instance`: the directory of the sandbox in the v2 tree, with its leaf
@@ -166,42 +100,84 @@ impl Controllers {
     /// The host cannot keep a limit; the text says which, and what to do.
     pub fn apply(&self, instance: &Path, limits: &Limits) -> Result<(), LimitError> {
         for kind in &KINDS {
-            let limit = (kind.limit)(limits);
             let v2 = self.has_v2(kind.controller);
-            let (directory, setting) = match self.v1(instance, kind.controller) {
-                _ if v2 => (instance.join("payload"), &kind.v2),
-                Some(directory) => (directory, &kind.v1),
-                None if limit.is_none() => continue,
-                None => {
+            let v1 = self.v1(instance, kind.controller);
+            let (directory, setting) = match (&kind.v2, &kind.v1, v1) {
+                (Some(setting), _, _) if v2 => (instance.join("payload"), setting),
+                (_, Some(setting), Some(directory)) if !v2 => (directory, setting),
+                (Some(setting), _, None)
+                    if !v2 && (setting.value)(limits).is_some() && (kind.asked)(limits) =>
+                {
                     return Err(LimitError::NoController {
                         what: kind.what,
                         controller: kind.controller,
                     });
                 }
+                _ => continue,
             };
+            let limit = (setting.value)(limits);
             let path = directory.join(setting.file);
             if !path.exists() {
                 match limit {
                     None => continue,
                     Some(_) if v2 => self.delegate(instance, kind.controller)?,
-                    Some(_) => {}
+                    Some(_) => self.make_v1(&directory, kind.controller)?,
+                }
+                if !path.exists() && !(kind.asked)(limits) {
+                    continue;
+                }
+                if !path.exists() {
+                    return Err(LimitError::NoFile {
+                        what: kind.what,
+                        file: setting.file,
+                    });
                 }
             }
-            let value = limit.map_or_else(|| setting.unlimited.to_owned(), setting.write);
-            let write = || {
-                // Made along with what is above it, and what v1 inherits is "no limit".
-                fs::create_dir_all(&directory)?;
-                if setting.file == "cpu.cfs_quota_us" {
-                    fs::write(directory.join("cpu.cfs_period_us"), PERIOD.to_string())?;
-                }
-                fs::write(&path, &value)
+            let value = match limit {
+                Some(limit) => limit,
+                None if !v2 && kind.controller == "cpuset" => above(&path),
+                None => setting.unlimited.to_owned(),
             };
-            write().map_err(|source| LimitError::Write {
+            write(&path, &value).map_err(|source| LimitError::Write {
                 what: kind.what,
                 value: value.clone(),
                 path: path.clone(),
                 source,
             })?;
+        }
+        Ok(())
+    }
+
+    /// A directory in a v1 hierarchy, with what is above it; what it inherits is "no limit".
+    fn make_v1(&self, directory: &Path, controller: &'static str) -> Result<(), LimitError> {
+        let failed = |source| LimitError::NotDelegated {
+            controller,
+            path: directory.to_owned(),
+            source,
+        };
+        fs::create_dir_all(directory).map_err(failed)?;
+        if controller != "cpuset" {
+            return Ok(());
+        }
+        // Nobody may live in one of these before it has processors and memory of its own, cpuset(7).
+        let mut above: Vec<&Path> = directory
+            .ancestors()
+            .take_while(|path| {
+                path.parent()
+                    .is_some_and(|parent| parent.join("cpuset.mems").exists())
+            })
+            .collect();
+        above.reverse();
+        for path in above {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let own = fs::read_to_string(path.join(file)).map_err(failed)?;
+                if own.trim().is_empty()
+                    && let Some(parent) = path.parent()
+                {
+                    let given = fs::read_to_string(parent.join(file)).map_err(failed)?;
+                    fs::write(path.join(file), given).map_err(failed)?;
+                }
+            }
         }
         Ok(())
     }
@@ -228,27 +204,35 @@ impl Controllers {
     /// What is not as `limits` say, for people. `pid`: the first process.
     pub fn drift(&self, instance: &Path, limits: &Limits, pid: u32) -> Vec<String> {
         let mut drift = Vec::new();
+        let mut outside = BTreeSet::new();
         for kind in &KINDS {
-            let limit = (kind.limit)(limits);
-            let (path, setting) = match self.v1(instance, kind.controller) {
-                _ if self.has_v2(kind.controller) => (instance.join("payload").join(kind.v2.file), &kind.v2),
-                Some(directory) => (directory.join(kind.v1.file), &kind.v1),
-                None => continue,
+            let v2 = self.has_v2(kind.controller);
+            let (path, setting) = match (&kind.v2, &kind.v1, self.v1(instance, kind.controller)) {
+                (Some(setting), _, _) if v2 => (instance.join("payload").join(setting.file), setting),
+                (_, Some(setting), Some(directory)) if !v2 => (directory.join(setting.file), setting),
+                _ => continue,
             };
-            let wanted = limit.map_or_else(|| setting.unlimited.to_owned(), setting.write);
+            let limit = (setting.value)(limits);
+            let is_limited = limit.is_some();
+            let wanted = limit.unwrap_or_else(|| setting.unlimited.to_owned());
             match fs::read_to_string(&path) {
                 Ok(found) => {
                     let found = plain(found.trim());
-                    if found != wanted {
+                    // A v1 group without processors of its own is given those above it.
+                    let given = !v2 && !is_limited && kind.controller == "cpuset";
+                    if found != wanted && !given {
                         drift.push(format!("{} is {found} instead of {wanted}", setting.file));
-                    } else if limit.is_some()
+                    } else if is_limited
                         && let Some(directory) = path.parent()
                         && !processes(directory).contains(&pid)
+                        && outside.insert(kind.controller)
                     {
                         drift.push(format!("process {pid} is outside the limit of {}", kind.what));
                     }
                 }
-                Err(_) if limit.is_some() => drift.push(format!("{} is not limited", kind.what)),
+                Err(_) if is_limited && (kind.asked)(limits) => {
+                    drift.push(format!("{} is not limited", kind.what));
+                }
                 Err(_) => {}
             }
         }
@@ -288,8 +272,8 @@ impl Controllers {
 
     /// Where somebody may move a process to who wants it out of its limits.
     pub fn tops(&self) -> Vec<PathBuf> {
-        let v1 = KINDS.iter().filter(|kind| !self.has_v2(kind.controller));
-        let v1 = v1.filter_map(|kind| self.v1.iter().find(|(one, _)| one == kind.controller));
+        let v1 = CONTROLLERS.iter().filter(|controller| !self.has_v2(controller));
+        let v1 = v1.filter_map(|controller| self.v1.iter().find(|(one, _)| one == controller));
         let mut tops: Vec<PathBuf> = v1.map(|(_, mount)| mount.clone()).collect();
         tops.push(self.root.clone());
         tops
@@ -314,6 +298,26 @@ impl Controllers {
             }
         }
         Ok(())
+    }
+}
+
+/// What the group above has in the same file.
+fn above(path: &Path) -> String {
+    let parent = path.parent().and_then(Path::parent);
+    let name = path.file_name().unwrap_or_default();
+    let text = parent.map(|parent| fs::read_to_string(parent.join(name)));
+    text.and_then(Result::ok).unwrap_or_default().trim().to_owned()
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let written = fs::write(path, value);
+    // v1 keeps the two in order: memory cannot grow beyond what both may be, which is written after it.
+    match written {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && path.ends_with(MEMORY_FILE) => {
+            fs::write(path.with_file_name(SWAP_FILE), "-1")?;
+            fs::write(path, value)
+        }
+        other => other,
     }
 }
 
@@ -342,9 +346,9 @@ fn v1_mounts(mountinfo: &str) -> Vec<(String, PathBuf)> {
         if let (Some("cgroup"), _, Some(options), Some("/"), Some(point)) =
             (right.next(), right.next(), right.next(), left.next(), left.next())
         {
-            for kind in &KINDS {
-                if options.split(',').any(|option| option == kind.controller) {
-                    found.push((kind.controller.to_owned(), PathBuf::from(point)));
+            for controller in CONTROLLERS {
+                if options.split(',').any(|option| option == controller) {
+                    found.push((controller.to_owned(), PathBuf::from(point)));
                 }
             }
         }

@@ -1,11 +1,12 @@
 //! Docker's default seccomp profile for the native architecture, as classic BPF (seccomp(2), bpf(4)).
 //!
 //! Calls through a foreign entry (i386, x32) get ENOSYS: allowing them would let a program around the
-//! rules for `socket`. The set is that of moby/profiles `default.json` (June 2026) with the fourteen
-//! default capabilities; what it does not name gets EPERM, `clone3` gets ENOSYS so that a C library
-//! falls back to `clone`, whose flags can be looked at.
+//! rules for `socket`. The set is that of moby/profiles `default.json` (June 2026); what it does not name
+//! gets EPERM, `clone3` gets ENOSYS so that a C library falls back to `clone`, whose flags can be looked at.
+//! A new user namespace is refused whatever the capabilities.
 
 use libc::sock_filter;
+use reconciler::spec::{Rights, Seccomp};
 
 /// Allowed whatever the arguments: ranges of system call numbers, both ends included.
 #[cfg(target_arch = "x86_64")]
@@ -80,6 +81,83 @@ const ALLOWED: &[(u32, u32)] = &[
     (451, 458),
     (462, 466),
 ];
+
+/// Allowed, too, to who has the capability. What makes a user namespace is looked at: [`NEW_USER`].
+const ADDED: &[(&str, &[i64])] = &[
+    ("BPF", &[libc::SYS_bpf]),
+    ("DAC_READ_SEARCH", &[libc::SYS_open_by_handle_at]),
+    ("PERFMON", &[libc::SYS_perf_event_open]),
+    (
+        "SYS_ADMIN",
+        &[
+            libc::SYS_bpf,
+            libc::SYS_fanotify_init,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fsopen,
+            libc::SYS_fspick,
+            libc::SYS_lookup_dcookie,
+            libc::SYS_mount,
+            libc::SYS_mount_setattr,
+            libc::SYS_move_mount,
+            libc::SYS_open_tree,
+            libc::SYS_perf_event_open,
+            libc::SYS_quotactl,
+            libc::SYS_quotactl_fd,
+            libc::SYS_setdomainname,
+            libc::SYS_sethostname,
+            libc::SYS_setns,
+            libc::SYS_syslog,
+            libc::SYS_umount2,
+            LSM_GET_SELF_ATTR,
+            LSM_SET_SELF_ATTR,
+            LSM_LIST_MODULES,
+        ],
+    ),
+    ("SYS_BOOT", &[libc::SYS_reboot]),
+    (
+        "SYS_MODULE",
+        &[
+            libc::SYS_delete_module,
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+        ],
+    ),
+    (
+        "SYS_NICE",
+        &[
+            libc::SYS_get_mempolicy,
+            libc::SYS_mbind,
+            libc::SYS_set_mempolicy,
+            libc::SYS_set_mempolicy_home_node,
+        ],
+    ),
+    ("SYS_PACCT", &[libc::SYS_acct]),
+    (
+        "SYS_PTRACE",
+        &[
+            libc::SYS_kcmp,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_process_madvise,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_ptrace,
+        ],
+    ),
+    #[cfg(target_arch = "x86_64")]
+    ("SYS_RAWIO", &[libc::SYS_iopl, libc::SYS_ioperm]),
+    ("SYS_TIME", &[libc::SYS_settimeofday, libc::SYS_clock_settime]),
+    ("SYS_TTY_CONFIG", &[libc::SYS_vhangup]),
+    ("SYSLOG", &[libc::SYS_syslog]),
+];
+
+/// Of the table that all architectures share, syscalls(2).
+const LSM_GET_SELF_ATTR: i64 = 459;
+const LSM_SET_SELF_ATTR: i64 = 460;
+const LSM_LIST_MODULES: i64 = 461;
+
+/// CLONE_NEWUSER.
+const NEW_USER: u32 = 0x1000_0000;
 
 /// AUDIT_ARCH_… of linux/audit.h.
 #[cfg(target_arch = "x86_64")]
@@ -157,8 +235,15 @@ struct Rule {
     program: Vec<sock_filter>,
 }
 
-/// The whole filter.
-pub fn default_filter() -> Vec<sock_filter> {
+/// The whole filter; `None`: everything is allowed.
+pub fn filter(rights: &Rights) -> Option<Vec<sock_filter>> {
+    match rights.seccomp {
+        Seccomp::Builtin => Some(builtin(rights)),
+        Seccomp::Unconfined => None,
+    }
+}
+
+fn builtin(rights: &Rights) -> Vec<sock_filter> {
     let mut rules: Vec<Rule> = ALLOWED
         .iter()
         .map(|&(low, high)| Rule {
@@ -174,15 +259,33 @@ pub fn default_filter() -> Vec<sock_filter> {
     };
     rules.push(single(libc::SYS_socket, first_argument_in(FAMILIES)));
     rules.push(single(libc::SYS_personality, first_argument_in(PERSONALITIES)));
-    rules.push(single(
-        libc::SYS_clone,
+    let without = |flags: u32| {
         vec![
             load(FIRST_ARGUMENT),
-            jump(libc::BPF_JSET, NAMESPACES, 1, 0),
+            jump(libc::BPF_JSET, flags, 1, 0),
             ALLOW,
             REFUSE,
-        ],
-    ));
+        ]
+    };
+    let administrator = rights.capabilities.contains("SYS_ADMIN");
+    let namespaces = if administrator { NEW_USER } else { NAMESPACES };
+    rules.push(single(libc::SYS_clone, without(namespaces)));
+    if administrator {
+        rules.push(single(libc::SYS_unshare, without(NEW_USER)));
+    }
+    let mut added: Vec<i64> = ADDED
+        .iter()
+        .filter(|(capability, _)| rights.capabilities.contains(*capability))
+        .flat_map(|(_, calls)| calls.iter().copied())
+        .filter(|call| {
+            !ALLOWED
+                .iter()
+                .any(|(low, high)| (*low..=*high).contains(&(*call as u32)))
+        })
+        .collect();
+    added.sort_unstable();
+    added.dedup();
+    rules.extend(added.into_iter().map(|call| single(call, vec![ALLOW])));
     rules.push(single(libc::SYS_clone3, vec![UNKNOWN]));
     rules.sort_by_key(|rule| rule.low);
     let mut filter = vec![

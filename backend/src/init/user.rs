@@ -17,11 +17,12 @@ pub struct Account {
 /// Ids a sandbox maps.
 const IDS: u32 = 65_536;
 
-/// Reads the two files (regular, at most 1 MiB) and looks `user` up.
+/// Reads the two files (regular, at most 1 MiB) and looks `user` up. `more`: supplementary groups beside
+/// those of the user, names or numbers.
 ///
 /// # Errors
-/// A file cannot be read, or the user or group is unknown.
-pub fn look_up(root: BorrowedFd<'_>, user: &str) -> Result<Account, StepError> {
+/// A file cannot be read, or the user or a group is unknown.
+pub fn look_up(root: BorrowedFd<'_>, user: &str, more: &[String]) -> Result<Account, StepError> {
     let read = |name: &str| {
         let unreadable = |error| {
             StepError::spec(format!(
@@ -35,10 +36,10 @@ pub fn look_up(root: BorrowedFd<'_>, user: &str) -> Result<Account, StepError> {
                 .unwrap_or_default(),
         )
     };
-    resolve(user, &read("passwd")?, &read("group")?)
+    resolve(user, more, &read("passwd")?, &read("group")?)
 }
 
-fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, StepError> {
+fn resolve(user: &str, more: &[String], passwd: &str, group: &str) -> Result<Account, StepError> {
     let (name, wanted_group) = match user.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (user, None),
@@ -69,14 +70,14 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, StepError> 
             .filter(|fields| fields.len() >= 3)
     };
     let mut supplementary = Vec::new();
+    let number_of = |wanted: &str| match wanted.parse::<u32>() {
+        Ok(number) => Some(number),
+        Err(_) => groups()
+            .find(|fields| fields[0] == wanted)
+            .and_then(|fields| fields[2].parse().ok()),
+    };
     if let Some(wanted) = wanted_group.filter(|text| !text.is_empty()) {
-        gid = match wanted.parse() {
-            Ok(number) => number,
-            Err(_) => groups()
-                .find(|fields| fields[0] == wanted)
-                .and_then(|fields| fields[2].parse().ok())
-                .ok_or_else(|| unknown("group", wanted))?,
-        };
+        gid = number_of(wanted).ok_or_else(|| unknown("group", wanted))?;
     } else if let Some(member) = entry_name {
         supplementary = groups()
             .filter(|fields| {
@@ -87,6 +88,15 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, StepError> 
             .filter_map(|fields| fields[2].parse().ok())
             .filter(|id| *id < IDS)
             .collect();
+    }
+    for wanted in more {
+        let number = number_of(wanted).ok_or_else(|| unknown("group", wanted))?;
+        if number >= IDS {
+            return Err(StepError::spec(format!(
+                "group `{wanted}` has an id above 65535, and a project has 65,536 ids; use a smaller one"
+            )));
+        }
+        supplementary.push(number);
     }
     // The primary group, too, as Docker has it: a set-group-id program must not lose it.
     supplementary.push(gid);
@@ -112,7 +122,7 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Account, StepError> 
 fn unknown(kind: &str, name: &str) -> StepError {
     let file = if kind == "user" { "passwd" } else { "group" };
     StepError::spec(format!(
-        "the {kind} `{name}` is not in the image's /etc/{file}; correct `user` or write a number"
+        "the {kind} `{name}` is not in the image's /etc/{file}; correct `user` or `group_add`, or write a number"
     ))
 }
 
@@ -125,26 +135,31 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:w:/var/www:/bin/sh\n";
         let group = "root:x:0:\nweb:x:34:\naudio:x:29:www,other\ndocker:x:99:www\n";
         type Found = (u32, u32, &'static [u32], &'static str);
-        let cases: [(&str, Option<Found>); 9] = [
-            ("", Some((0, 0, &[0], "/root"))),
-            ("www", Some((33, 34, &[29, 34, 99], "/var/www"))),
-            ("33", Some((33, 34, &[29, 34, 99], "/var/www"))),
-            ("www:audio", Some((33, 29, &[29], "/var/www"))),
-            ("1000", Some((1000, 0, &[0], "/"))),
-            ("1000:1001", Some((1000, 1001, &[1001], "/"))),
-            ("nobody", None),
-            ("www:none", None),
-            ("70000", None),
+        let cases: [(&str, &str, Option<Found>); 13] = [
+            ("", "", Some((0, 0, &[0], "/root"))),
+            ("www", "", Some((33, 34, &[29, 34, 99], "/var/www"))),
+            ("33", "", Some((33, 34, &[29, 34, 99], "/var/www"))),
+            ("www:audio", "", Some((33, 29, &[29], "/var/www"))),
+            ("1000", "", Some((1000, 0, &[0], "/"))),
+            ("1000:1001", "", Some((1000, 1001, &[1001], "/"))),
+            ("nobody", "", None),
+            ("www:none", "", None),
+            ("70000", "", None),
+            ("1000", "audio 7 audio", Some((1000, 0, &[0, 7, 29], "/"))),
+            ("www", "7", Some((33, 34, &[7, 29, 34, 99], "/var/www"))),
+            ("", "nobody", None),
+            ("", "65536", None),
         ];
-        for (user, expected) in cases {
-            let found = resolve(user, passwd, group).ok();
+        for (user, more, expected) in cases {
+            let more: Vec<String> = more.split_whitespace().map(str::to_owned).collect();
+            let found = resolve(user, &more, passwd, group).ok();
             let expected = expected.map(|(uid, gid, groups, home)| Account {
                 uid,
                 gid,
                 groups: groups.to_vec(),
                 home: home.into(),
             });
-            assert_eq!(found, expected, "{user}");
+            assert_eq!(found, expected, "{user} {more:?}");
         }
     }
 }

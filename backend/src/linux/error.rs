@@ -96,7 +96,9 @@ impl ApplyError {
         match self {
             ApplyError::Image(error) if !error.may_pass() => Retry::AfterChange,
             ApplyError::Volume(VolumeError::Lost { .. } | VolumeError::Foreign { .. }) => Retry::AfterChange,
-            ApplyError::Limits(LimitError::NoController { .. } | LimitError::NotDelegated { .. })
+            ApplyError::Limits(
+                LimitError::NoController { .. } | LimitError::NoFile { .. } | LimitError::NotDelegated { .. },
+            )
             | ApplyError::Refused {
                 reason: Reason::Spec, ..
             } => Retry::AfterChange,

@@ -56,7 +56,7 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
     move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
     kernel_filesystems(root)?;
-    devices(root, staged)?;
+    devices(root, staged, container.shm_size)?;
     for (name, source) in &staged.generated {
         let target = Path::new("etc").join(name);
         let point = tree::make(root, &target, Kind::File)?;
@@ -190,7 +190,7 @@ fn kernel_filesystems(root: BorrowedFd<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-fn devices(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
+fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), StepError> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
@@ -204,7 +204,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
             openat(dev, *name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
         hang(node.as_fd(), &point, &Path::new("/dev").join(name))?;
     }
-    let shm = [("mode", "1777".to_owned()), ("size", "67108864".to_owned())];
+    let shm = [("mode", "1777".to_owned()), ("size", shm_size.to_string())];
     let pts = [
         ("ptmxmode", "0666".to_owned()),
         ("mode", "0620".to_owned()),
@@ -299,7 +299,7 @@ fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
 ///
 /// # Errors
 /// As write(2).
-pub fn sysctl(name: &str, value: &str) -> std::io::Result<()> {
+pub fn sysctl(name: impl AsRef<Path>, value: &str) -> std::io::Result<()> {
     File::options()
         .write(true)
         .open(Path::new("/proc/sys").join(name))?

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::Write,
+    net::IpAddr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt, chown},
@@ -88,19 +89,52 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
     let text = match name {
         "hosts" => {
             let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-            for endpoint in &assignment.sandbox.endpoints {
-                hosts.push_str(&format!("{}\t{}\n", endpoint.address, container.hostname));
+            let endpoints = &assignment.sandbox.endpoints;
+            let own = match container.domainname.as_str() {
+                "" => container.hostname.clone(),
+                domain => format!("{0}.{domain} {0}", container.hostname),
+            };
+            for endpoint in endpoints {
+                hosts.push_str(&format!("{}\t{own}\n", endpoint.address));
+            }
+            let gateway = endpoints.iter().find_map(|endpoint| endpoint.gateway);
+            for host in &container.extra_hosts {
+                let address = host.address.or(gateway.map(IpAddr::V4)).ok_or_else(|| {
+                    StepError::spec(format!(
+                        "`extra_hosts` cannot say where {} is: the service has no network that leads to the \
+                         host; write an address, or give it one that is not internal",
+                        host.name
+                    ))
+                })?;
+                hosts.push_str(&format!("{address}\t{}\n", host.name));
             }
             hosts
         }
         "hostname" => format!("{}\n", container.hostname),
-        _ => "nameserver 127.0.0.11\noptions ndots:0\n".to_owned(),
+        _ => resolv_conf(&container.dns_search, &container.dns_opt),
     };
     let path = assignment.directory.join(name);
     let mut file = File::create(&path).step("write", path.display())?;
     file.write_all(text.as_bytes()).step("write", path.display())?;
     file.set_permissions(PermissionsExt::from_mode(0o644))
         .step("change the mode of", path.display())
+}
+
+/// resolv.conf(5) with the resolver of the sandbox. Names are complete, unless `options` say otherwise.
+fn resolv_conf(search: &[String], options: &[String]) -> String {
+    let mut text = String::from("nameserver 127.0.0.11\n");
+    if !search.is_empty() && search != ["."] {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text.push_str("options");
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        text.push_str(" ndots:0");
+    }
+    for option in options {
+        text.push_str(&format!(" {option}"));
+    }
+    text.push('\n');
+    text
 }
 
 /// Enters a mount namespace of its own and makes everything [`Staged`] holds.

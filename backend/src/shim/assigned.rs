@@ -161,13 +161,7 @@ impl Sandbox {
     }
 
     /// `Ok(None)`: the shim is to leave.
-    pub fn answer(
-        &mut self,
-        number: u64,
-        request: Request,
-        descriptors: Vec<OwnedFd>,
-        filter: &[libc::sock_filter],
-    ) -> Answer {
+    pub fn answer(&mut self, number: u64, request: Request, descriptors: Vec<OwnedFd>) -> Answer {
         match request {
             Request::Update { sandbox, resolver } => {
                 let mut ports = Vec::new();
@@ -185,7 +179,7 @@ impl Sandbox {
                 done()
             }
             Request::Start(start) => {
-                let pid = self.start(*start, filter)?;
+                let pid = self.start(*start)?;
                 Ok(Some((Reply::Started { pid }, Vec::new())))
             }
             Request::Amend { container } => {
@@ -228,7 +222,7 @@ impl Sandbox {
                 remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
                 done()
             }
-            Request::Exec(wish) => self.exec(number, &wish, descriptors, filter),
+            Request::Exec(wish) => self.exec(number, &wish, descriptors),
             Request::State => {
                 let along = match &self.first {
                     Some((_, pidfd)) => vec![pidfd.try_clone().step("copy", "a descriptor")?],
@@ -288,7 +282,7 @@ impl Sandbox {
         Ok(())
     }
 
-    fn start(&mut self, start: Start, filter: &[libc::sock_filter]) -> Result<u32, StepError> {
+    fn start(&mut self, start: Start) -> Result<u32, StepError> {
         if self.first.is_some() {
             return Err(request_error("the container runs already"));
         }
@@ -301,7 +295,7 @@ impl Sandbox {
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
-        let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio, filter)?;
+        let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio)?;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
@@ -321,19 +315,13 @@ impl Sandbox {
         Ok(pid as u32)
     }
 
-    fn exec(
-        &mut self,
-        number: u64,
-        wish: &Exec,
-        descriptors: Vec<OwnedFd>,
-        filter: &[libc::sock_filter],
-    ) -> Answer {
+    fn exec(&mut self, number: u64, wish: &Exec, descriptors: Vec<OwnedFd>) -> Answer {
         self.find_payload();
         let (Some((_, first)), Some(container)) = (&self.first, &self.record.container) else {
             return Err(request_error("the container does not run; start it first"));
         };
         let leaf = self.leaf();
-        let (pid, master) = joined::exec(container, wish, descriptors, first, leaf, filter)?;
+        let (pid, master) = joined::exec(container, wish, descriptors, first, leaf)?;
         self.joined.push(Joined {
             pid,
             pidfd: joined::pidfd(pid)?,

@@ -71,7 +71,6 @@ pub fn probe(
     argv: &[String],
     first: &OwnedFd,
     leaf: Leaf<'_>,
-    filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
     let open = || {
         File::options()
@@ -86,7 +85,7 @@ pub fn probe(
         terminal: false,
     };
     let program = program(container, argv, BTreeMap::new(), "", None);
-    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio), filter)?;
+    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio))?;
     Ok(pid)
 }
 
@@ -100,7 +99,6 @@ pub fn exec(
     mut descriptors: Vec<OwnedFd>,
     first: &OwnedFd,
     leaf: Leaf<'_>,
-    filter: &[libc::sock_filter],
 ) -> Result<(i32, Option<OwnedFd>), StepError> {
     let program = program(
         container,
@@ -118,7 +116,7 @@ pub fn exec(
         )
         .step("make", "a socket pair")?;
         let input = Input::Terminal(theirs, descriptors.pop());
-        let pid = launch::joined(first.as_fd(), leaf, program, input, filter)?;
+        let pid = launch::joined(first.as_fd(), leaf, program, input)?;
         let mut master = Vec::new();
         crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
         return Ok((pid, master.pop()));
@@ -135,7 +133,7 @@ pub fn exec(
         descriptors,
         terminal: false,
     };
-    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio), filter)?;
+    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio))?;
     Ok((pid, None))
 }
 
@@ -154,5 +152,7 @@ fn program<'a>(
         user: if user.is_empty() { &container.user } else { user },
         working_dir: working_dir.unwrap_or(&container.working_dir),
         hostname: &container.hostname,
+        rights: &container.rights,
+        read_only: false,
     }
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::limits::Controllers,
-    init::{self, Program, Stdio},
+    init::{self, Program, Stdio, rights},
     rootfs::{Step, StepError, attach, stage},
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
@@ -65,10 +65,10 @@ pub fn container(
     namespaces: &Namespaces,
     leaf: Leaf<'_>,
     stdio: Stdio,
-    filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
     fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
         leaf.enter()?;
+        rights::raise(&start.container.rights)?;
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
@@ -81,6 +81,9 @@ pub fn container(
         second(pipe, flags, || {
             let spec = &start.container;
             nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
+            rustix::system::setdomainname(spec.domainname.as_bytes())
+                .step("set the domain name", &spec.domainname)?;
+            rights::sysctls(&spec.sysctls)?;
             attach::attach(&staged, spec)?;
             let program = Program {
                 argv: &spec.argv,
@@ -88,8 +91,13 @@ pub fn container(
                 user: &spec.user,
                 working_dir: &spec.working_dir,
                 hostname: &spec.hostname,
+                rights: &spec.rights,
+                read_only: spec.read_only,
             };
-            init::run(program, stdio, filter)
+            match spec.init {
+                true => init::run_below(program, stdio),
+                false => init::run(program, stdio),
+            }
         })
     })
 }
@@ -104,10 +112,10 @@ pub fn joined(
     leaf: Leaf<'_>,
     program: Program<'_>,
     input: Input,
-    filter: &[libc::sock_filter],
 ) -> Result<i32, StepError> {
     fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
         leaf.enter()?;
+        rights::raise(program.rights)?;
         let flags = CloneFlags::CLONE_NEWUSER
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -122,7 +130,7 @@ pub fn joined(
                 Input::Given(stdio) => stdio,
                 Input::Terminal(socket, like) => terminal(&socket, like.as_ref())?,
             };
-            init::run(program, stdio, filter)
+            init::run(program, stdio)
         })
     })
 }

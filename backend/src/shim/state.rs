@@ -15,7 +15,7 @@ use super::{
     serve::Connection,
     wire::Inbox,
 };
-use crate::{cgroup, init::seccomp, rootfs::Step, sandbox::Holder};
+use crate::{cgroup, rootfs::Step, sandbox::Holder};
 
 /// Connections at one time.
 const MOST: usize = 128;
@@ -32,7 +32,6 @@ pub struct Supervisor {
     pub phase: Phase,
     pub connections: Vec<Connection>,
     pub next_number: u64,
-    filter: Vec<libc::sock_filter>,
 }
 
 impl Supervisor {
@@ -41,7 +40,6 @@ impl Supervisor {
             phase,
             connections: Vec::new(),
             next_number: 0,
-            filter: seccomp::default_filter(),
         }
     }
 
@@ -138,12 +136,10 @@ impl Supervisor {
                 Ok(None)
             }
             other => {
-                let filter = std::mem::take(&mut self.filter);
                 let result = match &mut self.phase {
-                    Phase::Assigned(sandbox) => sandbox.answer(number, other, descriptors, &filter),
+                    Phase::Assigned(sandbox) => sandbox.answer(number, other, descriptors),
                     _ => Err(request_error("this shim has no sandbox yet; assign one first")),
                 };
-                self.filter = filter;
                 match result? {
                     Some(answer) => Ok(Some(answer)),
                     None => {
@@ -295,7 +291,7 @@ impl Supervisor {
             && let Some(spec) = &container.health
         {
             sandbox.health.begin();
-            let launched = joined::probe(container, &spec.argv, first, sandbox.leaf(), &self.filter);
+            let launched = joined::probe(container, &spec.argv, first, sandbox.leaf());
             match launched.and_then(|pid| Ok((pid, joined::pidfd(pid)?))) {
                 Ok((pid, pidfd)) => sandbox.joined.push(Joined {
                     pid,

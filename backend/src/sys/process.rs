@@ -81,6 +81,77 @@ pub fn default_signals() {
     }
 }
 
+/// Every signal waits until it is asked for with [`next_signal`].
+///
+/// # Errors
+/// As sigprocmask(2).
+pub fn block_signals() -> io::Result<()> {
+    // SAFETY: a full set is a valid mask and outlives the call.
+    let result = unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut())
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The number of a signal that is blocked, once there is one: sigwaitinfo(2).
+///
+/// # Errors
+/// EINTR.
+pub fn next_signal() -> io::Result<c_int> {
+    // SAFETY: the set outlives the call, which writes nothing through the null pointer.
+    let signal = unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigwaitinfo(&all, std::ptr::null_mut())
+    };
+    match signal {
+        -1 => Err(io::Error::last_os_error()),
+        signal => Ok(signal),
+    }
+}
+
+/// kill(2), also for the signals without a name.
+///
+/// # Errors
+/// As kill(2).
+pub fn send_signal(pid: i32, signal: c_int) -> io::Result<()> {
+    // SAFETY: touches no memory.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What /proc/PID/cmdline says from now on, as far as there is room. Only for a process that looks at its
+/// arguments no more.
+///
+/// # Errors
+/// /proc/self/stat cannot be read.
+pub fn rename(name: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // arg_start and arg_end are 48 and 49 of proc_pid_stat(5); the name, which is 2, may have blanks.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let mut fields = fields.split_whitespace().skip(45).map(str::parse::<usize>);
+    let (Some(Ok(start)), Some(Ok(end))) = (fields.next(), fields.next()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let room = end.saturating_sub(start);
+    let length = name.len().min(room.saturating_sub(1));
+    // SAFETY: the kernel put the arguments there, `room` bytes that are written by nobody else; what the
+    // standard library keeps of them is not looked at any more.
+    unsafe {
+        let area = std::ptr::with_exposed_provenance_mut::<u8>(start);
+        std::ptr::write_bytes(area, 0, room);
+        std::ptr::copy_nonoverlapping(name.as_ptr(), area, length);
+    }
+    Ok(())
+}
+
 /// A broken pipe is an error to handle, not an end.
 pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is a valid disposition for SIGPIPE.
@@ -99,13 +170,13 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor from `first` on. Only for a process that has just been executed and owns
-/// none of them yet: what it finds there leaked from its parent.
+/// Closes every descriptor from `first` on. Only for a process that has just been executed and owns none of
+/// them yet (what it finds there leaked from its parent), or that uses and drops none of them any more.
 ///
 /// # Errors
 /// As close_range(2).
 pub fn close_leaked_from(first: u32) -> io::Result<()> {
-    // SAFETY: the caller has no owner for these descriptors yet.
+    // SAFETY: the caller has no owner for these descriptors that would use them.
     match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

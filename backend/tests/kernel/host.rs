@@ -19,7 +19,7 @@ use backend::{
 };
 use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
-    spec::{ContainerSpec, MountSpec, PortBinding, RestartPolicy, SandboxSpec},
+    spec::{ContainerSpec, MountSpec, PortBinding, RestartPolicy, SHM_SIZE, SandboxSpec},
 };
 
 pub const BASE: u32 = 0x7000_0000;
@@ -226,6 +226,15 @@ pub fn spec() -> ContainerSpec {
         stop_signal: 15,
         stop_grace: 1000,
         limits: Default::default(),
+        rights: Default::default(),
+        init: false,
+        read_only: false,
+        shm_size: SHM_SIZE,
+        domainname: String::new(),
+        dns_search: Vec::new(),
+        dns_opt: Vec::new(),
+        sysctls: BTreeMap::new(),
+        extra_hosts: Vec::new(),
     }
 }
 

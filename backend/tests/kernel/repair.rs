@@ -154,6 +154,10 @@ fn limits() {
         memory: Some(48 << 20),
         cpu: Some(500),
         pids: Some(12),
+        memory_reservation: Some(24 << 20),
+        cpu_shares: Some(512),
+        cpuset: Some("0".into()),
+        ..Limits::default()
     };
     container.spec.limits = limits.clone();
     let pid = running(&mut container);
@@ -163,6 +167,17 @@ fn limits() {
         (["memory.max", "memory.limit_in_bytes"], "67108864", "memory"),
         (["cpu.max", "cpu.cfs_quota_us"], "25000", "cpu"),
         (["pids.max", "pids.max"], "100", "pids"),
+        (
+            ["memory.low", "memory.soft_limit_in_bytes"],
+            "8388608",
+            "reserved memory",
+        ),
+        (
+            ["memory.swap.max", "memory.memsw.limit_in_bytes"],
+            "134217728",
+            "swap",
+        ),
+        (["cpu.weight", "cpu.shares"], "700", "weight"),
     ];
     for (names, value, what) in cases {
         let path = file(&container, names);

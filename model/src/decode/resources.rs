@@ -68,6 +68,14 @@ impl Reader<'_> {
     /// What the kernel or the Engine would refuse together.
     fn consistent(&mut self, place: &Place, resources: &Resources) {
         const LEAST: u64 = 6 << 20;
+        if resources.cpus.is_some() && (resources.cpu_quota.is_some() || resources.cpu_period.is_some()) {
+            let what = "`cpus` and `cpu_quota` or `cpu_period` say the same in two ways";
+            self.refuse(place, what, "keep `cpus`, or the other two");
+        }
+        if resources.mem_limit.is_none() && resources.memswap_limit.is_some_and(|swap| swap > 0) {
+            let what = "`memswap_limit` is memory and swap together, and the memory has no limit";
+            self.refuse(place, what, "write `mem_limit`, too");
+        }
         let Resources {
             mem_limit: Some(limit),
             ..

@@ -370,6 +370,14 @@ fn nonsense_in_values_is_refused() {
             "`services.web.oom_score_adj`: `2000` is out of range",
         ),
         (
+            "cpus: 1\ncpu_quota: 50000",
+            "`services.web`: `cpus` and `cpu_quota` or `cpu_period` say the same",
+        ),
+        (
+            "memswap_limit: 104857600",
+            "`services.web`: `memswap_limit` is memory and swap together, and the memory has no limit",
+        ),
+        (
             "mem_limit: '-5'",
             "`services.web.mem_limit`: `-5` is out of range",
         ),

@@ -41,6 +41,11 @@ impl Capability {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Every one there is, but for `ALL`.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        CAPABILITIES.into_iter()
+    }
 }
 
 /// Up to Linux 5.9, which added the last one.

@@ -22,8 +22,10 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, HealthSpec, Limits, MountSpec},
+    spec::{ContainerSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
 };
+
+mod rights;
 
 /// The field that the digest of its image is recorded as.
 const DIGEST: &str = "image.digest";
@@ -210,9 +212,27 @@ pub fn container(
         stop_signal,
         stop_grace: service.stop_grace_period.map_or(GRACE, |grace| grace.as_millis()),
         limits: limits(service),
+        rights: rights::rights(service),
+        init: service.container.init,
+        read_only: service.security.read_only,
+        shm_size: service.resources.shm_size.unwrap_or(SHM_SIZE),
+        domainname: service.names.domainname.clone().unwrap_or_default(),
+        dns_search: service.names.dns_search.clone(),
+        dns_opt: service.names.dns_opt.clone(),
+        sysctls: service.security.sysctls.clone(),
+        extra_hosts: extra_hosts(service),
         hostname,
         fields,
     })
+}
+
+fn extra_hosts(service: &Service) -> Vec<HostName> {
+    let own = service.names.extra_hosts.iter();
+    own.map(|host| HostName {
+        name: host.name.clone(),
+        address: host.address,
+    })
+    .collect()
 }
 
 fn limits(service: &Service) -> Limits {
@@ -222,6 +242,12 @@ fn limits(service: &Service) -> Limits {
         // The kernel takes no less than a thousandth.
         cpu: resources.cpus.map(|cpus| (cpus.0 / 1_000_000).max(1)),
         pids: resources.pids_limit.and_then(|pids| u64::try_from(pids).ok()),
+        memory_reservation: resources.mem_reservation,
+        memory_swap: resources.memswap_limit,
+        cpu_quota: resources.cpu_quota,
+        cpu_period: resources.cpu_period,
+        cpu_shares: resources.cpu_shares,
+        cpuset: resources.cpuset.as_ref().map(ToString::to_string),
     }
 }
 

@@ -7,7 +7,7 @@ use model::types::{Attachment, Device, Duration, Namespaces};
 use super::*;
 use crate::{
     key::{InstanceKey, Slot},
-    spec::{ContainerSpec, Limits, RestartPolicy, SandboxSpec},
+    spec::{ContainerSpec, Limits, RestartPolicy, Rights, SHM_SIZE, SandboxSpec},
 };
 
 const ABSENT: Progress = Progress::Absent;
@@ -215,6 +215,15 @@ fn seen(state: State, health: Health) -> Instance {
             stop_signal: 15,
             stop_grace: 10_000,
             limits: Limits::default(),
+            rights: Rights::default(),
+            init: false,
+            read_only: false,
+            shm_size: SHM_SIZE,
+            domainname: String::new(),
+            dns_search: Vec::new(),
+            dns_opt: Vec::new(),
+            sysctls: Default::default(),
+            extra_hosts: Vec::new(),
         })),
         state,
         drift: Vec::new(),

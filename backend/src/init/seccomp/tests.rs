@@ -3,7 +3,10 @@
 use super::*;
 
 fn verdict(arch: u32, number: u32, argument: u32) -> u32 {
-    let filter = default_filter();
+    verdict_of(&builtin(&Rights::default()), arch, number, argument)
+}
+
+fn verdict_of(filter: &[sock_filter], arch: u32, number: u32, argument: u32) -> u32 {
     let (mut at, mut accumulator) = (0, 0);
     loop {
         let step = filter[at];
@@ -125,4 +128,63 @@ fn arguments_and_entries_are_looked_at() {
     for (what, arch, number, argument, expected) in cases {
         assert_eq!(verdict(arch, number, argument), expected, "{what}");
     }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn each_capability_adds_the_calls_that_are_written_down_and_none_a_user_namespace() {
+    let usual = Rights::default();
+    let mut every: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+    every.sort();
+    let one = builtin(&usual);
+    let mut told = String::new();
+    for capability in every.iter().filter_map(|name| name.strip_prefix("CAP_")) {
+        let mut rights = usual.clone();
+        rights.capabilities.insert(capability.to_owned());
+        let other = builtin(&rights);
+        let allowed = |filter: &[sock_filter], number, argument| {
+            verdict_of(filter, ARCHITECTURE, number, argument) == ALLOW.k
+        };
+        let more: Vec<String> = (0..1000)
+            .filter(|number| allowed(&other, *number, 0) && !allowed(&one, *number, 0))
+            .map(|number| number.to_string())
+            .collect();
+        if !more.is_empty() {
+            told.push_str(&format!("{capability} {}\n", more.join(" ")));
+        }
+        for call in [libc::SYS_clone, libc::SYS_unshare] {
+            assert!(
+                !allowed(&other, call as u32, NEW_USER),
+                "{capability}, call {call}"
+            );
+        }
+        let mount = 0x0002_0000;
+        let administrator = capability == "SYS_ADMIN";
+        assert_eq!(
+            allowed(&other, libc::SYS_clone as u32, mount),
+            administrator,
+            "{capability}"
+        );
+    }
+    assert_eq!(
+        told,
+        "\
+BPF 321
+DAC_READ_SEARCH 304
+PERFMON 298
+SYSLOG 103
+SYS_ADMIN 103 165 166 170 171 179 212 272 298 300 308 321 428 429 430 431 432 433 442 443 459 460 461
+SYS_BOOT 169
+SYS_MODULE 175 176 313
+SYS_NICE 237 238 239 450
+SYS_PACCT 163
+SYS_PTRACE 312 438 440
+SYS_RAWIO 172 173
+SYS_TIME 164 227
+SYS_TTY_CONFIG 153
+"
+    );
+    let mut unconfined = usual;
+    unconfined.seccomp = Seccomp::Unconfined;
+    assert!(filter(&unconfined).is_none());
 }

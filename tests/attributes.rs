@@ -1,0 +1,134 @@
+//! What a manifest asks of a service is so inside of it.
+
+use crate::host::Host;
+
+/// The attributes of a service; a command in it, and what that prints.
+const ASKED: &[(&str, &str, &str)] = &[
+    (
+        "cap_drop: [ALL]",
+        "grep CapBnd /proc/self/status",
+        "CapBnd: 0000000000000000",
+    ),
+    (
+        "cap_drop: [ALL], cap_add: [CAP_NET_BIND_SERVICE, chown]",
+        "grep CapBnd /proc/self/status",
+        "CapBnd: 0000000000000401",
+    ),
+    (
+        "cap_add: [NET_ADMIN]",
+        "ip link set lo mtu 1400 && cat /sys/class/net/lo/mtu",
+        "1400",
+    ),
+    (
+        "cap_drop: [NET_ADMIN]",
+        "ip link set lo mtu 1400 2>&1 | grep -c permitted",
+        "1",
+    ),
+    ("group_add: [app, 7], user: '5:6'", "id -G", "6 7 1000"),
+    (
+        "ulimits: { nofile: { soft: 64, hard: 128 }, nproc: 90 }",
+        "echo $(ulimit -S -n) $(ulimit -H -n) $(ulimit -u)",
+        "64 128 90",
+    ),
+    ("oom_score_adj: 100", "cat /proc/self/oom_score_adj", "100"),
+    (
+        "read_only: true, tmpfs: [/scratch]",
+        "touch /scratch/x /dev/shm/x && touch /tmp/x 2>&1 | grep -c Read-only",
+        "1",
+    ),
+    (
+        "init: true",
+        "grep -c ^init /proc/1/cmdline; grep Name /proc/2/status",
+        "1 Name: sleep",
+    ),
+    (
+        "sysctls: { net.ipv4.ip_unprivileged_port_start: 0, net.core.somaxconn: 99 }",
+        "cd /proc/sys/net && cat ipv4/ip_unprivileged_port_start core/somaxconn",
+        "0 99",
+    ),
+    (
+        "dns_search: [example.org, lan], dns_opt: ['timeout:1']",
+        "grep -v nameserver /etc/resolv.conf",
+        "search example.org lan options ndots:0 timeout:1",
+    ),
+    (
+        "dns_search: ., dns_opt: ['ndots:2']",
+        "grep -v nameserver /etc/resolv.conf",
+        "options ndots:2",
+    ),
+    ("shm_size: 8m", "grep -c '/dev/shm.*size=8192k' /proc/mounts", "1"),
+    (
+        "hostname: www, domainname: example.org",
+        "cat /proc/sys/kernel/domainname; grep -c 'www.example.org www$' /etc/hosts",
+        "example.org 1",
+    ),
+    ("extra_hosts: [db=10.9.8.7]", "grep db /etc/hosts", "10.9.8.7 db"),
+    (
+        "extra_hosts: ['host:host-gateway']",
+        "grep -c \"^$(ip route | grep default | (read a b c d; echo $c)).host$\" /etc/hosts",
+        "1",
+    ),
+    (
+        "security_opt: [no-new-privileges]",
+        "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status",
+        "NoNewPrivs: 1 Seccomp: 2",
+    ),
+    (
+        "security_opt: ['seccomp:unconfined', label=disable, apparmor=unconfined]",
+        "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status",
+        "NoNewPrivs: 0 Seccomp: 0",
+    ),
+];
+
+#[test]
+fn what_is_asked_of_a_service_is_so_inside() {
+    let Some(mut host) = Host::new("attributes") else {
+        return;
+    };
+    host.start_agent();
+    let mut text = "services:\n".to_owned();
+    for (number, (attributes, _, _)) in ASKED.iter().enumerate() {
+        let image = host.busybox();
+        let command = "command: [sleep, '1000000'], stop_signal: KILL";
+        text.push_str(&format!(
+            "  s{number}: {{ image: \"{image}\", {command}, {attributes} }}\n"
+        ));
+    }
+    host.change("case", &text);
+    for (number, (attributes, command, expected)) in ASKED.iter().enumerate() {
+        let service = format!("case/s{number}");
+        let reply = host.stead(&["exec", &service, "--", "sh", "-c", command]);
+        let words: Vec<&str> = reply.stdout.split_whitespace().collect();
+        assert_eq!(words.join(" "), *expected, "{attributes}: {reply:?}");
+    }
+    host.finish();
+}
+
+#[test]
+fn an_edit_of_what_is_asked_restarts_that_service_and_no_other() {
+    let Some(mut host) = Host::new("attributes-edit") else {
+        return;
+    };
+    host.start_agent();
+    let image = host.busybox();
+    let file = |more: &str| {
+        let service = format!("image: \"{image}\", command: [sleep, '1000000'], stop_signal: KILL");
+        format!("services:\n  web: {{ {service}{more} }}\n  other: {{ {service} }}\n")
+    };
+    host.change("case", &file(""));
+    let other = host.running("case", "other").identity();
+    for attributes in [
+        "cap_drop: [ALL]",
+        "cap_drop: [MKNOD]",
+        "read_only: true",
+        "ulimits: { core: 0 }",
+    ] {
+        let before = host.running("case", "web");
+        host.change("case", &file(&format!(", {attributes}")));
+        let now = host.running("case", "web");
+        assert!(now.pid != before.pid, "{attributes}");
+        assert_eq!(now.addresses, before.addresses, "{attributes}");
+        assert_eq!(host.running("case", "other").identity(), other, "{attributes}");
+    }
+    host.finish();
+}
