@@ -4,6 +4,7 @@ root=/state/r
 fail() {
     echo "FAILED: $*"
     echo "--- agent"; tail -n 40 /tmp/agent.log
+    echo "--- limits: $found"
     echo "--- status"; stead --root $root status
     echo "--- links"; ip -o link
     exit 1
@@ -105,7 +106,7 @@ until_true 30 held '67108864;33554432;33554432;50000 100000;20;0;50;'
 first() { sort -n /sys/fs/cgroup/stead-*/limits/box-1a/payload/cgroup.procs | head -n 1; }
 box_pid=$(first)
 limited "mem_limit: 96m, cpu_quota: 5000, cpu_period: 20000"
-until_true 30 held '100663296;100663296;0;5000 20000;100;;50;'
+until_true 30 held "100663296;100663296;0;5000 20000;100;$(cat /sys/fs/cgroup/cpuset.cpus.effective);50;"
 [ "$box_pid" = "$(first)" ] || fail "a limit restarted"
 rm $root/manifests/limits.yaml
 gone() { ! ls -d /sys/fs/cgroup/stead-*/limits 2>/dev/null; }

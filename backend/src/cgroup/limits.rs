@@ -135,7 +135,11 @@ impl Controllers {
             }
             let value = match limit {
                 Some(limit) => limit,
-                None if !v2 && kind.controller == "cpuset" => above(&path),
+                // A group that is lived in cannot give its processors back: it gets all there are.
+                None if kind.controller == "cpuset" => match above(&path) {
+                    Some(all) => all,
+                    None => continue,
+                },
                 None => setting.unlimited.to_owned(),
             };
             write(&path, &value).map_err(|source| LimitError::Write {
@@ -218,8 +222,8 @@ impl Controllers {
             match fs::read_to_string(&path) {
                 Ok(found) => {
                     let found = plain(found.trim());
-                    // A v1 group without processors of its own is given those above it.
-                    let given = !v2 && !is_limited && kind.controller == "cpuset";
+                    // All there are, once there was a limit.
+                    let given = !is_limited && kind.controller == "cpuset";
                     if found != wanted && !given {
                         drift.push(format!("{} is {found} instead of {wanted}", setting.file));
                     } else if is_limited
@@ -301,12 +305,12 @@ impl Controllers {
     }
 }
 
-/// What the group above has in the same file.
-fn above(path: &Path) -> String {
-    let parent = path.parent().and_then(Path::parent);
-    let name = path.file_name().unwrap_or_default();
-    let text = parent.map(|parent| fs::read_to_string(parent.join(name)));
-    text.and_then(Result::ok).unwrap_or_default().trim().to_owned()
+/// The processors of the group above; `None`: this one has none of its own.
+fn above(path: &Path) -> Option<String> {
+    let read = |path: PathBuf| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
+    read(path.to_owned()).filter(|own| !own.is_empty())?;
+    let parent = path.parent()?.parent()?;
+    read(parent.join("cpuset.cpus.effective")).or_else(|| read(parent.join("cpuset.cpus")))
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {
