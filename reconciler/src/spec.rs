@@ -133,6 +133,36 @@ fn shm_size() -> u64 {
     SHM_SIZE
 }
 
+impl Default for ContainerSpec {
+    /// What a service has that asks for nothing, as Docker has it; there is no image and no command.
+    fn default() -> Self {
+        ContainerSpec {
+            fields: Fields::default(),
+            image_digest: String::new(),
+            argv: Vec::new(),
+            environment: BTreeMap::new(),
+            user: String::new(),
+            working_dir: PathBuf::from("/"),
+            hostname: String::new(),
+            mounts: Vec::new(),
+            health: None,
+            restart: RestartPolicy::No,
+            stop_signal: 15,
+            stop_grace: 10_000,
+            limits: Limits::default(),
+            rights: Rights::default(),
+            init: false,
+            read_only: false,
+            shm_size: SHM_SIZE,
+            domainname: String::new(),
+            dns_search: Vec::new(),
+            dns_opt: Vec::new(),
+            sysctls: BTreeMap::new(),
+            extra_hosts: Vec::new(),
+        }
+    }
+}
+
 /// A name in /etc/hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostName {

@@ -19,7 +19,7 @@ use backend::{
 };
 use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
-    spec::{ContainerSpec, MountSpec, PortBinding, RestartPolicy, SHM_SIZE, SandboxSpec},
+    spec::{ContainerSpec, MountSpec, PortBinding, SandboxSpec},
 };
 
 pub const BASE: u32 = 0x7000_0000;
@@ -213,28 +213,10 @@ impl Drop for Host {
 
 pub fn spec() -> ContainerSpec {
     ContainerSpec {
-        fields: Default::default(),
         image_digest: "sha256:0".into(),
-        argv: Vec::new(),
-        environment: BTreeMap::new(),
-        user: String::new(),
-        working_dir: "/".into(),
         hostname: "job".into(),
-        mounts: Vec::new(),
-        health: None,
-        restart: RestartPolicy::No,
-        stop_signal: 15,
         stop_grace: 1000,
-        limits: Default::default(),
-        rights: Default::default(),
-        init: false,
-        read_only: false,
-        shm_size: SHM_SIZE,
-        domainname: String::new(),
-        dns_search: Vec::new(),
-        dns_opt: Vec::new(),
-        sysctls: BTreeMap::new(),
-        extra_hosts: Vec::new(),
+        ..ContainerSpec::default()
     }
 }
 

@@ -7,7 +7,7 @@ use model::types::{Attachment, Device, Duration, Namespaces};
 use super::*;
 use crate::{
     key::{InstanceKey, Slot},
-    spec::{ContainerSpec, Limits, RestartPolicy, Rights, SHM_SIZE, SandboxSpec},
+    spec::{ContainerSpec, RestartPolicy, SandboxSpec},
 };
 
 const ABSENT: Progress = Progress::Absent;
@@ -201,30 +201,7 @@ fn seen(state: State, health: Health) -> Instance {
             ports: Vec::new(),
         }
         .into(),
-        container: Some(Arc::new(ContainerSpec {
-            fields: Default::default(),
-            image_digest: String::new(),
-            argv: Vec::new(),
-            environment: Default::default(),
-            user: String::new(),
-            working_dir: "/".into(),
-            hostname: String::new(),
-            mounts: Vec::new(),
-            health: None,
-            restart: RestartPolicy::No,
-            stop_signal: 15,
-            stop_grace: 10_000,
-            limits: Limits::default(),
-            rights: Rights::default(),
-            init: false,
-            read_only: false,
-            shm_size: SHM_SIZE,
-            domainname: String::new(),
-            dns_search: Vec::new(),
-            dns_opt: Vec::new(),
-            sysctls: Default::default(),
-            extra_hosts: Vec::new(),
-        })),
+        container: Some(Arc::new(ContainerSpec::default())),
         state,
         drift: Vec::new(),
         broken: None,
