@@ -80,6 +80,11 @@ const ASKED: &[(&str, &str, &str)] = &[
         "$HOST_NAME 1 1",
     ),
     (
+        "network_mode: host, dns: [10.9.8.7, 'fd00::7'], dns_search: [lan]",
+        "cat /etc/resolv.conf",
+        "nameserver 10.9.8.7 nameserver fd00::7 search lan",
+    ),
+    (
         "userns_mode: host",
         "cat /proc/self/uid_map; ls /sys/class/net | grep -c eth0; wget -qO- http://$HOSTNAME 2>&1 | grep -c refused",
         "0 0 4294967295 1 1",

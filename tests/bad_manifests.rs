@@ -20,8 +20,8 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "a key that is not supported yet",
-        "services:\n  web:\n    image: builtin:hello\n    ipc: host\n",
-        &["bad.yaml", "ipc", "not supported"],
+        "services:\n  web:\n    image: builtin:hello\n    build: .\n",
+        &["bad.yaml", "build", "not supported"],
     ),
     (
         "a dependency cycle",

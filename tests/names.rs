@@ -11,17 +11,22 @@ fn services_reach_each_other_by_every_name_they_have() {
     host.write_manifest(
         "shop",
         r#"services:
-  web: { image: builtin:hello, networks: { default: { aliases: [www] } } }
-  client: { image: builtin:hello, ports: ["18800:8080"] }
+  web: { image: builtin:hello, container_name: boss, networks: { default: { aliases: [www] } } }
+  client: { image: builtin:hello, ports: ["18800:8080"], links: ["web:Linked"] }
+  other: { image: builtin:hello, ports: ["18804:8080"] }
 "#,
     );
     host.converged("shop");
     let web = host.running("shop", "web").address().to_string();
-    for name in ["web", "shop-web-1", "www", "WEB", "web:8080"] {
+    for name in ["web", "shop-web-1", "boss", "www", "linked", "WEB", "web:8080"] {
         let page = host.fetch(Place::Host, LOOPBACK, 18800, &format!("/call/{name}"));
         assert!(page.contains(&web), "{name}: {page}");
     }
     assert!(host.get(Place::Host, LOOPBACK, 18800, "/call/nobody").is_err());
+    // A link is known to who has it, and to nobody else.
+    host.fetch(Place::Host, LOOPBACK, 18804, "/call/boss");
+    assert!(host.get(Place::Host, LOOPBACK, 18804, "/call/linked").is_err());
+    assert_eq!(host.running("shop", "web").name, "boss");
     host.finish();
 }
 
@@ -108,5 +113,30 @@ fn a_name_follows_the_service_it_stands_for() {
             .is_err()
             .then_some(())
     });
+    host.finish();
+}
+
+#[test]
+fn a_container_name_is_one_containers_on_the_whole_host() {
+    let Some(mut host) = Host::new("container-name") else {
+        return;
+    };
+    host.start_agent();
+    let file = "services: { web: { image: builtin:hello, container_name: boss } }\n";
+    host.write_manifest("shop", file);
+    host.converged("shop");
+    let first = host.running("shop", "web").identity();
+    // Also before it in the order of names: who has the name keeps it.
+    host.write_manifest("bar", file);
+    host.wait("the second is told who has the name", PATIENCE, || {
+        let status = host.stead(&["status", "bar"]).stdout;
+        status
+            .contains("the container name boss is that of shop/web")
+            .then_some(())
+    });
+    assert_eq!(host.running("shop", "web").identity(), first);
+    host.remove_manifest("shop");
+    host.converged("bar");
+    assert_eq!(host.running("bar", "web").name, "boss");
     host.finish();
 }

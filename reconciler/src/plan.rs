@@ -3,6 +3,7 @@
 pub mod action;
 pub mod addresses;
 mod allocate;
+mod called;
 mod container;
 mod draft;
 mod firewall;
@@ -307,6 +308,7 @@ fn verdicts<'a>(
             rules: Rules::of(wanted.service),
             seen: *seen,
             looks,
+            observed,
             image: images::resolve(observed, &wanted.service.image),
             sandbox,
             held: wants.held.contains_key(key),

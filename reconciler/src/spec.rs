@@ -147,6 +147,12 @@ pub struct ContainerSpec {
     /// The NIS domain name; empty: none.
     #[serde(default)]
     pub domainname: String,
+    /// Who is asked for names that no network knows; none: whom the host asks.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Other names of services, that this one alone knows: alias to service, lower case.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     /// Where names without dots are looked for: `search` of resolv.conf(5). `.` alone: nowhere.
     #[serde(default)]
     pub dns_search: Vec<String>,
@@ -190,6 +196,8 @@ impl Default for ContainerSpec {
             read_only: false,
             shm_size: SHM_SIZE,
             domainname: String::new(),
+            dns: Vec::new(),
+            links: BTreeMap::new(),
             dns_search: Vec::new(),
             dns_opt: Vec::new(),
             sysctls: BTreeMap::new(),
@@ -325,6 +333,16 @@ pub enum MountSpec {
         size: Option<u64>,
         mode: Option<u32>,
     },
+}
+
+impl MountSpec {
+    /// Where it is in the container.
+    pub fn target(&self) -> &PathBuf {
+        let (MountSpec::Volume { target, .. }
+        | MountSpec::Bind { target, .. }
+        | MountSpec::Tmpfs { target, .. }) = self;
+        target
+    }
 }
 
 /// A probe with every default filled in. Times in milliseconds.

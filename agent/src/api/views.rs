@@ -88,6 +88,7 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
         }
     }
     let intents = orders::pending(report, &status.observed);
+    let seen = status.observed.instances.known();
     let mut rows: Vec<wire::Instance> = rows
         .into_iter()
         .map(|((project, service, index, slot), mut row)| {
@@ -97,6 +98,9 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
                 index,
                 slot,
             };
+            if let Some(name) = name(&key, seen.and_then(|seen| seen.get(&key)), report) {
+                row.name = name;
+            }
             row.intent = orders::of(&intents, &key).map(|intent| word(intent).to_owned());
             row
         })
@@ -142,6 +146,20 @@ fn image(key: &InstanceKey, report: &Report) -> String {
     let project = seen.and_then(|seen| seen.project.as_ref());
     let service = project.and_then(|project| project.services.get(&key.service));
     service.map(|service| service.image.clone()).unwrap_or_default()
+}
+
+/// As the manifest says, or else as it was started.
+fn name(key: &InstanceKey, seen: Option<&Instance>, report: &Report) -> Option<String> {
+    let project = report
+        .projects
+        .get(&key.project)
+        .and_then(|seen| seen.project.as_ref());
+    let service = project.and_then(|project| project.services.get(&key.service));
+    let started = seen.and_then(|seen| seen.container.as_ref());
+    match service {
+        Some(service) => service.names.container_name.clone(),
+        None => started.and_then(|container| container.fields.get("container_name").cloned()),
+    }
 }
 
 fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {

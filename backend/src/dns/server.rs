@@ -4,10 +4,10 @@
 //! where the shim lives.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     os::{fd::AsRawFd, fd::RawFd, unix::fs::MetadataExt},
     path::PathBuf,
 };
@@ -62,9 +62,19 @@ impl Server {
         self
     }
 
+    /// What the container asks for: `dns` instead of the host's name servers, if any, and other names.
+    pub fn follow(&mut self, dns: &[IpAddr], links: &BTreeMap<String, String>) {
+        self.servers.instead(dns);
+        self.zones.links.clone_from(links);
+    }
+
     /// From now on answers come from these zones.
     pub fn update(&mut self, resolver: Resolver) {
-        self.zones = Zones::new(resolver.zones);
+        let links = std::mem::take(&mut self.zones.links);
+        self.zones = Zones {
+            links,
+            ..Zones::new(resolver.zones)
+        };
         self.forward = resolver.forward;
     }
 
@@ -156,6 +166,8 @@ impl Server {
 #[derive(Debug)]
 struct Zones {
     files: Vec<ZoneFile>,
+    /// Names that this sandbox alone knows, and what they stand for.
+    links: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -172,6 +184,7 @@ impl Zones {
                 .into_iter()
                 .map(|path| ZoneFile { path, open: None })
                 .collect(),
+            links: BTreeMap::new(),
         }
     }
 
@@ -200,6 +213,7 @@ impl Zones {
 
 impl Names for Zones {
     fn addresses(&self, name: &str) -> Option<BTreeSet<Ipv4Addr>> {
+        let name = self.links.get(name).map_or(name, String::as_str);
         self.files()
             .filter_map(|file| zone::lookup(file, name).ok().flatten())
             .reduce(|mut all, more| {

@@ -27,6 +27,8 @@ pub struct Servers {
     /// Device, inode, seconds and nanoseconds of its change.
     seen: Option<(u64, u64, i64, i64)>,
     addresses: Vec<SocketAddr>,
+    /// Asked and nobody else, if there are any.
+    instead: Vec<SocketAddr>,
 }
 
 impl Servers {
@@ -35,11 +37,21 @@ impl Servers {
             path,
             seen: None,
             addresses: Vec::new(),
+            instead: Vec::new(),
         }
+    }
+
+    /// From now on these are asked; none: those of the file again.
+    pub fn instead(&mut self, servers: &[IpAddr]) {
+        let servers = servers.iter().take(SERVERS);
+        self.instead = servers.map(|address| SocketAddr::new(*address, 53)).collect();
     }
 
     /// In the order they are to be asked. A file that is missing right now changes nothing.
     pub fn current(&mut self) -> &[SocketAddr] {
+        if !self.instead.is_empty() {
+            return &self.instead;
+        }
         if let Ok(metadata) = fs::metadata(&self.path) {
             let seen = (
                 metadata.dev(),

@@ -122,7 +122,7 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
             let own = nix::unistd::gethostname().step("read", "the host's name")?;
             format!("{}\n", own.to_string_lossy())
         }
-        "resolv.conf" if of_host => resolv_conf_of_host(&container.dns_search, &container.dns_opt),
+        "resolv.conf" if of_host => resolv_conf_of_host(container),
         "hosts" => {
             let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
             let endpoints = &assignment.sandbox.endpoints;
@@ -170,11 +170,13 @@ fn hosts_of_host(container: &ContainerSpec) -> String {
 }
 
 /// The host's own, with its servers; what the service says of the rest comes instead.
-fn resolv_conf_of_host(search: &[String], options: &[String]) -> String {
+fn resolv_conf_of_host(container: &ContainerSpec) -> String {
+    let (search, options) = (&container.dns_search, &container.dns_opt);
     let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let replaced = |line: &&str| {
         let word = line.split_whitespace().next();
-        let instead = (word == Some("search") && !search.is_empty())
+        let instead = (word == Some("nameserver") && !container.dns.is_empty())
+            || (word == Some("search") && !search.is_empty())
             || (word == Some("options") && !options.is_empty());
         !instead
     };
@@ -183,7 +185,10 @@ fn resolv_conf_of_host(search: &[String], options: &[String]) -> String {
         .filter(replaced)
         .flat_map(|line| [line, "\n"])
         .collect();
-    if !search.is_empty() && search != ["."] {
+    for server in &container.dns {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !search.is_empty() && *search != ["."] {
         text.push_str(&format!("search {}\n", search.join(" ")));
     }
     if !options.is_empty() {

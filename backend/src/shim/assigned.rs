@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reconciler::spec::{PortBinding, Space, Spaces};
+use reconciler::spec::{ContainerSpec, PortBinding, Space, Spaces};
 
 use super::{
     clock,
@@ -73,7 +73,15 @@ impl Names {
         let tcp = sockets.tcp.try_clone().step("copy", "a socket")?;
         let server = Server::new(udp, tcp, record.assignment.resolver.clone());
         let server = server.step("serve names on", "127.0.0.11")?;
-        Ok(Names { sockets, server })
+        let mut names = Names { sockets, server };
+        if let Some(container) = &record.container {
+            names.follow(container);
+        }
+        Ok(names)
+    }
+
+    fn follow(&mut self, container: &ContainerSpec) {
+        self.server.follow(&container.dns, &container.links);
     }
 }
 
@@ -219,6 +227,9 @@ impl Sandbox {
                 Ok(Some((Reply::Started { pid }, Vec::new())))
             }
             Request::Amend { container } => {
+                if let Some(names) = &mut self.names {
+                    names.follow(&container);
+                }
                 let before = self.record.container.replace(*container);
                 let now = self
                     .record
@@ -345,6 +356,9 @@ impl Sandbox {
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
+        if let Some(names) = &mut self.names {
+            names.follow(&start.container);
+        }
         let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio)?;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);

@@ -14,7 +14,7 @@ use model::types::{Project, Service};
 use super::{
     InFlight,
     action::Action,
-    addresses,
+    addresses, called,
     spaces::{self, Lent},
     wanted::{self, Member, Wants},
 };
@@ -98,7 +98,9 @@ pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a In
                 sandboxes.push(Ok(Cow::Borrowed(sandbox)));
                 continue;
             }
-            let sandbox = spaces::spaces(wants, observed, &allocation.lent, member)
+            let named = called::taken(wants, observed, member).map_or(Ok(()), Err);
+            let sandbox = named
+                .and_then(|()| spaces::spaces(wants, observed, &allocation.lent, member))
                 .and_then(|spaces| sandbox(member, before, spaces, &networks, &id_bases, &mut taken));
             let sandbox = match (sandbox, ports) {
                 (Ok(sandbox), Some(Ok(ports))) if sandbox.ports == ports => Ok(sandbox),

@@ -47,6 +47,15 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
             fields.to_mut().insert(field, name.to_owned());
         }
     }
+    // What is mounted from another service is this one's, too.
+    for from in &service.container.volumes_from {
+        let theirs = project.fields(&from.service).into_iter().flatten();
+        let theirs = theirs.filter(|(field, _)| field.split('.').next() == Some("volumes"));
+        for (field, value) in theirs {
+            let field = format!("volumes_from.{}.{field}", from.service);
+            fields.to_mut().insert(field, value.clone());
+        }
+    }
     fields
 }
 
@@ -189,6 +198,7 @@ pub fn container(
     service: &Service,
     mut fields: Fields,
     image: &Image,
+    observed: &Observed,
 ) -> Result<ContainerSpec, String> {
     let config = &image.config;
     fields.insert(DIGEST.to_owned(), image.digest.clone());
@@ -214,7 +224,7 @@ pub fn container(
         environment: environment(service, config, &hostname),
         user: service.user.clone().unwrap_or_else(|| config.user.clone()),
         working_dir: working_dir(service, config),
-        mounts: mounts(project, key, service, config),
+        mounts: all_mounts(project, key, service, config, observed)?,
         health: health(service, config),
         restart: service.restart,
         stop_signal,
@@ -228,6 +238,8 @@ pub fn container(
             _ => service.resources.shm_size.unwrap_or(SHM_SIZE),
         },
         domainname: service.names.domainname.clone().unwrap_or_default(),
+        dns: service.names.dns.clone(),
+        links: links(service),
         dns_search: service.names.dns_search.clone(),
         dns_opt: service.names.dns_opt.clone(),
         sysctls: service.security.sysctls.clone(),
@@ -259,6 +271,14 @@ fn extra_hosts(service: &Service) -> Vec<HostName> {
         address: host.address,
     })
     .collect()
+}
+
+fn links(service: &Service) -> BTreeMap<String, String> {
+    let links = service.names.links.iter();
+    links
+        .map(|link| (link.alias.to_ascii_lowercase(), link.service.to_ascii_lowercase()))
+        .filter(|(alias, service)| alias != service)
+        .collect()
 }
 
 fn limits(service: &Service) -> Limits {
@@ -299,6 +319,46 @@ fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTree
 fn working_dir(service: &Service, config: &ImageConfig) -> PathBuf {
     let text = service.working_dir.as_deref().unwrap_or(&config.working_dir);
     Path::new("/").join(text)
+}
+
+/// Its own, and those of the services in `volumes_from` where it has none itself.
+fn all_mounts(
+    project: &Project,
+    key: &InstanceKey,
+    service: &Service,
+    config: &ImageConfig,
+    observed: &Observed,
+) -> Result<Vec<MountSpec>, String> {
+    let mut mounts = mounts(project, key, service, config);
+    for from in &service.container.volumes_from {
+        let Some(other) = project.services.get(&from.service) else {
+            continue;
+        };
+        let image = images::resolve(observed, &other.image)
+            .map_err(|why| format!("the volumes of {} are not known: {why}", from.service))?;
+        // Anonymous volumes are those of its first container.
+        let first = InstanceKey {
+            service: from.service.clone(),
+            index: 1,
+            ..key.clone()
+        };
+        for mut mount in all_mounts(project, &first, other, &image.config, observed)? {
+            let (read_only, target) = match &mut mount {
+                MountSpec::Volume {
+                    read_only, target, ..
+                }
+                | MountSpec::Bind {
+                    read_only, target, ..
+                } => (read_only, target),
+                MountSpec::Tmpfs { .. } => continue,
+            };
+            *read_only |= from.read_only;
+            if !mounts.iter().any(|own| own.target() == target) {
+                mounts.push(mount);
+            }
+        }
+    }
+    Ok(mounts)
 }
 
 fn mounts(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {

@@ -9,13 +9,14 @@ use std::{
 
 use super::{
     action::Action,
+    called,
     draft::{Draft, Ready},
     presence::Present,
     step::Class,
     wanted::{self, Wanted, Wants},
 };
 use crate::{
-    key::{InstanceKey, Key, ResourceKey},
+    key::{Key, ResourceKey},
     observed::Fact,
     spec::{Endpoint, Zone},
 };
@@ -57,16 +58,9 @@ pub fn zones(
                 .filter(|(name, _)| wanted::is_network(project, name, &endpoint.network))
                 .flat_map(|(_, attachment)| &attachment.aliases)
                 .map(|alias| alias.to_ascii_lowercase());
-            let InstanceKey {
-                project,
-                service,
-                index,
-                ..
-            } = one.key;
-            let mut container = format!("{project}-{service}-{index}");
-            container.make_ascii_lowercase();
-            let own = [service.to_ascii_lowercase(), container];
-            for name in own.into_iter().chain(aliases) {
+            let own = [one.key.service.clone(), called::usual(one.key)];
+            let own = own.into_iter().chain(service.names.container_name.clone());
+            for name in own.map(|name| name.to_ascii_lowercase()).chain(aliases) {
                 zone.entry(name).or_default().insert(endpoint.address);
             }
         }

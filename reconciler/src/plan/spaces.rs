@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model::types::{Dependency, Namespace, Project, Service};
 
 use super::{
+    called,
     step::Cause,
     wanted::{self, Member, Wanted, Wants},
 };
@@ -63,7 +64,7 @@ fn lender<'a>(wants: &Wants<'a>, project: &'a Project, space: &'a Namespace) -> 
     match space {
         Namespace::Service(name) => Some((&project.name, name)),
         Namespace::Container(name) => {
-            let member = wants.instances.iter().find(|member| called(member, name))?;
+            let member = wants.instances.iter().find(|member| called::is(member, name))?;
             let Wanted { project, service } = member.wanted;
             let mut services = project.services.iter();
             let (name, _) = services.find(|(_, one)| std::ptr::eq(*one, service))?;
@@ -71,18 +72,6 @@ fn lender<'a>(wants: &Wants<'a>, project: &'a Project, space: &'a Namespace) -> 
         }
         _ => None,
     }
-}
-
-/// Whether `docker ps` would call it so.
-fn called(member: &Member<'_>, name: &str) -> bool {
-    let InstanceKey {
-        project,
-        service,
-        index,
-        ..
-    } = &member.key;
-    let own = member.wanted.service.names.container_name.as_deref();
-    own == Some(name) || name == format!("{project}-{service}-{index}")
 }
 
 /// The namespaces of `member`; the error says why they cannot be had and what to do.
@@ -197,17 +186,13 @@ fn of_container(
     name: &str,
     depth: usize,
 ) -> Result<Joined, String> {
-    if let Some(member) = wants.instances.iter().find(|member| called(member, name)) {
+    if let Some(member) = wants.instances.iter().find(|member| called::is(member, name)) {
         return of_member(wants, observed, member, depth);
     }
     // Of a project that nothing is planned for in this pass.
     let seen = observed.instances.known().into_iter().flatten();
     let mut others = seen.filter(|(key, _)| key.project != project.name);
-    let found = others.find(|(key, instance)| {
-        let fields = instance.container.as_ref().map(|container| &container.fields);
-        let own = fields.and_then(|fields| fields.get("container_name"));
-        own.is_some_and(|own| own == name) || name == format!("{}-{}-{}", key.project, key.service, key.index)
-    });
+    let found = others.find(|(key, instance)| called::was(key, instance, name));
     let (key, instance) = found.ok_or_else(|| {
         format!(
             "there is no container {name}; `stead ps` shows those there are, and containers of other programs \

@@ -15,7 +15,7 @@ use crate::{
     compare::Difference,
     key::{InstanceKey, Key},
     memory::Memory,
-    observed::{Ended, Health, Image, Instance, State},
+    observed::{Ended, Health, Image, Instance, Observed, State},
     restart::{self, Decision, Exit, Flap, Rules},
     spec::{ContainerSpec, PortBinding, SandboxSpec},
     time::Now,
@@ -122,6 +122,7 @@ pub struct Case<'a> {
     pub rules: Rules,
     pub seen: Option<&'a Instance>,
     pub looks: &'a Looks<'a>,
+    pub observed: &'a Observed,
     pub image: Result<&'a Image, String>,
     pub sandbox: Result<&'a SandboxSpec, &'a str>,
     /// It stays as it is for now.
@@ -176,7 +177,7 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
         _ => {
             let made = case.image.clone().and_then(|image| {
                 let fields = case.looks.after(case.wanted, have.map(|have| &have.fields));
-                container::container(project, case.key, service, fields, image)
+                container::container(project, case.key, service, fields, image, case.observed)
             });
             made.map(Cow::Owned)
         }

@@ -40,6 +40,7 @@ fn build(service: &Service, config: ImageConfig) -> Result<ContainerSpec, String
         service,
         compared(&project, &key.service, service).into_owned(),
         &image,
+        &Observed::nothing_known(),
     )
 }
 
