@@ -78,13 +78,32 @@ const ASKED: &[(&str, &str, &str)] = &[
         "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status",
         "NoNewPrivs: 0 Seccomp: 0",
     ),
+    (
+        "configs: [motd, { source: motd, target: etc/motd.d/x }]",
+        "cat /motd /etc/motd.d/x; stat -c '%u:%g %a' /motd; echo x 2>&1 >/motd | grep -c Read-only",
+        "hellohello0:0 444 1",
+    ),
+    (
+        "secrets: [{ source: key, target: db/key, uid: '5', gid: '6', mode: 0440 }, key], user: '7:6'",
+        "cd /run/secrets && cat db/key; stat -c '%u:%g %a' db/key key",
+        "letmein5:6 440 0:0 444",
+    ),
+    (
+        "secrets: [key]",
+        "grep -cE '^none /run/secrets/key tmpfs ro,nosuid,nodev,noexec,.*size=20k,nr_inodes=5' /proc/mounts",
+        "1",
+    ),
 ];
+
+/// Beside the services.
+const BESIDE: &str = "configs: { motd: { content: hello } }\nsecrets: { key: { environment: KEY } }\n";
 
 #[test]
 fn what_is_asked_of_a_service_is_so_inside() {
     let Some(mut host) = Host::new("attributes") else {
         return;
     };
+    std::fs::write(host.root.join("environment"), "KEY=letmein\n").expect("variables");
     host.start_agent();
     let mut text = "services:\n".to_owned();
     for (number, (attributes, _, _)) in ASKED.iter().enumerate() {
@@ -94,6 +113,7 @@ fn what_is_asked_of_a_service_is_so_inside() {
             "  s{number}: {{ image: \"{image}\", {command}, {attributes} }}\n"
         ));
     }
+    text.push_str(BESIDE);
     host.change("case", &text);
     for (number, (attributes, command, expected)) in ASKED.iter().enumerate() {
         let service = format!("case/s{number}");

@@ -9,6 +9,8 @@ mod clients;
 mod confinement;
 #[path = "kernel/escape.rs"]
 mod escape;
+#[path = "kernel/files.rs"]
+mod files;
 #[path = "kernel/flip.rs"]
 mod flip;
 #[path = "kernel/host.rs"]
@@ -44,6 +46,7 @@ fn tests() -> Vec<Test> {
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
+    all.extend(files::TESTS);
     all
 }
 

@@ -21,8 +21,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use container::{
-    Container, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError, ParsePullPolicyError,
-    Platform, PullPolicy, VolumesFrom,
+    Container, Content, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError,
+    ParsePullPolicyError, Platform, PullPolicy, VolumesFrom,
 };
 pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};

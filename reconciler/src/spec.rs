@@ -12,7 +12,7 @@ use std::{
 
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
-pub use model::types::{Protocol, RestartPolicy};
+pub use model::types::{Content, Protocol, RestartPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
@@ -124,6 +124,25 @@ pub struct ContainerSpec {
     /// Lines of /etc/hosts beside those of the container itself.
     #[serde(default)]
     pub extra_hosts: Vec<HostName>,
+    /// Configs and secrets.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+}
+
+/// A config or secret, read-only and never on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// As messages name it: `secrets.key`.
+    pub name: String,
+    pub target: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Of the content; the supervisor that had it before has it still.
+    pub digest: String,
+    #[serde(skip)]
+    pub content: Content,
 }
 
 /// Docker's 64 MiB.
@@ -159,6 +178,7 @@ impl Default for ContainerSpec {
             dns_opt: Vec::new(),
             sysctls: BTreeMap::new(),
             extra_hosts: Vec::new(),
+            files: Vec::new(),
         }
     }
 }

@@ -65,6 +65,8 @@ pub(super) enum ApplyError {
     Read(#[from] records::ReadError),
     #[error(transparent)]
     Limits(#[from] LimitError),
+    #[error("there is no memory for the configs and secrets of a service; free some, it is tried again")]
+    Files(#[source] io::Error),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
     Spawn(#[source] ClientError),
     #[error("the supervisor of {key} does not answer; it is asked again at the next look")]

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use reconciler::spec::{ContainerSpec, MountSpec};
@@ -67,13 +67,7 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         let (MountSpec::Volume { target, .. }
         | MountSpec::Bind { target, .. }
         | MountSpec::Tmpfs { target, .. }) = spec;
-        let clean = tree::normal(target);
-        if clean.as_os_str().is_empty() || ["proc", "sys"].iter().any(|name| clean.starts_with(name)) {
-            return Err(StepError::spec(format!(
-                "nothing can be mounted at {}; choose a target outside /, /proc and /sys",
-                target.display()
-            )));
-        }
+        let clean = clean(target)?;
         let Some(source) = source else {
             let point = tree::make(root, &clean, Kind::Directory)?;
             refuse_kernel(&point, target)?;
@@ -105,11 +99,29 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         refuse_kernel(&point, target)?;
         hang(source.mount.as_fd(), &point, target)?;
     }
+    for (spec, source) in container.files.iter().zip(&staged.files) {
+        let clean = clean(&spec.target)?;
+        let point = tree::make(root, &clean, Kind::File)?;
+        refuse_kernel(&point, &spec.target)?;
+        hang(source.as_fd(), &point, &spec.target)?;
+    }
     hide(root, staged)?;
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;
     nix::unistd::chdir("/").step("enter", "/")
+}
+
+/// A target as a path below the root.
+fn clean(target: &Path) -> Result<PathBuf, StepError> {
+    let clean = tree::normal(target);
+    if clean.as_os_str().is_empty() || ["proc", "sys"].iter().any(|name| clean.starts_with(name)) {
+        return Err(StepError::spec(format!(
+            "nothing can be mounted at {}; choose a target outside /, /proc and /sys",
+            target.display()
+        )));
+    }
+    Ok(clean)
 }
 
 fn refuse_kernel(point: &OwnedFd, target: &Path) -> Result<(), StepError> {

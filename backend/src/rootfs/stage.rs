@@ -19,7 +19,7 @@ use rustix::{
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
-use super::{Step, StepError, fill::Fill};
+use super::{Step, StepError, files::Held, fill::Fill};
 use crate::{
     shim::protocol::{Assignment, Reason, Start},
     sys::mount::{Attributes, set_attributes},
@@ -44,6 +44,8 @@ pub struct Staged {
     pub nodes: Vec<OwnedFd>,
     /// `etc/hosts` and the like, with their sources.
     pub generated: Vec<(&'static str, OwnedFd)>,
+    /// In the order of `container.files`.
+    pub files: Vec<OwnedFd>,
 }
 
 /// A bind or a volume.
@@ -141,7 +143,12 @@ fn resolv_conf(search: &[String], options: &[String]) -> String {
 ///
 /// # Errors
 /// A source is missing or its file system refuses id-mapped mounts.
-pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Result<Staged, StepError> {
+pub fn stage(
+    assignment: &Assignment,
+    start: &Start,
+    held: Option<&Held>,
+    user: BorrowedFd<'_>,
+) -> Result<Staged, StepError> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
@@ -196,11 +203,13 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
         .into_iter()
         .map(|name| Ok((name, generated(assignment, name, user)?)))
         .collect::<Result<_, StepError>>()?;
+    let files = held.map(Held::stage).transpose()?.unwrap_or_default();
     Ok(Staged {
         root,
         mounts,
         nodes,
         generated,
+        files,
     })
 }
 

@@ -4,7 +4,6 @@ use super::{Attribute, REMOVE, ignored, not_yet, rejected, silent, yes};
 
 const WINDOWS: &str = "remove it: it is for Windows";
 const V1: &str = "remove it: cgroup v2 has no such setting";
-const MOUNT: &str = "mount the file with `volumes` and `:ro`";
 const LOGS: &str = "remove it: logs are kept, and rotated by size";
 
 /// What is acted on, and what is so in any case.
@@ -35,7 +34,7 @@ pub(super) const SERVICE: &[Attribute] = &[
     not_yet("services.*.cgroup", REMOVE).but(&["private"]),
     not_yet("services.*.cgroup_parent", REMOVE),
     yes("services.*.command"),
-    not_yet("services.*.configs", MOUNT),
+    yes("services.*.configs"),
     not_yet("services.*.container_name", "remove it: the container is named `<project>-<service>-1`, and other services reach it by the service name"),
     rejected("services.*.cpu_count", WINDOWS).but(&["0"]),
     rejected("services.*.cpu_percent", WINDOWS).but(&["0"]),
@@ -101,7 +100,7 @@ pub(super) const SERVICE: &[Attribute] = &[
     yes("services.*.restart"),
     rejected("services.*.runtime", "remove it: stead runs the containers itself").but(&["runc", "crun", "io.containerd.runc.v2"]),
     yes("services.*.scale"),
-    not_yet("services.*.secrets", MOUNT),
+    yes("services.*.secrets"),
     not_yet("services.*.security_opt", REMOVE).but(SECURITY_OPTIONS),
     yes("services.*.shm_size"),
     not_yet("services.*.stdin_open", REMOVE).but(&["false"]),
@@ -171,16 +170,16 @@ pub(super) const NESTED: &[Attribute] = &[
     not_yet("services.*.build.ulimits.*.soft", ""),
     not_yet("services.*.build.ulimits.*.hard", ""),
     not_yet("services.*.build.platforms", ""),
-    not_yet("services.*.configs.*.source", ""),
-    not_yet("services.*.configs.*.target", ""),
-    not_yet("services.*.configs.*.uid", ""),
-    not_yet("services.*.configs.*.gid", ""),
-    not_yet("services.*.configs.*.mode", ""),
-    not_yet("services.*.secrets.*.source", ""),
-    not_yet("services.*.secrets.*.target", ""),
-    not_yet("services.*.secrets.*.uid", ""),
-    not_yet("services.*.secrets.*.gid", ""),
-    not_yet("services.*.secrets.*.mode", ""),
+    yes("services.*.configs.*.source"),
+    yes("services.*.configs.*.target"),
+    yes("services.*.configs.*.uid"),
+    yes("services.*.configs.*.gid"),
+    yes("services.*.configs.*.mode"),
+    yes("services.*.secrets.*.source"),
+    yes("services.*.secrets.*.target"),
+    yes("services.*.secrets.*.uid"),
+    yes("services.*.secrets.*.gid"),
+    yes("services.*.secrets.*.mode"),
     rejected("services.*.credential_spec.config", ""),
     rejected("services.*.credential_spec.file", ""),
     rejected("services.*.credential_spec.registry", ""),

@@ -25,7 +25,10 @@ use crate::{
     spec::{ContainerSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
 };
 
+mod files;
 mod rights;
+
+pub use files::furnish;
 
 /// The field that the digest of its image is recorded as.
 const DIGEST: &str = "image.digest";
@@ -46,6 +49,9 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
             let field = format!("volumes.{key}.name");
             fields.to_mut().insert(field, name.to_owned());
         }
+    }
+    for (field, digest) in files::digests(project, service) {
+        fields.to_mut().insert(field, digest.to_owned());
     }
     fields
 }
@@ -221,6 +227,7 @@ pub fn container(
         dns_opt: service.names.dns_opt.clone(),
         sysctls: service.security.sysctls.clone(),
         extra_hosts: extra_hosts(service),
+        files: files::files(project, service),
         hostname,
         fields,
     })
