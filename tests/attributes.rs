@@ -93,6 +93,16 @@ const ASKED: &[(&str, &str, &str)] = &[
         "grep -cE '^none /run/secrets/key tmpfs ro,nosuid,nodev,noexec,.*size=20k,nr_inodes=5' /proc/mounts",
         "1",
     ),
+    (
+        "devices: ['/dev/loop0:/dev/disk:r', /dev/loop-control]",
+        "cd /dev && (exec 3<disk && echo reads); (exec 3>disk) 2>&1 | grep -o 'not permitted'; (exec 3<>loop-control) && echo both",
+        "reads not permitted both",
+    ),
+    (
+        "devices: [/dev/loop0], device_cgroup_rules: ['b 7:* r'], user: '5', group_add: [6]",
+        "stat -c '%u %t:%T' /dev/loop0",
+        "0 7:0",
+    ),
 ];
 
 /// Beside the services.

@@ -7,6 +7,8 @@
 mod clients;
 #[path = "kernel/confinement.rs"]
 mod confinement;
+#[path = "kernel/devices.rs"]
+mod devices;
 #[path = "kernel/escape.rs"]
 mod escape;
 #[path = "kernel/files.rs"]
@@ -47,6 +49,7 @@ fn tests() -> Vec<Test> {
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
     all.extend(files::TESTS);
+    all.extend(devices::TESTS);
     all
 }
 

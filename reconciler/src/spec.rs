@@ -127,6 +127,20 @@ pub struct ContainerSpec {
     /// Configs and secrets.
     #[serde(default)]
     pub files: Vec<FileSpec>,
+    #[serde(default)]
+    pub devices: Vec<DeviceSpec>,
+    /// What else may be opened: `TYPE MAJOR:MINOR ACCESS`.
+    #[serde(default)]
+    pub device_rules: Vec<String>,
+}
+
+/// A device of the host, or a directory of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    pub source: PathBuf,
+    pub target: PathBuf,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
 }
 
 /// A config or secret, read-only and never on disk.
@@ -179,6 +193,8 @@ impl Default for ContainerSpec {
             sysctls: BTreeMap::new(),
             extra_hosts: Vec::new(),
             files: Vec::new(),
+            devices: Vec::new(),
+            device_rules: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     image::ImageError,
     net::NetError,
     records,
+    rootfs::StepError,
     shim::{client::ClientError, protocol::Reason},
     volume::VolumeError,
 };
@@ -119,6 +120,15 @@ impl ApplyError {
             } => Some("ports"),
             ApplyError::Volume(_) => Some("volumes"),
             _ => None,
+        }
+    }
+}
+
+impl From<StepError> for ApplyError {
+    fn from(error: StepError) -> Self {
+        ApplyError::Refused {
+            message: error.message,
+            reason: error.reason,
         }
     }
 }

@@ -34,6 +34,9 @@ impl LinuxBackend {
         };
         let cgroup = self.instance_cgroup(key);
         standing.drift = self.controllers.drift(&cgroup, &container.limits, *pid);
+        if cgroup::devices::is_missing(&cgroup.join("payload"), container) {
+            standing.drift.push("its devices are not limited".to_owned());
+        }
         // One that ends just now is told by its shim.
         for stray in cgroup::strays(&cgroup.join("payload"), *pid).unwrap_or_default() {
             standing
@@ -103,6 +106,9 @@ impl LinuxBackend {
             enter.map_err(|source| ApplyError::Path { path: home, source })?;
         }
         self.limit(key, &container.limits)?;
+        if cgroup::devices::is_missing(&payload, container) {
+            cgroup::devices::limit(&payload, container)?;
+        }
         let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();
         if missing.broken.is_some() || missing.mounts.is_empty() {
             return Ok(());

@@ -105,6 +105,12 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         refuse_kernel(&point, &spec.target)?;
         hang(source.as_fd(), &point, &spec.target)?;
     }
+    for (target, source) in &staged.devices {
+        let clean = clean(target)?;
+        let point = tree::make(root, &clean, Kind::File)?;
+        refuse_kernel(&point, target)?;
+        hang(source.as_fd(), &point, target)?;
+    }
     hide(root, staged)?;
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;

@@ -19,7 +19,12 @@ use rustix::{
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
-use super::{Step, StepError, files::Held, fill::Fill};
+use super::{
+    Step, StepError,
+    devices::{Node, Nodes},
+    files::Held,
+    fill::Fill,
+};
 use crate::{
     shim::protocol::{Assignment, Reason, Start},
     sys::mount::{Attributes, set_attributes},
@@ -46,6 +51,8 @@ pub struct Staged {
     pub generated: Vec<(&'static str, OwnedFd)>,
     /// In the order of `container.files`.
     pub files: Vec<OwnedFd>,
+    /// Beside [`NODES`].
+    pub devices: Vec<Node>,
 }
 
 /// A bind or a volume.
@@ -147,6 +154,7 @@ pub fn stage(
     assignment: &Assignment,
     start: &Start,
     held: Option<&Held>,
+    asked: Option<&Nodes>,
     user: BorrowedFd<'_>,
 ) -> Result<Staged, StepError> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
@@ -178,7 +186,8 @@ pub fn stage(
         Some("overlay"),
         "root",
         Some("overlay"),
-        MsFlags::empty(),
+        // A layer may have device nodes in it.
+        MsFlags::MS_NODEV,
         Some(options.as_str()),
     )
     .step(
@@ -210,6 +219,7 @@ pub fn stage(
         nodes,
         generated,
         files,
+        devices: asked.map(Nodes::stage).transpose()?.unwrap_or_default(),
     })
 }
 
@@ -317,9 +327,10 @@ fn idmapped(
     read_only: bool,
 ) -> Result<OwnedFd, StepError> {
     let clone = clone_tree(path, recursive).step("clone", path.display())?;
-    let set = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let read_only = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
     let attributes = Attributes {
-        set,
+        // Devices are what `devices` gives.
+        set: libc::MOUNT_ATTR_NODEV | read_only,
         idmap: Some(user),
         recursive,
     };

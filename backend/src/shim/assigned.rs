@@ -31,7 +31,7 @@ use crate::{
     dns::server::Server,
     health::Health,
     logs::writer::Lost,
-    rootfs::{Step, StepError, files::Held, stage},
+    rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
     sandbox::{Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
 
@@ -301,13 +301,15 @@ impl Sandbox {
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
         self.controllers
             .apply(&assignment.cgroup, &start.container.limits)?;
+        cgroup::devices::limit(&assignment.cgroup.join("payload"), &start.container)?;
+        let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
         let pid = launch::container(
             assignment,
             &start,
-            files.as_ref(),
+            (files.as_ref(), nodes.as_ref()),
             &self.namespaces,
             self.leaf(),
             stdio,

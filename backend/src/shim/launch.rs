@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cgroup::limits::Controllers,
     init::{self, Program, Stdio, rights},
-    rootfs::{Step, StepError, attach, files::Held, stage},
+    rootfs::{Step, StepError, attach, devices::Nodes, files::Held, stage},
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
     sys::process::{self, Side},
@@ -62,7 +62,7 @@ impl Pipe {
 pub fn container(
     assignment: &Assignment,
     start: &Start,
-    held: Option<&Held>,
+    (held, asked): (Option<&Held>, Option<&Nodes>),
     namespaces: &Namespaces,
     leaf: Leaf<'_>,
     stdio: Stdio,
@@ -70,7 +70,7 @@ pub fn container(
     fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
-        let staged = stage::stage(assignment, start, held, namespaces.user.as_fd())?;
+        let staged = stage::stage(assignment, start, held, asked, namespaces.user.as_fd())?;
         setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
         setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
         init::become_namespace_root()?;

@@ -63,7 +63,13 @@ impl Reader<'_> {
                 self.refuse(&item, what, "write `r`, `w` and `m`, like `rwm`");
             }
             let cdi = source.contains('=') && !source.starts_with('/');
-            if !cdi && (!source.starts_with('/') || !target.starts_with('/')) {
+            if cdi {
+                let what = format!(
+                    "`{}` is a device of a vendor's specification (CDI), which is not supported yet",
+                    cut(&source)
+                );
+                self.refuse(&item, what, "name its nodes instead, like `/dev/dri/renderD128`");
+            } else if !source.starts_with('/') || !target.starts_with('/') {
                 let what = format!("`{}` is not the path of a device", cut(&source));
                 self.refuse(
                     &item,

@@ -22,7 +22,7 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
 };
 
 mod files;
@@ -228,6 +228,8 @@ pub fn container(
         sysctls: service.security.sysctls.clone(),
         extra_hosts: extra_hosts(service),
         files: files::files(project, service),
+        devices: devices(service),
+        device_rules: service.security.device_cgroup_rules.clone(),
         hostname,
         fields,
     })
@@ -240,6 +242,17 @@ fn extra_hosts(service: &Service) -> Vec<HostName> {
         address: host.address,
     })
     .collect()
+}
+
+fn devices(service: &Service) -> Vec<DeviceSpec> {
+    let devices = service.security.devices.iter();
+    devices
+        .map(|device| DeviceSpec {
+            source: device.source.clone(),
+            target: device.target.clone(),
+            access: device.permissions.clone(),
+        })
+        .collect()
 }
 
 fn limits(service: &Service) -> Limits {
