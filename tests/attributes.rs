@@ -103,7 +103,21 @@ const ASKED: &[(&str, &str, &str)] = &[
         "stat -c '%u %t:%T' /dev/loop0",
         "0 7:0",
     ),
+    (
+        "security_opt: ['seccomp=calls.json']",
+        "mkdir /tmp/x 2>&1 | grep -o 'not implemented'; ls -d /tmp; grep Seccomp: /proc/self/status",
+        "not implemented /tmp Seccomp: 2",
+    ),
+    (
+        "security_opt: ['systempaths=unconfined']",
+        "grep -cE ' /proc/' /proc/mounts; head -c 3 /proc/interrupts | wc -c",
+        "0 3",
+    ),
 ];
+
+/// A profile of the Engine: what makes a directory is not there.
+const CALLS: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    { "names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 } ] }"#;
 
 /// Beside the services.
 const BESIDE: &str = "configs: { motd: { content: hello } }\nsecrets: { key: { environment: KEY } }\n";
@@ -114,6 +128,12 @@ fn what_is_asked_of_a_service_is_so_inside() {
         return;
     };
     std::fs::write(host.root.join("environment"), "KEY=letmein\n").expect("variables");
+    // The plan is made from a copy of the manifest elsewhere.
+    for directory in ["manifests", "planned"] {
+        let directory = host.root.join(directory);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join("calls.json"), CALLS).expect("a profile");
+    }
     host.start_agent();
     let mut text = "services:\n".to_owned();
     for (number, (attributes, _, _)) in ASKED.iter().enumerate() {

@@ -67,6 +67,7 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
         &mut loading.report,
     );
     loading.contents(&mut project, &model, &environment);
+    loading.profiles_of_calls(&mut project, &model);
     let Loading { files, report, .. } = loading;
     let (failed, refused) = (report.failed(), report.refused());
     let (diagnostics, origins) = report.finish();

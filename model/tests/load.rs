@@ -462,3 +462,40 @@ fn configs_and_secrets_are_read_and_only_their_digest_is_kept() {
         "{variable}"
     );
 }
+
+#[test]
+fn a_seccomp_profile_is_read_with_the_project_and_refused_where_it_is_named() {
+    let case = |options: &str| {
+        Case::new(&format!(
+            "services:\n  web:\n    image: builtin:hello\n    security_opt: [{options}]\n"
+        ))
+        .with("calls.json", r#"{"defaultAction": "SCMP_ACT_LOG"}"#)
+        .with("bad.json", r#"{"defaultAction": "SCMP_ACT_TRACE"}"#)
+    };
+    let security = |options: &str| case(options).project().services["web"].security.clone();
+    assert_eq!(security("").seccomp_profile, None);
+    let profile = security("'seccomp:unconfined', 'seccomp=calls.json'").seccomp_profile;
+    assert!(profile.is_some_and(|profile| profile.rules.is_empty()));
+    assert_eq!(
+        security("'seccomp=calls.json', 'seccomp=builtin'").seccomp_profile,
+        None
+    );
+    assert!(
+        case("'seccomp=calls.json'")
+            .load()
+            .inputs
+            .contains(Path::new("/p/calls.json"))
+    );
+    for (option, expected) in [
+        ("seccomp=bad.json", "`SCMP_ACT_TRACE` asks another program"),
+        ("seccomp=nowhere.json", "the file does not exist"),
+        ("label=type:x", "labels of SELinux are not supported yet"),
+    ] {
+        let loaded = case(&format!("'{option}'")).load();
+        let [found] = loaded.diagnostics.as_slice() else {
+            panic!("{option}: {:#?}", loaded.diagnostics);
+        };
+        assert!(found.refusal && found.message.contains(expected), "{found:?}");
+        assert_eq!(found.span.line, 4);
+    }
+}

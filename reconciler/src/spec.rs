@@ -12,7 +12,9 @@ use std::{
 
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
-pub use model::types::{Content, Protocol, RestartPolicy};
+pub use model::types::{
+    Answer, Argument, CallCondition, CallRule, Comparison, Content, Profile, Protocol, RestartPolicy,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
@@ -222,6 +224,10 @@ pub struct Rights {
     /// PR_SET_NO_NEW_PRIVS of prctl(2).
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
+    /// A profile that the host has loaded, or `unconfined`. `None`: as the supervisor is.
+    pub apparmor: Option<String>,
+    /// Nothing of /proc and /sys is hidden or read-only that is not so by itself.
+    pub unmasked: bool,
 }
 
 /// A limit of setrlimit(2); -1: none.
@@ -232,7 +238,7 @@ pub struct Rlimit {
 }
 
 /// Which system calls there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {
     /// The default profile, with what the capabilities add to it.
@@ -240,6 +246,8 @@ pub enum Seccomp {
     Builtin,
     /// All of them.
     Unconfined,
+    /// As a file of the project says.
+    Profile(Box<Profile>),
 }
 
 /// What Docker gives a container.
@@ -269,6 +277,8 @@ impl Default for Rights {
             oom_score_adj: None,
             no_new_privileges: false,
             seccomp: Seccomp::Builtin,
+            apparmor: None,
+            unmasked: false,
         }
     }
 }
@@ -329,12 +339,18 @@ pub enum MountSpec {
 }
 
 /// A probe with every default filled in. Times in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
     pub argv: Vec<String>,
     pub interval: u64,
     pub timeout: u64,
     pub retries: u32,
+    /// So long after the start failures do not count, unless a probe has succeeded; 0: for the first interval.
+    #[serde(default)]
+    pub start_period: u64,
+    /// Between two probes in that time.
+    #[serde(default)]
+    pub start_interval: u64,
 }
 
 /// The firewall of one root, whole.

@@ -111,7 +111,9 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         refuse_kernel(&point, target)?;
         hang(source.as_fd(), &point, target)?;
     }
-    hide(root, staged)?;
+    if !container.rights.unmasked {
+        hide(root, staged)?;
+    }
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;

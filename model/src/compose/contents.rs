@@ -9,8 +9,9 @@ use super::{
 use crate::{
     fingerprint,
     source::Sources,
+    syntax::seccomp,
     tree::{At, Node},
-    types::{Content, FileMount, FileSource, Project},
+    types::{Content, FileMount, FileSource, Project, SecurityOption},
 };
 
 impl Loading<'_> {
@@ -34,6 +35,45 @@ impl Loading<'_> {
                 if let Some(bytes) = self.content(source, &path, &at, environment) {
                     source.digest = Some(fingerprint::content(&format!("{name}.{path}"), &bytes));
                     source.value = Content::new(bytes);
+                }
+            }
+        }
+    }
+
+    /// Reads the seccomp profiles of services, which are below the project's directory.
+    pub fn profiles_of_calls(&mut self, project: &mut Project, canonical: &Node) {
+        for (name, service) in &mut project.services {
+            let options = service.security.security_opt.iter().enumerate();
+            let mut named = options.filter_map(|(place, option)| match option {
+                SecurityOption::Seccomp(file) => Some((place, file)),
+                _ => None,
+            });
+            // The last of several counts.
+            let Some((place, file)) = named.next_back() else {
+                continue;
+            };
+            if matches!(file.as_str(), "builtin" | "unconfined") {
+                continue;
+            }
+            let keys = ["services", name.as_str(), "security_opt"];
+            let written = keys.iter().try_fold(canonical, |node, key| node.get(key));
+            let written = written.and_then(|list| list.items().get(place));
+            let path = format!("services.{name}.security_opt[{place}]");
+            let wanted = Wanted {
+                at: written.map_or_else(At::default, |option| option.at),
+                path: &path,
+                need: Need::Required,
+            };
+            let file = self.options.directory.join(file);
+            let Some(bytes) = self.files.bytes(&file, wanted, &mut self.report) else {
+                continue;
+            };
+            match seccomp::parse(&bytes) {
+                Ok(profile) => service.security.seccomp_profile = Some(profile),
+                Err(why) => {
+                    let message = format!("`{path}`: `{}` is no seccomp profile: {why}", file.display());
+                    let hint = "write one as the Engine has them, or `seccomp=builtin`";
+                    self.report.refuse(wanted.at, message, hint);
                 }
             }
         }

@@ -6,23 +6,6 @@ const WINDOWS: &str = "remove it: it is for Windows";
 const V1: &str = "remove it: cgroup v2 has no such setting";
 const LOGS: &str = "remove it: logs are kept, and rotated by size";
 
-/// What is acted on, and what is so in any case.
-const SECURITY_OPTIONS: &[&str] = &[
-    "no-new-privileges",
-    "no-new-privileges:true",
-    "no-new-privileges=true",
-    "no-new-privileges:false",
-    "no-new-privileges=false",
-    "seccomp:builtin",
-    "seccomp=builtin",
-    "seccomp:unconfined",
-    "seccomp=unconfined",
-    "apparmor:unconfined",
-    "apparmor=unconfined",
-    "label:disable",
-    "label=disable",
-];
-
 #[rustfmt::skip]
 pub(super) const SERVICE: &[Attribute] = &[
     yes("services.*.annotations"),
@@ -32,7 +15,7 @@ pub(super) const SERVICE: &[Attribute] = &[
     yes("services.*.cap_add"),
     yes("services.*.cap_drop"),
     not_yet("services.*.cgroup", REMOVE).but(&["private"]),
-    not_yet("services.*.cgroup_parent", REMOVE),
+    rejected("services.*.cgroup_parent", "remove it: the place of a control group says whose it is, which is how stead finds its containers again; set limits here"),
     yes("services.*.command"),
     yes("services.*.configs"),
     not_yet("services.*.container_name", "remove it: the container is named `<project>-<service>-1`, and other services reach it by the service name"),
@@ -101,12 +84,12 @@ pub(super) const SERVICE: &[Attribute] = &[
     rejected("services.*.runtime", "remove it: stead runs the containers itself").but(&["runc", "crun", "io.containerd.runc.v2"]),
     yes("services.*.scale"),
     yes("services.*.secrets"),
-    not_yet("services.*.security_opt", REMOVE).but(SECURITY_OPTIONS),
+    yes("services.*.security_opt"),
     yes("services.*.shm_size"),
     not_yet("services.*.stdin_open", REMOVE).but(&["false"]),
     yes("services.*.stop_grace_period"),
     yes("services.*.stop_signal"),
-    not_yet("services.*.storage_opt", REMOVE),
+    rejected("services.*.storage_opt", "remove it: it takes quotas of one kind of file system; put data into a volume on a file system of its own"),
     yes("services.*.sysctls"),
     yes("services.*.tmpfs"),
     not_yet("services.*.tty", REMOVE).but(&["false"]),
@@ -262,8 +245,8 @@ pub(super) const NESTED: &[Attribute] = &[
     yes("services.*.healthcheck.interval"),
     yes("services.*.healthcheck.timeout"),
     yes("services.*.healthcheck.retries"),
-    not_yet("services.*.healthcheck.start_period", "raise `retries` so that the first probes may fail").but(&["0s"]),
-    not_yet("services.*.healthcheck.start_interval", "remove it; `interval` counts from the start").but(&["0s"]),
+    yes("services.*.healthcheck.start_period"),
+    yes("services.*.healthcheck.start_interval"),
     yes("services.*.healthcheck.disable"),
     not_yet("services.*.logging.driver", LOGS).but(&["json-file", "local"]),
     not_yet("services.*.logging.options", LOGS),

@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     fields::{self, Fields},
-    types::{Mount, Project, Service},
+    types::{Duration, Mount, Project, Service},
 };
 
 use super::{
@@ -38,6 +38,7 @@ const SIGTERM: i32 = 15;
 const GRACE: u64 = 10_000;
 const INTERVAL: u64 = 30_000;
 const RETRIES: u32 = 3;
+const START_INTERVAL: u64 = 5_000;
 
 /// The fields that are compared, without `image.digest` and the revisions of dependencies. `depends_on` is
 /// recorded for the order of stops after the manifest is gone.
@@ -374,12 +375,29 @@ fn health(service: &Service, config: &ImageConfig) -> Option<HealthSpec> {
             .or(image.filter(|time| *time > 0))
             .unwrap_or(INTERVAL)
     };
+    let start = |own: Option<Duration>, image: Option<u64>| {
+        let own = own.map(|time| time.as_millis());
+        own.filter(|time| *time > 0).or(image).unwrap_or(0)
+    };
+    let start_period = start(
+        own.and_then(|own| own.start_period),
+        image.map(|image| image.start_period),
+    );
+    let start_interval = start(
+        own.and_then(|own| own.start_interval),
+        image.map(|image| image.start_interval),
+    );
+    let interval = pick(
+        own.and_then(|own| own.interval).map(|time| time.as_millis()),
+        image.map(|image| image.interval),
+    );
+    let start_interval = match start_interval {
+        0 => interval.min(START_INTERVAL),
+        given => given,
+    };
     (!argv.is_empty()).then(|| HealthSpec {
         argv,
-        interval: pick(
-            own.and_then(|own| own.interval).map(|time| time.as_millis()),
-            image.map(|image| image.interval),
-        ),
+        interval,
         timeout: pick(
             own.and_then(|own| own.timeout).map(|time| time.as_millis()),
             image.map(|image| image.timeout),
@@ -389,6 +407,8 @@ fn health(service: &Service, config: &ImageConfig) -> Option<HealthSpec> {
             .filter(|retries| *retries > 0)
             .or(image.map(|image| image.retries).filter(|retries| *retries > 0))
             .unwrap_or(RETRIES),
+        start_period,
+        start_interval,
     })
 }
 
