@@ -22,7 +22,7 @@ const MOUNTS: &str = "\
 /proc rw,nosuid,nodev,noexec,relatime proc
 /sys ro,nosuid,nodev,noexec,relatime sysfs
 /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime cgroup2
-/dev rw,nosuid,relatime tmpfs
+/dev rw,nosuid,nodev,relatime tmpfs
 /dev/null host
 /dev/zero host
 /dev/full host
