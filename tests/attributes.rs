@@ -76,7 +76,7 @@ const ASKED: &[(&str, &str, &str)] = &[
     ),
     (
         "network_mode: host",
-        "cat /etc/hostname; touch /sys/x 2>&1 | grep -c Read-only; mknod /n b 8 0 && cat /n 2>&1 | grep -c denied",
+        "cat /etc/hostname; touch /sys/x 2>&1 | grep -c Read-only; mknod /n b 8 0 2>&1 | grep -c 'not permitted'",
         "$HOST_NAME 1 1",
     ),
     (
@@ -155,6 +155,12 @@ const ASKED: &[(&str, &str, &str)] = &[
         "security_opt: ['seccomp=calls.json']",
         "mkdir /tmp/x 2>&1 | grep -o 'not implemented'; ls -d /tmp; grep Seccomp: /proc/self/status",
         "not implemented /tmp Seccomp: 2",
+    ),
+    (
+        "privileged: true",
+        "grep -c 00000000a80425fb /proc/self/status; grep Seccomp: /proc/self/status; (exec 3<>/dev/loop-control) && echo opens; \
+         grep -cE '^[a-z]+ /sys(/fs/cgroup)? [a-z0-9]+ rw,' /proc/mounts; cat /proc/self/uid_map; grep -c ' /proc/' /proc/mounts",
+        "0 Seccomp: 0 opens 2 0 0 4294967295 0",
     ),
     (
         "security_opt: ['systempaths=unconfined']",

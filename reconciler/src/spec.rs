@@ -263,6 +263,8 @@ pub struct Rights {
     pub apparmor: Option<String>,
     /// Nothing of /proc and /sys is hidden or read-only that is not so by itself.
     pub unmasked: bool,
+    /// /sys can be written, and every device of the host opened. Only ever without a user namespace.
+    pub privileged: bool,
 }
 
 /// A limit of setrlimit(2); -1: none.
@@ -314,6 +316,7 @@ impl Default for Rights {
             seccomp: Seccomp::Builtin,
             apparmor: None,
             unmasked: false,
+            privileged: false,
         }
     }
 }

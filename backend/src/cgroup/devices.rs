@@ -1,9 +1,9 @@
 //! Which devices the processes of a container may open: rules as a small program on its cgroup.
 //!
 //! The program is an eBPF one on the v2 tree, where every payload lives, also on a host that has the v1
-//! controller. Only services that ask for devices have one: without, a container has no other nodes than those
-//! of /dev, can make none (mknod(2) of a device is refused in a user namespace), and everything else that is
-//! mounted in it is `nodev`.
+//! controller. Only services that ask for devices have one, and those without a user namespace: others have no
+//! nodes but those of /dev, can make none (mknod(2) of a device is refused in a user namespace), and everything
+//! else that is mounted in them is `nodev`.
 
 use std::{fs::File, io, os::fd::AsFd, path::Path, str::FromStr};
 
@@ -83,14 +83,17 @@ fn bits(access: &str) -> u32 {
     named.map(|(_, bit)| bit).sum()
 }
 
-/// What a container may open; `None`: it asks for nothing, and has no filter.
+/// Whether a container has a filter. `host_ids`: there is no user namespace.
+fn is_filtered(container: &ContainerSpec, host_ids: bool) -> bool {
+    let asks = !container.devices.is_empty() || !container.device_rules.is_empty();
+    (asks || host_ids) && !container.rights.privileged
+}
+
+/// What a container may open.
 ///
 /// # Errors
 /// A device is not there, or a rule is none.
-pub fn rules(container: &ContainerSpec) -> Result<Option<Vec<Rule>>, StepError> {
-    if container.devices.is_empty() && container.device_rules.is_empty() {
-        return Ok(None);
-    }
+fn rules(container: &ContainerSpec) -> Result<Vec<Rule>, StepError> {
     let mut rules: Vec<Rule> = USUAL
         .into_iter()
         .map(|(major, minor)| Rule {
@@ -116,17 +119,18 @@ pub fn rules(container: &ContainerSpec) -> Result<Option<Vec<Rule>>, StepError> 
     for rule in &container.device_rules {
         rules.push(rule.parse()?);
     }
-    Ok(Some(rules))
+    Ok(rules)
 }
 
 /// Puts the filter of a container on its payload cgroup.
 ///
 /// # Errors
 /// A device is not there, or the kernel has no such filters.
-pub fn limit(payload: &Path, container: &ContainerSpec) -> Result<(), StepError> {
-    let Some(rules) = rules(container)? else {
+pub fn limit(payload: &Path, container: &ContainerSpec, host_ids: bool) -> Result<(), StepError> {
+    if !is_filtered(container, host_ids) {
         return Ok(());
-    };
+    }
+    let rules = rules(container)?;
     let put = || -> io::Result<()> {
         let program = bpf::load_device_filter(&program(&rules))?;
         bpf::attach_device_filter(File::open(payload)?.as_fd(), &program)
@@ -140,10 +144,9 @@ pub fn limit(payload: &Path, container: &ContainerSpec) -> Result<(), StepError>
 }
 
 /// Whether the filter that a container shall have is missing.
-pub fn is_missing(payload: &Path, container: &ContainerSpec) -> bool {
-    let asked = !container.devices.is_empty() || !container.device_rules.is_empty();
+pub fn is_missing(payload: &Path, container: &ContainerSpec, host_ids: bool) -> bool {
     let none = |cgroup: File| bpf::device_filters(cgroup.as_fd()).is_ok_and(|count| count == 0);
-    asked && File::open(payload).is_ok_and(none)
+    is_filtered(container, host_ids) && File::open(payload).is_ok_and(none)
 }
 
 /// Whether this kernel has such filters.

@@ -109,7 +109,14 @@ pub fn capabilities(rights: &Rights) -> Result<CapsHashSet, StepError> {
         Capability::from_str(&format!("CAP_{name}"))
             .map_err(|_| StepError::spec(format!("`{name}` is not a capability; correct `cap_add`")))
     };
-    rights.capabilities.iter().map(known).collect()
+    let mut asked: CapsHashSet = rights.capabilities.iter().map(known).collect::<Result<_, _>>()?;
+    if rights.privileged
+        && let Ok(own) = caps::read(None, caps::CapSet::Permitted)
+    {
+        // All that stead has.
+        asked.retain(|capability| own.contains(capability));
+    }
+    Ok(asked)
 }
 
 /// The profile of AppArmor that the program begins with: aa_change_onexec(3).

@@ -13,14 +13,14 @@ use std::{
 
 use reconciler::spec::DeviceSpec;
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, mknodat, stat},
+    fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, mkdirat, mknodat, stat},
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
 
-use super::{Step, StepError};
+use super::{Step, StepError, stage::NODES};
 
 /// The ids that a sandbox has.
 const IDS: u32 = 65_536;
@@ -157,4 +157,72 @@ fn node(
         Mode::from(like.st_mode & 0o777),
         AtFlags::empty(),
     )
+}
+
+/// A node of the host's /dev.
+pub struct HostNode {
+    /// Below /dev.
+    path: PathBuf,
+    like: rustix::fs::Stat,
+}
+
+/// Directories of /dev that a container has of its own.
+const OWN: [&str; 3] = ["pts", "shm", "mqueue"];
+
+/// Every node of the host but for those that a container has anyway.
+///
+/// # Errors
+/// /dev cannot be read.
+pub fn every() -> Result<Vec<HostNode>, StepError> {
+    let mut nodes = Vec::new();
+    let mut next = vec![PathBuf::from("/dev")];
+    while let Some(directory) = next.pop() {
+        for entry in fs::read_dir(&directory)
+            .step("list", directory.display())?
+            .flatten()
+        {
+            let path = entry.path();
+            let Ok(below) = path.strip_prefix("/dev") else {
+                continue;
+            };
+            let own = |name: &&str| below == Path::new(name);
+            let has = OWN.iter().chain(&NODES).chain(&["console", "ptmx"]).any(own);
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            if has {
+                continue;
+            }
+            if kind.is_dir() {
+                next.push(path);
+            } else if (kind.is_char_device() || kind.is_block_device())
+                && let Ok(like) = stat(&path)
+            {
+                let path = below.to_owned();
+                nodes.push(HostNode { path, like });
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+/// Makes them again in `dev`, which is nobody else's yet.
+///
+/// # Errors
+/// As mknodat(2): only the host's root may.
+pub fn copy(dev: BorrowedFd<'_>, nodes: &[HostNode]) -> Result<(), StepError> {
+    for HostNode { path, like } in nodes {
+        let parents = path.ancestors().skip(1).filter(|path| path.file_name().is_some());
+        let mut parents: Vec<&Path> = parents.collect();
+        parents.reverse();
+        for parent in parents {
+            match mkdirat(dev, parent, Mode::from(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error).step("make in /dev", parent.display()),
+            }
+        }
+        let name = path.to_string_lossy();
+        node(dev, &name, like, 0).step("make in /dev", path.display())?;
+    }
+    Ok(())
 }

@@ -24,7 +24,7 @@ use rustix::{
 
 use super::{
     Step, StepError,
-    devices::{Node, Nodes},
+    devices::{self, HostNode, Node, Nodes},
     files::Held,
     fill::Fill,
 };
@@ -59,6 +59,8 @@ pub struct Staged {
     pub files: Vec<OwnedFd>,
     /// Beside [`NODES`].
     pub devices: Vec<Node>,
+    /// All others of the host, for who is privileged.
+    pub host: Vec<HostNode>,
 }
 
 /// A bind or a volume.
@@ -296,6 +298,10 @@ pub fn stage(
         generated,
         files,
         devices: asked.map(Nodes::stage).transpose()?.unwrap_or_default(),
+        host: match start.container.rights.privileged {
+            true => devices::every()?,
+            false => Vec::new(),
+        },
     })
 }
 

@@ -351,7 +351,11 @@ impl Sandbox {
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
         self.controllers
             .apply(&assignment.cgroup, &start.container.limits)?;
-        cgroup::devices::limit(&assignment.cgroup.join("payload"), &start.container)?;
+        cgroup::devices::limit(
+            &assignment.cgroup.join("payload"),
+            &start.container,
+            assignment.sandbox.spaces.host_ids,
+        )?;
         let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())

@@ -49,9 +49,14 @@ fn asked() {
     container.spec.devices = vec![device("/dev/full", "/dev/mine", "r")];
     container.start().unwrap();
     let payload = container.assignment.cgroup.join("payload");
-    assert!(!devices::is_missing(&payload, &container.spec));
-    assert!(devices::is_missing(&container.assignment.cgroup, &container.spec));
-    assert!(!devices::is_missing(&container.assignment.cgroup, &spec()));
+    assert!(!devices::is_missing(&payload, &container.spec, false));
+    assert!(devices::is_missing(
+        &container.assignment.cgroup,
+        &container.spec,
+        false
+    ));
+    assert!(!devices::is_missing(&container.assignment.cgroup, &spec(), false));
+    assert!(devices::is_missing(&container.assignment.cgroup, &spec(), true));
 }
 
 fn left() {

@@ -11,6 +11,15 @@ use crate::{
 impl Reader<'_> {
     pub(super) fn security(&mut self, place: &Place) -> Security {
         const CAPABILITY: &str = "write a name of capabilities(7) like `NET_ADMIN`, or `ALL`";
+        if place.flag("privileged")
+            && let Some(at) = place.get("privileged")
+        {
+            self.report.warning(
+                at.node.at,
+                format!("`{}`: whoever is root in it is root of this host", at.path),
+                "most images run with some of `cap_add`, `devices` and `security_opt`",
+            );
+        }
         Security {
             privileged: place.flag("privileged"),
             read_only: place.flag("read_only"),

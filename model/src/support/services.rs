@@ -74,7 +74,7 @@ pub(super) const SERVICE: &[Attribute] = &[
     not_yet("services.*.post_start", REMOVE),
     not_yet("services.*.pre_start", "run it as a service of its own, and wait for it with `condition: service_completed_successfully`"),
     not_yet("services.*.pre_stop", REMOVE),
-    not_yet("services.*.privileged", "remove it; most images run without").but(&["false"]),
+    yes("services.*.privileged"),
     yes("services.*.profiles"),
     rejected("services.*.provider", "remove it, and run what it provides as a service"),
     not_yet("services.*.pull_policy", "remove it; nothing is pulled yet").but(&["missing", "if_not_present", "never"]),

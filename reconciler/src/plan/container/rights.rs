@@ -37,6 +37,13 @@ pub fn rights(service: &Service) -> Rights {
             SecurityOption::Label(_) => {}
         }
     }
+    if security.privileged {
+        rights.capabilities = Capability::all().map(str::to_owned).collect();
+        rights.seccomp = Seccomp::Unconfined;
+        rights.apparmor = Some("unconfined".to_owned());
+        rights.unmasked = true;
+        rights.privileged = true;
+    }
     rights
 }
 
