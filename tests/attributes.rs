@@ -76,7 +76,7 @@ const ASKED: &[(&str, &str, &str)] = &[
     ),
     (
         "network_mode: host",
-        "cat /etc/hostname; touch /sys/x 2>&1 | grep -c Read-only; mknod /n b 8 0 && cat /n 2>&1 | grep -c denied",
+        "cat /etc/hostname; touch /sys/x 2>&1 | grep -c Read-only; mknod /n b 8 0 2>&1 | grep -c 'not permitted'",
         "$HOST_NAME 1 1",
     ),
     (
@@ -131,8 +131,55 @@ const ASKED: &[(&str, &str, &str)] = &[
         "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status",
         "NoNewPrivs: 0 Seccomp: 0",
     ),
+    (
+        "configs: [motd, { source: motd, target: etc/motd.d/x }]",
+        "cat /motd /etc/motd.d/x; stat -c '%u:%g %a' /motd; echo x 2>&1 >/motd | grep -c Read-only",
+        "hellohello0:0 444 1",
+    ),
+    (
+        "secrets: [{ source: key, target: db/key, uid: '5', gid: '6', mode: 0440 }, key], user: '7:6'",
+        "cd /run/secrets && cat db/key; stat -c '%u:%g %a' db/key key",
+        "letmein5:6 440 0:0 444",
+    ),
+    (
+        "secrets: [key]",
+        "grep -cE '^none /run/secrets/key tmpfs ro,nosuid,nodev,noexec,.*size=20k,nr_inodes=5' /proc/mounts",
+        "1",
+    ),
+    (
+        "devices: ['/dev/loop0:/dev/disk:r', /dev/loop-control]",
+        "cd /dev && (exec 3<disk && echo reads); (exec 3>disk) 2>&1 | grep -o 'not permitted'; (exec 3<>loop-control) && echo both",
+        "reads not permitted both",
+    ),
+    (
+        "devices: [/dev/loop0], device_cgroup_rules: ['b 7:* r'], user: '5', group_add: [6]",
+        "stat -c '%u %t:%T' /dev/loop0",
+        "0 7:0",
+    ),
+    (
+        "security_opt: ['seccomp=calls.json']",
+        "mkdir /tmp/x 2>&1 | grep -o 'not implemented'; ls -d /tmp; grep Seccomp: /proc/self/status",
+        "not implemented /tmp Seccomp: 2",
+    ),
+    (
+        "privileged: true",
+        "grep -c 00000000a80425fb /proc/self/status; grep Seccomp: /proc/self/status; (exec 3<>/dev/loop-control) && echo opens; \
+         grep -cE '^[a-z]+ /sys(/fs/cgroup)? [a-z0-9]+ rw,' /proc/mounts; cat /proc/self/uid_map; grep -c ' /proc/' /proc/mounts",
+        "0 Seccomp: 0 opens 2 0 0 4294967295 0",
+    ),
+    (
+        "security_opt: ['systempaths=unconfined']",
+        "grep -cE ' /proc/' /proc/mounts; head -c 3 /proc/interrupts | wc -c",
+        "0 3",
+    ),
 ];
 
+/// A profile of the Engine: what makes a directory is not there.
+const CALLS: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    { "names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 } ] }"#;
+
+/// Beside the services.
+const BESIDE: &str = "configs: { motd: { content: hello } }\nsecrets: { key: { environment: KEY } }\n";
 /// `$HOST_NET`: the network namespace of the host, and so on.
 fn on_this_host(text: &str, agent: &str) -> String {
     let mut text = text.replace("$AGENT", agent);
@@ -149,6 +196,13 @@ fn what_is_asked_of_a_service_is_so_inside() {
     let Some(mut host) = Host::new("attributes") else {
         return;
     };
+    std::fs::write(host.root.join("environment"), "KEY=letmein\n").expect("variables");
+    // The plan is made from a copy of the manifest elsewhere.
+    for directory in ["manifests", "planned"] {
+        let directory = host.root.join(directory);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join("calls.json"), CALLS).expect("a profile");
+    }
     host.start_agent();
     let mut text = "services:\n".to_owned();
     for (number, (attributes, _, _)) in ASKED.iter().enumerate() {
@@ -158,6 +212,7 @@ fn what_is_asked_of_a_service_is_so_inside() {
             "  s{number}: {{ image: \"{image}\", {command}, {attributes} }}\n"
         ));
     }
+    text.push_str(BESIDE);
     host.change("case", &text);
     let agent = host.agent_pid().to_string();
     for (number, (attributes, command, expected)) in ASKED.iter().enumerate() {

@@ -9,6 +9,7 @@ mod agent_death;
 mod attributes;
 mod bad_manifests;
 mod config;
+mod configs;
 mod contract;
 mod edit;
 mod examples;

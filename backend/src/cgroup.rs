@@ -3,6 +3,7 @@
 //! Kill, freeze and "populated" work without controllers, so a hybrid host serves as well; [`limits`]
 //! finds the controllers wherever they are.
 
+pub mod devices;
 pub mod limits;
 
 use std::{

@@ -38,15 +38,23 @@ impl Health {
         self.next = None;
     }
 
-    /// A probe has ended. Failures before the first success and within the first interval do not
-    /// count: the early probe must not cost a retry. Answers whether the state changed.
+    /// A probe has ended. Failures before the first success and within the start period, or without one the first
+    /// interval, do not count: the early probe must not cost a retry. Answers whether the state changed.
     pub fn end(&mut self, spec: &HealthSpec, success: bool, now: u64) -> bool {
         let before = self.state;
         self.next = Some(now + spec.interval);
         if success {
             self.failures = 0;
             self.state = HealthState::Healthy;
-        } else if self.state == HealthState::Starting && now < self.started + spec.interval {
+        } else if self.state == HealthState::Starting
+            && spec.start_period > 0
+            && now < self.started + spec.start_period
+        {
+            self.next = Some(now + spec.start_interval.max(1));
+        } else if self.state == HealthState::Starting
+            && spec.start_period == 0
+            && now < self.started + spec.interval
+        {
             self.next = Some(self.started + spec.interval);
         } else {
             self.failures += 1;
@@ -70,6 +78,7 @@ mod tests {
             interval: 1000,
             timeout: 500,
             retries: 2,
+            ..HealthSpec::default()
         };
         let mut health = Health::new(Some(&spec), 0);
         assert_eq!(health.next, Some(100));
@@ -86,6 +95,33 @@ mod tests {
             health.end(&spec, success, now);
             assert_eq!((health.state, health.next), (state, Some(next)), "at {now}");
         }
+    }
+
+    #[test]
+    fn failures_of_the_start_period_do_not_count_before_the_first_success() {
+        use HealthState::{Healthy, Starting, Unhealthy};
+        let spec = HealthSpec {
+            argv: vec!["true".into()],
+            interval: 1000,
+            timeout: 500,
+            retries: 1,
+            start_period: 5000,
+            start_interval: 200,
+        };
+        let run = |steps: &[(u64, bool, HealthState, u64)]| {
+            let mut health = Health::new(Some(&spec), 0);
+            for (now, success, state, next) in steps {
+                health.begin();
+                health.end(&spec, *success, *now);
+                assert_eq!((health.state, health.next), (*state, Some(*next)), "at {now}");
+            }
+        };
+        run(&[
+            (110, false, Starting, 310),
+            (4999, false, Starting, 5199),
+            (5199, false, Unhealthy, 6199),
+        ]);
+        run(&[(310, true, Healthy, 1310), (1320, false, Unhealthy, 2320)]);
     }
 
     #[test]

@@ -234,7 +234,7 @@ fn enter_working_dir(root: BorrowedFd<'_>, path: &Path, account: &user::Account)
 
 /// Filter first (it needs CAP_SYS_ADMIN while no_new_privs is off), then the set that nothing gets beyond.
 fn bound(most: &CapsHashSet, rights: &Rights) -> Result<(), StepError> {
-    if let Some(filter) = seccomp::filter(rights) {
+    if let Some(filter) = seccomp::filter(rights)? {
         process::load_filter(&filter).step("load", "the seccomp filter")?;
     }
     for capability in caps::runtime::thread_all_supported() {
@@ -261,6 +261,9 @@ fn refused(error: caps::errors::CapsError) -> StepError {
 
 /// What is held comes last: it may not be enough to change ids.
 fn confine(account: &user::Account, rights: &Rights) -> Result<(), StepError> {
+    if let Some(profile) = &rights.apparmor {
+        rights::apparmor(profile)?;
+    }
     let most = rights::capabilities(rights)?;
     bound(&most, rights)?;
     let groups: Vec<Gid> = account.groups.iter().map(|id| Gid::from_raw(*id)).collect();

@@ -11,6 +11,7 @@ mod restore;
 mod sandboxes;
 mod settings;
 mod standing;
+mod start;
 
 use std::{
     fs,

@@ -7,8 +7,12 @@
 mod clients;
 #[path = "kernel/confinement.rs"]
 mod confinement;
+#[path = "kernel/devices.rs"]
+mod devices;
 #[path = "kernel/escape.rs"]
 mod escape;
+#[path = "kernel/files.rs"]
+mod files;
 #[path = "kernel/flip.rs"]
 mod flip;
 #[path = "kernel/host.rs"]
@@ -44,6 +48,8 @@ fn tests() -> Vec<Test> {
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
+    all.extend(files::TESTS);
+    all.extend(devices::TESTS);
     all
 }
 

@@ -2,6 +2,7 @@
 
 mod confine;
 pub(crate) mod consistency;
+mod contents;
 pub(crate) mod environment;
 mod extends;
 pub(crate) mod files;

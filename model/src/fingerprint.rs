@@ -22,6 +22,20 @@ pub fn revision(project: &Project) -> String {
         .collect()
 }
 
+/// What a config or secret holds, as 16 hexadecimal digits. `whose`: so that equal ones of two projects, or two
+/// names, look different.
+pub fn content(whose: &str, bytes: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update("stead content 1\n");
+    hash.update(format!("{} {whose}\n", whose.len()));
+    hash.update(bytes);
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 /// Indented JSON with a final newline: the form over which revisions have always been made.
 fn json(project: &Project) -> String {
     let mut value = serde_json::to_value(project).unwrap_or_default();

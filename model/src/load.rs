@@ -59,13 +59,15 @@ pub struct Loaded {
 pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Loaded {
     let root = options.confined.then_some(options.directory.as_path());
     let mut loading = Loading::new(Files::new(sources, root), options);
-    let model = loading.project(files);
-    let project = decode::decode(
+    let (model, environment) = loading.project(files);
+    let mut project = decode::decode(
         &model,
         &options.directory,
         options.home.as_deref(),
         &mut loading.report,
     );
+    loading.contents(&mut project, &model, &environment);
+    loading.profiles_of_calls(&mut project, &model);
     let Loading { files, report, .. } = loading;
     let (failed, refused) = (report.failed(), report.refused());
     let (diagnostics, origins) = report.finish();
@@ -78,8 +80,8 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
 }
 
 impl Loading<'_> {
-    /// The canonical model of the whole project.
-    fn project(&mut self, files: &[PathBuf]) -> Node {
+    /// The canonical model of the whole project, and what its variables are.
+    fn project(&mut self, files: &[PathBuf]) -> (Node, Environment) {
         let directory = &self.options.directory;
         let origins: Vec<Origin> = files.iter().cloned().map(Origin::own).collect();
         if origins.is_empty() {
@@ -123,7 +125,7 @@ impl Loading<'_> {
         let at = model.get("name").map_or(At::default(), |name| name.at);
         model.set("name", Node::text(name, at));
         self.report.settle();
-        model
+        (model, environment)
     }
 
     /// The given variables, over those of the env files or of `.env`.

@@ -384,7 +384,7 @@ services:
     storage_opt: { size: '10' }
     mem_swappiness: '60'
     attach: false
-    healthcheck: { start_period: 10s }
+    volumes: [{ type: bind, source: /a, target: /a, bind: { propagation: shared } }]
     x-mine: { mem_limit: 1 }
     ports:
       - { target: 80, mode: host }
@@ -398,10 +398,10 @@ networks:
             found(text),
             [
                 "4: warning: `services.web.build` is ignored: stead does not build images",
-                "5: refused: `services.web.storage_opt` is not supported yet",
+                "5: refused: `services.web.storage_opt` is not supported",
                 "6: refused: `services.web.mem_swappiness` is not supported",
                 "7: warning: `services.web.attach` is ignored",
-                "8: refused: `services.web.healthcheck.start_period`: `10s` is not supported yet",
+                "8: refused: `services.web.volumes[0].bind.propagation`: `shared` is not supported yet",
                 "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
                 "14: refused: `services.x-app.tty`: `true` is not supported yet",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",

@@ -6,6 +6,7 @@ pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod mapping;
 pub(crate) mod port;
+pub(crate) mod seccomp;
 pub(crate) mod size;
 pub(crate) mod ssh;
 pub(crate) mod volume;

@@ -13,6 +13,7 @@ mod network;
 mod port;
 mod resources;
 mod restart;
+mod seccomp;
 mod security;
 mod text;
 
@@ -21,8 +22,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use container::{
-    Container, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError, ParsePullPolicyError,
-    Platform, PullPolicy, VolumesFrom,
+    Container, Content, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError,
+    ParsePullPolicyError, Platform, PullPolicy, VolumesFrom,
 };
 pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
@@ -36,6 +37,7 @@ pub use network::{
 pub use port::{PortRange, Protocol, PublishedPort};
 pub use resources::{BlockIo, CpuSet, Cpus, ParseCpuSetError, ParseCpusError, Resources, Ulimit};
 pub use restart::{ParseRestartPolicyError, RestartPolicy};
+pub use seccomp::{Answer, Argument, CallCondition, CallRule, Comparison, Profile};
 pub use security::{
     Capability, Device, ParseCapabilityError, ParseSecurityOptionError, Security, SecurityOption,
 };

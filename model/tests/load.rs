@@ -401,3 +401,101 @@ fn one_mistake_is_told_once() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn configs_and_secrets_are_read_and_only_their_digest_is_kept() {
+    let text = "services:\n  web: { image: 'builtin:hello', secrets: [file, variable], configs: [text] }\nsecrets:\n  \
+                file: { file: key }\n  variable: { environment: KEY }\n  unused: { file: nowhere }\nconfigs:\n  \
+                text: { content: 'a${B:-b}' }\n";
+    let project = |key: &str, variable: &str| {
+        let case = Case::new(text).with("key", key).variable("KEY", variable);
+        assert!(case.load().inputs.contains(Path::new("/p/key")), "it is watched");
+        case.project()
+    };
+    let one = project("canary", "canary2");
+    let value = |project: &Project, name: &str| {
+        let source = &project.secrets[name];
+        (source.value.bytes().map(<[u8]>::to_vec), source.digest.clone())
+    };
+    assert_eq!(value(&one, "file").0.as_deref(), Some(&b"canary"[..]));
+    assert_eq!(value(&one, "variable").0.as_deref(), Some(&b"canary2"[..]));
+    assert_eq!(value(&one, "unused"), (None, None));
+    assert_eq!(one.configs["text"].value.bytes(), Some(&b"ab"[..]));
+    let written = serde_json::to_string(&one).unwrap() + &format!("{one:?}");
+    assert!(!written.contains("canary"), "{written}");
+
+    let (other, same) = (project("canary!", "canary2"), project("canary", "canary2"));
+    assert_ne!(value(&one, "file").1, value(&other, "file").1);
+    assert_ne!(revision(&one), revision(&other));
+    assert_eq!(revision(&one), revision(&same));
+    // Under another name the same looks different.
+    assert_ne!(
+        value(&project("x", "x"), "file").1,
+        value(&project("x", "x"), "variable").1
+    );
+
+    // Read back from a record, it is found where it was, unless something else is there now.
+    let kept = serde_json::to_string(&one).unwrap();
+    for (key, found) in [("canary", true), ("canary!", false)] {
+        let mut back: Project = serde_json::from_str(&kept).unwrap();
+        back.find_contents(&Case::new(text).with("key", key).files);
+        assert_eq!(back.secrets["file"].value.bytes().is_some(), found);
+        assert!(back.secrets["variable"].value.bytes().is_none());
+        assert_eq!(back.configs["text"].value.bytes(), Some(&b"ab"[..]));
+    }
+
+    let refusals: Vec<String> = Case::new(text)
+        .load()
+        .diagnostics
+        .iter()
+        .map(|found| format!("{}: {}", found.span.line, found.message))
+        .collect();
+    let [file, variable] = refusals.as_slice() else {
+        panic!("{refusals:#?}");
+    };
+    assert!(
+        file.starts_with("4: ") && file.contains("does not exist"),
+        "{file}"
+    );
+    assert!(
+        variable.starts_with("5: ") && variable.contains("`KEY` is not set"),
+        "{variable}"
+    );
+}
+
+#[test]
+fn a_seccomp_profile_is_read_with_the_project_and_refused_where_it_is_named() {
+    let case = |options: &str| {
+        Case::new(&format!(
+            "services:\n  web:\n    image: builtin:hello\n    security_opt: [{options}]\n"
+        ))
+        .with("calls.json", r#"{"defaultAction": "SCMP_ACT_LOG"}"#)
+        .with("bad.json", r#"{"defaultAction": "SCMP_ACT_TRACE"}"#)
+    };
+    let security = |options: &str| case(options).project().services["web"].security.clone();
+    assert_eq!(security("").seccomp_profile, None);
+    let profile = security("'seccomp:unconfined', 'seccomp=calls.json'").seccomp_profile;
+    assert!(profile.is_some_and(|profile| profile.rules.is_empty()));
+    assert_eq!(
+        security("'seccomp=calls.json', 'seccomp=builtin'").seccomp_profile,
+        None
+    );
+    assert!(
+        case("'seccomp=calls.json'")
+            .load()
+            .inputs
+            .contains(Path::new("/p/calls.json"))
+    );
+    for (option, expected) in [
+        ("seccomp=bad.json", "`SCMP_ACT_TRACE` asks another program"),
+        ("seccomp=nowhere.json", "the file does not exist"),
+        ("label=type:x", "labels of SELinux are not supported yet"),
+    ] {
+        let loaded = case(&format!("'{option}'")).load();
+        let [found] = loaded.diagnostics.as_slice() else {
+            panic!("{option}: {:#?}", loaded.diagnostics);
+        };
+        assert!(found.refusal && found.message.contains(expected), "{found:?}");
+        assert_eq!(found.span.line, 4);
+    }
+}

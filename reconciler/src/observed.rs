@@ -72,6 +72,8 @@ pub struct ImageHealthcheck {
     pub interval: u64,
     pub timeout: u64,
     pub retries: u32,
+    pub start_period: u64,
+    pub start_interval: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

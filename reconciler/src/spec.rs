@@ -12,7 +12,9 @@ use std::{
 
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
-pub use model::types::{Protocol, RestartPolicy};
+pub use model::types::{
+    Answer, Argument, CallCondition, CallRule, Comparison, Content, Profile, Protocol, RestartPolicy,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
@@ -165,6 +167,39 @@ pub struct ContainerSpec {
     /// Lines of /etc/hosts beside those of the container itself.
     #[serde(default)]
     pub extra_hosts: Vec<HostName>,
+    /// Configs and secrets.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+    #[serde(default)]
+    pub devices: Vec<DeviceSpec>,
+    /// What else may be opened: `TYPE MAJOR:MINOR ACCESS`.
+    #[serde(default)]
+    pub device_rules: Vec<String>,
+}
+
+/// A device of the host, or a directory of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    pub source: PathBuf,
+    pub target: PathBuf,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
+}
+
+/// A config or secret, read-only and never on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// As messages name it: `secrets.key`.
+    pub name: String,
+    pub target: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Of the content; the supervisor that had it before has it still.
+    pub digest: String,
+    #[serde(skip)]
+    pub content: Content,
 }
 
 /// Docker's 64 MiB.
@@ -202,6 +237,9 @@ impl Default for ContainerSpec {
             dns_opt: Vec::new(),
             sysctls: BTreeMap::new(),
             extra_hosts: Vec::new(),
+            files: Vec::new(),
+            devices: Vec::new(),
+            device_rules: Vec::new(),
         }
     }
 }
@@ -229,6 +267,12 @@ pub struct Rights {
     /// PR_SET_NO_NEW_PRIVS of prctl(2).
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
+    /// A profile that the host has loaded, or `unconfined`. `None`: as the supervisor is.
+    pub apparmor: Option<String>,
+    /// Nothing of /proc and /sys is hidden or read-only that is not so by itself.
+    pub unmasked: bool,
+    /// /sys can be written, and every device of the host opened. Only ever without a user namespace.
+    pub privileged: bool,
 }
 
 /// A limit of setrlimit(2); -1: none.
@@ -239,7 +283,7 @@ pub struct Rlimit {
 }
 
 /// Which system calls there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {
     /// The default profile, with what the capabilities add to it.
@@ -247,6 +291,8 @@ pub enum Seccomp {
     Builtin,
     /// All of them.
     Unconfined,
+    /// As a file of the project says.
+    Profile(Box<Profile>),
 }
 
 /// What Docker gives a container.
@@ -276,6 +322,9 @@ impl Default for Rights {
             oom_score_adj: None,
             no_new_privileges: false,
             seccomp: Seccomp::Builtin,
+            apparmor: None,
+            unmasked: false,
+            privileged: false,
         }
     }
 }
@@ -346,12 +395,18 @@ impl MountSpec {
 }
 
 /// A probe with every default filled in. Times in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
     pub argv: Vec<String>,
     pub interval: u64,
     pub timeout: u64,
     pub retries: u32,
+    /// So long after the start failures do not count, unless a probe has succeeded; 0: for the first interval.
+    #[serde(default)]
+    pub start_period: u64,
+    /// Between two probes in that time.
+    #[serde(default)]
+    pub start_interval: u64,
 }
 
 /// The firewall of one root, whole.

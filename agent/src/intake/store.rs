@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use backend::layout::Layout;
-use model::{diagnostic::Span, types::Project};
+use model::{diagnostic::Span, source::Disk, types::Project};
 use reconciler::{
     converge,
     desired::{Intent, Target},
@@ -115,6 +115,7 @@ impl Store {
             let mut project = record.project;
             project.directory = record.directory;
             project.origins = record.origins;
+            project.find_contents(&Disk);
             let good = Good {
                 manifest: record.manifest,
                 origin: record.origin,
@@ -285,6 +286,7 @@ pub fn kept(projects: &Path) -> anyhow::Result<converge::Kept> {
             let mut project = record.project;
             project.directory = record.directory;
             project.origins = record.origins;
+            project.find_contents(&Disk);
             let good = memory::Good {
                 revision: record.revision,
                 project: Arc::new(project),

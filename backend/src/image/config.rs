@@ -130,6 +130,8 @@ struct Healthcheck {
     interval: i64,
     timeout: i64,
     retries: i64,
+    start_period: i64,
+    start_interval: i64,
 }
 
 impl Configuration {
@@ -171,6 +173,8 @@ impl Configuration {
                 interval: milliseconds(health.interval),
                 timeout: milliseconds(health.timeout),
                 retries: u32::try_from(health.retries).unwrap_or(0),
+                start_period: milliseconds(health.start_period),
+                start_interval: milliseconds(health.start_interval),
             }),
         }
     }

@@ -31,8 +31,7 @@ pub(super) fn config() -> ImageConfig {
                 .map(text)
                 .into(),
             interval: 1000,
-            timeout: 0,
-            retries: 0,
+            ..ImageHealthcheck::default()
         }),
         ..ImageConfig::default()
     }

@@ -190,7 +190,7 @@ impl<'a> Tree<'a> {
                     Kind::Char => FileType::CharacterDevice,
                     _ => FileType::BlockDevice,
                 };
-                // Without effect in a container, whose mounts are all nodev; kept to be complete.
+                // Without effect in a container, whose root is mounted nodev; kept to be complete.
                 node(
                     entry,
                     parent,

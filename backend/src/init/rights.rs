@@ -1,6 +1,11 @@
 //! The limits, capabilities and settings that a service asks for, in the words of the kernel.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use caps::{Capability, CapsHashSet};
 use reconciler::spec::{Rights, Rlimit};
@@ -104,7 +109,37 @@ pub fn capabilities(rights: &Rights) -> Result<CapsHashSet, StepError> {
         Capability::from_str(&format!("CAP_{name}"))
             .map_err(|_| StepError::spec(format!("`{name}` is not a capability; correct `cap_add`")))
     };
-    rights.capabilities.iter().map(known).collect()
+    let mut asked: CapsHashSet = rights.capabilities.iter().map(known).collect::<Result<_, _>>()?;
+    if rights.privileged
+        && let Ok(own) = caps::read(None, caps::CapSet::Permitted)
+    {
+        // All that stead has.
+        asked.retain(|capability| own.contains(capability));
+    }
+    Ok(asked)
+}
+
+/// The profile of AppArmor that the program begins with: aa_change_onexec(3).
+///
+/// # Errors
+/// The host has no AppArmor, or no such profile.
+pub fn apparmor(profile: &str) -> Result<(), StepError> {
+    const FILE: &str = "/proc/self/attr/apparmor/exec";
+    match fs::write(FILE, format!("exec {profile}")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !Path::new(FILE).exists() => match profile {
+            // There is nothing that confines.
+            "unconfined" => Ok(()),
+            _ => Err(StepError::spec(format!(
+                "this host has no AppArmor, and `apparmor={profile}` asks for it; boot with `lsm=…,apparmor`, or \
+                 remove it from `security_opt`"
+            ))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StepError::spec(format!(
+            "this host has loaded no AppArmor profile {profile}; load it with apparmor_parser(8), or correct \
+             `security_opt`"
+        ))),
+        written => written.map_err(|error| StepError::system("set the AppArmor profile", profile, error)),
+    }
 }
 
 /// Writes settings of the namespaces that the caller is in, as their root.

@@ -5,8 +5,12 @@
 //! gets EPERM, `clone3` gets ENOSYS so that a C library falls back to `clone`, whose flags can be looked at.
 //! A new user namespace is refused whatever the capabilities.
 
+mod profile;
+
 use libc::sock_filter;
 use reconciler::spec::{Rights, Seccomp};
+
+use crate::rootfs::StepError;
 
 /// Allowed whatever the arguments: ranges of system call numbers, both ends included.
 #[cfg(target_arch = "x86_64")]
@@ -236,11 +240,27 @@ struct Rule {
 }
 
 /// The whole filter; `None`: everything is allowed.
-pub fn filter(rights: &Rights) -> Option<Vec<sock_filter>> {
-    match rights.seccomp {
-        Seccomp::Builtin => Some(builtin(rights)),
-        Seccomp::Unconfined => None,
+///
+/// # Errors
+/// A profile is longer than the kernel takes.
+pub fn filter(rights: &Rights) -> Result<Option<Vec<sock_filter>>, StepError> {
+    match &rights.seccomp {
+        Seccomp::Builtin => Ok(Some(builtin(rights))),
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Profile(profile) => profile::compile(profile, rights, profile::kernel()).map(Some),
     }
+}
+
+/// How every filter begins: another entry than the native one, which no rule is about, is not there.
+fn frame() -> Vec<sock_filter> {
+    vec![
+        load(ARCH),
+        jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
+        UNKNOWN,
+        load(NUMBER),
+        jump(libc::BPF_JGE, X32, 0, 1),
+        UNKNOWN,
+    ]
 }
 
 fn builtin(rights: &Rights) -> Vec<sock_filter> {
@@ -288,15 +308,8 @@ fn builtin(rights: &Rights) -> Vec<sock_filter> {
     rules.extend(added.into_iter().map(|call| single(call, vec![ALLOW])));
     rules.push(single(libc::SYS_clone3, vec![UNKNOWN]));
     rules.sort_by_key(|rule| rule.low);
-    let mut filter = vec![
-        load(ARCH),
-        jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
-        UNKNOWN,
-        load(NUMBER),
-        jump(libc::BPF_JGE, X32, 0, 1),
-        UNKNOWN,
-    ];
-    filter.extend(search(&rules));
+    let mut filter = frame();
+    filter.extend(search(&rules, REFUSE));
     filter
 }
 
@@ -311,34 +324,34 @@ fn first_argument_in(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
         })
         .collect();
     let mut program = vec![load(FIRST_ARGUMENT)];
-    program.extend(search(&rules));
+    program.extend(search(&rules, REFUSE));
     program
 }
 
-/// A binary search over sorted, disjoint rules for the number in the accumulator.
-fn search(rules: &[Rule]) -> Vec<sock_filter> {
+/// A binary search over sorted, disjoint rules for the number in the accumulator. `other`: for one without.
+fn search(rules: &[Rule], other: sock_filter) -> Vec<sock_filter> {
     match rules {
-        [] => vec![REFUSE],
+        [] => vec![other],
         [rule] => {
             let mut program = vec![
                 jump(libc::BPF_JGE, rule.low, 1, 0),
-                REFUSE,
+                other,
                 jump(libc::BPF_JGT, rule.high, 0, 1),
-                REFUSE,
+                other,
             ];
             program.extend(&rule.program);
             program
         }
         _ => {
             let (left, right) = rules.split_at(rules.len() / 2);
-            let below = search(left);
+            let below = search(left, other);
             // Conditional jumps reach 255 instructions, the plain one any distance.
             let mut program = vec![
                 jump(libc::BPF_JGE, right[0].low, 0, 1),
                 statement(libc::BPF_JMP | libc::BPF_JA, below.len() as u32),
             ];
             program.extend(below);
-            program.extend(search(right));
+            program.extend(search(right, other));
             program
         }
     }

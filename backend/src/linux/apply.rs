@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::PoisonError,
     thread,
@@ -12,13 +12,14 @@ use std::{
 use reconciler::{
     key::{InstanceKey, ResourceKey},
     plan::action::Action,
-    spec::{ContainerSpec, MountSpec, SandboxSpec, Space, Zone},
+    spec::{SandboxSpec, Space, Zone},
 };
 
 use super::{
     LinuxBackend,
     error::ApplyError,
     sandboxes::{self, MAX_INTERFACES},
+    start::Counts,
 };
 use crate::{
     cgroup,
@@ -28,7 +29,7 @@ use crate::{
     net::OurLink,
     shim::{
         client::ClientError,
-        protocol::{Reply, Request, Run, SandboxState, Start},
+        protocol::{Reply, Request, Run, SandboxState},
         record,
     },
 };
@@ -39,14 +40,6 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long links may outlive their namespace before they are taken down one by one.
 const LINK_PATIENCE: Duration = Duration::from_millis(400);
-
-/// What a start counts.
-#[derive(Clone, Copy)]
-struct Counts {
-    restarts: u32,
-    streak: u32,
-    flaps: u32,
-}
 
 impl LinuxBackend {
     pub(super) fn apply_action(&self, action: &Action) -> Result<(), ApplyError> {
@@ -144,29 +137,6 @@ impl LinuxBackend {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
         }
         Ok(())
-    }
-
-    fn start(
-        &self,
-        key: &InstanceKey,
-        spec: &ContainerSpec,
-        fresh: bool,
-        counts: Counts,
-    ) -> Result<(), ApplyError> {
-        let volumes = spec.mounts.iter().filter_map(|mount| match mount {
-            MountSpec::Volume { volume, .. } => Some((volume.name.clone(), self.volumes.data(volume))),
-            MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
-        });
-        let start = Start {
-            container: spec.clone(),
-            layers: self.images.layers(&spec.image_digest)?,
-            volumes: volumes.collect(),
-            fresh,
-            restarts: counts.restarts,
-            streak: counts.streak,
-            flaps: counts.flaps,
-        };
-        self.ask(key, &Request::Start(Box::new(start))).map(drop)
     }
 
     /// Until no TCP connection from elsewhere passes through the host ports of the instance.
@@ -352,11 +322,20 @@ impl LinuxBackend {
 
     /// One request to the shim of an instance; a refusal is an error with the shim's own words.
     pub(super) fn ask(&self, key: &InstanceKey, request: &Request) -> Result<Reply, ApplyError> {
+        self.ask_with(key, request, &[])
+    }
+
+    pub(super) fn ask_with(
+        &self,
+        key: &InstanceKey,
+        request: &Request,
+        along: &[BorrowedFd<'_>],
+    ) -> Result<Reply, ApplyError> {
         let sandbox = self
             .sandboxes
             .get(key)
             .ok_or_else(|| ApplyError::NoSandbox { key: key.clone() })?;
-        let answer = sandbox.client().request(request, &[]);
+        let answer = sandbox.client().request(request, along);
         answer.map(|(reply, _)| reply).map_err(|error| asked(key, error))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     image::ImageError,
     net::NetError,
     records,
+    rootfs::StepError,
     shim::{client::ClientError, protocol::Reason},
     volume::VolumeError,
 };
@@ -65,6 +66,8 @@ pub(super) enum ApplyError {
     Read(#[from] records::ReadError),
     #[error(transparent)]
     Limits(#[from] LimitError),
+    #[error("there is no memory for the configs and secrets of a service; free some, it is tried again")]
+    Files(#[source] io::Error),
     #[error("no supervisor can be started; `stead doctor` says what is missing")]
     Spawn(#[source] ClientError),
     #[error("the supervisor of {key} does not answer; it is asked again at the next look")]
@@ -117,6 +120,15 @@ impl ApplyError {
             } => Some("ports"),
             ApplyError::Volume(_) => Some("volumes"),
             _ => None,
+        }
+    }
+}
+
+impl From<StepError> for ApplyError {
+    fn from(error: StepError) -> Self {
+        ApplyError::Refused {
+            message: error.message,
+            reason: error.reason,
         }
     }
 }

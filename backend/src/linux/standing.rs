@@ -34,6 +34,13 @@ impl LinuxBackend {
         };
         let cgroup = self.instance_cgroup(key);
         standing.drift = self.controllers.drift(&cgroup, &container.limits, *pid);
+        if cgroup::devices::is_missing(
+            &cgroup.join("payload"),
+            container,
+            state.record.assignment.sandbox.spaces.host_ids,
+        ) {
+            standing.drift.push("its devices are not limited".to_owned());
+        }
         // One that ends just now is told by its shim.
         for stray in cgroup::strays(&cgroup.join("payload"), *pid).unwrap_or_default() {
             standing
@@ -103,6 +110,10 @@ impl LinuxBackend {
             enter.map_err(|source| ApplyError::Path { path: home, source })?;
         }
         self.limit(key, &container.limits)?;
+        let host_ids = state.record.assignment.sandbox.spaces.host_ids;
+        if cgroup::devices::is_missing(&payload, container, host_ids) {
+            cgroup::devices::limit(&payload, container, host_ids)?;
+        }
         let missing = ground::missing(*pid, &state.record.ground).unwrap_or_default();
         if missing.broken.is_some() || missing.mounts.is_empty() {
             return Ok(());

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use reconciler::spec::{ContainerSpec, MountSpec};
@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{
-    Step, StepError, fill,
+    Step, StepError, devices, fill,
     stage::{NODES, PLACE, Staged},
     tree::{self, Kind},
 };
@@ -55,8 +55,8 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
     let root = staged.root.as_fd();
     move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
-    kernel_filesystems(root)?;
-    devices(root, staged, container.shm_size)?;
+    kernel_filesystems(root, container.rights.privileged)?;
+    devices(root, staged, container)?;
     for (name, source) in &staged.generated {
         let target = Path::new("etc").join(name);
         let point = tree::make(root, &target, Kind::File)?;
@@ -67,13 +67,7 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         let (MountSpec::Volume { target, .. }
         | MountSpec::Bind { target, .. }
         | MountSpec::Tmpfs { target, .. }) = spec;
-        let clean = tree::normal(target);
-        if clean.as_os_str().is_empty() || ["proc", "sys"].iter().any(|name| clean.starts_with(name)) {
-            return Err(StepError::spec(format!(
-                "nothing can be mounted at {}; choose a target outside /, /proc and /sys",
-                target.display()
-            )));
-        }
+        let clean = clean(target)?;
         let Some(source) = source else {
             let point = tree::make(root, &clean, Kind::Directory)?;
             refuse_kernel(&point, target)?;
@@ -105,11 +99,37 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
         refuse_kernel(&point, target)?;
         hang(source.mount.as_fd(), &point, target)?;
     }
-    hide(root, staged)?;
+    for (spec, source) in container.files.iter().zip(&staged.files) {
+        let clean = clean(&spec.target)?;
+        let point = tree::make(root, &clean, Kind::File)?;
+        refuse_kernel(&point, &spec.target)?;
+        hang(source.as_fd(), &point, &spec.target)?;
+    }
+    for (target, source) in &staged.devices {
+        let clean = clean(target)?;
+        let point = tree::make(root, &clean, Kind::File)?;
+        refuse_kernel(&point, target)?;
+        hang(source.as_fd(), &point, target)?;
+    }
+    if !container.rights.unmasked {
+        hide(root, staged)?;
+    }
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;
     nix::unistd::chdir("/").step("enter", "/")
+}
+
+/// A target as a path below the root.
+fn clean(target: &Path) -> Result<PathBuf, StepError> {
+    let clean = tree::normal(target);
+    if clean.as_os_str().is_empty() || ["proc", "sys"].iter().any(|name| clean.starts_with(name)) {
+        return Err(StepError::spec(format!(
+            "nothing can be mounted at {}; choose a target outside /, /proc and /sys",
+            target.display()
+        )));
+    }
+    Ok(clean)
 }
 
 fn refuse_kernel(point: &OwnedFd, target: &Path) -> Result<(), StepError> {
@@ -172,16 +192,20 @@ fn own_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, StepError>
     })
 }
 
-fn kernel_filesystems(root: BorrowedFd<'_>) -> Result<(), StepError> {
+fn kernel_filesystems(root: BorrowedFd<'_>, privileged: bool) -> Result<(), StepError> {
     let strict = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
         | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let kept = match privileged {
+        true => strict,
+        false => strict | MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
     let proc = filesystem("proc", &[], strict).step("make", "a procfs")?;
     hang(proc.as_fd(), &own_directory(root, "proc")?, Path::new("/proc"))?;
-    let sys = filesystem("sysfs", &[], strict | MountAttrFlags::MOUNT_ATTR_RDONLY).step("make", "a sysfs")?;
+    let sys = filesystem("sysfs", &[], kept).step("make", "a sysfs")?;
     hang(sys.as_fd(), &own_directory(root, "sys")?, Path::new("/sys"))?;
     // Not every host lets a cgroup namespace mount its tree; a container does without.
-    if let Ok(cgroup) = filesystem("cgroup2", &[], strict | MountAttrFlags::MOUNT_ATTR_RDONLY) {
+    if let Ok(cgroup) = filesystem("cgroup2", &[], kept) {
         let path = Path::new("sys/fs/cgroup");
         if let Ok(point) = tree::open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
             hang(cgroup.as_fd(), &point, path)?;
@@ -190,14 +214,18 @@ fn kernel_filesystems(root: BorrowedFd<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), StepError> {
+fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> Result<(), StepError> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
-    let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let nodev = match container.rights.privileged {
+        true => MountAttrFlags::empty(),
+        false => MountAttrFlags::MOUNT_ATTR_NODEV,
+    };
     let dev = filesystem("tmpfs", &options, nosuid | nodev).step("make", "a tmpfs for /dev")?;
     hang(dev.as_fd(), &own_directory(root, "dev")?, Path::new("/dev"))?;
     let dev = dev.as_fd();
+    devices::copy(dev, &staged.host)?;
     for (name, node) in NODES.iter().zip(&staged.nodes) {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
         openat(dev, *name, flags, Mode::from(0o666)).step("make /dev/", name)?;
@@ -205,7 +233,10 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
             openat(dev, *name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
         hang(node.as_fd(), &point, &Path::new("/dev").join(name))?;
     }
-    let shm = [("mode", "1777".to_owned()), ("size", shm_size.to_string())];
+    let shm = [
+        ("mode", "1777".to_owned()),
+        ("size", container.shm_size.to_string()),
+    ];
     let pts = [
         ("ptmxmode", "0666".to_owned()),
         ("mode", "0620".to_owned()),
@@ -218,7 +249,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
     ];
     for (name, kind, options, flags) in below {
         let shared = staged.shm.as_ref().filter(|_| name == "shm");
-        if name == "shm" && shared.is_none() && shm_size == 0 {
+        if name == "shm" && shared.is_none() && container.shm_size == 0 {
             continue;
         }
         mkdirat(dev, name, Mode::from(0o755)).step("make /dev/", name)?;

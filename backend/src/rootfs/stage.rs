@@ -22,7 +22,12 @@ use rustix::{
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
-use super::{Step, StepError, fill::Fill};
+use super::{
+    Step, StepError,
+    devices::{self, HostNode, Node, Nodes},
+    files::Held,
+    fill::Fill,
+};
 use crate::{
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
@@ -50,6 +55,12 @@ pub struct Staged {
     pub shm: Option<OwnedFd>,
     /// `etc/hosts` and the like, with their sources.
     pub generated: Vec<(&'static str, OwnedFd)>,
+    /// In the order of `container.files`.
+    pub files: Vec<OwnedFd>,
+    /// Beside [`NODES`].
+    pub devices: Vec<Node>,
+    /// All others of the host, for who is privileged.
+    pub host: Vec<HostNode>,
 }
 
 /// A bind or a volume.
@@ -218,7 +229,13 @@ fn resolv_conf(search: &[String], options: &[String]) -> String {
 ///
 /// # Errors
 /// A source is missing or its file system refuses id-mapped mounts.
-pub fn stage(assignment: &Assignment, start: &Start, namespaces: &Namespaces) -> Result<Staged, StepError> {
+pub fn stage(
+    assignment: &Assignment,
+    start: &Start,
+    held: Option<&Held>,
+    asked: Option<&Nodes>,
+    namespaces: &Namespaces,
+) -> Result<Staged, StepError> {
     let user = namespaces.user();
     // Before this process has mounts of its own: it comes back to those of the supervisor.
     let shm = shared_memory(assignment, namespaces)?;
@@ -251,7 +268,7 @@ pub fn stage(assignment: &Assignment, start: &Start, namespaces: &Namespaces) ->
         Some("overlay"),
         "root",
         Some("overlay"),
-        // Without a user namespace, the only thing that keeps device nodes from being opened.
+        // A layer may have device nodes in it. Without a user namespace, others may be made.
         MsFlags::MS_NODEV,
         Some(options.as_str()),
     )
@@ -277,12 +294,19 @@ pub fn stage(assignment: &Assignment, start: &Start, namespaces: &Namespaces) ->
         .into_iter()
         .map(|name| Ok((name, generated(assignment, name, user)?)))
         .collect::<Result<_, StepError>>()?;
+    let files = held.map(Held::stage).transpose()?.unwrap_or_default();
     Ok(Staged {
         root,
         mounts,
         nodes,
         shm,
         generated,
+        files,
+        devices: asked.map(Nodes::stage).transpose()?.unwrap_or_default(),
+        host: match start.container.rights.privileged {
+            true => devices::every()?,
+            false => Vec::new(),
+        },
     })
 }
 

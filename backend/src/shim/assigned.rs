@@ -31,7 +31,7 @@ use crate::{
     dns::server::Server,
     health::Health,
     logs::writer::Lost,
-    rootfs::{Step, StepError, stage},
+    rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
     sandbox::{self, Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
 
@@ -111,6 +111,8 @@ pub struct Sandbox {
     pub health: Health,
     /// The idle leaf, until the shim has moved out of it.
     pub idle_leaf: Option<PathBuf>,
+    /// The configs and secrets of the last start.
+    pub files: Option<Held>,
 }
 
 /// Binds through /proc/self/fd: a socket's address has 108 bytes at most.
@@ -199,6 +201,7 @@ impl Sandbox {
             joined: Vec::new(),
             health: Health::new(None, 0),
             idle_leaf: None,
+            files: None,
         })
     }
 
@@ -223,7 +226,7 @@ impl Sandbox {
                 done()
             }
             Request::Start(start) => {
-                let pid = self.start(*start)?;
+                let pid = self.start(*start, descriptors.into_iter().next())?;
                 Ok(Some((Reply::Started { pid }, Vec::new())))
             }
             Request::Amend { container } => {
@@ -343,23 +346,43 @@ impl Sandbox {
         Ok(())
     }
 
-    fn start(&mut self, start: Start) -> Result<u32, StepError> {
+    fn start(&mut self, start: Start, along: Option<OwnedFd>) -> Result<u32, StepError> {
         if self.first.is_some() {
             return Err(request_error("the container runs already"));
         }
         let assignment = &self.record.assignment;
         self.payload = fresh_payload(assignment)?;
         stage::prepare(assignment, &start)?;
+        let files = Held::new(
+            &start.container.files,
+            assignment.sandbox.id_base,
+            (&start.contents, along),
+            self.files.as_ref(),
+        )?;
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
         self.controllers
             .apply(&assignment.cgroup, &start.container.limits)?;
+        cgroup::devices::limit(
+            &assignment.cgroup.join("payload"),
+            &start.container,
+            assignment.sandbox.spaces.host_ids,
+        )?;
+        let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
         if let Some(names) = &mut self.names {
             names.follow(&start.container);
         }
-        let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio)?;
+        let pid = launch::container(
+            assignment,
+            &start,
+            (files.as_ref(), nodes.as_ref()),
+            &self.namespaces,
+            self.leaf(),
+            stdio,
+        )?;
+        self.files = files;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cgroup::limits::Controllers,
     init::{self, Program, Stdio, rights},
-    rootfs::{Step, StepError, attach, stage},
+    rootfs::{Step, StepError, attach, devices::Nodes, files::Held, stage},
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
     sys::process::{self, Side},
@@ -63,6 +63,7 @@ impl Pipe {
 pub fn container(
     assignment: &Assignment,
     start: &Start,
+    (held, asked): (Option<&Held>, Option<&Nodes>),
     namespaces: &Namespaces,
     leaf: Leaf<'_>,
     stdio: Stdio,
@@ -70,7 +71,7 @@ pub fn container(
     fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
-        let staged = stage::stage(assignment, start, namespaces)?;
+        let staged = stage::stage(assignment, start, held, asked, namespaces)?;
         let spaces = &assignment.sandbox.spaces;
         let flags = enter(spaces, namespaces)?;
         second(pipe, flags, || {

@@ -184,6 +184,9 @@ pub struct Start {
     pub streak: u32,
     #[serde(default)]
     pub flaps: u32,
+    /// How much of the descriptor that comes along each of `container.files` holds; `None`: what it held.
+    #[serde(default)]
+    pub contents: Vec<Option<u64>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-use reconciler::spec::PortBinding;
+use reconciler::spec::{FileSpec, PortBinding};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,7 @@ use crate::{
     cgroup::limits::Controllers,
     health::Health,
     logs::writer::Lost,
+    rootfs::files::Held,
     sandbox::{Namespaces, ResolverSockets},
     sys::process,
 };
@@ -71,6 +72,9 @@ struct Saved {
     exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
     idle_leaf: Option<PathBuf>,
+    /// The tmpfs of configs and secrets, and what it was made from.
+    #[serde(default)]
+    files: Option<(i32, Vec<FileSpec>)>,
     connections: Vec<SavedConnection>,
     next_number: u64,
     /// Who asked for the upgrade and is owed an answer.
@@ -140,6 +144,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .map(|one| (one.pid, one.purpose.clone()))
             .collect(),
         idle_leaf: sandbox.idle_leaf.clone(),
+        files: sandbox.files.as_ref().map(Held::saved),
         connections: supervisor
             .connections
             .iter()
@@ -169,6 +174,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
     // The record stays findable all the while.
     kept.push(sandbox.memfd.as_raw_fd());
     kept.extend(saved.door.iter().flat_map(|(inner, outer)| [inner, outer]));
+    kept.extend(saved.files.iter().map(|(mount, _)| *mount));
     kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
     kept.extend(saved.streams.iter().flatten());
     kept.extend(saved.connections.iter().map(|one| one.socket));
@@ -257,6 +263,10 @@ pub fn resume(argument: &str) -> io::Result<()> {
         Some((inner, outer)) => Door::resume(process::inherited(inner)?, process::inherited(outer)?),
         None => Door::new()?,
     };
+    let files = match saved.files {
+        Some((mount, files)) => Some(Held::resume(process::inherited(mount)?, files)),
+        None => None,
+    };
     let mut record = saved.record;
     record.door = Some(door.number());
     let sandbox = Sandbox {
@@ -286,6 +296,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
         joined: running,
         health: saved.health,
         idle_leaf: saved.idle_leaf,
+        files,
     };
     drop(old);
     let mut supervisor = Supervisor::new(Phase::Assigned(Box::new(sandbox)));

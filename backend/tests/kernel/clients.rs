@@ -215,6 +215,7 @@ fn probes() {
             interval: 100,
             timeout: 20_000,
             retries: 1,
+            ..HealthSpec::default()
         })
     };
     container.script("sleep 1000");

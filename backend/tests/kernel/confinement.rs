@@ -7,12 +7,13 @@ use reconciler::spec::HealthSpec;
 
 use super::host::{BASE, Container, Host, until};
 
-pub const TESTS: [(&str, fn()); 5] = [
+pub const TESTS: [(&str, fn()); 6] = [
     ("what_a_default_service_sees_is_as_written_down", golden),
     ("no_namespace_but_time_is_the_hosts", namespaces),
     ("what_the_kernel_says_about_itself_is_hidden", hidden),
     ("a_set_uid_program_gains_the_containers_root_and_no_more", set_uid),
     ("exec_and_probes_are_as_confined_as_the_service", joined),
+    ("a_profile_of_apparmor_is_the_hosts_or_refused", apparmor),
 ];
 
 /// Mount point, options of the mount, file system. Options that the host's own mount decides are left out.
@@ -259,6 +260,7 @@ fn joined() {
         interval: 50,
         timeout: 5000,
         retries: 1,
+            ..HealthSpec::default()
     });
     for user in ["", "www"] {
         container.spec.user = user.into();
@@ -295,4 +297,24 @@ fn joined() {
         container.client.order(&Request::Kill).unwrap();
         container.ended();
     }
+}
+
+fn apparmor() {
+    let host = Host::new();
+    let (code, _) = host.run("true", |container| {
+        container.spec.rights.apparmor = Some("unconfined".into());
+    });
+    assert_eq!(code, 0);
+    let mut container = host.sandbox("other", Vec::new()).unwrap();
+    container.script("true");
+    container.spec.rights.apparmor = Some("stead-nowhere".into());
+    let error = container.start().unwrap_err().to_string();
+    let expected = match std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        true => "has loaded no AppArmor profile stead-nowhere",
+        false => "this host has no AppArmor",
+    };
+    assert!(
+        error.contains(expected) && error.contains("`security_opt`"),
+        "{error}"
+    );
 }

@@ -261,6 +261,7 @@ impl Container<'_> {
     }
 
     pub fn start(&mut self) -> Result<u32, ClientError> {
+        let (contents, along) = backend::rootfs::files::bundle(&self.spec.files).unwrap();
         let start = Start {
             container: self.spec.clone(),
             layers: self.layers.clone(),
@@ -269,8 +270,10 @@ impl Container<'_> {
             restarts: 0,
             streak: 0,
             flaps: 0,
+            contents,
         };
-        match self.client.request(&Request::Start(Box::new(start)), &[])? {
+        let along: Vec<_> = along.iter().map(std::os::fd::AsFd::as_fd).collect();
+        match self.client.request(&Request::Start(Box::new(start)), &along)? {
             (Reply::Started { pid }, _) => Ok(pid),
             other => panic!("{other:?}"),
         }

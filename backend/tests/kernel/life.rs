@@ -286,6 +286,7 @@ fn health() {
         interval: 150,
         timeout: 5000,
         retries: 2,
+        ..HealthSpec::default()
     });
     let mut events = Client::connect(&container.assignment.socket)
         .unwrap()
@@ -313,6 +314,7 @@ fn hung_probe() {
         interval: 100,
         timeout: 150,
         retries: 1,
+        ..HealthSpec::default()
     });
     container.start().unwrap();
     until("it is unhealthy", || {

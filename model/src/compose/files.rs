@@ -120,6 +120,35 @@ impl<'s> Files<'s> {
         Some(text)
     }
 
+    /// The bytes of a file that a service is to see. That there are none is not what makes it no Compose file.
+    pub fn bytes(&mut self, file: &Path, wanted: Wanted<'_>, report: &mut Report) -> Option<Vec<u8>> {
+        self.inputs.insert(file.to_owned());
+        if !self.inside(file, wanted, report) {
+            return None;
+        }
+        let (what, hint) = match self.sources.read(file).and_then(limit) {
+            Ok(bytes) if self.bytes + bytes.len() <= MAX_TEXT => {
+                self.bytes += bytes.len();
+                return Some(bytes);
+            }
+            Ok(_) => (
+                "the files of this project are larger than 8 MiB in all".to_owned(),
+                "mount large files with `volumes`",
+            ),
+            Err(error) if missing(&error) => (
+                "the file does not exist".to_owned(),
+                "check its name, or write it",
+            ),
+            Err(error) => (
+                format!("the file cannot be read: {error}"),
+                "make it a readable file of at most 4 MiB",
+            ),
+        };
+        let message = format!("`{}`: `{}`: {what}", wanted.path, file.display());
+        report.refuse(wanted.at, message, hint);
+        None
+    }
+
     /// Whether so many more bytes fit; reported where not. A file that is read again counts again: it is parsed
     /// again.
     fn count(&mut self, bytes: usize, file: &Path, wanted: Wanted<'_>, report: &mut Report) -> bool {

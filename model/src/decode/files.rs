@@ -17,6 +17,7 @@ impl Reader<'_> {
             content: place.get("content").and_then(|content| content.scalar()),
             external: place.flag("external"),
             labels: place.texts_by_name("labels"),
+            ..FileSource::default()
         }
     }
 

@@ -5,24 +5,48 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{Reader, value::Place};
 use crate::{
     syntax::cut,
-    types::{Device, Security},
+    types::{Device, Security, SecurityOption},
 };
 
 impl Reader<'_> {
     pub(super) fn security(&mut self, place: &Place) -> Security {
         const CAPABILITY: &str = "write a name of capabilities(7) like `NET_ADMIN`, or `ALL`";
-        const OPTION: &str = "write `no-new-privileges:true`, `seccomp=…`, `apparmor=…`, `label=…` or `systempaths=unconfined`";
+        if place.flag("privileged")
+            && let Some(at) = place.get("privileged")
+        {
+            self.report.warning(
+                at.node.at,
+                format!("`{}`: whoever is root in it is root of this host", at.path),
+                "most images run with some of `cap_add`, `devices` and `security_opt`",
+            );
+        }
         Security {
             privileged: place.flag("privileged"),
             read_only: place.flag("read_only"),
             cap_add: self.all_parsed(place, "cap_add", CAPABILITY),
             cap_drop: self.all_parsed(place, "cap_drop", CAPABILITY),
-            security_opt: self.all_parsed(place, "security_opt", OPTION),
+            security_opt: self.security_options(place),
+            seccomp_profile: None,
             group_add: place.words("group_add"),
             sysctls: self.sysctls(place),
             devices: self.devices(place),
             device_cgroup_rules: self.device_rules(place),
         }
+    }
+
+    fn security_options(&mut self, place: &Place) -> Vec<SecurityOption> {
+        const OPTION: &str = "write `no-new-privileges:true`, `seccomp=…`, `apparmor=…`, `label=disable` or `systempaths=unconfined`";
+        let options: Vec<SecurityOption> = self.all_parsed(place, "security_opt", OPTION);
+        for item in place.list("security_opt") {
+            let text = item.scalar().unwrap_or_default();
+            if let Ok(SecurityOption::Label(label)) = text.parse()
+                && label != "disable"
+            {
+                let what = format!("`{}`: labels of SELinux are not supported yet", cut(&text));
+                self.refuse(&item, what, "remove it, or write `label=disable`");
+            }
+        }
+        options
     }
 
     /// Only what belongs to a namespace of the container.
@@ -63,7 +87,13 @@ impl Reader<'_> {
                 self.refuse(&item, what, "write `r`, `w` and `m`, like `rwm`");
             }
             let cdi = source.contains('=') && !source.starts_with('/');
-            if !cdi && (!source.starts_with('/') || !target.starts_with('/')) {
+            if cdi {
+                let what = format!(
+                    "`{}` is a device of a vendor's specification (CDI), which is not supported yet",
+                    cut(&source)
+                );
+                self.refuse(&item, what, "name its nodes instead, like `/dev/dri/renderD128`");
+            } else if !source.starts_with('/') || !target.starts_with('/') {
                 let what = format!("`{}` is not the path of a device", cut(&source));
                 self.refuse(
                     &item,

@@ -1,6 +1,6 @@
 //! The rest of what a service says about its containers: files, logs, hooks, origin of the image.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,40 @@ pub struct FileSource {
     pub external: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Of what it holds; `None`: no service has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    #[serde(skip)]
+    pub value: Content,
+}
+
+/// What a config or secret holds. It is never written, printed or compared: its digest, beside it, is.
+#[derive(Clone, Default)]
+pub struct Content(Option<Arc<[u8]>>);
+
+impl Content {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Content(Some(bytes.into()))
+    }
+
+    /// `None`: it is not known here.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Content {}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Content(…)")
+    }
 }
 
 /// A config or secret in a service, read-only.

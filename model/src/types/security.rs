@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::text::serialised_as_text;
+use super::{Profile, text::serialised_as_text};
 
 /// Serialised beside the other fields of the service, under the names of Compose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,13 @@ pub struct Security {
     pub cap_drop: Vec<Capability>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub security_opt: Vec<SecurityOption>,
+    /// What the file of `seccomp=FILE` says.
+    #[serde(
+        default,
+        rename = "security_opt.profile",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub seccomp_profile: Option<Profile>,
     /// Numbers, or names of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_add: Vec<String>,

@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     fields::{self, Fields},
-    types::{Mount, Namespace, Project, Service},
+    types::{Duration, Mount, Namespace, Project, Service},
 };
 
 use super::{
@@ -22,10 +22,13 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
 };
 
+mod files;
 mod rights;
+
+pub use files::furnish;
 
 /// The field that the digest of its image is recorded as.
 const DIGEST: &str = "image.digest";
@@ -35,6 +38,7 @@ const SIGTERM: i32 = 15;
 const GRACE: u64 = 10_000;
 const INTERVAL: u64 = 30_000;
 const RETRIES: u32 = 3;
+const START_INTERVAL: u64 = 5_000;
 
 /// The fields that are compared, without `image.digest` and the revisions of dependencies. `depends_on` is
 /// recorded for the order of stops after the manifest is gone.
@@ -55,6 +59,9 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
             let field = format!("volumes_from.{}.{field}", from.service);
             fields.to_mut().insert(field, value.clone());
         }
+    }
+    for (field, digest) in files::digests(project, service) {
+        fields.to_mut().insert(field, digest.to_owned());
     }
     fields
 }
@@ -244,6 +251,9 @@ pub fn container(
         dns_opt: service.names.dns_opt.clone(),
         sysctls: service.security.sysctls.clone(),
         extra_hosts: extra_hosts(service),
+        files: files::files(project, service),
+        devices: devices(service),
+        device_rules: service.security.device_cgroup_rules.clone(),
         hostname,
         fields,
     })
@@ -278,6 +288,17 @@ fn links(service: &Service) -> BTreeMap<String, String> {
     links
         .map(|link| (link.alias.to_ascii_lowercase(), link.service.to_ascii_lowercase()))
         .filter(|(alias, service)| alias != service)
+        .collect()
+}
+
+fn devices(service: &Service) -> Vec<DeviceSpec> {
+    let devices = service.security.devices.iter();
+    devices
+        .map(|device| DeviceSpec {
+            source: device.source.clone(),
+            target: device.target.clone(),
+            access: device.permissions.clone(),
+        })
         .collect()
 }
 
@@ -440,12 +461,29 @@ fn health(service: &Service, config: &ImageConfig) -> Option<HealthSpec> {
             .or(image.filter(|time| *time > 0))
             .unwrap_or(INTERVAL)
     };
+    let start = |own: Option<Duration>, image: Option<u64>| {
+        let own = own.map(|time| time.as_millis());
+        own.filter(|time| *time > 0).or(image).unwrap_or(0)
+    };
+    let start_period = start(
+        own.and_then(|own| own.start_period),
+        image.map(|image| image.start_period),
+    );
+    let start_interval = start(
+        own.and_then(|own| own.start_interval),
+        image.map(|image| image.start_interval),
+    );
+    let interval = pick(
+        own.and_then(|own| own.interval).map(|time| time.as_millis()),
+        image.map(|image| image.interval),
+    );
+    let start_interval = match start_interval {
+        0 => interval.min(START_INTERVAL),
+        given => given,
+    };
     (!argv.is_empty()).then(|| HealthSpec {
         argv,
-        interval: pick(
-            own.and_then(|own| own.interval).map(|time| time.as_millis()),
-            image.map(|image| image.interval),
-        ),
+        interval,
         timeout: pick(
             own.and_then(|own| own.timeout).map(|time| time.as_millis()),
             image.map(|image| image.timeout),
@@ -455,6 +493,8 @@ fn health(service: &Service, config: &ImageConfig) -> Option<HealthSpec> {
             .filter(|retries| *retries > 0)
             .or(image.map(|image| image.retries).filter(|retries| *retries > 0))
             .unwrap_or(RETRIES),
+        start_period,
+        start_interval,
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     action::Action,
     allocate::Allocation,
+    container,
     draft::{Draft, Ready},
     firewall,
     images::Unpacked,
@@ -298,9 +299,11 @@ fn instance(
     }
     needs.extend(before);
     let start = |draft: &mut Draft<'_>, fresh, restarts, streak, flaps, needs: &[Ready]| {
+        let mut spec = target.clone().into_owned();
+        container::furnish(member.wanted.project, member.wanted.service, &mut spec);
         let action = Action::StartContainer {
             key: key.clone(),
-            spec: Box::new(target.clone().into_owned()),
+            spec: Box::new(spec),
             fresh,
             restarts,
             streak,

@@ -383,7 +383,13 @@ fn finished(case: &Case<'_>) -> Finished {
 
 fn differs(wanted: Wanted<'_>, key: &InstanceKey, difference: Difference) -> Cause {
     let field = format!("services.{}.{}", key.service, difference.field);
-    wanted::cause(wanted.project, field, difference.old, difference.new)
+    // What a config holds is written where the config is.
+    let source = difference.field.strip_suffix(".content");
+    let source = source.filter(|source| source.starts_with("configs.") || source.starts_with("secrets."));
+    let span = source.and_then(|source| wanted.project.origin(source).cloned());
+    let mut cause = wanted::cause(wanted.project, field, difference.old, difference.new);
+    cause.span = span.or(cause.span);
+    cause
 }
 
 /// Why there is to be this instance: its service, or that there are several.

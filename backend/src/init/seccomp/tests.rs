@@ -186,5 +186,5 @@ SYS_TTY_CONFIG 153
     );
     let mut unconfined = usual;
     unconfined.seccomp = Seccomp::Unconfined;
-    assert!(filter(&unconfined).is_none());
+    assert!(filter(&unconfined).unwrap().is_none());
 }

@@ -27,9 +27,22 @@ pub fn rights(service: &Service) -> Rights {
             SecurityOption::Seccomp(profile) if profile == "unconfined" => {
                 rights.seccomp = Seccomp::Unconfined;
             }
-            // What else there is is refused where the manifest is read.
-            _ => {}
+            SecurityOption::Seccomp(_) => {
+                let profile = security.seccomp_profile.clone().map(Box::new);
+                rights.seccomp = profile.map_or(Seccomp::Builtin, Seccomp::Profile);
+            }
+            SecurityOption::AppArmor(profile) => rights.apparmor = Some(profile.clone()),
+            SecurityOption::SystemPathsUnconfined => rights.unmasked = true,
+            // Others than `disable` are refused where the manifest is read.
+            SecurityOption::Label(_) => {}
         }
+    }
+    if security.privileged {
+        rights.capabilities = Capability::all().map(str::to_owned).collect();
+        rights.seccomp = Seccomp::Unconfined;
+        rights.apparmor = Some("unconfined".to_owned());
+        rights.unmasked = true;
+        rights.privileged = true;
     }
     rights
 }

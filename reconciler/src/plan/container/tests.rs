@@ -118,8 +118,8 @@ fn a_probe_takes_each_open_value_from_the_image_then_the_engine() {
     let image = ImageHealthcheck {
         test: words("CMD image"),
         interval: 5_000,
-        timeout: 0,
         retries: 7,
+        ..ImageHealthcheck::default()
     };
     let silent = ImageHealthcheck {
         interval: 0,
@@ -188,8 +188,41 @@ fn a_probe_takes_each_open_value_from_the_image_then_the_engine() {
             interval,
             timeout,
             retries,
+            start_period: 0,
+            start_interval: interval.min(5_000),
         });
         assert_eq!(build(&service, config).unwrap().health, expected);
+    }
+}
+
+#[test]
+fn the_start_of_a_probe_is_the_services_then_the_images() {
+    let seconds = |seconds: u64| Some(model::types::Duration(seconds * 1_000_000_000));
+    let image = ImageHealthcheck {
+        test: words("CMD image"),
+        start_period: 60_000,
+        start_interval: 700,
+        ..ImageHealthcheck::default()
+    };
+    for (own, expected) in [
+        (Healthcheck::default(), (60_000, 700)),
+        (
+            Healthcheck {
+                start_period: seconds(10),
+                start_interval: seconds(1),
+                ..Healthcheck::default()
+            },
+            (10_000, 1_000),
+        ),
+    ] {
+        let service = service(|service| service.healthcheck = Some(own));
+        let config = ImageConfig {
+            command: words("x"),
+            healthcheck: Some(image.clone()),
+            ..ImageConfig::default()
+        };
+        let health = build(&service, config).unwrap().health.unwrap();
+        assert_eq!((health.start_period, health.start_interval), expected);
     }
 }
 
