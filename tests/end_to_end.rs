@@ -27,6 +27,7 @@ mod repair_host;
 mod restart;
 mod rollout;
 mod secrecy;
+mod security;
 mod shim_death;
 mod single_agent;
 mod truth;

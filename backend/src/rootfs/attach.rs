@@ -194,7 +194,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
-    let dev = filesystem("tmpfs", &options, nosuid).step("make", "a tmpfs for /dev")?;
+    let dev = filesystem("tmpfs", &options, nosuid | noexec).step("make", "a tmpfs for /dev")?;
     hang(dev.as_fd(), &own_directory(root, "dev")?, Path::new("/dev"))?;
     let dev = dev.as_fd();
     for (name, node) in NODES.iter().zip(&staged.nodes) {

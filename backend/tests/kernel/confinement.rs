@@ -9,7 +9,7 @@ use super::host::{BASE, Container, Host, until};
 
 pub const TESTS: [(&str, fn()); 5] = [
     ("what_a_default_service_sees_is_as_written_down", golden),
-    ("no_namespace_but_time_is_the_hosts", namespaces),
+    ("no_namespace_is_the_hosts", namespaces),
     ("what_the_kernel_says_about_itself_is_hidden", hidden),
     ("a_set_uid_program_gains_the_containers_root_and_no_more", set_uid),
     ("exec_and_probes_are_as_confined_as_the_service", joined),
@@ -21,7 +21,7 @@ const MOUNTS: &str = "\
 /proc rw,nosuid,nodev,noexec,relatime proc
 /sys ro,nosuid,nodev,noexec,relatime sysfs
 /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime cgroup2
-/dev rw,nosuid,relatime tmpfs
+/dev rw,nosuid,noexec,relatime tmpfs
 /dev/null host
 /dev/zero host
 /dev/full host
@@ -144,8 +144,7 @@ fn namespaces() {
             shared.push(name);
         }
     }
-    shared.sort();
-    assert_eq!(shared, ["time", "time_for_children"]);
+    assert!(shared.is_empty(), "{shared:?}");
 }
 
 fn hidden() {
