@@ -1,7 +1,7 @@
 //! A user namespace, a network namespace it owns, and what the shim holds in and for them.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     os::fd::{AsFd, OwnedFd},
@@ -19,6 +19,7 @@ use nix::{
 use reconciler::spec::{PortBinding, Protocol};
 
 use crate::{
+    procfs,
     rootfs::{Step, StepError, attach::sysctl},
     shim::protocol::Reason,
     sys::process::{self, Side},
@@ -88,8 +89,9 @@ impl Holder {
             let error = io::Error::from_raw_os_error(i32::from(code[0]));
             return Err(StepError {
                 message: format!(
-                    "this host does not let stead make a user namespace ({error}); see \
-                     user.max_user_namespaces, kernel.unprivileged_userns_clone and the host's security module"
+                    "this host does not let stead make a user namespace ({error}); set the sysctl \
+                     user.max_user_namespaces to 15000 or more, see what `stead doctor` says, or do without: \
+                     `userns_mode: host`"
                 ),
                 errno: error.raw_os_error(),
                 reason: Reason::System,
@@ -113,7 +115,7 @@ impl Holder {
     pub fn assign(self, base: u32) -> Result<Namespaces, StepError> {
         for name in ["uid_map", "gid_map"] {
             let path = format!("/proc/{}/{name}", self.pid);
-            fs::write(&path, format!("0 {base} 65536\n")).step("write", &path)?;
+            procfs::write(&path, &format!("0 {base} 65536\n")).step("write", &path)?;
         }
         self.end();
         Ok(self.namespaces)

@@ -22,7 +22,11 @@ const MOST: usize = 128;
 
 /// Before and after the assignment.
 pub enum Phase {
-    Idle { holder: Holder, leaf: PathBuf },
+    /// Without a holder where the host forbids one: that is told to who asks for a sandbox.
+    Idle {
+        holder: Option<Holder>,
+        leaf: PathBuf,
+    },
     Assigned(Box<Sandbox>),
     Left,
 }
@@ -95,7 +99,7 @@ impl Supervisor {
         match &self.phase {
             Phase::Left => true,
             Phase::Idle { holder, leaf } if self.connections.is_empty() => {
-                holder.end();
+                holder.iter().for_each(Holder::end);
                 leave_leaf(leaf);
                 true
             }
@@ -158,7 +162,8 @@ impl Supervisor {
         match std::mem::replace(&mut self.phase, Phase::Left) {
             Phase::Idle { holder, leaf } => {
                 // After a failure the holder is gone: such a shim ends, the agent takes another.
-                let sandbox = match Sandbox::new(assignment, holder) {
+                let holder = holder.map_or_else(Holder::new, Ok);
+                let sandbox = match holder.and_then(|holder| Sandbox::new(assignment, holder)) {
                     Ok(sandbox) => sandbox,
                     Err(error) => {
                         leave_leaf(&leaf);

@@ -147,6 +147,7 @@ fn namespaces() {
     assert!(shared.is_empty(), "{shared:?}");
 }
 
+/// SEC-15
 fn hidden() {
     let host = Host::new();
     let paths = HIDDEN.join(" ");
@@ -246,6 +247,7 @@ fn set_uid() {
     assert!(rest.len() == 1 && rest[0].contains("Err("), "{rest:?}");
 }
 
+/// SEC-19
 fn joined() {
     let host = Host::new();
     let mut container = host.sandbox("web", Vec::new()).unwrap();

@@ -88,6 +88,15 @@ pub fn add_key(name: &str) -> String {
     format!("add_key {}", word(done))
 }
 
+/// Comes back only where it fails.
+pub fn hold_key(name: &str, program: &str, arguments: &[&str]) -> String {
+    use std::os::unix::process::CommandExt;
+    let joined = call(libc::SYS_keyctl, [1, 0, 0, 0, 0, 0]);
+    let added = add_key(name);
+    let error = std::process::Command::new(program).args(arguments).exec();
+    format!("session {}, {added}, {program}: {error}", word(joined))
+}
+
 /// By search, by request, and by the list of all that are visible.
 pub fn find_key(name: &str) -> Vec<String> {
     let (kind, wanted) = (CString::from(c"user"), CString::new(name).unwrap_or_default());

@@ -20,6 +20,7 @@ probe calls                         the verdict on each system call only
 probe entry                         sockets of four families by both entries
 probe userns                        every way to a new namespace, really tried
 probe key add|find NAME             adds a key to the session keyring, or looks for it
+probe key hold NAME PROGRAM …       executes a program in a new session whose keyring has that key
 probe exchange A B ROUNDS           exchanges two names until the rounds (0: until killed) are over
 probe exes ROUNDS                   tries to open for writing what each process executes
 probe beyond                        signals and traces whatever can be seen
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ["entry"] => entries::really(&[15, 33, 38, 40]),
         ["userns"] => attempts::namespaces(),
         ["key", "add", name] => vec![attacks::add_key(name)],
+        ["key", "hold", name, program, rest @ ..] => vec![attacks::hold_key(name, program, rest)],
         ["key", "find", name] => attacks::find_key(name),
         ["exchange", one, other, rounds] => vec![attacks::exchange(one, other, rounds)],
         ["exes", rounds] => attacks::open_executables(rounds),
