@@ -28,6 +28,7 @@ mod repair_host;
 mod restart;
 mod rollout;
 mod secrecy;
+mod security;
 mod sharing;
 mod shim_death;
 mod single_agent;

@@ -135,7 +135,9 @@ fn unsafety_lives_in_backend_sys_alone() {
     // Put together here, so that this file does not contain the word it looks for.
     let word = ["un", "safe"].concat();
     for (path, text) in sources() {
-        if path == "backend/src/sys.rs" || path.starts_with("backend/src/sys/") {
+        // The probe plays the attacker: it makes calls that nothing of the house may make. It is not shipped.
+        let probe = path == "tests/probe/src/sys.rs";
+        if probe || path == "backend/src/sys.rs" || path.starts_with("backend/src/sys/") {
             continue;
         }
         for (number, line) in text.lines().enumerate() {

@@ -114,14 +114,18 @@ fn kernel(release: &str) -> Finding {
 fn user_namespaces(host: &Host) -> Finding {
     const NAME: &str = "user namespaces";
     if !host.has("proc/self/ns/user") {
-        return fail(NAME, "the kernel has none", "use a kernel with CONFIG_USER_NS");
+        return fail(
+            NAME,
+            "the kernel has none",
+            "use a kernel with CONFIG_USER_NS, or give each service `userns_mode: host`",
+        );
     }
     match host.number("proc/sys/user/max_user_namespaces") {
         Some(0) => {
             return fail(
                 NAME,
                 "switched off",
-                "set the sysctl user.max_user_namespaces to 15000 or more",
+                "set the sysctl user.max_user_namespaces to 15000 or more, or give each service `userns_mode: host`",
             );
         }
         Some(count) if count < 256 => {

@@ -16,6 +16,7 @@ pub mod lock;
 pub mod logs;
 pub mod names;
 pub mod net;
+mod procfs;
 pub mod records;
 pub mod rootfs;
 pub mod sandbox;

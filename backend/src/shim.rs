@@ -10,6 +10,7 @@ pub mod door;
 pub mod ground;
 mod joined;
 mod launch;
+mod program;
 pub mod protocol;
 pub mod record;
 pub mod relay;
@@ -20,6 +21,14 @@ pub mod spawn;
 mod state;
 mod upgrade;
 pub mod wire;
+
+/// The running program as supervisors are to execute it.
+///
+/// # Errors
+/// As open_tree(2) and mount_setattr(2).
+pub fn sealed_program() -> std::io::Result<std::os::fd::OwnedFd> {
+    program::sealed(program::OWN.as_ref())
+}
 
 /// What `argv[0]` reads when the program is to be a shim.
 pub const PROGRAM: &str = "stead-shim";

@@ -21,6 +21,7 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         mounts(service, &path, report);
         health(project, service, &path, report);
         namespaces::check(service, &path, report);
+        host_tree(service, &path, report);
     }
     ports(project, report);
     addresses(project, report);
@@ -79,6 +80,21 @@ fn health(project: &Project, service: &Service, path: &str, report: &mut Report)
             );
         }
     }
+}
+
+/// The ids of an image are shifted: root inside reads what belongs to root outside.
+fn host_tree(service: &Service, path: &str, report: &mut Report) {
+    if service.image != "rootfs:/" {
+        return;
+    }
+    report.warning(
+        report.at(&format!("{path}.image")),
+        format!(
+            "`{path}.image` shows the service every file of the host's root file system, also what only root may \
+             read: /etc/shadow, private keys, volumes and logs of other services"
+        ),
+        "give it a directory of its own, with what it needs: `rootfs:DIR`",
+    );
 }
 
 /// Who has a fixed port of the host: on one address, or on all of a family.

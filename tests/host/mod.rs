@@ -10,6 +10,7 @@ pub mod http;
 mod leaks;
 pub mod load;
 pub mod network;
+pub mod probe;
 pub mod process;
 pub mod target;
 pub mod views;

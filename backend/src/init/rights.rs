@@ -11,7 +11,10 @@ use caps::{Capability, CapsHashSet};
 use reconciler::spec::{Rights, Rlimit};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::rootfs::{StepError, attach};
+use crate::{
+    procfs,
+    rootfs::{StepError, attach},
+};
 
 /// What only the host's root may: hard limits above its own, and what the kernel kills first. Limits that
 /// are lower come last, in [`limit`]: what is still to be done for a start does not run under them.
@@ -20,7 +23,7 @@ use crate::rootfs::{StepError, attach};
 /// EPERM or EACCES where the supervisor has no CAP_SYS_RESOURCE.
 pub fn raise(rights: &Rights) -> Result<(), StepError> {
     if let Some(value) = rights.oom_score_adj {
-        fs::write("/proc/self/oom_score_adj", value.to_string()).map_err(|error| {
+        procfs::write("/proc/self/oom_score_adj", &value.to_string()).map_err(|error| {
             let advice = "a negative one needs CAP_SYS_RESOURCE: give it to stead, or write `oom_score_adj: 0` or more";
             let mut failed = StepError::system("set oom_score_adj to", value, error);
             failed.message = format!("{}; {advice}", failed.message);

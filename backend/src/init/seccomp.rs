@@ -1,9 +1,9 @@
 //! Docker's default seccomp profile for the native architecture, as classic BPF (seccomp(2), bpf(4)).
 //!
 //! Calls through a foreign entry (i386, x32) get ENOSYS: allowing them would let a program around the
-//! rules for `socket`. The set is that of moby/profiles `default.json` (June 2026); what it does not name
-//! gets EPERM, `clone3` gets ENOSYS so that a C library falls back to `clone`, whose flags can be looked at.
-//! A new user namespace is refused whatever the capabilities.
+//! rules for `socket`. The set is that of moby/profiles `default.json` (June 2026) without some families of
+//! sockets; what it does not name gets EPERM, `clone3` gets ENOSYS so that a C library falls back to `clone`,
+//! whose flags can be looked at. A new user namespace is refused whatever the capabilities.
 
 mod profile;
 
@@ -175,13 +175,16 @@ const X32: u32 = 0x4000_0000;
 /// CLONE_NEW…: cgroup, uts, ipc, user, pid, net, mount.
 const NAMESPACES: u32 = 0x7e02_0000;
 
-/// Address families `socket` may have: those of moby's list; AF_ALG (38) and AF_VSOCK (40) are not.
+/// Address families `socket` may have: those of moby's list, where AF_ALG (38) and AF_VSOCK (40) are not.
+/// Nor are AF_KEY (15), which asks for NET_ADMIN anyway, AF_RXRPC (33), and those of networks that are gone:
+/// old code that few look at and no service needs.
 const FAMILIES: &[(u32, u32)] = &[
     (0, 11),
-    (13, 18),
+    (13, 14),
+    (16, 18),
     (21, 22),
     (24, 24),
-    (26, 33),
+    (26, 32),
     (35, 36),
     (39, 39),
     (41, 45),

@@ -137,7 +137,7 @@ fn netns(pid: u32) -> io::Result<OwnedFd> {
 
 /// Our own program, when the shim runs another one.
 fn newer_program(pid: u32) -> Option<File> {
-    let ours = File::open("/proc/self/exe").ok()?;
+    let ours = File::from(crate::shim::sealed_program().ok()?);
     let (mine, theirs) = (
         ours.metadata().ok()?,
         fs::metadata(format!("/proc/{pid}/exe")).ok()?,

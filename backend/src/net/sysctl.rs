@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::PathBuf};
 
+use crate::procfs;
+
 /// The host forwards IPv4 packets between its links.
 pub const IP_FORWARD: &str = "ipv4/ip_forward";
 
@@ -35,7 +37,7 @@ pub fn set(setting: &str, value: &str) -> io::Result<bool> {
     if read(setting)? == value {
         return Ok(false);
     }
-    fs::write(path(setting), value)?;
+    procfs::write(path(setting), value)?;
     Ok(true)
 }
 

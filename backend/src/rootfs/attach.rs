@@ -1,8 +1,6 @@
 //! The container's root hangs the staged mounts into its tree, hides what must be hidden, and pivots.
 
 use std::{
-    fs::File,
-    io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -21,7 +19,10 @@ use super::{
     stage::{NODES, PLACE, Staged},
     tree::{self, Kind},
 };
-use crate::sys::mount::{Attributes, set_attributes};
+use crate::{
+    procfs,
+    sys::mount::{Attributes, set_attributes},
+};
 
 /// Files read as empty, directories as empty and read-only (what Docker hides).
 const MASKED: [&str; 12] = [
@@ -83,6 +84,14 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
             hang(mount.as_fd(), &point, target)?;
             continue;
         };
+        let kind = if source.directory {
+            Kind::Directory
+        } else {
+            Kind::File
+        };
+        let point = tree::make(root, &clean, kind)?;
+        // Before a volume is filled from there: /proc has files without an end.
+        refuse_kernel(&point, target)?;
         if let Some(fill) = &source.fill {
             fill::copy(root, &clean, source.mount.as_fd())?;
             fill.end()?;
@@ -90,13 +99,6 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
                 read_only(source.mount.as_fd()).step("make read-only", target.display())?;
             }
         }
-        let kind = if source.directory {
-            Kind::Directory
-        } else {
-            Kind::File
-        };
-        let point = tree::make(root, &clean, kind)?;
-        refuse_kernel(&point, target)?;
         hang(source.mount.as_fd(), &point, target)?;
     }
     for (spec, source) in container.files.iter().zip(&staged.files) {
@@ -222,7 +224,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> 
         true => MountAttrFlags::empty(),
         false => MountAttrFlags::MOUNT_ATTR_NODEV,
     };
-    let dev = filesystem("tmpfs", &options, nosuid | nodev).step("make", "a tmpfs for /dev")?;
+    let dev = filesystem("tmpfs", &options, nosuid | noexec | nodev).step("make", "a tmpfs for /dev")?;
     hang(dev.as_fd(), &own_directory(root, "dev")?, Path::new("/dev"))?;
     let dev = dev.as_fd();
     devices::copy(dev, &staged.host)?;
@@ -332,8 +334,5 @@ fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {
 /// # Errors
 /// As write(2).
 pub fn sysctl(name: impl AsRef<Path>, value: &str) -> std::io::Result<()> {
-    File::options()
-        .write(true)
-        .open(Path::new("/proc/sys").join(name))?
-        .write_all(value.as_bytes())
+    procfs::write(Path::new("/proc/sys").join(name), value)
 }

@@ -21,8 +21,12 @@ pub enum Kind {
     File,
 }
 
+/// To find the way while it changes: a few microseconds each.
+const ATTEMPTS: usize = 4096;
+
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 const SYSFS_MAGIC: i64 = 0x6265_6572;
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 /// `/a/../b//c` as `b/c`: what a process at the root would mean, without symbolic links.
 pub fn normal(path: &Path) -> PathBuf {
@@ -50,13 +54,15 @@ pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Res
         path
     };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        // A rename elsewhere makes the walk start again (openat2(2), EAGAIN).
-        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
+    let mut result = Err(Errno::AGAIN);
+    // A rename elsewhere makes the walk start again (openat2(2), EAGAIN). Somebody may rename without end.
+    for _ in 0..ATTEMPTS {
+        result = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
         }
     }
+    result
 }
 
 /// Opens the place at `path` (O_PATH), making what is missing of it.
@@ -154,13 +160,13 @@ pub fn refused(path: &Path, errno: Errno) -> StepError {
     }
 }
 
-/// Whether `fd` is on procfs or sysfs, wherever symbolic links led.
+/// Whether `fd` is on procfs, sysfs or what is mounted there, wherever symbolic links led.
 ///
 /// # Errors
 /// As fstatfs(2).
 pub fn on_kernel_filesystem(fd: impl AsFd) -> rustix::io::Result<bool> {
     let kind = fstatfs(fd)?.f_type as i64;
-    Ok(kind == PROC_SUPER_MAGIC || kind == SYSFS_MAGIC)
+    Ok([PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP2_SUPER_MAGIC].contains(&kind))
 }
 
 /// A regular file of at most 1 MiB; `None` when there is none. A FIFO or a device is not waited for.

@@ -1,7 +1,7 @@
 //! Fresh namespaces, and the process that keeps them until somebody holds them by descriptor.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::fd::{BorrowedFd, OwnedFd},
 };
@@ -17,7 +17,8 @@ use nix::{
 
 use super::Namespaces;
 use crate::{
-    rootfs::{Step, StepError},
+    procfs,
+    rootfs::{Step, StepError, attach::sysctl},
     shim::protocol::Reason,
     sys::process::{self, Side},
 };
@@ -55,7 +56,7 @@ impl Holder {
     pub fn assign(self, base: u32) -> Result<Namespaces, StepError> {
         for name in ["uid_map", "gid_map"] {
             let path = format!("/proc/{}/{name}", self.pid);
-            fs::write(&path, format!("0 {base} 65536\n")).step("write", &path)?;
+            procfs::write(&path, &format!("0 {base} 65536\n")).step("write", &path)?;
         }
         self.end();
         Ok(self.namespaces)
@@ -102,6 +103,11 @@ fn hold(user: Option<BorrowedFd<'_>>, flags: CloneFlags) -> Result<(Pid, OwnedFd
             let entered = user.map_or(Ok(()), |user| setns(user, CloneFlags::CLONE_NEWUSER));
             let answer = entered.and_then(|()| unshare(flags));
             let code = answer.map_or_else(|errno| errno as i32, |()| 0);
+            if code == 0 && flags.contains(CloneFlags::CLONE_NEWUSER) {
+                // No user namespace within this one: a second wall behind the filter. A kernel that does
+                // not let it be written leaves the filter.
+                let _ = sysctl("user/max_user_namespaces", "0");
+            }
             let _ = nix::unistd::write(&tell, &[code as u8]);
             drop(tell);
             if code != 0 {
@@ -125,9 +131,9 @@ fn hold(user: Option<BorrowedFd<'_>>, flags: CloneFlags) -> Result<(Pid, OwnedFd
         let error = io::Error::from_raw_os_error(i32::from(code[0]));
         return Err(StepError {
             message: format!(
-                "this host does not let stead make a user namespace ({error}); see \
-                 user.max_user_namespaces, kernel.unprivileged_userns_clone and the host's security module, or \
-                 write `userns_mode: host` for services that may do without"
+                "this host does not let stead make a user namespace ({error}); set the sysctl \
+                 user.max_user_namespaces to 15000 or more, see what `stead doctor` says, or do without: \
+                 `userns_mode: host`"
             ),
             errno: error.raw_os_error(),
             reason: Reason::System,

@@ -9,6 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -45,6 +46,13 @@ enum Word {
     Failed(StepError),
 }
 
+/// CLONE_NEWTIME, which a kernel may have been built without.
+fn new_time() -> i32 {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| Path::new("/proc/self/ns/time").exists());
+    if *known { libc::CLONE_NEWTIME } else { 0 }
+}
+
 struct Pipe(OwnedFd);
 
 impl Pipe {
@@ -68,12 +76,14 @@ pub fn container(
     leaf: Leaf<'_>,
     stdio: Stdio,
 ) -> Result<i32, StepError> {
+    // Looked for here, once, and not by each child.
+    let time = new_time();
     fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
         let staged = stage::stage(assignment, start, held, asked, namespaces)?;
         let spaces = &assignment.sandbox.spaces;
-        let flags = enter(spaces, namespaces)?;
+        let flags = enter(spaces, namespaces)? | time;
         second(pipe, flags, || {
             let spec = &start.container;
             name(spaces, spec)?;
@@ -163,6 +173,7 @@ pub fn joined(
     program: Program<'_>,
     input: Input,
 ) -> Result<i32, StepError> {
+    let time = CloneFlags::from_bits_retain(new_time());
     fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
         leaf.enter()?;
         rights::raise(program.rights)?;
@@ -177,7 +188,8 @@ pub fn joined(
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWCGROUP;
+            | CloneFlags::CLONE_NEWCGROUP
+            | time;
         setns(first, flags).step("enter", "the container; it may have just ended")?;
         init::become_namespace_root()?;
         second(pipe, 0, || {

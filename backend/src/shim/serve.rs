@@ -63,6 +63,8 @@ pub fn idle(leaf: &Path) -> io::Result<()> {
     process::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
     prepare()?;
     nix::unistd::setsid()?;
+    // Keyrings are of no namespace: what a container runs without the filter would have the agent's.
+    let _ = process::leave_session_keyring();
     cgroup::create(leaf)?;
     cgroup::enter(leaf, 0)?;
     // A host that forbids it can still run what shall have none.

@@ -26,6 +26,7 @@ use rustix::{
 use super::{
     PROGRAM,
     client::{Client, ClientError},
+    program,
 };
 use crate::{cgroup, names, sys::process};
 
@@ -44,6 +45,8 @@ pub struct Pool {
 
 struct Shared {
     program: PathBuf,
+    /// What `program` leads to.
+    _sealed: Option<OwnedFd>,
     idle: PathBuf,
     errors: Option<PathBuf>,
     wanted: usize,
@@ -79,8 +82,16 @@ impl Pool {
     /// # Errors
     /// There is no v2 tree.
     pub fn new(mark: &str, wanted: usize, program: Option<&Path>, errors: Option<&Path>) -> io::Result<Self> {
+        let path = program.unwrap_or(Path::new(program::OWN));
+        let sealed = program::sealed(path)
+            .inspect_err(|error| tracing::warn!(%error, "supervisors run the program by its path"))
+            .ok();
         let shared = Arc::new(Shared {
-            program: program.unwrap_or(Path::new("/proc/self/exe")).to_owned(),
+            program: match &sealed {
+                Some(sealed) => format!("/proc/self/fd/{}", sealed.as_raw_fd()).into(),
+                None => path.to_owned(),
+            },
+            _sealed: sealed,
             idle: cgroup::root()?.join(names::cgroup(mark)).join("idle"),
             errors: errors.map(Path::to_owned),
             wanted,

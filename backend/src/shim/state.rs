@@ -26,6 +26,7 @@ const MOST: usize = 128;
 
 /// Before and after the assignment.
 pub enum Phase {
+    /// Without a holder where the host forbids one: that is told to who asks for a sandbox that needs it.
     Idle {
         holder: Result<Holder, StepError>,
         leaf: PathBuf,
@@ -102,9 +103,7 @@ impl Supervisor {
         match &self.phase {
             Phase::Left => true,
             Phase::Idle { holder, leaf } if self.connections.is_empty() => {
-                if let Ok(holder) = holder {
-                    holder.end();
-                }
+                holder.iter().for_each(Holder::end);
                 leave_leaf(leaf);
                 true
             }
@@ -167,6 +166,7 @@ impl Supervisor {
         match std::mem::replace(&mut self.phase, Phase::Left) {
             Phase::Idle { holder, leaf } => {
                 // After a failure the holder is gone: such a shim ends, the agent takes another.
+                let holder = holder.or_else(|_| Holder::new());
                 let sandbox = match Sandbox::new(assignment, holder, descriptors) {
                     Ok(sandbox) => sandbox,
                     Err(error) => {

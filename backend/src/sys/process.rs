@@ -222,6 +222,18 @@ pub fn inherited(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A session keyring of its own: what it starts sees no keys of the session it came from (keyctl(2)).
+///
+/// # Errors
+/// As keyctl(2); ENOSYS where the kernel has no keys.
+pub fn leave_session_keyring() -> io::Result<()> {
+    // SAFETY: a null name asks for an anonymous keyring; no memory is touched.
+    match unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Whether `fd` passes an exec.
 ///
 /// # Errors

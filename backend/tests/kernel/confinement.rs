@@ -9,7 +9,7 @@ use super::host::{BASE, Container, Host, until};
 
 pub const TESTS: [(&str, fn()); 6] = [
     ("what_a_default_service_sees_is_as_written_down", golden),
-    ("no_namespace_but_time_is_the_hosts", namespaces),
+    ("no_namespace_is_the_hosts", namespaces),
     ("what_the_kernel_says_about_itself_is_hidden", hidden),
     ("a_set_uid_program_gains_the_containers_root_and_no_more", set_uid),
     ("exec_and_probes_are_as_confined_as_the_service", joined),
@@ -22,7 +22,7 @@ const MOUNTS: &str = "\
 /proc rw,nosuid,nodev,noexec,relatime proc
 /sys ro,nosuid,nodev,noexec,relatime sysfs
 /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime cgroup2
-/dev rw,nosuid,nodev,relatime tmpfs
+/dev rw,nosuid,nodev,noexec,relatime tmpfs
 /dev/null host
 /dev/zero host
 /dev/full host
@@ -145,10 +145,10 @@ fn namespaces() {
             shared.push(name);
         }
     }
-    shared.sort();
-    assert_eq!(shared, ["time", "time_for_children"]);
+    assert!(shared.is_empty(), "{shared:?}");
 }
 
+/// SEC-15
 fn hidden() {
     let host = Host::new();
     let paths = HIDDEN.join(" ");
@@ -248,6 +248,7 @@ fn set_uid() {
     assert!(rest.len() == 1 && rest[0].contains("Err("), "{rest:?}");
 }
 
+/// SEC-19
 fn joined() {
     let host = Host::new();
     let mut container = host.sandbox("web", Vec::new()).unwrap();

@@ -149,3 +149,18 @@ fn networks_and_volumes_are_checked() {
         );
     }
 }
+
+#[test]
+fn who_is_shown_the_hosts_own_tree_is_warned() {
+    for (image, warned) in [
+        ("rootfs:/", true),
+        ("rootfs://", true),
+        ("rootfs:/srv/..", true),
+        ("rootfs:/srv", false),
+        ("builtin:hello", false),
+    ] {
+        let (_, found) = read(&format!("services:\n  a: {{ image: \"{image}\" }}\n"));
+        let says = found.iter().any(|message| message.contains("/etc/shadow"));
+        assert_eq!(says, warned, "{image}: {found:?}");
+    }
+}
