@@ -13,6 +13,7 @@ mod contract;
 mod edit;
 mod examples;
 mod exec_logs;
+mod faults;
 mod files;
 mod harness;
 mod images;

@@ -19,6 +19,7 @@ mod serve;
 pub mod spawn;
 mod state;
 mod upgrade;
+mod watch;
 pub mod wire;
 
 /// What `argv[0]` reads when the program is to be a shim.

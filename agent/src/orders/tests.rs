@@ -107,6 +107,7 @@ fn host(states: &str) -> Observed {
         started_at: Some(started_at),
         started_wall: None,
         health: Health::None,
+        faults: Vec::new(),
         broken: None,
     };
     let mut observed = Observed::nothing_known();

@@ -268,6 +268,7 @@ impl LinuxBackend {
             flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
+            faults: record.died.into_iter().collect(),
         })
     }
 
@@ -317,6 +318,7 @@ fn replace<T>(
 fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
+        faults: state.faults.into_iter().chain(record.died).collect(),
         sandbox: Arc::new(record.assignment.sandbox),
         container: record.container.map(Arc::new),
         state: match state.run {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reconciler::{
     key::InstanceKey,
+    observed::Fault,
     spec::{ContainerSpec, PortBinding, SandboxSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ pub enum Request {
     /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
     Exec(Box<Exec>),
     State,
+    /// Somebody asks how it is: what hangs is looked for during the next seconds, and told as an event.
+    Attend,
     /// From now on `Event`s are sent on this connection.
     Subscribe,
     /// Exec the binary that comes along as a descriptor, keeping children and descriptors.
@@ -110,8 +113,14 @@ pub enum Reason {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    Exited { code: i32 },
-    Health { health: HealthState },
+    Exited {
+        code: i32,
+    },
+    Health {
+        health: HealthState,
+    },
+    /// What goes wrong with what runs is something else than before.
+    Faults,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +215,9 @@ pub struct Record {
     /// How the payload ended: exit status or 128 + signal, and boot-clock milliseconds.
     #[serde(default)]
     pub ended: Option<(i32, u64)>,
+    /// Why the payload, or the one before it, ended, where the status does not say it.
+    #[serde(default)]
+    pub died: Option<Fault>,
 }
 
 /// What is under a process that was started, to be compared with what is there later.
@@ -236,6 +248,8 @@ pub struct ExitRecord {
     pub key: InstanceKey,
     pub container: ContainerSpec,
     pub restarts: u32,
+    #[serde(default)]
+    pub died: Option<Fault>,
 }
 
 /// The name of the memfd: `/proc/PID/fd/N` reads `/memfd:stead-record (deleted)`.
@@ -249,6 +263,9 @@ pub struct SandboxState {
     /// Ports that are reserved right now.
     pub ports: Vec<PortBinding>,
     pub resolver_port: u16,
+    /// What goes wrong with what runs.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

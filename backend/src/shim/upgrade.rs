@@ -26,6 +26,7 @@ use super::{
     run::Output,
     serve::{self, Connection},
     state::{Phase, Supervisor},
+    watch::{Kept, Watch},
     wire::Inbox,
 };
 use crate::{
@@ -61,6 +62,8 @@ struct Saved {
     #[serde(default)]
     exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
+    #[serde(default)]
+    watch: Kept,
     idle_leaf: Option<PathBuf>,
     connections: Vec<SavedConnection>,
     next_number: u64,
@@ -125,6 +128,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .iter()
             .map(|one| (one.pid, one.purpose.clone()))
             .collect(),
+        watch: sandbox.watch.kept.clone(),
         idle_leaf: sandbox.idle_leaf.clone(),
         connections: supervisor
             .connections
@@ -234,6 +238,18 @@ pub fn resume(argument: &str) -> io::Result<()> {
     };
     let mut record = saved.record;
     record.door = Some(door.number());
+    let controllers = Controllers::find().map_err(io::Error::other)?;
+    let watch = match (&record.container, &first) {
+        (Some(container), Some((pid, _))) => Watch::resume(
+            &controllers,
+            &record.assignment.cgroup,
+            &container.limits,
+            saved.watch,
+            *pid as u32,
+            clock::boot(),
+        ),
+        _ => Watch::default(),
+    };
     let sandbox = Sandbox {
         namespaces: Namespaces {
             user: process::inherited(saved.user)?,
@@ -247,7 +263,8 @@ pub fn resume(argument: &str) -> io::Result<()> {
         memfd: seal(&record)?,
         record,
         payload: process::inherited(saved.payload)?,
-        controllers: Controllers::find().map_err(io::Error::other)?,
+        controllers,
+        watch,
         run: saved.run,
         first,
         output,

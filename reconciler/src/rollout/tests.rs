@@ -211,6 +211,7 @@ fn seen(state: State, health: Health) -> Instance {
         started_at: Some(10_000),
         started_wall: None,
         health,
+        faults: Vec::new(),
     }
 }
 
