@@ -22,6 +22,7 @@ mod kill_sweep;
 mod leaks;
 mod lifecycle;
 mod names;
+mod output;
 mod plan;
 mod repair;
 mod repair_host;
