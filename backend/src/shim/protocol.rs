@@ -13,6 +13,8 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::Kind;
+
 /// Raised when a message changes its meaning.
 pub const VERSION: u32 = 1;
 
@@ -54,6 +56,8 @@ pub enum Request {
     State,
     /// Somebody asks how it is: what hangs is looked for during the next seconds, and told as an event.
     Attend,
+    /// Answered by `Lent` with descriptors of what others may join, in its order.
+    Lend,
     /// From now on `Event`s are sent on this connection.
     Subscribe,
     /// Exec the binary that comes along as a descriptor, keeping children and descriptors.
@@ -78,6 +82,9 @@ pub enum Reply {
     Done,
     Started {
         pid: u32,
+    },
+    Lent {
+        kinds: Vec<Kind>,
     },
     /// The pidfd of the container's first process comes along while it runs.
     State(Box<SandboxState>),
@@ -146,6 +153,21 @@ pub struct Assignment {
     pub logs: PathBuf,
     pub resolver: Resolver,
     pub boot_id: String,
+    /// What comes along as descriptors, lent by another sandbox.
+    #[serde(default)]
+    pub lent: Vec<Kind>,
+    /// Which sandbox that is: whose files `hosts`, `hostname` and `resolv.conf` are used, too.
+    #[serde(default)]
+    pub lender: Option<Lender>,
+}
+
+/// A sandbox whose namespaces another one has joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lender {
+    /// Of this sandbox and no later one of the same key.
+    pub identity: String,
+    /// Its [`Assignment::directory`].
+    pub directory: PathBuf,
 }
 
 /// What the resolver inside the sandbox answers from.
@@ -262,10 +284,14 @@ pub struct SandboxState {
     pub health: HealthState,
     /// Ports that are reserved right now.
     pub ports: Vec<PortBinding>,
+    /// 0: it has none, because the network is another's.
     pub resolver_port: u16,
     /// What goes wrong with what runs.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// What held the namespaces that others share has ended: they cannot be joined any more.
+    #[serde(default)]
+    pub unpaused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

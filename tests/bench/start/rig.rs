@@ -222,5 +222,6 @@ fn sandbox(net: Net) -> SandboxSpec {
             Net::Bridge => vec![endpoint],
         },
         ports: Vec::new(),
+        spaces: Default::default(),
     }
 }
