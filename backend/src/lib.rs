@@ -21,6 +21,7 @@ pub mod records;
 pub mod rootfs;
 pub mod sandbox;
 pub mod shim;
+pub mod stuck;
 pub mod sys;
 pub mod volume;
 

@@ -12,6 +12,7 @@ mod sandboxes;
 mod settings;
 mod standing;
 mod start;
+mod stop;
 
 use std::{
     fs,
@@ -40,7 +41,7 @@ use crate::{
     names,
     net::{Net, watch::Watch},
     records,
-    shim::{self, spawn::Pool},
+    shim::{self, protocol::Request, spawn::Pool},
     volume::Volumes,
 };
 use events::Watcher;
@@ -177,6 +178,15 @@ impl Backend for LinuxBackend {
 
     fn apply(&self, action: &Action) -> Result<(), ActionError> {
         self.apply_action(action).map_err(Into::into)
+    }
+
+    fn attend(&self, project: Option<&str>) {
+        for key in self.sandboxes.keys() {
+            if project.is_none_or(|project| project == key.project) {
+                // Of a supervisor before there was such a question, or one that is gone, nothing is heard.
+                let _ = self.ask(&key, &Request::Attend);
+            }
+        }
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<HostEvent> {

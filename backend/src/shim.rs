@@ -20,6 +20,7 @@ mod serve;
 pub mod spawn;
 mod state;
 mod upgrade;
+mod watch;
 pub mod wire;
 
 /// The running program as supervisors are to execute it.

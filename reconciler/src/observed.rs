@@ -1,9 +1,13 @@
 //! What the host shows. A part that could not be read is `Unknown`, never absent.
 
+pub mod fault;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+pub use fault::Fault;
 
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -119,6 +123,8 @@ pub struct Instance {
     /// Wall-clock milliseconds of the last start.
     pub started_wall: Option<u64>,
     pub health: Health,
+    /// What goes wrong with what runs, and how the last run was ended.
+    pub faults: Vec<Fault>,
 }
 
 impl Instance {
@@ -144,7 +150,13 @@ impl Instance {
             started_at: None,
             started_wall: None,
             health: Health::None,
+            faults: Vec::new(),
         }
+    }
+
+    /// How the last run was ended, where its status does not say it.
+    pub fn died(&self) -> Option<&Fault> {
+        self.faults.iter().find(|fault| fault.is_end())
     }
 }
 
@@ -155,6 +167,8 @@ pub struct Ended {
     /// Exit status, or 128 + signal.
     pub code: i32,
     pub restarts: u32,
+    /// Why, where `code` does not say it.
+    pub died: Option<Fault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -68,6 +68,10 @@ pub trait Backend: Send + Sync + 'static {
     /// What failed, on which object, and how to go on.
     fn apply(&self, action: &Action) -> Result<(), ActionError>;
 
+    /// Somebody asks how it is, of one project or of all: what tells nothing by itself (a process that
+    /// hangs) is looked for during the next seconds, and a hint follows where something is found.
+    fn attend(&self, _project: Option<&str>) {}
+
     /// Hints from now on. Called once.
     fn events(&self) -> mpsc::UnboundedReceiver<HostEvent>;
 

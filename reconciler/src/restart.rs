@@ -6,7 +6,7 @@ use model::types::{OnUnhealthy, RestartPolicy, Service};
 use crate::{
     backoff,
     key::InstanceKey,
-    observed::{Health, Instance, State},
+    observed::{Fault, Health, Instance, State, fault},
 };
 
 /// Milliseconds of running after which earlier crashes are forgotten, where the service says nothing else.
@@ -89,6 +89,8 @@ pub struct Exit<'a> {
     pub streak: u32,
     pub started_at: Option<u64>,
     pub at: u64,
+    /// Why it ended, where `code` does not say it.
+    pub died: Option<&'a Fault>,
 }
 
 impl Exit<'_> {
@@ -122,7 +124,7 @@ pub enum Decision {
 pub fn decide(exit: Exit<'_>, now: u64) -> Decision {
     let rules = exit.rules;
     let streak = exit.streak();
-    let ended = format!("exited with {}", exit.code);
+    let ended = fault::ended(exit.code, exit.died);
     if let Some(why) = rules.last(exit.code) {
         let reason = format!("{ended}; {why}");
         return Decision::Never { reason };
@@ -207,6 +209,7 @@ pub fn alert(key: &InstanceKey, rules: Rules, seen: &Instance, now: u64) -> Opti
             streak: seen.streak,
             started_at: seen.started_at,
             at,
+            died: seen.died(),
         };
         let streak = exit.streak();
         let again = match decide(exit, now) {
@@ -222,7 +225,8 @@ pub fn alert(key: &InstanceKey, rules: Rules, seen: &Instance, now: u64) -> Opti
         return (streak >= LOOP).then(|| {
             let times = streak.saturating_add(1);
             format!(
-                "{service} keeps ending: exited with {code}, {times} times in a row; next try {again}; {logs}"
+                "{service} keeps ending: {}, {times} times in a row; next try {again}; {logs}",
+                fault::ended(code, seen.died())
             )
         });
     }

@@ -2,10 +2,7 @@
 
 pub(crate) mod project;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
@@ -23,8 +20,8 @@ pub struct Status {
     pub projects: BTreeMap<String, ProjectStatus>,
     pub observed: Arc<Observed>,
     pub plan: Arc<Plan>,
-    /// What a step that runs is stopping.
-    pub stopping: BTreeSet<InstanceKey>,
+    /// What a step that runs is stopping, and since when (boot-clock milliseconds).
+    pub stopping: BTreeMap<InstanceKey, u64>,
     /// Counts passes; a caller that waits for an effect of its own request waits for a later one.
     pub pass: u64,
     pub at: Now,
@@ -37,7 +34,7 @@ impl Status {
             projects: BTreeMap::new(),
             observed: Arc::new(Observed::nothing_known()),
             plan: Arc::default(),
-            stopping: BTreeSet::new(),
+            stopping: BTreeMap::new(),
             pass: 0,
             at,
         }

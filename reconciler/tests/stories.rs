@@ -141,6 +141,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
                 container: Arc::unwrap_or_clone(seen.container.ok_or("it was never started")?),
                 code,
                 restarts: seen.restarts,
+                died: None,
             };
             drive.host.world().ended.set(key, ended);
         }

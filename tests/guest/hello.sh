@@ -113,6 +113,26 @@ gone() { ! ls -d /sys/fs/cgroup/stead-*/limits 2>/dev/null; }
 until_true 30 gone
 echo "ok: limits"
 
+# Memory that is out ends all of a service, also where its first process would live on, and is named.
+for directory in bin dev etc proc sys tmp; do mkdir -p $root/box/$directory; done
+cp /proc/$$/exe $root/box/bin/busybox
+cat >$root/manifests/memory.yaml <<END
+services:
+  hog:
+    image: "rootfs:$root/box"
+    mem_limit: 32m
+    memswap_limit: 32m
+    command: [/bin/busybox, sh, -c, "/bin/busybox tail /dev/zero & while :; do /bin/busybox sleep 1; done"]
+END
+memory_named() { stead --root $root status memory | grep -q 'hog/1a: killed: out of memory, limit 32 MiB, peak 3'; }
+until_true 30 memory_named
+stead --root $root ps -a memory | grep -q 'exited (137), out-of-memory' || fail "ps does not name it"
+[ "$(cat /sys/fs/cgroup/stead-*/memory/hog-1a/payload/memory.oom.group)" = 1 ] || fail "it does not die as one"
+rm $root/manifests/memory.yaml
+memory_gone() { ! ls -d /sys/fs/cgroup/stead-*/memory 2>/dev/null; }
+until_true 30 memory_gone
+works "memory that is out"
+
 stead --root $root down hello || fail "down"
 links() { ip -o link | grep -E 'st[bv][0-9a-f]{12}'; }
 down() { [ -z "$(links)" ] && ! ls -d /sys/fs/cgroup/stead-*/hello 2>/dev/null; }

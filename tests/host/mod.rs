@@ -5,6 +5,7 @@ pub mod census;
 mod cgroup;
 pub mod compose;
 pub mod damage;
+pub mod fuse;
 pub mod hostile;
 pub mod http;
 mod leaks;

@@ -65,6 +65,10 @@ pub async fn notice(mut context: Context) {
 fn projects(context: &Context) -> Vec<wire::Project> {
     let status = Arc::clone(&context.status.borrow());
     let mut rows = views::projects(&status, &context.report.borrow());
+    for row in &mut rows {
+        let resisting = views::faults::resisting(&row.project, &status, context.backend.now());
+        row.conditions.extend(resisting);
+    }
     let mut since = context.since.lock().unwrap_or_else(PoisonError::into_inner);
     since.fill(&mut rows, context.backend.now().wall);
     rows
@@ -116,13 +120,21 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
+/// What tells nothing by itself is looked for while somebody asks.
+fn attend(context: &Context, project: Option<&str>) {
+    let (backend, project) = (Arc::clone(&context.backend), project.map(str::to_owned));
+    tokio::task::spawn_blocking(move || backend.attend(project.as_deref()));
+}
+
 async fn ps(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Instance>> {
+    attend(&context, of.project.as_deref());
     let mut rows = views::instances(&context.status.borrow(), &context.report.borrow());
     rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
     Json(rows)
 }
 
 async fn status(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Project>> {
+    attend(&context, of.project.as_deref());
     let mut rows = projects(&context);
     rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
     Json(rows)

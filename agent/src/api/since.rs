@@ -19,6 +19,7 @@ impl Since {
                 // Several of one kind are told apart by what they are about; others change their reason.
                 let about = match condition.kind.as_str() {
                     "Waiting" | "Failed" | "Intent" | "IntentLost" => condition.reason.clone(),
+                    "Fault" => format!("{} {}", condition.reason, condition.message),
                     _ => String::new(),
                 };
                 let key = (row.project.clone(), condition.kind.clone(), about);

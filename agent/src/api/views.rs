@@ -1,5 +1,7 @@
 //! From what the loop and the intake know to what people and programs are shown. Pure.
 
+pub mod faults;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -84,6 +86,7 @@ pub fn instances(status: &Status, report: &Report) -> Vec<wire::Instance> {
             row.state = "exited".into();
             row.exit_code = Some(ended.code);
             row.restarts = ended.restarts;
+            row.faults = ended.died.iter().map(faults::row).collect();
             row.image_digest = Some(ended.container.image_digest.clone());
         }
     }
@@ -183,6 +186,7 @@ fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {
             .get(&key.project)
             .and_then(|project| project.applied.clone()),
         intent: None,
+        faults: Vec::new(),
     }
 }
 
@@ -203,6 +207,7 @@ fn row(key: &InstanceKey, instance: &Instance, status: &Status) -> wire::Instanc
         State::Created | State::Lost => {}
     }
     row.restarts = instance.restarts;
+    row.faults = instance.faults.iter().map(faults::row).collect();
     row.image = container
         .and_then(|spec| spec.fields.get("image").cloned())
         .unwrap_or_default();
@@ -231,7 +236,7 @@ fn port(binding: &PortBinding) -> wire::Port {
 
 fn state(key: &InstanceKey, instance: &Instance, status: &Status) -> &'static str {
     let is_key = |other: &Key| matches!(other, Key::Instance(other) if other == key);
-    let stopping = status.stopping.contains(key)
+    let stopping = status.stopping.contains_key(key)
         || status.plan.steps.iter().any(|step| {
             matches!(&step.action, Action::StopContainer { key: other, .. } | Action::RemoveSandbox(other) if other == key)
         });
@@ -271,6 +276,7 @@ pub fn projects(status: &Status, report: &Report) -> Vec<wire::Project> {
             }
             let mut row = project(name, seen, done, status.at);
             row.conditions.extend(ordered_of(name, &intents, report));
+            row.conditions.extend(faults::conditions(name, status));
             Some(row)
         })
         .collect()

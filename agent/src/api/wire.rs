@@ -35,6 +35,18 @@ pub struct Instance {
     /// What an operator has ordered for it: `stop`, or `start` until it was started.
     #[serde(default)]
     pub intent: Option<String>,
+    /// What goes wrong with it, and how its last run was ended.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// `out-of-memory ignored-stop process-limit throttled zombies stuck`
+    pub fault: String,
+    /// It is about how the last run ended; else about what runs.
+    pub ended: bool,
+    pub message: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

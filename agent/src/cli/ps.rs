@@ -49,6 +49,15 @@ fn text(rows: &[Instance], colour: bool) -> String {
     render::table(&head, &rows, colour)
 }
 
+/// One word of what goes wrong now: how the last run of one that runs again was ended, `status` says.
+fn faults(row: &Instance) -> impl Iterator<Item = &str> {
+    let now = row
+        .faults
+        .iter()
+        .filter(|fault| !fault.ended || row.pid.is_none());
+    now.map(|fault| fault.fault.as_str())
+}
+
 fn cells(row: &Instance) -> Vec<String> {
     let ports = row.ports.iter().map(|port| {
         format!(
@@ -62,6 +71,10 @@ fn cells(row: &Instance) -> Vec<String> {
         Some(code) if row.state == "exited" => format!("exited ({code})"),
         _ => row.state.clone(),
     };
+    let state = std::iter::once(state)
+        .chain(faults(row).map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join(", ");
     vec![
         format!("{}/{}/{}", row.project, row.service, row.index),
         state,

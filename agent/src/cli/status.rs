@@ -77,7 +77,7 @@ fn notes(row: &Project) -> String {
         // The diagnostics below say what is wrong with the manifest; a line of its own is for the rest.
         let own = match condition.kind.as_str() {
             "ManifestValid" => row.diagnostics.is_empty(),
-            "Waiting" | "Failed" => false,
+            "Waiting" | "Failed" | "Fault" => false,
             _ => true,
         };
         if own && !condition.message.is_empty() {
@@ -86,6 +86,13 @@ fn notes(row: &Project) -> String {
     }
     for (word, key, why) in reasons(row) {
         text.push_str(&format!("  {word:<8} {key}: {why}\n"));
+    }
+    for fault in row
+        .conditions
+        .iter()
+        .filter(|condition| condition.kind == "Fault")
+    {
+        text.push_str(&format!("  {:<8} {}: {}\n", "fault", fault.reason, fault.message));
     }
     for diagnostic in &row.diagnostics {
         text.push_str(&format!("{}\n", line(diagnostic)));

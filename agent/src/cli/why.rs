@@ -211,6 +211,11 @@ impl Present {
                 tried |= word == "failed";
             }
         }
+        for fault in project.conditions.iter().filter(|one| one.kind == "Fault") {
+            if concerns(of, &fault.reason) {
+                note("fault", &fault.message);
+            }
+        }
         for found in project
             .diagnostics
             .iter()

@@ -112,8 +112,8 @@ pub fn head(entry: &Entry, causes: &[Cause]) -> String {
             entry.error.as_deref().unwrap_or("it failed"),
             short(&cause.new),
         ),
-        _ if matches!(cause.field.as_str(), "process" | "supervisor") => {
-            let whose = if cause.field == "process" {
+        _ if matches!(cause.field.as_str(), "process" | "supervisor" | "fault") => {
+            let whose = if cause.field != "supervisor" {
                 ""
             } else {
                 "its supervisor: "

@@ -11,6 +11,7 @@ use reconciler::spec::Limits;
 
 use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
 
+pub mod gauges;
 mod kinds;
 
 #[derive(Debug, thiserror::Error)]
@@ -281,6 +282,29 @@ impl Controllers {
         let mut tops: Vec<PathBuf> = v1.map(|(_, mount)| mount.clone()).collect();
         tops.push(self.root.clone());
         tops
+    }
+
+    /// Where a controller counts for an instance, and whether that is the v2 tree. `None`: nowhere, because
+    /// nothing of its kind is limited.
+    pub fn counts(&self, instance: &Path, controller: &str) -> Option<(PathBuf, bool)> {
+        let v2 = self.has_v2(controller);
+        let directory = match v2 {
+            true => instance.join("payload"),
+            false => self.v1(instance, controller)?,
+        };
+        // The root of a v2 subtree that was not given the controller has none of its files.
+        let telling = match controller {
+            "memory" if v2 => "memory.events",
+            "memory" => "memory.oom_control",
+            "cpu" => "cpu.max",
+            _ => "pids.events",
+        };
+        let telling = if controller == "cpu" && !v2 {
+            "cpu.cfs_quota_us"
+        } else {
+            telling
+        };
+        directory.join(telling).exists().then_some((directory, v2))
     }
 
     /// Files of the instance that somebody may change: where to watch.

@@ -29,15 +29,11 @@ use crate::{
     net::OurLink,
     shim::{
         client::ClientError,
-        protocol::{Reply, Request, Run, SandboxState},
+        protocol::{Reply, Request, SandboxState},
         record,
     },
 };
 
-/// How long the kernel may take to end killed processes before it is reported.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-/// Between two counts of connections: one costs up to 10 ms.
-const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long links may outlive their namespace before they are taken down one by one.
 const LINK_PATIENCE: Duration = Duration::from_millis(400);
 
@@ -139,56 +135,6 @@ impl LinuxBackend {
         Ok(())
     }
 
-    /// Until no TCP connection from elsewhere passes through the host ports of the instance.
-    fn drain(&self, sandbox: &SandboxSpec, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let addresses = sandbox
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.address)
-            .collect();
-        while Instant::now() < deadline {
-            match self.firewall.connections(&addresses) {
-                Ok(0) => return,
-                Ok(_) => thread::sleep(DRAIN_PAUSE.min(deadline.saturating_duration_since(Instant::now()))),
-                // What must stop stops, watched or not.
-                Err(error) => return tracing::warn!(key = %sandbox.key, %error, "not drained"),
-            }
-        }
-    }
-
-    /// Drain, signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
-    fn stop(&self, key: &InstanceKey, drain: Duration) -> Result<(), ApplyError> {
-        if self.sandboxes.get(key).is_none() {
-            let cgroup = self.instance_cgroup(key);
-            cgroup::kill(&cgroup).map_err(|source| at(&cgroup, source))?;
-            return self.wait_empty(key, &cgroup);
-        }
-        let state = self.state(key)?;
-        if let (Run::Running { .. }, Some(container)) = (&state.run, &state.record.container) {
-            self.drain(&state.record.assignment.sandbox, drain);
-            self.ask(
-                key,
-                &Request::Signal {
-                    signal: container.stop_signal,
-                },
-            )?;
-            let deadline = Instant::now() + Duration::from_millis(container.stop_grace);
-            // The first process decides when the service has stopped; the rest is killed with it.
-            while Instant::now() < deadline && matches!(self.state(key)?.run, Run::Running { .. }) {
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
-        self.ask(key, &Request::Kill)?;
-        let payload = self.instance_cgroup(key).join("payload");
-        self.wait_empty(key, &payload)?;
-        let deadline = Instant::now() + KILL_PATIENCE;
-        while matches!(self.state(key)?.run, Run::Running { .. }) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
     fn remove_sandbox(&self, key: &InstanceKey) -> Result<(), ApplyError> {
         let cgroup = self.instance_cgroup(key);
         let lost = !self.end_shim(key)? && cgroup.exists();
@@ -259,21 +205,6 @@ impl LinuxBackend {
             }
             thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    fn wait_empty(&self, key: &InstanceKey, cgroup: &Path) -> Result<(), ApplyError> {
-        let started = Instant::now();
-        while cgroup::populated(cgroup).map_err(|source| at(cgroup, source))? {
-            if started.elapsed() > KILL_PATIENCE {
-                return Err(ApplyError::StillAlive {
-                    key: key.clone(),
-                    after: KILL_PATIENCE.as_secs() * 1000,
-                    cgroup: cgroup.to_owned(),
-                });
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
     }
 
     fn sync_names(&self, network: &ResourceKey, zone: Option<&Zone>) -> Result<(), ApplyError> {

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use reconciler::{
     key::InstanceKey,
+    observed::Fault,
     port::{ActionError, Retry},
 };
 
@@ -86,6 +87,8 @@ pub(super) enum ApplyError {
         after: u64,
         cgroup: PathBuf,
     },
+    #[error("{key} cannot be stopped: {fault}")]
+    Stuck { key: InstanceKey, fault: Box<Fault> },
     #[error("cannot work on {}", path.display())]
     Path {
         path: PathBuf,

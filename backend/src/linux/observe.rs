@@ -281,6 +281,7 @@ impl LinuxBackend {
             flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
+            faults: record.died.into_iter().collect(),
         })
     }
 
@@ -330,6 +331,7 @@ fn replace<T>(
 fn instance(state: SandboxState, identity: String, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
+        faults: state.faults.into_iter().chain(record.died).collect(),
         sandbox: Arc::new(record.assignment.sandbox),
         container: record.container.map(Arc::new),
         state: match state.run {

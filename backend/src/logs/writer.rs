@@ -16,6 +16,9 @@ use super::{CURRENT, FILES};
 const LINE: usize = 16 << 10;
 /// A file that has grown beyond is rotated.
 const FILE: u64 = 10 << 20;
+/// What is gathered before it is written: short lines grow by the time before them, and must not make a
+/// buffer that nobody needs again.
+const GATHERED: usize = 32 << 10;
 
 /// Output that could not be written: told in the log itself as soon as that can be written again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,10 @@ pub struct Writer {
     file: Option<File>,
     size: u64,
     pub lost: Lost,
+    /// Whole lines that are about to be written. It stays, so that no line costs memory.
+    out: Vec<u8>,
+    /// At the beginning of `out`: the line about those that are lost.
+    note: usize,
 }
 
 impl Writer {
@@ -43,6 +50,8 @@ impl Writer {
             file: None,
             size: 0,
             lost,
+            out: Vec::new(),
+            note: 0,
         }
     }
 
@@ -63,38 +72,51 @@ impl Writer {
         Ok(())
     }
 
-    /// One line without its end; `partial` when the rest is still to come.
-    fn line(&mut self, out: &mut Vec<u8>, stream: &str, text: &[u8], partial: bool, now: Timestamp) {
-        let tag = if partial { 'P' } else { 'F' };
-        let _ = write!(out, "{now:.9} {stream} {tag} ");
-        out.extend_from_slice(text);
-        out.push(b'\n');
+    /// One line without its end, in two parts; `partial` when the rest of it is still to come. `head`: time and
+    /// stream.
+    fn line(&mut self, head: &str, text: [&[u8]; 2], partial: bool, now: Timestamp) {
+        if self.out.is_empty() && self.lost.lines > 0 {
+            let Lost { lines, why } = &self.lost;
+            let _ = writeln!(
+                self.out,
+                "{now:.9} stderr F stead: {lines} lines of output are missing here, the log could not be written: {why}",
+            );
+            self.note = self.out.len();
+        }
+        let length = head.len() + text[0].len() + text[1].len() + 3;
+        if self.out.capacity() < GATHERED {
+            self.out.reserve_exact(GATHERED);
+        }
+        if self.out.len() + length > GATHERED && self.out.len() > self.note {
+            self.flush();
+        }
+        self.out.extend_from_slice(head.as_bytes());
+        self.out.extend_from_slice(if partial { b"P " } else { b"F " });
+        self.out.extend_from_slice(text[0]);
+        self.out.extend_from_slice(text[1]);
+        self.out.push(b'\n');
     }
 
-    /// Whole lines.
-    fn write(&mut self, bytes: &[u8], now: Timestamp) {
-        if bytes.is_empty() {
+    /// Writes what was gathered.
+    fn flush(&mut self) {
+        if self.out.is_empty() {
             return;
         }
-        let mut all = Vec::new();
-        if self.lost.lines > 0 {
-            let text = format!(
-                "stead: {} lines of output are missing here, the log could not be written: {}",
-                self.lost.lines, self.lost.why
-            );
-            self.line(&mut all, "stderr", text.as_bytes(), false, now);
-        }
-        all.extend_from_slice(bytes);
-        match self.append(&all) {
+        let out = std::mem::take(&mut self.out);
+        match self.append(&out) {
             Ok(()) => self.lost = Lost::default(),
             Err(error) => {
                 self.file = None;
                 if self.lost.lines == 0 {
                     self.lost.why = error.to_string();
                 }
-                self.lost.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let lines = out[self.note..].iter().filter(|byte| **byte == b'\n').count();
+                self.lost.lines += lines as u64;
             }
         }
+        self.out = out;
+        self.out.clear();
+        self.note = 0;
     }
 
     /// All of it or nothing: half a line would swallow the next one.
@@ -136,44 +158,127 @@ impl Writer {
     }
 }
 
-/// What has come of the line a stream is printing.
+/// What has come of the line a stream is printing, at most [`LINE`] bytes.
 #[derive(Debug, Default)]
 pub struct Lines {
     pub pending: Vec<u8>,
 }
 
+/// What stands before each line of one moment.
+fn head(stream: &str, now: Timestamp) -> String {
+    format!("{now:.9} {stream} ")
+}
+
 impl Lines {
     /// Takes what was read and writes every line that is whole.
     pub fn take(&mut self, stream: &str, bytes: &[u8], writer: &mut Writer, now: Timestamp) {
-        self.pending.extend_from_slice(bytes);
-        let mut out = Vec::new();
-        let mut start = 0;
-        loop {
-            let rest = &self.pending[start..];
-            let end = rest.iter().take(LINE + 1).position(|byte| *byte == b'\n');
-            match end {
-                Some(end) => {
-                    writer.line(&mut out, stream, &rest[..end], false, now);
-                    start += end + 1;
+        let head = head(stream, now);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = LINE - self.pending.len().min(LINE);
+            let end = rest.iter().take(room + 1).position(|byte| *byte == b'\n');
+            let (text, partial, next) = match end {
+                Some(end) => (&rest[..end], false, &rest[end + 1..]),
+                None if rest.len() > room => (&rest[..room], true, &rest[room..]),
+                None => {
+                    self.pending
+                        .reserve_exact(LINE.saturating_sub(self.pending.len()));
+                    self.pending.extend_from_slice(rest);
+                    break;
                 }
-                None if rest.len() > LINE => {
-                    writer.line(&mut out, stream, &rest[..LINE], true, now);
-                    start += LINE;
-                }
-                None => break,
-            }
+            };
+            writer.line(&head, [&self.pending, text], partial, now);
+            self.pending.clear();
+            rest = next;
         }
-        self.pending.drain(..start);
-        writer.write(&out, now);
+        writer.flush();
     }
 
     /// The stream has ended: a line without an end counts.
     pub fn finish(&mut self, stream: &str, writer: &mut Writer, now: Timestamp) {
         if !self.pending.is_empty() {
-            let mut out = Vec::new();
-            writer.line(&mut out, stream, &self.pending, false, now);
-            writer.write(&out, now);
+            writer.line(&head(stream, now), [&self.pending, b""], false, now);
+            writer.flush();
             self.pending = Vec::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written of `parts`, without times.
+    fn written(parts: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer::new(directory.path(), Lost::default());
+        let mut lines = Lines::default();
+        for part in parts {
+            lines.take("stdout", part, &mut writer, Timestamp::UNIX_EPOCH);
+            assert!(lines.pending.len() <= LINE, "{} are kept", lines.pending.len());
+        }
+        lines.finish("stdout", &mut writer, Timestamp::UNIX_EPOCH);
+        assert!(
+            writer.out.capacity() <= GATHERED + LINE + 64,
+            "{}",
+            writer.out.capacity()
+        );
+        let text = fs::read(directory.path().join(CURRENT)).unwrap();
+        let all = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        all.map(|line| {
+            let at = line.windows(8).position(|part| part == b" stdout ").unwrap() + 8;
+            (line[at] == b'P', line[at + 2..].to_vec())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_arrive() {
+        let long = vec![b'x'; 2 * LINE + 7];
+        let mut text = b"one\n\nthree\n".to_vec();
+        text.extend_from_slice(&long);
+        text.push(b'\n');
+        text.extend_from_slice(&long[..LINE]);
+        text.extend_from_slice(b"\nlast");
+        let line = |partial, text: &[u8]| (partial, text.to_vec());
+        let expected = [
+            line(false, b"one"),
+            line(false, b""),
+            line(false, b"three"),
+            line(true, &long[..LINE]),
+            line(true, &long[..LINE]),
+            line(false, &long[..7]),
+            line(false, &long[..LINE]),
+            line(false, b"last"),
+        ];
+        assert_eq!(written(&[&text]), expected);
+        for size in [1, 3, LINE - 1, LINE, LINE + 1] {
+            let parts: Vec<&[u8]> = text.chunks(size).collect();
+            assert!(written(&parts) == expected, "in parts of {size}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_and_told_once_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = directory.path().join("logs");
+        fs::write(&logs, "in the way").unwrap();
+        let mut writer = Writer::new(&logs, Lost::default());
+        let mut lines = Lines::default();
+        let now = Timestamp::UNIX_EPOCH;
+        // More than is gathered at once.
+        lines.take("stdout", "line\n".repeat(5000).as_bytes(), &mut writer, now);
+        assert_eq!(writer.lost.lines, 5000);
+        fs::remove_file(&logs).unwrap();
+        lines.take("stdout", b"after\n", &mut writer, now);
+        assert_eq!(writer.lost, Lost::default());
+        let text = fs::read_to_string(logs.join(CURRENT)).unwrap();
+        let found: Vec<&str> = text.lines().collect();
+        assert_eq!(found.len(), 2, "{text}");
+        assert!(
+            found[0].contains("stderr F stead: 5000 lines of output are missing here"),
+            "{text}"
+        );
+        assert!(found[1].ends_with("stdout F after"), "{text}");
     }
 }

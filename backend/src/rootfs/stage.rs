@@ -375,7 +375,7 @@ pub fn source(
             create_host_path,
             ..
         } => {
-            if !source.exists() {
+            if !source.try_exists().step("look at", source.display())? {
                 if !create_host_path {
                     return Err(StepError::spec(format!(
                         "the bind source {} does not exist; create it, or set bind.create_host_path",

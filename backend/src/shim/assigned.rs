@@ -25,6 +25,7 @@ use super::{
     record, remount,
     run::{Output, reap},
     state::leave_leaf,
+    watch::Watch,
 };
 use crate::{
     cgroup::{self, limits::Controllers},
@@ -109,6 +110,7 @@ pub struct Sandbox {
     pub exit_due: Option<u64>,
     pub joined: Vec<Joined>,
     pub health: Health,
+    pub watch: Watch,
     /// The idle leaf, until the shim has moved out of it.
     pub idle_leaf: Option<PathBuf>,
     /// The configs and secrets of the last start.
@@ -177,6 +179,7 @@ impl Sandbox {
             door: Some(door.number()),
             ground: Ground::default(),
             ended: None,
+            died: None,
             assignment,
         };
         let names = sockets
@@ -200,6 +203,7 @@ impl Sandbox {
             exit_due: None,
             joined: Vec::new(),
             health: Health::new(None, 0),
+            watch: Watch::default(),
             idle_leaf: None,
             files: None,
         })
@@ -242,20 +246,30 @@ impl Sandbox {
                 if now != before.as_ref().and_then(|container| container.health.as_ref()) {
                     self.health = Health::new(now, clock::boot());
                 }
+                if let Some(container) = self.record.container.as_ref().filter(|_| self.first.is_some()) {
+                    let instance = &self.record.assignment.cgroup;
+                    let limits = &container.limits;
+                    self.watch
+                        .limit(&self.controllers, instance, limits, clock::boot());
+                }
                 self.seal()?;
                 done()
             }
-            Request::Signal { signal } => {
+            Request::Signal { signal: number } => {
                 let Some((_, first)) = &self.first else {
                     return Err(request_error("the container does not run"));
                 };
-                let signal = rustix::process::Signal::from_named_raw(signal)
+                let signal = rustix::process::Signal::from_named_raw(number)
                     .ok_or_else(|| request_error("there is no such signal; correct `stop_signal`"))?;
                 rustix::process::pidfd_send_signal(first, signal).step("signal", "the container")?;
+                self.watch.signalled(number, clock::boot());
                 done()
             }
             Request::Kill => {
                 let payload = self.record.assignment.cgroup.join("payload");
+                if self.first.is_some() {
+                    self.watch.forced(clock::boot());
+                }
                 let killed = cgroup::kill(&payload).step("kill", payload.display());
                 // Somebody may have moved it to another cgroup. With it goes its whole process namespace.
                 if let Some((_, first)) = &self.first {
@@ -270,6 +284,12 @@ impl Sandbox {
                 };
                 let user = self.namespaces.user();
                 remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
+                done()
+            }
+            Request::Attend => {
+                if self.first.is_some() {
+                    self.watch.attend(clock::boot());
+                }
                 done()
             }
             Request::Exec(wish) => self.exec(number, &wish, descriptors),
@@ -335,6 +355,7 @@ impl Sandbox {
                 HealthState::None
             },
             ports: self.ports.iter().map(|(port, _)| port.clone()).collect(),
+            faults: self.watch.faults.clone(),
             resolver_port: self.names.as_ref().map_or(0, |names| names.sockets.port),
             unpaused: self.pause.is_none() && lends(&self.record.assignment.sandbox.spaces),
         }
@@ -368,6 +389,7 @@ impl Sandbox {
             assignment.sandbox.spaces.host_ids,
         )?;
         let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
+        let mut watch = Watch::begin(&self.controllers, &assignment.cgroup, &start.container.limits);
         self.exit_due = None;
         let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
             .step("make", "the output pipes")?;
@@ -389,7 +411,12 @@ impl Sandbox {
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
         self.health = Health::new(start.container.health.as_ref(), now);
+        watch.runs(pid as u32, now);
+        self.watch = watch;
         self.record.ended = None;
+        if start.restarts == 0 {
+            self.record.died = None;
+        }
         self.record.pid = Some(pid as u32);
         self.record.start_ticks = record::start_ticks(pid);
         self.record.restarts = start.restarts;
@@ -442,6 +469,7 @@ impl Sandbox {
         let at = clock::boot();
         self.run = Run::Exited { code, at };
         self.record.ended = Some((code, at));
+        self.record.died = self.watch.end(code);
         // Without it, who finds us silent takes it for running, as it did.
         let _ = self.seal();
         self.write_exit();
@@ -461,6 +489,7 @@ impl Sandbox {
                 key: self.record.key.clone(),
                 container: container.clone(),
                 restarts: self.record.restarts,
+                died: self.record.died.clone(),
             };
             if record::write_exit(&self.record.assignment.directory, &exit).is_err() {
                 self.exit_due = Some(clock::boot() + EXIT_RETRY);

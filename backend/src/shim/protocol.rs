@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reconciler::{
     key::InstanceKey,
+    observed::Fault,
     spec::{ContainerSpec, PortBinding, SandboxSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub enum Request {
     /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
     Exec(Box<Exec>),
     State,
+    /// Somebody asks how it is: what hangs is looked for during the next seconds, and told as an event.
+    Attend,
     /// Answered by `Lent` with descriptors of what others may join, in its order.
     Lend,
     /// From now on `Event`s are sent on this connection.
@@ -117,8 +120,14 @@ pub enum Reason {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    Exited { code: i32 },
-    Health { health: HealthState },
+    Exited {
+        code: i32,
+    },
+    Health {
+        health: HealthState,
+    },
+    /// What goes wrong with what runs is something else than before.
+    Faults,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +240,9 @@ pub struct Record {
     /// How the payload ended: exit status or 128 + signal, and boot-clock milliseconds.
     #[serde(default)]
     pub ended: Option<(i32, u64)>,
+    /// Why the payload, or the one before it, ended, where the status does not say it.
+    #[serde(default)]
+    pub died: Option<Fault>,
 }
 
 /// What is under a process that was started, to be compared with what is there later.
@@ -261,6 +273,8 @@ pub struct ExitRecord {
     pub key: InstanceKey,
     pub container: ContainerSpec,
     pub restarts: u32,
+    #[serde(default)]
+    pub died: Option<Fault>,
 }
 
 /// The name of the memfd: `/proc/PID/fd/N` reads `/memfd:stead-record (deleted)`.
@@ -275,6 +289,9 @@ pub struct SandboxState {
     pub ports: Vec<PortBinding>,
     /// 0: it has none, because the network is another's.
     pub resolver_port: u16,
+    /// What goes wrong with what runs.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     /// What held the namespaces that others share has ended: they cannot be joined any more.
     #[serde(default)]
     pub unpaused: bool,

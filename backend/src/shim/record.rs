@@ -74,6 +74,7 @@ impl From<ExitRecord> for Ended {
             container: exit.container,
             code: exit.code,
             restarts: exit.restarts,
+            died: exit.died,
         }
     }
 }

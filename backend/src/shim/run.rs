@@ -27,7 +27,11 @@ pub struct Output {
     pub streams: [Option<OwnedFd>; 2],
     pub lines: [Lines; 2],
     writer: Writer,
+    /// What is read at once.
+    chunk: Box<[u8]>,
 }
+
+const CHUNK: usize = 16 << 10;
 
 const NAMES: [&str; 2] = ["stdout", "stderr"];
 
@@ -37,6 +41,7 @@ impl Output {
             streams,
             lines: pending.map(|pending| Lines { pending }),
             writer: Writer::new(logs, lost),
+            chunk: vec![0; CHUNK].into(),
         }
     }
 
@@ -70,18 +75,17 @@ impl Output {
 
     /// Reads what is there; `all` until nothing is left.
     pub fn drain(&mut self, all: bool) {
-        let mut chunk = vec![0; 16 << 10];
         for (number, name) in NAMES.into_iter().enumerate() {
             let mut turns = 0;
             while let Some(stream) = &self.streams[number] {
-                match read(stream.as_fd(), &mut chunk) {
+                match read(stream.as_fd(), &mut self.chunk) {
                     Ok(0) => {
                         self.lines[number].finish(name, &mut self.writer, Timestamp::now());
                         self.streams[number] = None;
                     }
                     Ok(count) => {
                         let now = Timestamp::now();
-                        self.lines[number].take(name, &chunk[..count], &mut self.writer, now);
+                        self.lines[number].take(name, &self.chunk[..count], &mut self.writer, now);
                     }
                     Err(nix::errno::Errno::EINTR) => {}
                     Err(_) => break,

@@ -47,6 +47,7 @@ enum Token {
     Connection(u64),
     Output,
     First,
+    Limits,
     Pause,
     Joined(i32),
     Names,
@@ -130,6 +131,10 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::First);
         }
+        for wish in sandbox.watch.poll_fds().filter(|_| sandbox.first.is_some()) {
+            wanted.push(wish);
+            tokens.push(Token::Limits);
+        }
         for joined in &sandbox.joined {
             wanted.push((joined.pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::Joined(joined.pid));
@@ -150,6 +155,7 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
     match token {
         Token::Connection(number) => listen(supervisor, number),
         Token::First => supervisor.first_ended(),
+        Token::Limits => supervisor.limits_told(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
         Token::Listener | Token::Door | Token::Output | Token::Names | Token::Pause => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {

@@ -211,6 +211,16 @@ impl Supervisor {
         }
     }
 
+    /// The kernel has something to say about the container's limits.
+    pub fn limits_told(&mut self) {
+        let Phase::Assigned(sandbox) = &mut self.phase else {
+            return;
+        };
+        if sandbox.watch.ready(clock::boot()) {
+            self.tell(&Event::Faults);
+        }
+    }
+
     pub fn first_ended(&mut self) {
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
@@ -274,6 +284,7 @@ impl Supervisor {
                     .and_then(|names| names.server.next_deadline()),
             )
             .chain(sandbox.exit_due)
+            .chain(sandbox.watch.deadline())
             .min()
     }
 
@@ -289,6 +300,7 @@ impl Supervisor {
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
         }
+        let differ = sandbox.watch.deadline().is_some_and(|at| at <= now) && sandbox.watch.look(now);
         for joined in &mut sandbox.joined {
             if let Purpose::Probe { deadline } = &mut joined.purpose
                 && *deadline <= now
@@ -324,6 +336,9 @@ impl Supervisor {
                 }),
                 Err(_) => self.probed(false),
             }
+        }
+        if differ {
+            self.tell(&Event::Faults);
         }
     }
 }

@@ -26,6 +26,7 @@ use super::{
     run::Output,
     serve::{self, Connection},
     state::{Phase, Supervisor},
+    watch::{Kept, Watch},
     wire::Inbox,
 };
 use crate::{
@@ -71,6 +72,8 @@ struct Saved {
     #[serde(default)]
     exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
+    #[serde(default)]
+    watch: Kept,
     idle_leaf: Option<PathBuf>,
     /// The tmpfs of configs and secrets, and what it was made from.
     #[serde(default)]
@@ -143,6 +146,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .iter()
             .map(|one| (one.pid, one.purpose.clone()))
             .collect(),
+        watch: sandbox.watch.kept.clone(),
         idle_leaf: sandbox.idle_leaf.clone(),
         files: sandbox.files.as_ref().map(Held::saved),
         connections: supervisor
@@ -269,6 +273,18 @@ pub fn resume(argument: &str) -> io::Result<()> {
     };
     let mut record = saved.record;
     record.door = Some(door.number());
+    let controllers = Controllers::find().map_err(io::Error::other)?;
+    let watch = match (&record.container, &first) {
+        (Some(container), Some((pid, _))) => Watch::resume(
+            &controllers,
+            &record.assignment.cgroup,
+            &container.limits,
+            saved.watch,
+            *pid as u32,
+            clock::boot(),
+        ),
+        _ => Watch::default(),
+    };
     let sandbox = Sandbox {
         namespaces: Namespaces {
             user: (saved.user >= 0)
@@ -287,7 +303,8 @@ pub fn resume(argument: &str) -> io::Result<()> {
         memfd: seal(&record)?,
         record,
         payload: process::inherited(saved.payload)?,
-        controllers: Controllers::find().map_err(io::Error::other)?,
+        controllers,
+        watch,
         run: saved.run,
         first,
         output,

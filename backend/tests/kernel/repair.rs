@@ -120,6 +120,7 @@ fn ended() {
         container: container.spec.clone(),
         code: 7,
         restarts: 0,
+        died: None,
     };
     assert_eq!(Ended::from(found), expected);
     // Damaged, or of a stead that wrote less: as if there were none.

@@ -15,7 +15,7 @@ use crate::{
     desired::{Desired, Wish},
     execute::{Lane, Order},
     journal::{Entry, transitions::Told},
-    key::Key,
+    key::{InstanceKey, Key},
     memory::{Again, Barred, Good, Memory},
     observed::{Fact, Observed},
     plan::{
@@ -457,10 +457,18 @@ impl Engine {
             projects,
             observed: self.observed.clone(),
             plan: self.plan.clone(),
-            stopping: self.running.iter().filter_map(Step::stops).cloned().collect(),
+            stopping: self.stopping(now),
             pass: self.pass,
             at: now,
         }
+    }
+
+    fn stopping(&self, now: Now) -> BTreeMap<InstanceKey, u64> {
+        let steps = self.running.iter();
+        let stops = steps.filter_map(|step| Some((step.stops()?.clone(), self.told.since(&step.key))));
+        stops
+            .map(|(key, since)| (key, since.unwrap_or(now.boot)))
+            .collect()
     }
 
     /// How long nothing happens by itself.

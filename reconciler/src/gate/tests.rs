@@ -34,6 +34,7 @@ fn instance(state: State, health: Health) -> Instance {
         started_at: None,
         started_wall: None,
         health,
+        faults: Vec::new(),
     }
 }
 

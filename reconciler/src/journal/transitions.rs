@@ -10,7 +10,7 @@ use crate::{
     desired::{Desired, Intent, Target, Wish},
     key::{InstanceKey, Key},
     memory::{Barred, Good, Memory},
-    observed::{Health, Instance, Observed, State},
+    observed::{Fault, Health, Instance, Observed, State},
     plan::{
         UNSEEN,
         action::Action,
@@ -40,7 +40,14 @@ struct Wait {
 }
 
 /// How a container was, before it is looked at again.
-pub type Before = BTreeMap<InstanceKey, (State, Health)>;
+pub type Before = BTreeMap<InstanceKey, Was>;
+
+#[derive(Debug)]
+pub struct Was {
+    state: State,
+    health: Health,
+    faults: Vec<Fault>,
+}
 
 /// A short noun and a text: something that stands in no manifest.
 fn noun(field: &str, text: impl Into<String>) -> Cause {
@@ -129,8 +136,14 @@ pub fn before(observed: &Observed, scope: &Scope) -> Before {
     let Some(known) = observed.instances.known() else {
         return Before::new();
     };
-    let of =
-        |(key, instance): (&InstanceKey, &Instance)| (key.clone(), (instance.state.clone(), instance.health));
+    let of = |(key, instance): (&InstanceKey, &Instance)| {
+        let was = Was {
+            state: instance.state.clone(),
+            health: instance.health,
+            faults: instance.faults.clone(),
+        };
+        (key.clone(), was)
+    };
     if scope.all {
         return known.iter().map(of).collect();
     }
@@ -152,9 +165,9 @@ pub fn events(before: &Before, observed: &Observed, step: Option<&Step>, now: No
     let made = own.filter(|own| !before.contains_key(*own));
     for key in before.keys().chain(made) {
         let Some(instance) = known.get(key) else { continue };
-        let (state, health) = match before.get(key) {
-            Some((state, health)) => (Some(state), *health),
-            None => (None, Health::None),
+        let (state, health, faults): (_, _, &[Fault]) = match before.get(key) {
+            Some(was) => (Some(&was.state), was.health, &was.faults),
+            None => (None, Health::None, &[]),
         };
         let entry = |field: &str, text: String| {
             let text_form = Key::Instance(key.clone()).to_string();
@@ -166,19 +179,42 @@ pub fn events(before: &Before, observed: &Observed, step: Option<&Step>, now: No
             (before, State::Exited { code, at }) if !is_ours => {
                 let known = matches!(before, Some(State::Exited { at: known, .. }) if known == at);
                 if !known {
-                    entries.push(entry("process", ended(*code)));
+                    entries.push(entry("process", ended(*code, instance.died())));
                 }
+            }
+            // That it ended is our doing; how it took that is not.
+            (_, State::Exited { code, .. }) if is_ours && instance.died().is_some() => {
+                entries.push(entry("process", ended(*code, instance.died())));
             }
             // It ended and was started again between two looks.
             (Some(State::Running { pid }), State::Running { pid: other })
                 if pid != other && step.is_none() =>
             {
-                entries.push(entry("process", "it is another one than before".into()));
+                let text = match instance.died().filter(|died| !faults.contains(died)) {
+                    Some(died) => format!("it was {died}; it runs again"),
+                    None => "it is another one than before".into(),
+                };
+                entries.push(entry("process", text));
             }
             (Some(State::Running { .. } | State::Exited { .. } | State::Created), State::Lost) => {
                 entries.push(entry("supervisor", "it is gone".into()));
             }
             _ => {}
+        }
+        let lasting = |faults: &[Fault]| -> Vec<Fault> {
+            let lasting = faults.iter().filter(|fault| !fault.is_end());
+            lasting.cloned().collect()
+        };
+        let (were, are) = (lasting(faults), lasting(&instance.faults));
+        for fault in are.iter().filter(|fault| !were.contains(fault)) {
+            entries.push(entry("fault", fault.to_string()));
+        }
+        let runs_on = state == Some(&instance.state);
+        for fault in were.iter().filter(|fault| runs_on && !are.contains(fault)) {
+            let word = fault.word();
+            if !are.iter().any(|one| one.word() == word) {
+                entries.push(entry("fault", format!("it is over: {word}")));
+            }
         }
         if health != instance.health && matches!(instance.state, State::Running { .. }) {
             match instance.health {
@@ -191,8 +227,11 @@ pub fn events(before: &Before, observed: &Observed, step: Option<&Step>, now: No
     entries
 }
 
-/// `exited with 3`, `was killed by signal 9`.
-fn ended(code: i32) -> String {
+/// `it ended with status 3`, `it was killed: out of memory, …`.
+fn ended(code: i32, died: Option<&Fault>) -> String {
+    if let Some(fault) = died {
+        return format!("it was {fault}");
+    }
     match code {
         0 => "it ended with status 0".into(),
         129..=192 => format!("it was ended by signal {} (status {code})", code - 128),
@@ -218,6 +257,11 @@ impl Told {
     pub fn started(&mut self, step: &Step, now: Now) -> Entry {
         self.started.insert(step.key.clone(), now.boot);
         told_step(now, Kind::Started, step)
+    }
+
+    /// Since when a step for `key` runs (boot-clock milliseconds).
+    pub fn since(&self, key: &Key) -> Option<u64> {
+        self.started.get(key).copied()
     }
 
     /// The entry of a step that has ended well; the caller says otherwise.

@@ -424,6 +424,7 @@ fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, memory: &Memory, 
                 streak: seen.streak,
                 started_at: seen.started_at,
                 at,
+                died: seen.died(),
             };
             match restart::decide(exit, now.boot) {
                 Decision::Now { streak, reason } => Course::Again {

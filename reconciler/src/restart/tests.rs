@@ -21,6 +21,7 @@ fn exit(rules: Rules, code: i32, streak: u32) -> Exit<'static> {
         streak,
         started_at: Some(1_000),
         at: 2_000,
+        died: None,
     }
 }
 
@@ -55,6 +56,7 @@ fn instance(state: State, streak: u32, flaps: u32, health: Health) -> Instance {
         started_at: Some(1_000),
         started_wall: None,
         health,
+        faults: Vec::new(),
     }
 }
 

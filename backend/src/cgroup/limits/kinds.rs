@@ -42,7 +42,7 @@ const PERIOD_FILE: &str = "cpu.cfs_period_us";
 pub const MEMORY_FILE: &str = "memory.limit_in_bytes";
 pub const SWAP_FILE: &str = "memory.memsw.limit_in_bytes";
 
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "memory",
         what: "memory",
@@ -68,6 +68,17 @@ pub const KINDS: [Kind; 8] = [
         }),
         v1: setting(SWAP_FILE, "-1", |limits| swap(limits).map(pages)),
         asked: |limits| limits.memory_swap.is_some(),
+    },
+    Kind {
+        controller: "memory",
+        // A service that has lost some of its processes is no service. v1 has no such file: the supervisor
+        // kills the rest.
+        what: "what dies when memory is out",
+        v2: setting("memory.oom.group", "0", |limits| {
+            limits.memory.map(|_| "1".to_owned())
+        }),
+        v1: None,
+        asked: |_| false,
     },
     Kind {
         controller: "cpu",

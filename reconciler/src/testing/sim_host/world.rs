@@ -268,6 +268,7 @@ impl World {
                     container: (**container).clone(),
                     code,
                     restarts: shim.restarts,
+                    died: None,
                 };
                 self.ended.set(key.clone(), record);
             }
@@ -305,6 +306,7 @@ impl World {
                     container: (**container).clone(),
                     code: *code,
                     restarts: shim.restarts,
+                    died: None,
                 };
                 self.ended.set(key.clone(), record);
             }

@@ -1,0 +1,390 @@
+//! What goes wrong with a running container: looked for while there is a reason to, told when it changes.
+//!
+//! A fork that is refused and memory that is out are told by the kernel. Throttling is looked for where
+//! processor time is limited; a process that hangs, and zombies, while somebody asks how it is or the
+//! container is to stop. Else nothing wakes the shim.
+
+use std::path::{Path, PathBuf};
+
+use reconciler::{observed::Fault, spec::Limits};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cgroup::{
+        self,
+        limits::{
+            Controllers,
+            gauges::{Cpu, Gauges},
+        },
+    },
+    stuck::{self, Asleep},
+};
+
+/// Milliseconds between two looks: one that lasts is named by the second.
+const PERIOD: u64 = 800;
+/// How long it is looked for after somebody has asked.
+const ATTENTION: u64 = 4_000;
+/// Between the word that memory is short and the count of whom that has killed.
+const SOON: u64 = 20;
+/// A count that has not come after so many looks does not come: memory was found after all.
+const LOOKS: u32 = 50;
+/// Children not waited for, counted in powers of ten; a few come and go.
+const ZOMBIES: usize = 1_000;
+
+/// What outlives an upgrade of the shim.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// Killed for want of memory when this run began.
+    killed: u64,
+    /// The stop signal, and when it was given (boot clock).
+    signalled: Option<(i32, u64)>,
+    /// What came after it, once its time was over: how long that was (milliseconds).
+    forced: Option<u64>,
+}
+
+/// One look at processes, of which two at some distance say something.
+#[derive(Debug, Default)]
+struct Sample {
+    /// Boot clock.
+    at: u64,
+    cpu: Option<Cpu>,
+    asleep: Vec<Asleep>,
+    zombies: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub kept: Kept,
+    /// What is wrong now.
+    pub faults: Vec<Fault>,
+    gauges: Gauges,
+    payload: PathBuf,
+    limits: Limits,
+    first: u32,
+    refused: u64,
+    last: Sample,
+    /// Looks left for a kill that was announced.
+    short: u32,
+    attended: u64,
+    next: Option<u64>,
+}
+
+impl Watch {
+    /// Of a run that begins.
+    pub fn begin(controllers: &Controllers, instance: &Path, limits: &Limits) -> Self {
+        let mut watch = Self::resume(controllers, instance, limits, Kept::default(), 0, 0);
+        watch.gauges.reset_peak();
+        watch.kept.killed = watch.gauges.killed();
+        watch.refused = watch.gauges.refused();
+        watch
+    }
+
+    /// Of a run that goes on.
+    pub fn resume(
+        controllers: &Controllers,
+        instance: &Path,
+        limits: &Limits,
+        kept: Kept,
+        first: u32,
+        now: u64,
+    ) -> Self {
+        let mut watch = Watch {
+            kept,
+            payload: instance.join("payload"),
+            first,
+            ..Watch::default()
+        };
+        watch.limit(controllers, instance, limits, now);
+        watch
+    }
+
+    /// The limits are others now.
+    pub fn limit(&mut self, controllers: &Controllers, instance: &Path, limits: &Limits, now: u64) {
+        let had_memory = self.gauges.kills_one();
+        self.gauges = Gauges::find(controllers, instance);
+        self.limits = limits.clone();
+        if had_memory != self.gauges.kills_one() {
+            self.kept.killed = self.kept.killed.max(self.gauges.killed());
+        }
+        self.plan(now);
+    }
+
+    /// The first process runs.
+    pub fn runs(&mut self, first: u32, now: u64) {
+        self.first = first;
+        self.plan(now);
+    }
+
+    /// Somebody asks how it is.
+    pub fn attend(&mut self, now: u64) {
+        self.attended = now + ATTENTION;
+        self.next = Some(self.next.map_or(now, |next| next.min(now)));
+    }
+
+    /// It was asked to end.
+    pub fn signalled(&mut self, signal: i32, now: u64) {
+        self.kept.signalled = Some((signal, now));
+        self.attend(now);
+    }
+
+    /// It is killed while it runs.
+    pub fn forced(&mut self, now: u64) {
+        if let Some((_, since)) = self.kept.signalled {
+            // As a manifest says it; the rest is the way to here.
+            let grace = (now.saturating_sub(since) + 50) / 100 * 100;
+            self.kept.forced.get_or_insert(grace);
+        }
+    }
+
+    /// Whether a look at what lasts is under way.
+    fn busy(&self, now: u64) -> bool {
+        now < self.attended
+            || self.kept.signalled.is_some()
+            || self.limits.cpu.is_some()
+            || self.limits.cpu_quota.is_some()
+            || !self.faults.is_empty()
+    }
+
+    fn plan(&mut self, now: u64) {
+        self.next = match self.busy(now) {
+            _ if self.short > 0 => Some(now + SOON),
+            true => Some(now + PERIOD),
+            false => None,
+        };
+    }
+
+    /// The descriptors to wait for, and for what.
+    pub fn poll_fds(&self) -> impl Iterator<Item = (i32, i16)> {
+        let short = self.gauges.short().map(|fd| (fd, libc::POLLIN));
+        // While it lasts it is looked at by the clock: a bomb would wake us a hundred times a second.
+        let known = self.is_refused();
+        let refusals = self.gauges.refusals().filter(|_| !known);
+        short.into_iter().chain(refusals.map(|fd| (fd, libc::POLLPRI)))
+    }
+
+    fn is_refused(&self) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| matches!(fault, Fault::ProcessLimit { .. }))
+    }
+
+    /// One of them has something to say. Answers whether the faults are others than before.
+    pub fn ready(&mut self, now: u64) -> bool {
+        self.gauges.heard_short();
+        if self.gauges.kills_one() {
+            self.short = LOOKS;
+        }
+        self.look(now)
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Looks. Answers whether the faults are others than before.
+    pub fn look(&mut self, now: u64) -> bool {
+        if self.short > 0 {
+            self.short -= 1;
+            if self.gauges.killed() > self.kept.killed {
+                // As the v2 tree does it: a service that has lost some of its processes is none.
+                let _ = cgroup::kill(&self.payload);
+                self.short = 0;
+            }
+        }
+        let refused = self.gauges.refused();
+        let there = self.gauges.processes();
+        let full = there.is_some_and(|there| self.limits.pids.is_some_and(|limit| there >= limit));
+        let mut faults = Vec::new();
+        faults.extend(at_limit(&self.limits, &self.faults, refused > self.refused, full));
+        self.refused = refused;
+        if now < self.last.at + PERIOD - PERIOD / 8 {
+            let lasting = self
+                .faults
+                .iter()
+                .filter(|fault| !matches!(fault, Fault::ProcessLimit { .. }));
+            faults.extend(lasting.cloned());
+        } else {
+            let sample = Sample {
+                at: now,
+                cpu: self.gauges.cpu(),
+                asleep: stuck::asleep(&self.payload),
+                zombies: stuck::zombies(self.first, ZOMBIES),
+            };
+            faults.extend(throttled(&self.limits, &self.faults, self.last.cpu, sample.cpu));
+            faults.extend(unreaped(self.last.zombies.min(sample.zombies)));
+            faults.extend(stuck::first(&self.last.asleep, &sample.asleep));
+            self.last = sample;
+        }
+        let differ = faults != self.faults;
+        self.faults = faults;
+        self.plan(now);
+        differ
+    }
+
+    /// It has ended with `code`: why, where that does not say it.
+    pub fn end(&mut self, code: i32) -> Option<Fault> {
+        self.faults.clear();
+        self.next = None;
+        self.short = 0;
+        if self.gauges.killed() > self.kept.killed {
+            return Some(Fault::OutOfMemory {
+                limit: self.limits.memory,
+                peak: self.gauges.peak(),
+            });
+        }
+        match (self.kept.signalled, self.kept.forced) {
+            (Some((signal, _)), Some(grace)) if code == 128 + libc::SIGKILL => {
+                Some(Fault::Resisted { signal, grace })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn had(have: &[Fault], word: &str) -> bool {
+    have.iter().any(|fault| fault.word() == word)
+}
+
+/// `refused`: a fork was, since the last look. `full`: there are as many processes as there may be.
+fn at_limit(limits: &Limits, have: &[Fault], refused: bool, full: bool) -> Option<Fault> {
+    let limit = limits.pids?;
+    (refused || (full && had(have, "process-limit"))).then_some(Fault::ProcessLimit { limit })
+}
+
+/// Half of the time to be named, a quarter to stay so.
+fn throttled(limits: &Limits, have: &[Fault], before: Option<Cpu>, now: Option<Cpu>) -> Option<Fault> {
+    let (before, now) = (before?, now?);
+    let periods = now.periods.saturating_sub(before.periods);
+    let throttled = now.throttled.saturating_sub(before.throttled);
+    let parts = if had(have, "throttled") { 4 } else { 2 };
+    // Too few periods say nothing: it sleeps.
+    if periods < 4 || throttled * parts < periods {
+        return None;
+    }
+    let of_quota = |quota: u64| quota.saturating_mul(1000) / limits.cpu_period.unwrap_or(100_000).max(1);
+    Some(Fault::Throttled {
+        limit: limits.cpu_quota.map(of_quota).or(limits.cpu),
+    })
+}
+
+/// In powers of ten, so that it stays the same while it lasts.
+fn unreaped(counted: usize) -> Option<Fault> {
+    let least = [1000, 100, 10].into_iter().find(|least| counted >= *least)?;
+    Some(Fault::Zombies { least: least as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_limit_is_named_while_it_is_reached() {
+        let limits = Limits {
+            pids: Some(64),
+            ..Limits::default()
+        };
+        let fault = Fault::ProcessLimit { limit: 64 };
+        let have = [fault.clone()];
+        let cases: [(&[Fault], bool, bool, bool); 6] = [
+            (&[], false, false, false),
+            (&[], true, false, true),
+            // At its limit, and never refused one.
+            (&[], false, true, false),
+            (&have, false, true, true),
+            (&have, true, false, true),
+            (&have, false, false, false),
+        ];
+        for (number, (have, refused, full, named)) in cases.into_iter().enumerate() {
+            let found = at_limit(&limits, have, refused, full);
+            assert_eq!(found, named.then_some(fault.clone()), "case {number}");
+        }
+        assert_eq!(at_limit(&Limits::default(), &[], true, true), None);
+    }
+
+    #[test]
+    fn throttling_is_named_from_half_of_the_time_on() {
+        let limits = Limits {
+            cpu: Some(500),
+            ..Limits::default()
+        };
+        let fault = Fault::Throttled { limit: Some(500) };
+        let have = [fault.clone()];
+        let cpu = |periods, throttled| Some(Cpu { periods, throttled });
+        type Case<'a> = (&'a [Fault], Option<Cpu>, Option<Cpu>, bool);
+        let cases: [Case<'_>; 7] = [
+            (&[], None, cpu(8, 8), false),
+            (&[], cpu(0, 0), cpu(8, 3), false),
+            (&[], cpu(10, 0), cpu(18, 4), true),
+            (&[], cpu(10, 0), cpu(13, 3), false),
+            (&have, cpu(18, 4), cpu(26, 6), true),
+            (&have, cpu(18, 4), cpu(26, 5), false),
+            (&have, cpu(18, 4), cpu(18, 4), false),
+        ];
+        for (number, (have, before, now, named)) in cases.into_iter().enumerate() {
+            let found = throttled(&limits, have, before, now);
+            assert_eq!(found, named.then_some(fault.clone()), "case {number}");
+        }
+        let quota = Limits {
+            cpu_quota: Some(5_000),
+            cpu_period: Some(20_000),
+            ..Limits::default()
+        };
+        let limit = Some(250);
+        assert_eq!(
+            throttled(&quota, &[], cpu(0, 0), cpu(8, 8)),
+            Some(Fault::Throttled { limit })
+        );
+    }
+
+    #[test]
+    fn a_few_zombies_are_nothing() {
+        let counted = [9, 10, 99, 100, 1000].map(unreaped);
+        let zombies = |least| Some(Fault::Zombies { least });
+        assert_eq!(
+            counted,
+            [None, zombies(10), zombies(10), zombies(100), zombies(1000)]
+        );
+    }
+
+    #[test]
+    fn a_kill_after_the_stop_signal_is_the_end_of_who_resisted() {
+        let ended = |act: fn(&mut Watch), code| {
+            let mut watch = Watch::default();
+            act(&mut watch);
+            watch.end(code)
+        };
+        let resisted = ended(
+            |watch| {
+                watch.signalled(15, 1_000);
+                watch.forced(3_000);
+                watch.forced(4_000);
+            },
+            137,
+        );
+        let expected = Fault::Resisted {
+            signal: 15,
+            grace: 2_000,
+        };
+        assert_eq!(resisted, Some(expected));
+        // It ended by itself, just when it was killed; or somebody else has killed it.
+        let late = |watch: &mut Watch| {
+            watch.signalled(15, 0);
+            watch.forced(9);
+        };
+        assert_eq!(ended(late, 0), None);
+        assert_eq!(ended(|watch| watch.forced(9), 137), None);
+        assert_eq!(ended(|watch| watch.signalled(15, 9), 143), None);
+    }
+
+    #[test]
+    fn nothing_wakes_a_shim_without_a_reason() {
+        let mut watch = Watch::default();
+        watch.runs(1, 0);
+        assert_eq!(watch.deadline(), None);
+        watch.attend(5_000);
+        assert_eq!(watch.deadline(), Some(5_000));
+        watch.plan(6_000);
+        assert_eq!(watch.deadline(), Some(6_000 + PERIOD));
+        watch.plan(5_000 + ATTENTION);
+        assert_eq!(watch.deadline(), None);
+    }
+}

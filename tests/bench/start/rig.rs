@@ -1,0 +1,227 @@
+//! A backend of its own, one network, and one service that is started again and again.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use backend::{LinuxBackend, layout::Layout};
+use reconciler::{
+    key::{InstanceKey, ResourceKey, Slot},
+    observed::{Fact, Observed},
+    plan::action::Action,
+    port::{Backend, Scope},
+    spec::{ContainerSpec, Endpoint, Limits, MountSpec, NetworkSpec, SandboxSpec, Subnet},
+};
+
+use crate::{host::Host, milliseconds, read_stamp};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    None,
+    Bridge,
+}
+
+/// A root file system with nothing but this program.
+pub fn image(place: &Path) -> PathBuf {
+    let image = place.join("image");
+    for directory in [&image.join("out"), &image.join("proc"), &place.join("out")] {
+        fs::create_dir_all(directory).expect("a directory");
+    }
+    let own = std::env::current_exe().expect("this program");
+    fs::copy(own, image.join("stamp")).expect("a copy of this program");
+    image
+}
+
+/// The stamps of `count` programs.
+pub fn stamps(out: &Path, count: usize) -> Vec<f64> {
+    crate::host::wait(&format!("{count} have run"), Duration::from_secs(60), || {
+        let names = fs::read_dir(out).ok()?.flatten().map(|entry| entry.file_name());
+        let mut names = names
+            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
+            .collect::<Vec<_>>();
+        (names.len() >= count).then(|| names.drain(..).map(|name| read_stamp(&out.join(name))).collect())
+    })
+}
+
+pub fn forget(out: &Path) {
+    for entry in fs::read_dir(out).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+pub struct Rig<'a> {
+    host: &'a Host,
+    backend: Option<LinuxBackend>,
+    out: PathBuf,
+    digest: String,
+}
+
+impl Rig<'_> {
+    pub fn new(host: &Host) -> Rig<'_> {
+        let place = host.root.join("rig");
+        let reference = format!("rootfs:{}", image(&place).display());
+        let layout = Layout::new(Some(&place)).expect("a root");
+        let backend = host
+            .network
+            .on_host(|| LinuxBackend::open(&layout).expect("a backend"));
+        let mut observed = Observed::nothing_known();
+        let scope = Scope {
+            images: [reference.clone()].into(),
+            ..Scope::default()
+        };
+        backend.observe(&scope, &mut observed);
+        let Some(Fact::Known(found)) = observed.images.get(&reference) else {
+            panic!("no image: {observed:?}");
+        };
+        let digest = found.digest.clone();
+        let rig = Rig {
+            host,
+            backend: Some(backend),
+            out: place.join("out"),
+            digest: digest.clone(),
+        };
+        rig.apply(&Action::UnpackImage { reference, digest });
+        rig.apply(&Action::EnsureNetwork(NetworkSpec {
+            key: network(),
+            subnet: Subnet {
+                address: Ipv4Addr::new(10, 99, 0, 0),
+                prefix: 20,
+            },
+            gateway: Ipv4Addr::new(10, 99, 0, 1),
+            internal: false,
+        }));
+        rig
+    }
+
+    fn apply(&self, action: &Action) {
+        let backend = self.backend.as_ref().expect("it is open");
+        let done = self.host.network.on_host(|| backend.apply(action));
+        done.unwrap_or_else(|error| panic!("{action:?}: {error}"));
+    }
+
+    /// The pool is full again: what a service finds that comes after a while.
+    fn rest(&self) {
+        let end = Instant::now() + Duration::from_millis(250);
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Milliseconds from the order to the first act.
+    pub fn starts(&mut self, rounds: usize, net: Net, limits: &Limits) -> Vec<f64> {
+        let mut times = Vec::new();
+        // The first warms caches and is not counted.
+        for round in 0..=rounds {
+            forget(&self.out);
+            self.rest();
+            let sandbox = sandbox(net);
+            let begin = milliseconds();
+            self.apply(&Action::EnsureSandbox(sandbox));
+            self.start(limits, true);
+            let time = read_stamp(&self.out.join("stamp")) - begin;
+            self.apply(&Action::RemoveSandbox(key()));
+            if round > 0 {
+                times.push(time);
+            }
+        }
+        times
+    }
+
+    /// Milliseconds from the order to start what has ended to its first act.
+    pub fn restarts(&mut self, rounds: usize, limits: &Limits) -> Vec<f64> {
+        let mut times = Vec::new();
+        self.apply(&Action::EnsureSandbox(sandbox(Net::Bridge)));
+        self.start(limits, true);
+        for round in 0..=rounds {
+            self.apply(&Action::StopContainer { key: key(), drain: 0 });
+            forget(&self.out);
+            self.rest();
+            let begin = milliseconds();
+            self.start(limits, false);
+            let time = read_stamp(&self.out.join("stamp")) - begin;
+            if round > 0 {
+                times.push(time);
+            }
+        }
+        self.apply(&Action::RemoveSandbox(key()));
+        times
+    }
+
+    fn start(&self, limits: &Limits, fresh: bool) {
+        let spec = ContainerSpec {
+            image_digest: self.digest.clone(),
+            argv: vec!["/stamp".into()],
+            hostname: "stamp".into(),
+            limits: limits.clone(),
+            stop_signal: libc_sigkill(),
+            mounts: vec![MountSpec::Bind {
+                source: self.out.clone(),
+                target: "/out".into(),
+                read_only: false,
+                create_host_path: false,
+            }],
+            ..ContainerSpec::default()
+        };
+        self.apply(&Action::StartContainer {
+            key: key(),
+            spec: Box::new(spec),
+            fresh,
+            restarts: 0,
+            streak: 0,
+            flaps: 0,
+        });
+    }
+}
+
+impl Drop for Rig<'_> {
+    fn drop(&mut self) {
+        self.apply(&Action::RemoveNetwork(network()));
+        let backend = self.backend.take();
+        self.host.network.on_host(|| drop(backend));
+        let _ = fs::remove_dir_all(self.host.root.join("rig"));
+    }
+}
+
+fn libc_sigkill() -> i32 {
+    nix::sys::signal::Signal::SIGKILL as i32
+}
+
+fn network() -> ResourceKey {
+    ResourceKey {
+        project: "bench".into(),
+        name: "bench_default".into(),
+    }
+}
+
+fn key() -> InstanceKey {
+    InstanceKey {
+        project: "bench".into(),
+        service: "stamp".into(),
+        index: 1,
+        slot: Slot::A,
+    }
+}
+
+fn sandbox(net: Net) -> SandboxSpec {
+    let endpoint = Endpoint {
+        network: network(),
+        interface: "eth0".into(),
+        address: Ipv4Addr::new(10, 99, 0, 7),
+        prefix: 20,
+        gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),
+        mac: [2, 0, 0, 0, 0, 7],
+    };
+    SandboxSpec {
+        key: key(),
+        id_base: 0x7000_0000,
+        endpoints: match net {
+            Net::None => Vec::new(),
+            Net::Bridge => vec![endpoint],
+        },
+        ports: Vec::new(),
+        spaces: Default::default(),
+    }
+}

@@ -1,0 +1,377 @@
+//! Services that go wrong in every way they can: each is named with its cause, and its neighbours do not
+//! notice.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, fuse::Silent, process};
+
+/// From the fault to its name.
+const NAMED: Duration = Duration::from_secs(2);
+/// A debug build on a machine that others use as well.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// `status` and `ps` and `why` have a word about the service.
+struct Named {
+    message: String,
+    after: Duration,
+}
+
+/// Waits until all three name `fault` of `service`.
+fn named(host: &Host, service: &str, fault: &str, since: Instant) -> Named {
+    let key = format!("container bad/{service}/1a");
+    let message = host.wait(&format!("{service} is named {fault}"), PATIENCE, || {
+        let rows = host.stead(&["--json", "ps", "-a", "bad"]).json();
+        let row = rows
+            .as_array()?
+            .iter()
+            .find(|row| row["service"] == service)?
+            .clone();
+        let own = row["faults"]
+            .as_array()?
+            .iter()
+            .find(|one| one["fault"] == fault)?;
+        Some(own["message"].as_str()?.to_owned())
+    });
+    let after = since.elapsed();
+    let table = host.stead_ok(&["ps", "-a", "bad"]);
+    let line = table
+        .lines()
+        .find(|line| line.contains(&format!("bad/{service}/1 ")));
+    assert!(line.is_some_and(|line| line.contains(fault)), "{fault}: {table}");
+    let status = host.stead_ok(&["status", "bad"]);
+    assert!(
+        status.contains(&format!("fault    {key}: ")) && status.contains(&message),
+        "{message}: {status}"
+    );
+    let why = host.stead_ok(&["why", &format!("bad/{service}")]);
+    assert!(why.contains(&message), "{message}: {why}");
+    Named { message, after }
+}
+
+/// A neighbour that answers, and whose process stays the one it is.
+struct Neighbour {
+    port: u16,
+    identity: crate::host::views::Identity,
+}
+
+impl Neighbour {
+    fn new(host: &Host, port: u16) -> Neighbour {
+        host.write_manifest(
+            "good",
+            &format!("services: {{ web: {{ {} }} }}\n", compose::web(port)),
+        );
+        host.converged("good");
+        Neighbour {
+            port,
+            identity: host.running("good", "web").identity(),
+        }
+    }
+
+    fn is_well(&self, host: &Host) {
+        assert_eq!(host.running("good", "web").identity(), self.identity);
+        host.get(Place::Host, LOOPBACK, self.port, "/")
+            .expect("its answer");
+    }
+}
+
+fn service(host: &Host, command: &str, more: &str) -> String {
+    format!(
+        "{{ image: \"{}\", command: [sh, -c, \"{command}\"], {more} }}",
+        host.busybox()
+    )
+}
+
+#[test]
+fn a_service_without_memory_is_killed_whole_and_that_is_said() {
+    let Some(mut host) = Host::new("faults-memory") else {
+        return;
+    };
+    host.start_agent();
+    let neighbour = Neighbour::new(&host, 18610);
+    let eat = "exec /bin/busybox tail /dev/zero";
+    // In the first process, and in another one, while the first would live on.
+    let child = "(exec /bin/busybox tail /dev/zero) & while :; do sleep 1; done";
+    let limit = "mem_limit: 32m, memswap_limit: 32m";
+    host.write_manifest(
+        "bad",
+        &format!(
+            "services:\n  first: {}\n  child: {}\n  loop: {}\n",
+            service(&host, eat, limit),
+            service(&host, child, limit),
+            service(&host, eat, &format!("{limit}, restart: always")),
+        ),
+    );
+    for one in ["first", "child"] {
+        let end = host.in_state("bad", one, "exited");
+        assert_eq!(end.exit_code, Some(137), "{end:?}");
+        let since = Instant::now();
+        let said = named(&host, one, "out-of-memory", since);
+        assert!(said.after < NAMED + SLACK, "{one}: after {:?}", said.after);
+        let words = "killed: out of memory, limit 32 MiB, peak 3";
+        assert!(said.message.starts_with(words), "{}", said.message);
+    }
+    let failed = host.wait("the loop is told with its cause", PATIENCE, || {
+        let status = host.complaint("bad");
+        status
+            .contains("loop keeps ending: killed: out of memory")
+            .then_some(status)
+    });
+    assert!(failed.contains("limit 32 MiB"), "{failed}");
+    // It outlives the agent, and the sandbox of what is not to run again.
+    host.kill_agent();
+    host.start_agent();
+    let since = Instant::now();
+    named(&host, "first", "out-of-memory", since);
+    neighbour.is_well(&host);
+    host.finish();
+}
+
+#[test]
+fn a_service_at_its_limits_is_named_while_it_is() {
+    let Some(mut host) = Host::new("faults-limits") else {
+        return;
+    };
+    host.start_agent();
+    let neighbour = Neighbour::new(&host, 18611);
+    let wait = "exec sleep 1000000";
+    let orphans = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do (sleep 1 &); done; exec sleep 1000000";
+    let quick = "stop_grace_period: 1s, stop_signal: KILL";
+    let text = format!(
+        "services:\n  bomb: {}\n  busy: {}\n  zombies: {}\n",
+        service(&host, wait, &format!("pids_limit: 48, {quick}")),
+        service(&host, "while :; do :; done", &format!("cpus: 0.2, {quick}")),
+        service(&host, orphans, quick),
+    );
+    host.write_manifest("bad", &text);
+    let since = Instant::now();
+    let bomb = host.running("bad", "bomb");
+    let said = named(&host, "zombies", "zombies", since);
+    assert!(said.message.starts_with("10 or more"), "{}", said.message);
+    let said = named(&host, "busy", "throttled", since);
+    assert!(
+        said.message.contains("limit of 0.2 processors"),
+        "{}",
+        said.message
+    );
+    assert!(said.after < NAMED + 2 * SLACK, "after {:?}", said.after);
+
+    let mut fork = host.command(&[
+        "exec",
+        "bad/bomb",
+        "--",
+        "sh",
+        "-c",
+        "b() { b | b & }; b; b; sleep 1000",
+    ]);
+    let since = Instant::now();
+    let mut fork = host
+        .network
+        .on_host(|| fork.stderr(Stdio::null()).spawn().expect("the bomb"));
+    let said = named(&host, "bomb", "process-limit", since);
+    assert!(said.message.contains("limit of 48 processes"), "{}", said.message);
+    assert!(said.after < NAMED + SLACK, "after {:?}", said.after);
+    neighbour.is_well(&host);
+    assert_eq!(
+        host.running("bad", "bomb").pid,
+        bomb.pid,
+        "its first process is well"
+    );
+
+    // All of the bomb ends with its service, at once.
+    let since = Instant::now();
+    host.stead_ok(&["stop", "bad/bomb"]);
+    assert!(
+        since.elapsed() < Duration::from_secs(2) + SLACK,
+        "{:?}",
+        since.elapsed()
+    );
+    fork.wait().expect("its end");
+    // More processor time: it is over, without a restart.
+    let busy = host.running("bad", "busy").identity();
+    host.write_manifest("bad", &text.replace("cpus: 0.2", "cpus: 16"));
+    host.wait("busy is throttled no more", PATIENCE, || {
+        let rows = host.stead(&["--json", "ps", "bad"]).json();
+        let row = rows
+            .as_array()?
+            .iter()
+            .find(|row| row["service"] == "busy")?
+            .clone();
+        row["faults"].as_array()?.is_empty().then_some(())
+    });
+    assert_eq!(host.running("bad", "busy").identity(), busy);
+    neighbour.is_well(&host);
+    host.finish();
+}
+
+#[test]
+fn who_does_not_end_is_killed_when_its_grace_is_over_and_all_of_it_goes() {
+    let Some(mut host) = Host::new("faults-stop") else {
+        return;
+    };
+    host.start_agent();
+    let neighbour = Neighbour::new(&host, 18612);
+    let deaf = "trap '' TERM; while :; do sleep 1; done";
+    let marker = format!("9{:07}", std::process::id());
+    // The middle process ends at once, and its child leaves the session and the process group.
+    let doubly = format!(
+        "(/bin/busybox setsid sh -c 'sleep {marker}' &); trap 'exit 0' TERM; while :; do sleep 1; done"
+    );
+    let services = (0..4)
+        .map(|number| {
+            let grace = "stop_grace_period: 3s";
+            format!("  deaf{number}: {}\n", service(&host, deaf, grace))
+        })
+        .collect::<String>();
+    host.write_manifest(
+        "bad",
+        &format!(
+            "services:\n{services}  doubly: {}\n",
+            service(&host, &doubly, "stop_grace_period: 3s")
+        ),
+    );
+    host.converged("bad");
+    host.wait("the double fork is there", PATIENCE, || {
+        (!process::with_argument(&marker).is_empty()).then_some(())
+    });
+    let since = Instant::now();
+    host.stead_ok(&["stop", "bad/doubly"]);
+    assert!(
+        since.elapsed() < Duration::from_secs(3) + SLACK,
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(
+        process::with_argument(&marker).is_empty(),
+        "it went with its service"
+    );
+    // All at once, and none waits for another.
+    let since = Instant::now();
+    let mut stop = host.command(&["stop", "bad/deaf0", "bad/deaf1", "bad/deaf2", "bad/deaf3"]);
+    let mut stop = host.network.on_host(|| {
+        stop.stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the stop")
+    });
+    let key = "container bad/deaf0/1a";
+    let (status, after) = host.wait("it is named while it resists", PATIENCE, || {
+        let status = host.project_status("bad")?;
+        let all = status["conditions"].as_array()?.clone();
+        let own = all
+            .iter()
+            .find(|one| one["type"] == "Fault" && one["reason"] == key)?;
+        Some((own.clone(), since.elapsed()))
+    });
+    let message = status["message"].as_str().expect("a message");
+    assert!(message.contains("not ended on SIGTERM"), "{message}");
+    assert!(after < NAMED + SLACK, "named after {after:?}");
+    assert!(stop.wait().expect("its end").success());
+    let took = since.elapsed();
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(4) + SLACK, "{took:?}");
+    let said = named(&host, "deaf3", "ignored-stop", since);
+    assert!(
+        said.message.starts_with("killed: it did not end within 3"),
+        "{}",
+        said.message
+    );
+    neighbour.is_well(&host);
+    host.finish();
+}
+
+/// Of the first condition of `kind` about `key`.
+fn condition(host: &Host, kind: &str, key: &str) -> Option<String> {
+    let status = host.project_status("bad")?;
+    let all = status["conditions"].as_array()?.clone();
+    let own = |one: &&Value| one["type"] == kind && one["reason"] == key;
+    Some(all.iter().find(own)?["message"].as_str()?.to_owned())
+}
+
+#[test]
+fn a_process_that_hangs_in_the_kernel_is_named_and_holds_up_nobody_else() {
+    let Some(mut host) = Host::new("faults-stuck") else {
+        return;
+    };
+    host.start_agent();
+    let neighbour = Neighbour::new(&host, 18613);
+    let place = host.root.join("silent");
+    let silent = Silent::mount(&place);
+    let file = |greeting: &str, more: &str| {
+        let mount = format!("volumes: [\"{}:/data\"]", place.display());
+        let options = format!("{mount}, environment: {{ GREETING: {greeting} }}, stop_grace_period: 1s");
+        let stuck = service(&host, "cat /data/x; sleep 1000000", &options);
+        format!("services:\n  stuck: {stuck}\n{more}")
+    };
+    host.write_manifest("bad", &file("one", ""));
+    host.converged("bad");
+    let before = host.running("bad", "stuck").identity();
+    host.wait("it reads what nobody answers", PATIENCE, || {
+        let waits = |pid: &u32| process::cgroups(*pid).contains("/bad/stuck-1a/payload");
+        let cat = process::with_argument("cat /data/x").into_iter();
+        cat.filter(waits).find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/wchan"))
+                .is_ok_and(|wchan| wchan.contains("fuse") || wchan.contains("request_wait"))
+        })
+    });
+    // A change that must stop it, and one beside it that has nothing to do with it.
+    let since = Instant::now();
+    let other = service(&host, "exec sleep 1000000", "stop_signal: KILL");
+    host.write_manifest("bad", &file("two", &format!("  other: {other}\n")));
+    host.running("bad", "other");
+    assert!(
+        since.elapsed() < NAMED + SLACK,
+        "other after {:?}",
+        since.elapsed()
+    );
+    let key = "container bad/stuck/1a";
+    let failed = host.wait("the stop has failed with its cause", PATIENCE, || {
+        condition(&host, "Failed", key)
+    });
+    // The grace of one second, and then at once.
+    assert!(
+        since.elapsed() < Duration::from_secs(2) + SLACK,
+        "failed after {:?}",
+        since.elapsed()
+    );
+    assert!(failed.contains("(cat) is stuck in the kernel (D"), "{failed}");
+    assert!(failed.contains("/data (fuse)"), "{failed}");
+    let said = named(&host, "stuck", "stuck", since);
+    assert!(
+        said.message.contains("it waits for /data (fuse)"),
+        "{}",
+        said.message
+    );
+    // Nothing took its place, on the same mount least of all.
+    assert_eq!(host.running("bad", "stuck").identity(), before);
+    let started = host.instance("bad", "stuck").expect("it is there");
+    assert_eq!(started.restarts, before.restarts);
+    neighbour.is_well(&host);
+    // A stop of everything else is not held up either.
+    let since = Instant::now();
+    host.stead_ok(&["stop", "bad/other"]);
+    assert!(since.elapsed() < NAMED + SLACK, "{:?}", since.elapsed());
+    // A new agent finds it as it is, and waits for nothing.
+    host.kill_agent();
+    let since = Instant::now();
+    host.start_agent();
+    assert!(since.elapsed() < NAMED + 2 * SLACK, "{:?}", since.elapsed());
+    host.wait("it is named by the next agent", PATIENCE, || {
+        condition(&host, "Failed", key).filter(|failed| failed.contains("stuck in the kernel"))
+    });
+    // The place is an ordinary directory again.
+    drop(silent);
+    let after = host.wait("the change is made", PATIENCE, || {
+        host.instance("bad", "stuck")
+            .filter(|stuck| stuck.state == "running" && stuck.pid != Some(before.pid))
+    });
+    assert_eq!(after.addresses, before.addresses);
+    neighbour.is_well(&host);
+    host.remove_manifest("bad");
+    host.gone("bad");
+    host.finish();
+}
