@@ -6,6 +6,7 @@
 mod host;
 
 mod agent_death;
+mod attach;
 mod attributes;
 mod bad_manifests;
 mod config;

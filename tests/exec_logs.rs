@@ -80,6 +80,48 @@ fn exec_with_a_terminal_gives_one_of_the_size_of_the_callers() {
 }
 
 #[test]
+fn the_terminal_of_exec_follows_the_size_of_the_callers() {
+    let Some(host) = prepared("exec-resize", "exec sleep 1000000") else {
+        return;
+    };
+    let inside = "trap \"busybox stty size | grep -q ^40 && exit 8\" WINCH; while :; do usleep 10000; done";
+    let line = format!(
+        "stty rows 33 cols 77; (while sleep 0.1; do stty -F /dev/tty rows 33; stty -F /dev/tty rows 40; done) & bg=$!; \
+         {} --root {} exec -t box -- sh -c '{inside}'; code=$?; kill $bg; exit $code",
+        Host::binary().display(),
+        host.root.display()
+    );
+    let reply = host.tool_reply("timeout", &["30", "script", "-qec", &line, "/dev/null"]);
+    assert_eq!(reply.code, 8, "{reply:?}");
+    host.finish();
+}
+
+#[test]
+fn exec_tells_of_signals_and_of_an_end() {
+    let Some(host) = prepared("exec-end", "while test ! -e /tmp/end; do usleep 20000; done") else {
+        return;
+    };
+    let killed = host.stead(&["exec", "box", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.code, 137, "{killed:?}");
+    let ended = host.stead(&[
+        "exec",
+        "-u",
+        "0",
+        "box",
+        "--",
+        "sh",
+        "-c",
+        "touch /tmp/end; exec sleep 1000",
+    ]);
+    assert_eq!(ended.code, 137, "it ends with the container: {ended:?}");
+    host.wait("exec says so", PATIENCE, || {
+        let after = host.stead(&["exec", "case/box", "--", "true"]);
+        (after.code == 1 && after.stderr.contains("`case/box` is not running")).then_some(())
+    });
+    host.finish();
+}
+
+#[test]
 fn exec_passes_standard_input() {
     let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else {
         return;

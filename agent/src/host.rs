@@ -17,7 +17,11 @@ use reconciler::{key::InstanceKey, port::Backend};
 pub use backend::{
     doctor::{Finding, Verdict, check},
     logs::reader::{Line as LogLine, Reader as LogReader},
-    shim::client::ClientError as ExecError,
+    shim::{
+        attach::{Attach, End as AttachEnd, Keys, hold_signals},
+        client::ClientError as ExecError,
+        relay::hold_resizes,
+    },
 };
 
 /// Becomes a shim, and does not return, where this process was started as one.
@@ -44,6 +48,14 @@ pub fn lock(layout: &Layout) -> anyhow::Result<Lock> {
 pub fn shim_socket(layout: &Layout, key: &InstanceKey) -> PathBuf {
     let name = backend::names::short_hash(key.to_string().as_bytes());
     layout.shims().join(format!("{name}.sock"))
+}
+
+/// Attaches our own standard streams to an instance, until the end.
+///
+/// # Errors
+/// As the shim refused, or why it cannot be asked.
+pub fn attach(socket: &Path, how: &Attach) -> Result<AttachEnd, ExecError> {
+    shim::attach::attach(socket, how, std::io::stdin().as_fd())
 }
 
 /// Runs a command inside an instance with our own standard streams (`interactive`: also the input);

@@ -4,6 +4,8 @@
 //! them. In between: [`serve`] the loop, [`state`] who asks, [`assigned`] what is answered, [`run`] the container and its output.
 
 mod assigned;
+pub mod attach;
+mod attached;
 pub mod client;
 mod clock;
 pub mod door;
@@ -18,6 +20,7 @@ mod run;
 mod serve;
 pub mod spawn;
 mod state;
+pub(crate) mod terminal;
 mod upgrade;
 pub mod wire;
 

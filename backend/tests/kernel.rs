@@ -26,6 +26,8 @@ mod repair;
 mod rig;
 #[path = "kernel/run.rs"]
 mod run;
+#[path = "kernel/terminal.rs"]
+mod terminal;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
@@ -44,6 +46,7 @@ fn tests() -> Vec<Test> {
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
+    all.extend(terminal::TESTS);
     all
 }
 

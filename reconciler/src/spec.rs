@@ -103,6 +103,12 @@ pub struct ContainerSpec {
     /// The program is not the first process but the child of one that reaps.
     #[serde(default)]
     pub init: bool,
+    /// Standard input, output and error are a terminal of the container's own.
+    #[serde(default)]
+    pub tty: bool,
+    /// Standard input stays open for whoever attaches; else there is nothing to be read.
+    #[serde(default)]
+    pub stdin_open: bool,
     /// The root file system cannot be written; volumes and tmpfs can.
     #[serde(default)]
     pub read_only: bool,
@@ -152,6 +158,8 @@ impl Default for ContainerSpec {
             limits: Limits::default(),
             rights: Rights::default(),
             init: false,
+            tty: false,
+            stdin_open: false,
             read_only: false,
             shm_size: SHM_SIZE,
             domainname: String::new(),

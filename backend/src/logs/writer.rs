@@ -140,6 +140,8 @@ impl Writer {
 #[derive(Debug, Default)]
 pub struct Lines {
     pub pending: Vec<u8>,
+    /// A terminal ends its lines with a carriage return as well, which no program wrote.
+    pub terminal: bool,
 }
 
 impl Lines {
@@ -153,7 +155,9 @@ impl Lines {
             let end = rest.iter().take(LINE + 1).position(|byte| *byte == b'\n');
             match end {
                 Some(end) => {
-                    writer.line(&mut out, stream, &rest[..end], false, now);
+                    let text = &rest[..end];
+                    let text = text.strip_suffix(b"\r").filter(|_| self.terminal).unwrap_or(text);
+                    writer.line(&mut out, stream, text, false, now);
                     start += end + 1;
                 }
                 None if rest.len() > LINE => {

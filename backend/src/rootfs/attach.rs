@@ -21,7 +21,10 @@ use super::{
     stage::{NODES, PLACE, Staged},
     tree::{self, Kind},
 };
-use crate::sys::mount::{Attributes, set_attributes};
+use crate::{
+    shim::terminal::Terminal,
+    sys::mount::{Attributes, set_attributes},
+};
 
 /// Files read as empty, directories as empty and read-only (what Docker hides).
 const MASKED: [&str; 12] = [
@@ -47,16 +50,16 @@ const READ_ONLY: [&str; 5] = [
     "proc/sysrq-trigger",
 ];
 
-/// Everything up to and with pivot_root(2).
+/// Everything up to and with pivot_root(2). The terminal, where the container has one.
 ///
 /// # Errors
 /// The first step that failed; nothing of the host was touched.
-pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepError> {
+pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Terminal>, StepError> {
     let root = staged.root.as_fd();
     move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
     kernel_filesystems(root)?;
-    devices(root, staged, container.shm_size)?;
+    let terminal = devices(root, staged, container)?;
     for (name, source) in &staged.generated {
         let target = Path::new("etc").join(name);
         let point = tree::make(root, &target, Kind::File)?;
@@ -109,7 +112,8 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;
-    nix::unistd::chdir("/").step("enter", "/")
+    nix::unistd::chdir("/").step("enter", "/")?;
+    Ok(terminal)
 }
 
 fn refuse_kernel(point: &OwnedFd, target: &Path) -> Result<(), StepError> {
@@ -190,7 +194,11 @@ fn kernel_filesystems(root: BorrowedFd<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), StepError> {
+fn devices(
+    root: BorrowedFd<'_>,
+    staged: &Staged,
+    container: &ContainerSpec,
+) -> Result<Option<Terminal>, StepError> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
@@ -204,7 +212,10 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
             openat(dev, *name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
         hang(node.as_fd(), &point, &Path::new("/dev").join(name))?;
     }
-    let shm = [("mode", "1777".to_owned()), ("size", shm_size.to_string())];
+    let shm = [
+        ("mode", "1777".to_owned()),
+        ("size", container.shm_size.to_string()),
+    ];
     let pts = [
         ("ptmxmode", "0666".to_owned()),
         ("mode", "0620".to_owned()),
@@ -225,12 +236,16 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
             nosuid | noexec | MountAttrFlags::MOUNT_ATTR_NODEV,
         ),
     ];
+    let mut terminal = None;
     for (name, kind, options, flags) in below {
         mkdirat(dev, name, Mode::from(0o755)).step("make /dev/", name)?;
         let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
         let point =
             openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
         hang(mount.as_fd(), &point, &Path::new("/dev").join(name))?;
+        if kind == "devpts" && container.tty {
+            terminal = Some(Terminal::new(mount.as_fd(), dev)?);
+        }
     }
     let links = [
         ("/proc/self/fd", "fd"),
@@ -243,7 +258,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
     for (to, name) in links {
         symlinkat(to, dev, name).step("link /dev/", name)?;
     }
-    Ok(())
+    Ok(terminal)
 }
 
 fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {

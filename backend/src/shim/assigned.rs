@@ -13,11 +13,12 @@ use std::{
 use reconciler::spec::PortBinding;
 
 use super::{
+    attached::{self, Attached},
     clock,
     door::Door,
     ground,
     joined::{self, Joined, Purpose},
-    launch,
+    launch::{self, Input},
     protocol::{
         Assignment, Exec, ExitRecord, Ground, HealthState, Reason, Record, Reply, Request, Run, SandboxState,
         Start, VERSION,
@@ -223,6 +224,7 @@ impl Sandbox {
                 done()
             }
             Request::Exec(wish) => self.exec(number, &wish, descriptors),
+            Request::Attach => self.attach(number),
             Request::State => {
                 let along = match &self.first {
                     Some((_, pidfd)) => vec![pidfd.try_clone().step("copy", "a descriptor")?],
@@ -252,6 +254,10 @@ impl Sandbox {
         if let Ok(payload) = File::open(self.record.assignment.cgroup.join("payload")) {
             self.payload = payload.into();
         }
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = &attached::One> {
+        self.output.iter().flat_map(|output| &output.attached.readers)
     }
 
     pub fn leaf(&self) -> launch::Leaf<'_> {
@@ -293,9 +299,25 @@ impl Sandbox {
         self.controllers
             .apply(&assignment.cgroup, &start.container.limits)?;
         self.exit_due = None;
-        let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
-            .step("make", "the output pipes")?;
-        let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), stdio)?;
+        let (logs, lost, open) = (&assignment.logs, self.lost.clone(), start.container.stdin_open);
+        let (pid, output) = if start.container.tty {
+            let (ours, theirs) = joined::terminal_sockets()?;
+            let input = Input::Terminal(theirs, None);
+            let pid = launch::container(assignment, &start, &self.namespaces, self.leaf(), input)?;
+            let master = joined::take_master(&ours)?;
+            (
+                pid,
+                Output::of_terminal(logs, lost, master, open).step("hold", "the terminal")?,
+            )
+        } else {
+            let (output, stdio) =
+                Output::new(logs, assignment.sandbox.id_base, lost, open).step("make", "the output pipes")?;
+            let input = Input::Given(stdio);
+            (
+                launch::container(assignment, &start, &self.namespaces, self.leaf(), input)?,
+                output,
+            )
+        };
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
@@ -331,13 +353,28 @@ impl Sandbox {
         Ok(Some((reply, master.into_iter().collect())))
     }
 
-    /// Reaps the first process: its exit status, once its output is on disk.
-    pub fn first_ended(&mut self) -> Option<i32> {
+    fn attach(&mut self, number: u64) -> Answer {
+        let Some(output) = &mut self.output else {
+            return Err(request_error("the container does not run; start it first"));
+        };
+        let along = output
+            .attach(number)
+            .step("attach to", "the container; detach another first")?;
+        let reply = Reply::Attached {
+            terminal: output.terminal.is_some(),
+            input: output.input.is_some(),
+        };
+        Ok(Some((reply, along)))
+    }
+
+    /// Reaps the first process: its exit status, once its output is on disk, and those who were attached.
+    pub fn first_ended(&mut self) -> Option<(i32, Attached)> {
         let (pid, _) = self.first.as_ref()?;
         let code = reap(*pid)?;
         self.first = None;
+        let mut attached = Attached::default();
         if let Some(output) = self.output.take() {
-            self.lost = output.finish();
+            (self.lost, attached) = output.finish();
         }
         let at = clock::boot();
         self.run = Run::Exited { code, at };
@@ -346,7 +383,7 @@ impl Sandbox {
         let _ = self.seal();
         self.write_exit();
         self.health.next = None;
-        Some(code)
+        Some((code, attached))
     }
 
     /// The state is the truth while the shim lives; the file is for after it. Tried again until it is

@@ -281,6 +281,28 @@ impl Client {
         }
     }
 
+    /// Sends what is not waited for: the answer, which nobody takes, is passed over by [`Client::wait`] and
+    /// [`Client::attach_ended`].
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+        Ok(wire::send(self.socket.as_fd(), request, &[])?)
+    }
+
+    /// Waits for the end of what `Request::Attach` began, as [`Reply::AttachEnded`] has it.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn attach_ended(&mut self) -> Result<Option<i32>, ClientError> {
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        loop {
+            if let (Reply::AttachEnded { code }, _) = self.receive()? {
+                return Ok(code);
+            }
+        }
+    }
+
     /// Waits for the end of what [`Client::exec`] started: its exit status, or 128 + signal.
     ///
     /// # Errors

@@ -55,7 +55,8 @@ impl Pipe {
     }
 }
 
-/// Starts the first process of a container: its process id.
+/// Starts the first process of a container: its process id. With [`Input::Terminal`] the container has a
+/// terminal, whose master is sent on the socket.
 ///
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
@@ -64,9 +65,9 @@ pub fn container(
     start: &Start,
     namespaces: &Namespaces,
     leaf: Leaf<'_>,
-    stdio: Stdio,
+    input: Input,
 ) -> Result<i32, StepError> {
-    fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
+    fork_twice(leaf.payload, input, None, |pipe, input| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
         let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
@@ -84,7 +85,15 @@ pub fn container(
             rustix::system::setdomainname(spec.domainname.as_bytes())
                 .step("set the domain name", &spec.domainname)?;
             rights::sysctls(&spec.sysctls)?;
-            attach::attach(&staged, spec)?;
+            let stdio = match (attach::attach(&staged, spec)?, input) {
+                (Some(made), Input::Terminal(socket, _)) => made.hand_out(socket.as_fd())?,
+                (None, Input::Given(stdio)) => stdio,
+                _ => {
+                    return Err(StepError::spec(
+                        "the container and its shim disagree about a terminal",
+                    ));
+                }
+            };
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),

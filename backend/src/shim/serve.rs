@@ -141,16 +141,12 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::Connection(number) => listen(supervisor, number),
         Token::First => supervisor.first_ended(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
-        Token::Listener | Token::Door | Token::Output | Token::Names => {
+        Token::Output => supervisor.printed(),
+        Token::Listener | Token::Door | Token::Names => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
             match token {
-                Token::Output => {
-                    if let Some(output) = &mut sandbox.output {
-                        output.drain(false);
-                    }
-                }
                 Token::Names => sandbox.names.ready(fd, event),
                 // Whoever could take the door from us is root.
                 Token::Door => {

@@ -58,6 +58,7 @@ impl Supervisor {
                         Purpose::Exec { connection } => Some(connection),
                         Purpose::Probe { .. } => None,
                     })
+                    .chain(sandbox.attached().map(|one| one.connection))
                     .collect(),
                 _ => Vec::new(),
             };
@@ -88,6 +89,11 @@ impl Supervisor {
 
     pub fn disconnect(&mut self, number: u64) {
         self.connections.retain(|one| one.number != number);
+        if let Phase::Assigned(sandbox) = &mut self.phase
+            && let Some(output) = &mut sandbox.output
+        {
+            output.attached.remove(number);
+        }
     }
 
     /// An idle shim goes with its agent, one that has left at once.
@@ -206,8 +212,34 @@ impl Supervisor {
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };
-        if let Some(code) = sandbox.first_ended() {
+        if let Some((code, attached)) = sandbox.first_ended() {
             self.tell(&Event::Exited { code });
+            for one in attached.readers {
+                self.attach_ended(one.connection, Some(code));
+            }
+            for number in attached.cut_off {
+                self.attach_ended(number, None);
+            }
+        }
+    }
+
+    fn attach_ended(&mut self, number: u64, code: Option<i32>) {
+        if let Some(connection) = self.connection(number) {
+            connection.send(&Reply::AttachEnded { code }, &[]);
+        }
+    }
+
+    /// Output of the container is there to be read.
+    pub fn printed(&mut self) {
+        let Phase::Assigned(sandbox) = &mut self.phase else {
+            return;
+        };
+        let Some(output) = &mut sandbox.output else {
+            return;
+        };
+        output.drain(false);
+        for number in std::mem::take(&mut output.attached.cut_off) {
+            self.attach_ended(number, None);
         }
     }
 

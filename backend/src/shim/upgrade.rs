@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     assigned::{Sandbox, serve_names},
+    attached::One,
     clock,
     door::Door,
     joined::{self, Joined, Purpose},
@@ -55,6 +56,14 @@ struct Saved {
     payload: i32,
     first: Option<i32>,
     streams: [Option<i32>; 2],
+    /// The first stream is the master of a terminal.
+    #[serde(default)]
+    terminal: bool,
+    #[serde(default)]
+    input: Option<i32>,
+    /// Connection and socket of each reader.
+    #[serde(default)]
+    attached: Vec<(u64, i32)>,
     pending: [Vec<u8>; 2],
     #[serde(default)]
     lost: Lost,
@@ -113,6 +122,18 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
         payload: sandbox.payload.as_raw_fd(),
         first: sandbox.first.as_ref().map(|(pid, _)| *pid),
         streams,
+        terminal: sandbox
+            .output
+            .as_ref()
+            .is_some_and(|output| output.terminal.is_some()),
+        input: sandbox
+            .output
+            .as_ref()
+            .and_then(|output| output.input.as_ref().map(AsRawFd::as_raw_fd)),
+        attached: sandbox
+            .attached()
+            .map(|one| (one.connection, one.socket.as_raw_fd()))
+            .collect(),
         pending,
         lost: sandbox
             .output
@@ -154,7 +175,8 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
     kept.push(sandbox.memfd.as_raw_fd());
     kept.extend(saved.door.iter().flat_map(|(inner, outer)| [inner, outer]));
     kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
-    kept.extend(saved.streams.iter().flatten());
+    kept.extend(saved.streams.iter().chain([&saved.input]).flatten());
+    kept.extend(saved.attached.iter().map(|(_, fd)| *fd));
     kept.extend(saved.connections.iter().map(|one| one.socket));
     for fd in &kept {
         process::keep_over_exec(*fd, true)?;
@@ -212,7 +234,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
     for (place, fd) in streams.iter_mut().zip(saved.streams) {
         *place = fd.map(process::inherited).transpose()?;
     }
-    let output = first.is_some().then(|| {
+    let mut output = first.is_some().then(|| {
         Output::resume(
             streams,
             saved.pending,
@@ -220,6 +242,16 @@ pub fn resume(argument: &str) -> io::Result<()> {
             saved.lost.clone(),
         )
     });
+    if let Some(output) = &mut output {
+        if saved.terminal {
+            output.hold_terminal()?;
+        }
+        output.input = saved.input.map(process::inherited).transpose()?;
+        for (connection, socket) in saved.attached {
+            let socket = process::inherited(socket)?;
+            output.attached.readers.push(One { connection, socket });
+        }
+    }
     let mut running = Vec::new();
     for (pid, purpose) in saved.joined {
         running.push(Joined {

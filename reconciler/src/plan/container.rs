@@ -214,6 +214,8 @@ pub fn container(
         limits: limits(service),
         rights: rights::rights(service),
         init: service.container.init,
+        tty: service.container.tty,
+        stdin_open: service.container.stdin_open,
         read_only: service.security.read_only,
         shm_size: service.resources.shm_size.unwrap_or(SHM_SIZE),
         domainname: service.names.domainname.clone().unwrap_or_default(),
