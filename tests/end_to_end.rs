@@ -21,6 +21,7 @@ mod intents;
 mod kill_sweep;
 mod leaks;
 mod lifecycle;
+mod looks;
 mod names;
 mod plan;
 mod repair;

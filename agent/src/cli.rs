@@ -11,12 +11,15 @@ mod known;
 mod logs;
 mod order;
 mod plan;
+mod port;
 mod progress;
 mod ps;
 mod schema;
 mod shell;
+mod stats;
 mod status;
 mod target;
+mod top;
 mod up;
 mod version;
 mod why;
@@ -105,6 +108,12 @@ enum Verb {
     Exec(exec::Exec),
     /// The output of a running instance as it comes; what is typed is its input. Ctrl-P Ctrl-Q leaves it.
     Attach(attach::Attach),
+    /// The processes of a running instance.
+    Top(top::Top),
+    /// What running instances use: processor, memory, network, disk.
+    Stats(stats::Stats),
+    /// Where the ports of an instance are on this host.
+    Port(port::Port),
     /// What this host can and cannot do, each with its remedy.
     Doctor,
     /// The version and the build.
@@ -183,6 +192,9 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Logs(verb) => verb.run(&global).await,
             Verb::Exec(verb) => verb.run(&global).await,
             Verb::Attach(verb) => verb.run(&global).await,
+            Verb::Top(verb) => verb.run(&global).await,
+            Verb::Stats(verb) => verb.run(&global).await,
+            Verb::Port(verb) => verb.run(&global).await,
             Verb::Config(_) | Verb::Schema | Verb::Doctor | Verb::Version => Ok(0),
         }
     });

@@ -22,6 +22,7 @@ pub use backend::{
         client::ClientError as ExecError,
         relay::hold_resizes,
     },
+    usage::{Process, Source, Usage},
 };
 
 /// Becomes a shim, and does not return, where this process was started as one.
@@ -56,6 +57,22 @@ pub fn shim_socket(layout: &Layout, key: &InstanceKey) -> PathBuf {
 /// As the shim refused, or why it cannot be asked.
 pub fn attach(socket: &Path, how: &Attach) -> Result<AttachEnd, ExecError> {
     shim::attach::attach(socket, how, std::io::stdin().as_fd())
+}
+
+/// What an instance uses now.
+///
+/// # Errors
+/// It has ended, or its shim does not answer.
+pub fn usage(socket: &Path) -> Result<Usage, ExecError> {
+    let state = shim::client::Client::connect(socket)?.state()?;
+    Ok(backend::usage::usage(&state.record)?)
+}
+
+/// # Errors
+/// As [`usage`].
+pub fn processes(socket: &Path) -> Result<Vec<Process>, ExecError> {
+    let state = shim::client::Client::connect(socket)?.state()?;
+    Ok(backend::usage::processes(&state.record)?)
 }
 
 /// Runs a command inside an instance with our own standard streams (`interactive`: also the input);

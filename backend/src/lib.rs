@@ -21,6 +21,7 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod shim;
 pub mod sys;
+pub mod usage;
 pub mod volume;
 
 pub use linux::{LinuxBackend, OpenError};

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     door,
-    protocol::{Event, Exec, Reason, Reply, Request, VERSION},
+    protocol::{Event, Exec, Reason, Reply, Request, SandboxState, VERSION},
     wire::{self, Inbox},
 };
 use crate::cgroup;
@@ -214,6 +214,15 @@ impl Client {
     pub fn order(&mut self, request: &Request) -> Result<(), ClientError> {
         match self.request(request, &[])? {
             (Reply::Done, _) => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn state(&mut self) -> Result<SandboxState, ClientError> {
+        match self.request(&Request::State, &[])? {
+            (Reply::State(state), _) => Ok(*state),
             _ => Err(ClientError::Unexpected),
         }
     }
