@@ -11,6 +11,7 @@ mod attributes;
 mod bad_manifests;
 mod config;
 mod contract;
+mod cp;
 mod edit;
 mod examples;
 mod exec_logs;

@@ -4,6 +4,7 @@ mod agent;
 mod apply;
 mod attach;
 mod config;
+mod cp;
 mod doctor;
 mod down;
 mod exec;
@@ -108,6 +109,8 @@ enum Verb {
     Exec(exec::Exec),
     /// The output of a running instance as it comes; what is typed is its input. Ctrl-P Ctrl-Q leaves it.
     Attach(attach::Attach),
+    /// Files into a running instance and out of it, as `docker cp` does.
+    Cp(cp::Cp),
     /// The processes of a running instance.
     Top(top::Top),
     /// What running instances use: processor, memory, network, disk.
@@ -192,6 +195,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Logs(verb) => verb.run(&global).await,
             Verb::Exec(verb) => verb.run(&global).await,
             Verb::Attach(verb) => verb.run(&global).await,
+            Verb::Cp(verb) => verb.run(&global).await,
             Verb::Top(verb) => verb.run(&global).await,
             Verb::Stats(verb) => verb.run(&global).await,
             Verb::Port(verb) => verb.run(&global).await,

@@ -8,6 +8,7 @@ use std::{
 
 use backend::{
     LinuxBackend,
+    copy::{self, CopyError, Warnings},
     layout::Layout,
     lock::{self, Lock},
     shim::{self, protocol::Exec},
@@ -15,6 +16,7 @@ use backend::{
 use reconciler::{key::InstanceKey, port::Backend};
 
 pub use backend::{
+    copy::{Options as CopyOptions, Place},
     doctor::{Finding, Verdict, check},
     logs::reader::{Line as LogLine, Reader as LogReader},
     shim::{
@@ -25,9 +27,10 @@ pub use backend::{
     usage::{Process, Source, Usage},
 };
 
-/// Becomes a shim, and does not return, where this process was started as one.
-pub fn dispatch_shim() {
+/// Becomes a shim or the far side of `cp`, and does not return, where this process was started as one.
+pub fn dispatch() {
     shim::dispatch();
+    copy::dispatch();
 }
 
 /// For the holder of the root's lock.
@@ -57,6 +60,32 @@ pub fn shim_socket(layout: &Layout, key: &InstanceKey) -> PathBuf {
 /// As the shim refused, or why it cannot be asked.
 pub fn attach(socket: &Path, how: &Attach) -> Result<AttachEnd, ExecError> {
     shim::attach::attach(socket, how, std::io::stdin().as_fd())
+}
+
+/// From `source` to `destination`, of which one is of the container whose shim listens on `socket`.
+///
+/// # Errors
+/// What could not be copied, and why.
+pub fn copy(
+    socket: &Path,
+    source: &Place,
+    destination: &Place,
+    how: CopyOptions,
+) -> Result<Warnings, CopyError> {
+    let mut worker = copy::Worker::start(socket)?;
+    match (source, destination) {
+        (Place::Host(from), Place::Container { path, .. }) => copy::copy_in(&mut worker, from, path, how),
+        (Place::Container { path, .. }, Place::Host(to)) => copy::copy_out(&mut worker, path, to, how),
+        (Place::Stream, Place::Container { path, .. }) => {
+            let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+            copy::stream_in(&mut worker, input, path, how)
+        }
+        (Place::Container { path, .. }, _) => {
+            let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+            copy::stream_out(&mut worker, path, output, how)
+        }
+        _ => Err(CopyError::Path("one side must be of a container".into())),
+    }
 }
 
 /// What an instance uses now.

@@ -4,6 +4,7 @@
 //! each other; `observe` and `apply` put them together.
 
 pub mod cgroup;
+pub mod copy;
 pub mod dns;
 pub mod doctor;
 pub mod firewall;

@@ -7,6 +7,8 @@
 mod clients;
 #[path = "kernel/confinement.rs"]
 mod confinement;
+#[path = "kernel/copy.rs"]
+mod copy;
 #[path = "kernel/escape.rs"]
 mod escape;
 #[path = "kernel/flip.rs"]
@@ -47,11 +49,13 @@ fn tests() -> Vec<Test> {
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
     all.extend(terminal::TESTS);
+    all.extend(copy::TESTS);
     all
 }
 
 fn main() -> ExitCode {
     backend::shim::dispatch();
+    backend::copy::dispatch();
     if std::env::args().next().is_some_and(|name| name == "confined") {
         confinement::confined();
         return ExitCode::SUCCESS;
