@@ -174,3 +174,60 @@ fn logs_show_follow_and_cut() {
     follow.wait().expect("its end");
     host.finish();
 }
+
+#[test]
+fn where_output_goes_is_changed_while_the_service_runs_and_said() {
+    let Some(mut host) = Host::new("logs-driver") else {
+        return;
+    };
+    host.start_agent();
+    let image = host.busybox();
+    let file = |logging: &str| {
+        format!(
+            "services:\n  box: {{ image: \"{image}\", stop_signal: KILL, command: [sh, -c, 'while :; do echo tick; usleep \
+             20000; done'], logging: {logging} }}\n"
+        )
+    };
+    host.change("case", &file("{ options: { max-size: 100k } }"));
+    let pid = host.running("case", "box").pid;
+    host.wait("a line", PATIENCE, || {
+        host.stead(&["logs", "case"])
+            .stdout
+            .contains("tick")
+            .then_some(())
+    });
+    host.change("case", &file("{ driver: none }"));
+    host.wait("none is kept, and that is said", PATIENCE, || {
+        let reply = host.stead(&["logs", "case"]);
+        (reply.stdout.is_empty() && reply.stderr.contains("nothing of its output is kept")).then_some(())
+    });
+    host.change(
+        "case",
+        &file("{ driver: syslog, options: { syslog-address: 'udp://127.0.0.1:9' } }"),
+    );
+    host.wait(
+        "lines are kept here again, and where they go is said",
+        PATIENCE,
+        || {
+            let reply = host.stead(&["logs", "case"]);
+            (reply.stdout.contains("tick") && reply.stderr.contains("syslog server 127.0.0.1:9"))
+                .then_some(())
+        },
+    );
+    assert_eq!(
+        host.running("case", "box").pid,
+        pid,
+        "the same process all the while"
+    );
+    host.write_manifest(
+        "bad",
+        &file("{ driver: gelf, options: { a: b } }").replace("box", "other"),
+    );
+    let reply = host.stead(&["plan", "-f", host.manifest("bad").to_str().expect("a path")]);
+    assert!(
+        reply.stderr.contains("there is no log driver `gelf` here") && reply.stderr.contains("bad.yaml:2:"),
+        "{reply:?}"
+    );
+    host.remove_manifest("bad");
+    host.finish();
+}

@@ -18,7 +18,10 @@ use reconciler::{key::InstanceKey, port::Backend};
 pub use backend::{
     copy::{Options as CopyOptions, Place},
     doctor::{Finding, Verdict, check},
-    logs::reader::{Line as LogLine, Reader as LogReader},
+    logs::{
+        ELSEWHERE,
+        reader::{Line as LogLine, Reader as LogReader},
+    },
     shim::{
         attach::{Attach, End as AttachEnd, Keys, hold_signals},
         client::ClientError as ExecError,

@@ -7,7 +7,7 @@ mod assigned;
 pub mod attach;
 mod attached;
 pub mod client;
-mod clock;
+pub(crate) mod clock;
 pub mod door;
 pub mod ground;
 mod joined;

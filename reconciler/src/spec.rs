@@ -12,7 +12,9 @@ use std::{
 
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
-pub use model::types::{Protocol, RestartPolicy};
+pub use model::types::{
+    LogFiles, LogForward, LogSettings, Protocol, RestartPolicy, SyslogAddress, SyslogFormat,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
@@ -130,6 +132,9 @@ pub struct ContainerSpec {
     /// Lines of /etc/hosts beside those of the container itself.
     #[serde(default)]
     pub extra_hosts: Vec<HostName>,
+    /// Where the output goes.
+    #[serde(default)]
+    pub logging: LogSettings,
 }
 
 /// Docker's 64 MiB.
@@ -159,6 +164,7 @@ impl Default for ContainerSpec {
             rights: Rights::default(),
             init: false,
             tty: false,
+            logging: LogSettings::default(),
             stdin_open: false,
             read_only: false,
             shm_size: SHM_SIZE,

@@ -3,19 +3,28 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
+use reconciler::key::InstanceKey;
 use serde::{Deserialize, Serialize};
 
-use super::{CURRENT, FILES};
+use reconciler::spec::{LogFiles, LogForward, LogSettings, SyslogAddress};
+
+use super::{
+    CURRENT, ELSEWHERE,
+    forward::{Dropped, Forward},
+    index::Index,
+};
+use crate::shim::clock;
 
 /// Longer lines are split and tagged `P`.
 const LINE: usize = 16 << 10;
-/// A file that has grown beyond is rotated.
-const FILE: u64 = 10 << 20;
+
+/// What is gathered before it is written.
+const GATHERED: usize = 32 << 10;
 
 /// Output that could not be written: told in the log itself as soon as that can be written again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +41,12 @@ pub struct Writer {
     file: Option<File>,
     size: u64,
     pub lost: Lost,
+    /// `None`: nothing is kept.
+    files: Option<LogFiles>,
+    forward: Option<Forward>,
+    index: Index,
+    /// What was printed before the file that grows.
+    before: u64,
 }
 
 impl Writer {
@@ -43,28 +58,94 @@ impl Writer {
             file: None,
             size: 0,
             lost,
+            files: LogSettings::default().files,
+            forward: None,
+            index: Index::default(),
+            before: 0,
         }
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        let open = || -> io::Result<(File, u64)> {
-            fs::create_dir_all(&self.directory)?;
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(self.directory.join(CURRENT))?;
-            let size = file.metadata()?.len();
-            Ok((file, size))
+    /// Goes on in another way, or begins. `dropped`: by the writer before.
+    pub fn set(&mut self, settings: &LogSettings, key: &InstanceKey, dropped: Dropped) {
+        self.files = settings.files;
+        for number in settings.files.map_or(0, |files| files.max_file as usize).. {
+            if fs::remove_file(self.name(number)).is_err() {
+                break;
+            }
+        }
+        if settings.files.is_none() {
+            self.file = None;
+        }
+        if self.forward.as_ref().map(Forward::to) != settings.forward.as_ref() {
+            let to = settings.forward.clone();
+            let before = self.forward.take().map(|forward| forward.finish(clock::boot()));
+            let dropped = before.unwrap_or(dropped);
+            self.forward = to.map(|to| Forward::new(to, key.clone(), dropped));
+        }
+        let place = self.directory.join(ELSEWHERE);
+        let _ = match elsewhere(settings) {
+            None => fs::remove_file(place),
+            Some(text) => fs::create_dir_all(&self.directory).and_then(|()| fs::write(place, text)),
         };
+    }
+
+    /// As [`Forward::poll_fd`], [`Forward::due`] and [`Forward::flush`].
+    pub fn forward(&mut self) -> Option<&mut Forward> {
+        self.forward.as_mut()
+    }
+
+    pub fn forwarded(&self) -> Option<&Forward> {
+        self.forward.as_ref()
+    }
+
+    fn name(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.directory.join(CURRENT),
+            number => self.directory.join(format!("{CURRENT}.{number}")),
+        }
+    }
+
+    /// Goes on with the file that is there, or with a new one. A new one is in the index before it has its name,
+    /// because it may have the inode of one that was removed.
+    fn open(&mut self, fresh: bool) -> io::Result<()> {
         self.file = None;
-        let (file, size) = open()?;
-        (self.file, self.size) = (Some(file), size);
+        fs::create_dir_all(&self.directory)?;
+        let mut options = OpenOptions::new();
+        options.append(true).mode(0o600);
+        let path = self.name(0);
+        self.index = Index::read(&self.directory);
+        match options.open(&path) {
+            Ok(file) if !fresh => {
+                let found = file.metadata()?;
+                self.before = self.index.before(found.ino()).unwrap_or(self.before);
+                (self.file, self.size) = (Some(file), found.len());
+                return Ok(());
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let new = self.directory.join("current.log.new");
+        let _ = fs::remove_file(&new);
+        let file = options.create_new(true).open(&new)?;
+        let files = self.files.map_or(1, |files| files.max_file as usize);
+        // Without it, only what a slow reader missed is not counted.
+        let _ = self.index.add(&self.directory, &file, self.before, files);
+        fs::rename(new, path)?;
+        (self.file, self.size) = (Some(file), 0);
         Ok(())
     }
 
     /// One line without its end; `partial` when the rest is still to come.
     fn line(&mut self, out: &mut Vec<u8>, stream: &str, text: &[u8], partial: bool, now: Timestamp) {
+        if let Some(forward) = &mut self.forward {
+            forward.line(stream == "stderr", &[text], partial, now, clock::boot());
+            if let Some(news) = forward.news.take().filter(|_| self.files.is_some()) {
+                let _ = writeln!(out, "{now:.9} stderr F stead: {news}");
+            }
+        }
+        if self.files.is_none() {
+            return;
+        }
         let tag = if partial { 'P' } else { 'F' };
         let _ = write!(out, "{now:.9} {stream} {tag} ");
         out.extend_from_slice(text);
@@ -100,9 +181,10 @@ impl Writer {
     /// All of it or nothing: half a line would swallow the next one.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
-            self.reopen()?;
+            self.open(false)?;
         }
-        if self.size > 0 && self.size + bytes.len() as u64 > FILE {
+        let most = self.files.map_or(u64::MAX, |files| files.max_size);
+        if self.size > 0 && self.size + bytes.len() as u64 > most {
             self.rotate()?;
         }
         let Some(file) = &mut self.file else {
@@ -125,14 +207,36 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let name = |number: usize| match number {
-            0 => self.directory.join(CURRENT),
-            number => self.directory.join(format!("{CURRENT}.{number}")),
-        };
-        for number in (0..FILES - 1).rev() {
-            let _ = fs::rename(name(number), name(number + 1));
+        let files = self.files.map_or(1, |files| files.max_file as usize);
+        for number in (0..files - 1).rev() {
+            let _ = fs::rename(self.name(number), self.name(number + 1));
         }
-        self.reopen()
+        self.before += std::mem::take(&mut self.size);
+        self.open(true)
+    }
+}
+
+/// What `stead logs` says of output that is not, or not all, in the files.
+fn elsewhere(settings: &LogSettings) -> Option<String> {
+    let kept = match settings.files {
+        Some(_) => "only the last of it is kept here",
+        None => "none of it is kept here",
+    };
+    match &settings.forward {
+        Some(LogForward::Journal { tag, .. }) => Some(format!(
+            "its output goes to the journal, and {kept}: journalctl SYSLOG_IDENTIFIER={tag}"
+        )),
+        Some(LogForward::Syslog { address, .. }) => {
+            let to = match address {
+                SyslogAddress::Datagram(path) | SyslogAddress::Stream(path) => path.display().to_string(),
+                SyslogAddress::Udp(address) | SyslogAddress::Tcp(address) => address.to_string(),
+            };
+            Some(format!("its output goes to the syslog server {to}, and {kept}"))
+        }
+        None if settings.files.is_none() => Some(
+            "nothing of its output is kept (logging driver none); `stead attach` shows it as it comes".into(),
+        ),
+        None => None,
     }
 }
 
@@ -151,6 +255,11 @@ impl Lines {
         let mut out = Vec::new();
         let mut start = 0;
         loop {
+            // Files stay near their size, and the buffer small.
+            if out.len() > GATHERED {
+                writer.write(&out, now);
+                out.clear();
+            }
             let rest = &self.pending[start..];
             let end = rest.iter().take(LINE + 1).position(|byte| *byte == b'\n');
             match end {

@@ -31,7 +31,7 @@ use crate::{
     cgroup::{self, limits::Controllers},
     dns::server::Server,
     health::Health,
-    logs::writer::Lost,
+    logs::{forward::Dropped, writer::Lost},
     rootfs::{Step, StepError, stage},
     sandbox::{Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
@@ -193,6 +193,9 @@ impl Sandbox {
                 if now != before.as_ref().and_then(|container| container.health.as_ref()) {
                     self.health = Health::new(now, clock::boot());
                 }
+                if let (Some(output), Some(container)) = (&mut self.output, &self.record.container) {
+                    output.set(&container.logging, &self.record.key, Dropped::default());
+                }
                 self.seal()?;
                 done()
             }
@@ -321,6 +324,8 @@ impl Sandbox {
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
+        let mut output = output;
+        output.set(&start.container.logging, &self.record.key, Dropped::default());
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
         self.health = Health::new(start.container.health.as_ref(), now);

@@ -12,11 +12,15 @@ use nix::{
     sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::{Gid, Pid, Uid, fchown, pipe2, read},
 };
+use reconciler::{key::InstanceKey, spec::LogSettings};
 
-use super::attached::Attached;
+use super::{attached::Attached, clock};
 use crate::{
     init::Stdio,
-    logs::writer::{Lines, Lost, Writer},
+    logs::{
+        forward::{Dropped, Forward},
+        writer::{Lines, Lost, Writer},
+    },
     sys::process,
 };
 
@@ -164,6 +168,20 @@ impl Output {
         }
     }
 
+    /// Where it goes, from now on. `dropped`: by the one before.
+    pub fn set(&mut self, settings: &LogSettings, key: &InstanceKey, dropped: Dropped) {
+        self.writer.set(settings, key, dropped);
+    }
+
+    /// Who gets each line as well.
+    pub fn forward(&mut self) -> Option<&mut Forward> {
+        self.writer.forward()
+    }
+
+    pub fn forwarded(&self) -> Option<&Forward> {
+        self.writer.forwarded()
+    }
+
     /// What could not be written so far.
     pub fn lost(&self) -> &Lost {
         &self.writer.lost
@@ -175,6 +193,9 @@ impl Output {
         self.drain(true);
         for (number, name) in NAMES.into_iter().enumerate() {
             self.lines[number].finish(name, &mut self.writer, Timestamp::now());
+        }
+        if let Some(forward) = self.writer.forward() {
+            forward.flush(clock::boot());
         }
         (self.writer.lost, self.attached)
     }

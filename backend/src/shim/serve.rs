@@ -17,7 +17,7 @@ use super::{
     state::{Phase, Supervisor},
     wire::{self, Inbox},
 };
-use crate::{cgroup, sandbox::Holder, sys::process};
+use crate::{cgroup, logs::forward::Forward, sandbox::Holder, sys::process};
 
 /// One who asks.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ enum Token {
     Door,
     Connection(u64),
     Output,
+    Forward,
     First,
     Joined(i32),
     Names,
@@ -122,6 +123,15 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push((fd, libc::POLLIN));
             tokens.push(Token::Output);
         }
+        if let Some(fd) = sandbox
+            .output
+            .iter()
+            .filter_map(super::run::Output::forwarded)
+            .find_map(Forward::poll_fd)
+        {
+            wanted.push((fd, libc::POLLOUT));
+            tokens.push(Token::Forward);
+        }
         if let Some((_, pidfd)) = &sandbox.first {
             wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::First);
@@ -142,6 +152,7 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::First => supervisor.first_ended(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
         Token::Output => supervisor.printed(),
+        Token::Forward => supervisor.forward(),
         Token::Listener | Token::Door | Token::Names => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;

@@ -11,11 +11,11 @@ use super::{
     clock,
     joined::{self, Joined, Purpose},
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
-    run::reap,
+    run::{Output, reap},
     serve::Connection,
     wire::Inbox,
 };
-use crate::{cgroup, rootfs::Step, sandbox::Holder};
+use crate::{cgroup, logs::forward::Forward, rootfs::Step, sandbox::Holder};
 
 /// Connections at one time.
 const MOST: usize = 128;
@@ -229,6 +229,16 @@ impl Supervisor {
         }
     }
 
+    /// Whoever gets the output as well takes more of it now.
+    pub fn forward(&mut self) {
+        if let Phase::Assigned(sandbox) = &mut self.phase
+            && let Some(output) = &mut sandbox.output
+            && let Some(forward) = output.forward()
+        {
+            forward.flush(clock::boot());
+        }
+    }
+
     /// Output of the container is there to be read.
     pub fn printed(&mut self) {
         let Phase::Assigned(sandbox) = &mut self.phase else {
@@ -278,6 +288,14 @@ impl Supervisor {
         }
     }
 
+    fn forward_due(&self) -> Option<u64> {
+        let Phase::Assigned(sandbox) = &self.phase else {
+            return None;
+        };
+        let mut forwarded = sandbox.output.iter().filter_map(Output::forwarded);
+        forwarded.find_map(Forward::due)
+    }
+
     /// The next time something is due.
     pub fn deadline(&self) -> Option<u64> {
         let Phase::Assigned(sandbox) = &self.phase else {
@@ -292,10 +310,14 @@ impl Supervisor {
             .chain(next)
             .chain(sandbox.names.next_deadline())
             .chain(sandbox.exit_due)
+            .chain(self.forward_due())
             .min()
     }
 
     pub fn tick(&mut self, now: u64) {
+        if self.forward_due().is_some_and(|at| at <= now) {
+            self.forward();
+        }
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };

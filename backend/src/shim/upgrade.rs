@@ -32,7 +32,10 @@ use super::{
 use crate::{
     cgroup::limits::Controllers,
     health::Health,
-    logs::writer::Lost,
+    logs::{
+        forward::{Dropped, Forward},
+        writer::Lost,
+    },
     sandbox::{Namespaces, ResolverSockets},
     sys::process,
 };
@@ -67,6 +70,8 @@ struct Saved {
     pending: [Vec<u8>; 2],
     #[serde(default)]
     lost: Lost,
+    #[serde(default)]
+    dropped: Dropped,
     #[serde(default)]
     exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
@@ -140,6 +145,12 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .as_ref()
             .map_or(&sandbox.lost, Output::lost)
             .clone(),
+        dropped: sandbox
+            .output
+            .as_ref()
+            .and_then(Output::forwarded)
+            .map(Forward::carried)
+            .unwrap_or_default(),
         exit_due: sandbox.exit_due,
         joined: sandbox
             .joined
@@ -245,6 +256,9 @@ pub fn resume(argument: &str) -> io::Result<()> {
     if let Some(output) = &mut output {
         if saved.terminal {
             output.hold_terminal()?;
+        }
+        if let Some(container) = &saved.record.container {
+            output.set(&container.logging, &saved.record.key, saved.dropped);
         }
         output.input = saved.input.map(process::inherited).transpose()?;
         for (connection, socket) in saved.attached {

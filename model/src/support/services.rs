@@ -5,7 +5,6 @@ use super::{Attribute, REMOVE, ignored, not_yet, rejected, silent, yes};
 const WINDOWS: &str = "remove it: it is for Windows";
 const V1: &str = "remove it: cgroup v2 has no such setting";
 const MOUNT: &str = "mount the file with `volumes` and `:ro`";
-const LOGS: &str = "remove it: logs are kept, and rotated by size";
 
 /// What is acted on, and what is so in any case.
 const SECURITY_OPTIONS: &[&str] = &[
@@ -266,8 +265,8 @@ pub(super) const NESTED: &[Attribute] = &[
     not_yet("services.*.healthcheck.start_period", "raise `retries` so that the first probes may fail").but(&["0s"]),
     not_yet("services.*.healthcheck.start_interval", "remove it; `interval` counts from the start").but(&["0s"]),
     yes("services.*.healthcheck.disable"),
-    not_yet("services.*.logging.driver", LOGS).but(&["json-file", "local"]),
-    not_yet("services.*.logging.options", LOGS),
+    yes("services.*.logging.driver"),
+    yes("services.*.logging.options"),
     rejected("services.*.models.*.endpoint_var", ""),
     rejected("services.*.models.*.model_var", ""),
     yes("services.*.networks.*.aliases"),

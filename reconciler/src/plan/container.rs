@@ -22,7 +22,7 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
+    spec::{ContainerSpec, HealthSpec, HostName, Limits, LogSettings, MountSpec, SHM_SIZE},
 };
 
 mod rights;
@@ -215,6 +215,7 @@ pub fn container(
         rights: rights::rights(service),
         init: service.container.init,
         tty: service.container.tty,
+        logging: logging(key, service),
         stdin_open: service.container.stdin_open,
         read_only: service.security.read_only,
         shm_size: service.resources.shm_size.unwrap_or(SHM_SIZE),
@@ -226,6 +227,14 @@ pub fn container(
         hostname,
         fields,
     })
+}
+
+/// What was refused before does not come here.
+fn logging(key: &InstanceKey, service: &Service) -> LogSettings {
+    let name = format!("{}-{}-{}", key.project, key.service, key.index);
+    let asked = service.container.logging.as_ref();
+    let settings = asked.and_then(|logging| logging.settings(&name, &service.image).ok());
+    settings.unwrap_or_default()
 }
 
 fn extra_hosts(service: &Service) -> Vec<HostName> {
