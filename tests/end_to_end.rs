@@ -30,6 +30,7 @@ mod repair_host;
 mod restart;
 mod rollout;
 mod secrecy;
+mod sharing;
 mod shim_death;
 mod single_agent;
 mod truth;

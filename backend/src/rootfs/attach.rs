@@ -202,7 +202,8 @@ fn devices(
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
-    let dev = filesystem("tmpfs", &options, nosuid).step("make", "a tmpfs for /dev")?;
+    let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let dev = filesystem("tmpfs", &options, nosuid | nodev).step("make", "a tmpfs for /dev")?;
     hang(dev.as_fd(), &own_directory(root, "dev")?, Path::new("/dev"))?;
     let dev = dev.as_fd();
     for (name, node) in NODES.iter().zip(&staged.nodes) {
@@ -223,28 +224,28 @@ fn devices(
     ];
     let below = [
         ("pts", "devpts", &pts[..], nosuid | noexec),
-        (
-            "shm",
-            "tmpfs",
-            &shm[..],
-            nosuid | noexec | MountAttrFlags::MOUNT_ATTR_NODEV,
-        ),
-        (
-            "mqueue",
-            "mqueue",
-            &[],
-            nosuid | noexec | MountAttrFlags::MOUNT_ATTR_NODEV,
-        ),
+        ("shm", "tmpfs", &shm[..], nosuid | noexec | nodev),
+        ("mqueue", "mqueue", &[], nosuid | noexec | nodev),
     ];
     let mut terminal = None;
     for (name, kind, options, flags) in below {
+        let shared = staged.shm.as_ref().filter(|_| name == "shm");
+        if name == "shm" && shared.is_none() && container.shm_size == 0 {
+            continue;
+        }
         mkdirat(dev, name, Mode::from(0o755)).step("make /dev/", name)?;
-        let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
         let point =
             openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
-        hang(mount.as_fd(), &point, &Path::new("/dev").join(name))?;
-        if kind == "devpts" && container.tty {
-            terminal = Some(Terminal::new(mount.as_fd(), dev)?);
+        let place = Path::new("/dev").join(name);
+        match shared {
+            Some(shared) => hang(shared.as_fd(), &point, &place)?,
+            None => {
+                let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
+                hang(mount.as_fd(), &point, &place)?;
+                if kind == "devpts" && container.tty {
+                    terminal = Some(Terminal::new(mount.as_fd(), dev)?);
+                }
+            }
         }
     }
     let links = [

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    assigned::{Answer, Sandbox, done, request_error},
+    assigned::{Answer, Names, Sandbox, done, request_error},
     clock,
     joined::{self, Joined, Purpose},
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
@@ -15,14 +15,22 @@ use super::{
     serve::Connection,
     wire::Inbox,
 };
-use crate::{cgroup, logs::forward::Forward, rootfs::Step, sandbox::Holder};
+use crate::{
+    cgroup,
+    logs::forward::Forward,
+    rootfs::{Step, StepError},
+    sandbox::Holder,
+};
 
 /// Connections at one time.
 const MOST: usize = 128;
 
 /// Before and after the assignment.
 pub enum Phase {
-    Idle { holder: Holder, leaf: PathBuf },
+    Idle {
+        holder: Result<Holder, StepError>,
+        leaf: PathBuf,
+    },
     Assigned(Box<Sandbox>),
     Left,
 }
@@ -101,7 +109,9 @@ impl Supervisor {
         match &self.phase {
             Phase::Left => true,
             Phase::Idle { holder, leaf } if self.connections.is_empty() => {
-                holder.end();
+                if let Ok(holder) = holder {
+                    holder.end();
+                }
                 leave_leaf(leaf);
                 true
             }
@@ -121,7 +131,7 @@ impl Supervisor {
                 };
                 Ok(Some((reply, Vec::new())))
             }
-            Request::Assign(assignment) => self.assign(*assignment),
+            Request::Assign(assignment) => self.assign(*assignment, descriptors),
             Request::Subscribe => {
                 if let Some(connection) = self.connection(number) {
                     connection.subscribed = true;
@@ -160,11 +170,11 @@ impl Supervisor {
         }
     }
 
-    fn assign(&mut self, assignment: Assignment) -> Answer {
+    fn assign(&mut self, assignment: Assignment, descriptors: Vec<OwnedFd>) -> Answer {
         match std::mem::replace(&mut self.phase, Phase::Left) {
             Phase::Idle { holder, leaf } => {
                 // After a failure the holder is gone: such a shim ends, the agent takes another.
-                let sandbox = match Sandbox::new(assignment, holder) {
+                let sandbox = match Sandbox::new(assignment, holder, descriptors) {
                     Ok(sandbox) => sandbox,
                     Err(error) => {
                         leave_leaf(&leaf);
@@ -176,7 +186,7 @@ impl Supervisor {
                     ..sandbox
                 };
                 let net = sandbox.namespaces.net.try_clone().step("copy", "a descriptor")?;
-                let resolver_port = sandbox.sockets.port;
+                let resolver_port = sandbox.names.as_ref().map_or(0, |names| names.sockets.port);
                 self.phase = Phase::Assigned(Box::new(sandbox));
                 Ok(Some((Reply::Assigned { resolver_port }, vec![net])))
             }
@@ -308,7 +318,12 @@ impl Supervisor {
         let next = sandbox.health.next.filter(|_| sandbox.first.is_some());
         probes
             .chain(next)
-            .chain(sandbox.names.next_deadline())
+            .chain(
+                sandbox
+                    .names
+                    .as_ref()
+                    .and_then(|names| names.server.next_deadline()),
+            )
             .chain(sandbox.exit_due)
             .chain(self.forward_due())
             .min()
@@ -321,8 +336,10 @@ impl Supervisor {
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };
-        if sandbox.names.next_deadline().is_some_and(|at| at <= now) {
-            sandbox.names.tick(now);
+        if let Some(Names { server, .. }) = &mut sandbox.names
+            && server.next_deadline().is_some_and(|at| at <= now)
+        {
+            server.tick(now);
         }
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
@@ -345,7 +362,13 @@ impl Supervisor {
             && let Some(spec) = &container.health
         {
             sandbox.health.begin();
-            let launched = joined::probe(container, &spec.argv, first, sandbox.leaf());
+            let launched = joined::probe(
+                container,
+                &spec.argv,
+                first,
+                sandbox.has_host_ids(),
+                sandbox.leaf(),
+            );
             match launched.and_then(|pid| Ok((pid, joined::pidfd(pid)?))) {
                 Ok((pid, pidfd)) => sandbox.joined.push(Joined {
                     pid,
