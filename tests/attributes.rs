@@ -30,6 +30,17 @@ const ASKED: &[(&str, &str, &str)] = &[
         "echo $(ulimit -S -n) $(ulimit -H -n) $(ulimit -u)",
         "64 128 90",
     ),
+    (
+        "tty: true",
+        "busybox readlink /proc/1/fd/0; busybox stat -c %t:%T /dev/console",
+        "/dev/pts/0 88:0",
+    ),
+    (
+        "stdin_open: true",
+        "busybox readlink /proc/1/fd/0 | grep -c pipe",
+        "1",
+    ),
+    ("user: app", "busybox readlink /proc/1/fd/0", "/dev/null"),
     ("oom_score_adj: 100", "cat /proc/self/oom_score_adj", "100"),
     (
         "read_only: true, tmpfs: [/scratch]",
@@ -242,6 +253,8 @@ fn an_edit_of_what_is_asked_restarts_that_service_and_no_other() {
         "cap_drop: [ALL]",
         "cap_drop: [MKNOD]",
         "read_only: true",
+        "tty: true",
+        "stdin_open: true",
         "ulimits: { core: 0 }",
     ] {
         let before = host.running("case", "web");

@@ -6,11 +6,13 @@
 mod host;
 
 mod agent_death;
+mod attach;
 mod attributes;
 mod bad_manifests;
 mod config;
 mod configs;
 mod contract;
+mod cp;
 mod edit;
 mod examples;
 mod exec_logs;
@@ -22,6 +24,7 @@ mod intents;
 mod kill_sweep;
 mod leaks;
 mod lifecycle;
+mod looks;
 mod names;
 mod output;
 mod plan;

@@ -80,6 +80,48 @@ fn exec_with_a_terminal_gives_one_of_the_size_of_the_callers() {
 }
 
 #[test]
+fn the_terminal_of_exec_follows_the_size_of_the_callers() {
+    let Some(host) = prepared("exec-resize", "exec sleep 1000000") else {
+        return;
+    };
+    let inside = "trap \"busybox stty size | grep -q ^40 && exit 8\" WINCH; while :; do usleep 10000; done";
+    let line = format!(
+        "stty rows 33 cols 77; (while sleep 0.1; do stty -F /dev/tty rows 33; stty -F /dev/tty rows 40; done) & bg=$!; \
+         {} --root {} exec -t box -- sh -c '{inside}'; code=$?; kill $bg; exit $code",
+        Host::binary().display(),
+        host.root.display()
+    );
+    let reply = host.tool_reply("timeout", &["30", "script", "-qec", &line, "/dev/null"]);
+    assert_eq!(reply.code, 8, "{reply:?}");
+    host.finish();
+}
+
+#[test]
+fn exec_tells_of_signals_and_of_an_end() {
+    let Some(host) = prepared("exec-end", "while test ! -e /tmp/end; do usleep 20000; done") else {
+        return;
+    };
+    let killed = host.stead(&["exec", "box", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.code, 137, "{killed:?}");
+    let ended = host.stead(&[
+        "exec",
+        "-u",
+        "0",
+        "box",
+        "--",
+        "sh",
+        "-c",
+        "touch /tmp/end; exec sleep 1000",
+    ]);
+    assert_eq!(ended.code, 137, "it ends with the container: {ended:?}");
+    host.wait("exec says so", PATIENCE, || {
+        let after = host.stead(&["exec", "case/box", "--", "true"]);
+        (after.code == 1 && after.stderr.contains("`case/box` is not running")).then_some(())
+    });
+    host.finish();
+}
+
+#[test]
 fn exec_passes_standard_input() {
     let Some(host) = prepared("exec-stdin", "exec sleep 1000000") else {
         return;
@@ -130,5 +172,62 @@ fn logs_show_follow_and_cut() {
     }
     signal(follow.id(), Signal::SIGINT);
     follow.wait().expect("its end");
+    host.finish();
+}
+
+#[test]
+fn where_output_goes_is_changed_while_the_service_runs_and_said() {
+    let Some(mut host) = Host::new("logs-driver") else {
+        return;
+    };
+    host.start_agent();
+    let image = host.busybox();
+    let file = |logging: &str| {
+        format!(
+            "services:\n  box: {{ image: \"{image}\", stop_signal: KILL, command: [sh, -c, 'while :; do echo tick; usleep \
+             20000; done'], logging: {logging} }}\n"
+        )
+    };
+    host.change("case", &file("{ options: { max-size: 100k } }"));
+    let pid = host.running("case", "box").pid;
+    host.wait("a line", PATIENCE, || {
+        host.stead(&["logs", "case"])
+            .stdout
+            .contains("tick")
+            .then_some(())
+    });
+    host.change("case", &file("{ driver: none }"));
+    host.wait("none is kept, and that is said", PATIENCE, || {
+        let reply = host.stead(&["logs", "case"]);
+        (reply.stdout.is_empty() && reply.stderr.contains("nothing of its output is kept")).then_some(())
+    });
+    host.change(
+        "case",
+        &file("{ driver: syslog, options: { syslog-address: 'udp://127.0.0.1:9' } }"),
+    );
+    host.wait(
+        "lines are kept here again, and where they go is said",
+        PATIENCE,
+        || {
+            let reply = host.stead(&["logs", "case"]);
+            (reply.stdout.contains("tick") && reply.stderr.contains("syslog server 127.0.0.1:9"))
+                .then_some(())
+        },
+    );
+    assert_eq!(
+        host.running("case", "box").pid,
+        pid,
+        "the same process all the while"
+    );
+    host.write_manifest(
+        "bad",
+        &file("{ driver: gelf, options: { a: b } }").replace("box", "other"),
+    );
+    let reply = host.stead(&["plan", "-f", host.manifest("bad").to_str().expect("a path")]);
+    assert!(
+        reply.stderr.contains("there is no log driver `gelf` here") && reply.stderr.contains("bad.yaml:2:"),
+        "{reply:?}"
+    );
+    host.remove_manifest("bad");
     host.finish();
 }

@@ -2,7 +2,9 @@
 
 mod agent;
 mod apply;
+mod attach;
 mod config;
+mod cp;
 mod doctor;
 mod down;
 mod exec;
@@ -10,11 +12,15 @@ mod known;
 mod logs;
 mod order;
 mod plan;
+mod port;
 mod progress;
 mod ps;
 mod schema;
 mod shell;
+mod stats;
 mod status;
+mod target;
+mod top;
 mod up;
 mod version;
 mod why;
@@ -27,14 +33,14 @@ use serde::Serialize;
 
 use crate::{
     client::Client,
-    exit,
+    exit, host,
     logging::{self, Speaker},
     orders::Order,
 };
 
 const AFTER: &str = "\
 Exit status: 0 done; 1 failed, with the reason; 2 `plan` and `doctor`: there is something to do;
-64 wrong usage; 69 no agent answers; 124 the time ran out. `exec`: that of its command.
+64 wrong usage; 69 no agent answers; 124 the time ran out. `exec` and `attach`: that of the command.
 
 Start with `stead up examples/hello`, or `stead doctor` to see what this host can do.";
 
@@ -101,6 +107,16 @@ enum Verb {
     Logs(logs::Logs),
     /// Run a command in a running instance; its exit status is the command's.
     Exec(exec::Exec),
+    /// The output of a running instance as it comes; what is typed is its input. Ctrl-P Ctrl-Q leaves it.
+    Attach(attach::Attach),
+    /// Files into a running instance and out of it, as `docker cp` does.
+    Cp(cp::Cp),
+    /// The processes of a running instance.
+    Top(top::Top),
+    /// What running instances use: processor, memory, network, disk.
+    Stats(stats::Stats),
+    /// Where the ports of an instance are on this host.
+    Port(port::Port),
     /// What this host can and cannot do, each with its remedy.
     Doctor,
     /// The version and the build.
@@ -153,6 +169,9 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Verb::Schema => return schema::run(),
         Verb::Doctor => return doctor::run(&global),
         Verb::Version => return version::run(&global),
+        // Before there are threads.
+        Verb::Exec(_) => host::hold_resizes()?,
+        Verb::Attach(_) => host::hold_signals()?,
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -175,6 +194,11 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Restart(verb) => verb.run(Order::Restart, &global).await,
             Verb::Logs(verb) => verb.run(&global).await,
             Verb::Exec(verb) => verb.run(&global).await,
+            Verb::Attach(verb) => verb.run(&global).await,
+            Verb::Cp(verb) => verb.run(&global).await,
+            Verb::Top(verb) => verb.run(&global).await,
+            Verb::Stats(verb) => verb.run(&global).await,
+            Verb::Port(verb) => verb.run(&global).await,
             Verb::Config(_) | Verb::Schema | Verb::Doctor | Verb::Version => Ok(0),
         }
     });

@@ -8,6 +8,7 @@ use std::{
 
 use backend::{
     LinuxBackend,
+    copy::{self, CopyError, Warnings},
     layout::Layout,
     lock::{self, Lock},
     shim::{self, protocol::Exec},
@@ -15,14 +16,24 @@ use backend::{
 use reconciler::{key::InstanceKey, port::Backend};
 
 pub use backend::{
+    copy::{Options as CopyOptions, Place},
     doctor::{Finding, Verdict, check},
-    logs::reader::{Line as LogLine, Reader as LogReader},
-    shim::client::ClientError as ExecError,
+    logs::{
+        ELSEWHERE,
+        reader::{Line as LogLine, Reader as LogReader},
+    },
+    shim::{
+        attach::{Attach, End as AttachEnd, Keys, hold_signals},
+        client::ClientError as ExecError,
+        relay::hold_resizes,
+    },
+    usage::{Process, Source, Usage},
 };
 
-/// Becomes a shim, and does not return, where this process was started as one.
-pub fn dispatch_shim() {
+/// Becomes a shim or the far side of `cp`, and does not return, where this process was started as one.
+pub fn dispatch() {
     shim::dispatch();
+    copy::dispatch();
 }
 
 /// For the holder of the root's lock.
@@ -44,6 +55,56 @@ pub fn lock(layout: &Layout) -> anyhow::Result<Lock> {
 pub fn shim_socket(layout: &Layout, key: &InstanceKey) -> PathBuf {
     let name = backend::names::short_hash(key.to_string().as_bytes());
     layout.shims().join(format!("{name}.sock"))
+}
+
+/// Attaches our own standard streams to an instance, until the end.
+///
+/// # Errors
+/// As the shim refused, or why it cannot be asked.
+pub fn attach(socket: &Path, how: &Attach) -> Result<AttachEnd, ExecError> {
+    shim::attach::attach(socket, how, std::io::stdin().as_fd())
+}
+
+/// From `source` to `destination`, of which one is of the container whose shim listens on `socket`.
+///
+/// # Errors
+/// What could not be copied, and why.
+pub fn copy(
+    socket: &Path,
+    source: &Place,
+    destination: &Place,
+    how: CopyOptions,
+) -> Result<Warnings, CopyError> {
+    let mut worker = copy::Worker::start(socket)?;
+    match (source, destination) {
+        (Place::Host(from), Place::Container { path, .. }) => copy::copy_in(&mut worker, from, path, how),
+        (Place::Container { path, .. }, Place::Host(to)) => copy::copy_out(&mut worker, path, to, how),
+        (Place::Stream, Place::Container { path, .. }) => {
+            let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+            copy::stream_in(&mut worker, input, path, how)
+        }
+        (Place::Container { path, .. }, _) => {
+            let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+            copy::stream_out(&mut worker, path, output, how)
+        }
+        _ => Err(CopyError::Path("one side must be of a container".into())),
+    }
+}
+
+/// What an instance uses now.
+///
+/// # Errors
+/// It has ended, or its shim does not answer.
+pub fn usage(socket: &Path) -> Result<Usage, ExecError> {
+    let state = shim::client::Client::connect(socket)?.state()?;
+    Ok(backend::usage::usage(&state.record)?)
+}
+
+/// # Errors
+/// As [`usage`].
+pub fn processes(socket: &Path) -> Result<Vec<Process>, ExecError> {
+    let state = shim::client::Client::connect(socket)?.state()?;
+    Ok(backend::usage::processes(&state.record)?)
 }
 
 /// Runs a command inside an instance with our own standard streams (`interactive`: also the input);

@@ -22,8 +22,8 @@ mod why;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Both before any thread: a shim forks, and hello is all there is inside a container.
-    host::dispatch_shim();
+    // Before any thread: a shim forks, and hello is all there is inside a container.
+    host::dispatch();
     if hello::is_called() {
         hello::main();
     }

@@ -54,6 +54,21 @@ pub fn tone(state: &str) -> Tone {
     }
 }
 
+/// `1.5 MiB`
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1000.0 {
+            return match unit {
+                "B" => format!("{count} B"),
+                _ => format!("{value:.1} {unit}"),
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
 /// Columns two blanks apart, each as wide as its widest cell; a cell that is a state has its colour.
 pub fn table(head: &[&str], rows: &[Vec<String>], colour: bool) -> String {
     let width = |column: usize| {

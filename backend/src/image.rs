@@ -13,11 +13,11 @@ pub mod config;
 mod hello;
 mod layer;
 mod load;
-mod pax;
+pub(crate) mod pax;
 pub mod reference;
 mod source;
 mod store;
-mod tar;
+pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tree;

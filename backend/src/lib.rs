@@ -4,6 +4,7 @@
 //! each other; `observe` and `apply` put them together.
 
 pub mod cgroup;
+pub mod copy;
 pub mod dns;
 pub mod doctor;
 pub mod firewall;
@@ -23,6 +24,7 @@ pub mod sandbox;
 pub mod shim;
 pub mod stuck;
 pub mod sys;
+pub mod usage;
 pub mod volume;
 
 pub use linux::{LinuxBackend, OpenError};

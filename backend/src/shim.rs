@@ -4,8 +4,10 @@
 //! them. In between: [`serve`] the loop, [`state`] who asks, [`assigned`] what is answered, [`run`] the container and its output.
 
 mod assigned;
+pub mod attach;
+mod attached;
 pub mod client;
-mod clock;
+pub(crate) mod clock;
 pub mod door;
 pub mod ground;
 mod joined;
@@ -19,6 +21,7 @@ mod run;
 mod serve;
 pub mod spawn;
 mod state;
+pub(crate) mod terminal;
 mod upgrade;
 mod watch;
 pub mod wire;

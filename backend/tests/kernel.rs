@@ -7,6 +7,8 @@
 mod clients;
 #[path = "kernel/confinement.rs"]
 mod confinement;
+#[path = "kernel/copy.rs"]
+mod copy;
 #[path = "kernel/devices.rs"]
 mod devices;
 #[path = "kernel/escape.rs"]
@@ -30,6 +32,8 @@ mod repair;
 mod rig;
 #[path = "kernel/run.rs"]
 mod run;
+#[path = "kernel/terminal.rs"]
+mod terminal;
 #[path = "kernel/volumes.rs"]
 mod volumes;
 
@@ -50,11 +54,14 @@ fn tests() -> Vec<Test> {
     all.extend(repair::TESTS);
     all.extend(files::TESTS);
     all.extend(devices::TESTS);
+    all.extend(terminal::TESTS);
+    all.extend(copy::TESTS);
     all
 }
 
 fn main() -> ExitCode {
     backend::shim::dispatch();
+    backend::copy::dispatch();
     if std::env::args().next().is_some_and(|name| name == "confined") {
         confinement::confined();
         return ExitCode::SUCCESS;

@@ -7,6 +7,7 @@ mod container;
 mod deploy;
 mod duration;
 mod health;
+mod logging;
 mod mount;
 mod namespace;
 mod network;
@@ -28,6 +29,7 @@ pub use container::{
 pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
 pub use health::Healthcheck;
+pub use logging::{ADDED, LogFiles, LogForward, LogProblem, LogSettings, SyslogAddress, SyslogFormat};
 pub use mount::{Mount, Propagation};
 pub use namespace::{Namespace, Namespaces, ParseNamespaceError};
 pub use network::{

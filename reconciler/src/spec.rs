@@ -13,7 +13,8 @@ use std::{
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
-    Answer, Argument, CallCondition, CallRule, Comparison, Content, Profile, Protocol, RestartPolicy,
+    Answer, Argument, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward, LogSettings,
+    Profile, Protocol, RestartPolicy, SyslogAddress, SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,12 @@ pub struct ContainerSpec {
     /// The program is not the first process but the child of one that reaps.
     #[serde(default)]
     pub init: bool,
+    /// Standard input, output and error are a terminal of the container's own.
+    #[serde(default)]
+    pub tty: bool,
+    /// Standard input stays open for whoever attaches; else there is nothing to be read.
+    #[serde(default)]
+    pub stdin_open: bool,
     /// The root file system cannot be written; volumes and tmpfs can.
     #[serde(default)]
     pub read_only: bool,
@@ -175,6 +182,9 @@ pub struct ContainerSpec {
     /// What else may be opened: `TYPE MAJOR:MINOR ACCESS`.
     #[serde(default)]
     pub device_rules: Vec<String>,
+    /// Where the output goes.
+    #[serde(default)]
+    pub logging: LogSettings,
 }
 
 /// A device of the host, or a directory of them.
@@ -228,6 +238,9 @@ impl Default for ContainerSpec {
             limits: Limits::default(),
             rights: Rights::default(),
             init: false,
+            tty: false,
+            logging: LogSettings::default(),
+            stdin_open: false,
             read_only: false,
             shm_size: SHM_SIZE,
             domainname: String::new(),

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf};
 
-use anyhow::bail;
 use backend::shim::protocol::{self, Reason};
 use nix::errno::Errno;
 
-use super::Global;
+use super::{Global, target};
 use crate::{api::wire::Place, exit, host};
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +35,7 @@ pub struct Exec {
 impl Exec {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
         let places: Vec<Place> = global.client()?.get("/v1/instances").await?;
-        let place = find(&self.target, &places)?;
+        let place = target::find(&self.target, &places)?;
         let terminal = self.tty;
         if terminal && !std::io::stdin().is_terminal() {
             return Err(exit::usage(
@@ -80,74 +79,5 @@ impl Exec {
             }
         }
         Ok(environment)
-    }
-}
-
-fn find<'a>(target: &str, places: &'a [Place]) -> anyhow::Result<&'a Place> {
-    let parts: Vec<&str> = target.split('/').collect();
-    let fits = |place: &&Place| match parts.as_slice() {
-        [service] => place.service == *service,
-        [project, service] => place.project == *project && place.service == *service,
-        [project, service, index] => {
-            place.project == *project && place.service == *service && place.index.to_string() == *index
-        }
-        _ => false,
-    };
-    let found: Vec<&Place> = places.iter().filter(fits).collect();
-    let mut projects: Vec<&str> = found.iter().map(|place| place.project.as_str()).collect();
-    projects.dedup();
-    match found.iter().find(|place| place.running) {
-        _ if projects.len() > 1 => {
-            bail!(
-                "`{target}` is in several projects ({}); write PROJECT/{target}",
-                projects.join(", ")
-            )
-        }
-        Some(place) => Ok(place),
-        None if found.is_empty() => {
-            bail!("there is no instance `{target}`; `stead ps -a` shows what there is")
-        }
-        None => bail!("`{target}` is not running; `stead status` says why"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(project: &str, service: &str, running: bool) -> Place {
-        Place {
-            project: project.into(),
-            service: service.into(),
-            index: 1,
-            running,
-            socket: "/s".into(),
-            logs: "/l".into(),
-        }
-    }
-
-    #[test]
-    fn a_target_names_one_running_instance() {
-        let places = [
-            place("shop", "web", true),
-            place("blog", "web", true),
-            place("shop", "db", true),
-            place("shop", "job", false),
-        ];
-        for (target, want) in [
-            ("db", Ok(2)),
-            ("shop/web", Ok(0)),
-            ("blog/web/1", Ok(1)),
-            ("web", Err("several projects (shop, blog)")),
-            ("shop/web/2", Err("no instance")),
-            ("job", Err("not running")),
-            ("a/b/c/d", Err("no instance")),
-        ] {
-            match (find(target, &places), want) {
-                (Ok(found), Ok(index)) => assert_eq!(found, &places[index], "{target}"),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{target}: {error}"),
-                (found, want) => panic!("{target}: {found:?}, not {want:?}"),
-            }
-        }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Global, duration, print};
 use crate::{
-    host::{LogLine, LogReader},
+    host::{ELSEWHERE, LogLine, LogReader},
     render,
 };
 
@@ -61,6 +61,8 @@ impl Logs {
             self.services.clone(),
         );
         let mut lines = follower.read();
+        let say = |hints: Vec<String>| hints.iter().for_each(|hint| eprintln!("stead: {hint}"));
+        say(follower.hints());
         if follower.tails.is_empty() && !self.follow {
             let directory = layout.state.join("logs").join(&self.project);
             if let Err(error) = fs::read_dir(&directory)
@@ -98,6 +100,7 @@ impl Logs {
         loop {
             tokio::time::sleep(EVERY).await;
             show.print(&follower.read())?;
+            say(follower.hints());
         }
     }
 }
@@ -168,6 +171,8 @@ pub struct Follower {
     services: Vec<String>,
     /// By directory: `PROJECT/web-1a`.
     tails: BTreeMap<PathBuf, Tail>,
+    /// Where else output goes, by instance; said once.
+    elsewhere: BTreeMap<String, String>,
 }
 
 struct Tail {
@@ -183,7 +188,24 @@ impl Follower {
             projects: projects.to_vec(),
             services,
             tails: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
         }
+    }
+
+    /// Which instances print to somewhere else as well, or only there.
+    fn hints(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (place, tail) in &self.tails {
+            let text = fs::read_to_string(place.join(ELSEWHERE)).unwrap_or_default();
+            let known = self.elsewhere.entry(tail.instance.clone()).or_default();
+            if *known != text {
+                *known = text;
+                if !known.is_empty() {
+                    found.push(format!("{}: {known}", tail.instance));
+                }
+            }
+        }
+        found
     }
 
     /// What came since, up to now, in the order of its times.

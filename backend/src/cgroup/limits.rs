@@ -307,6 +307,13 @@ impl Controllers {
         directory.join(telling).exists().then_some((directory, v2))
     }
 
+    /// The v1 directory of an instance whose processes are in it.
+    pub fn joined(&self, instance: &Path, controller: &str) -> Option<PathBuf> {
+        let directory = self.v1(instance, controller)?;
+        let inside = fs::read_to_string(directory.join("cgroup.procs")).ok()?;
+        (!inside.is_empty()).then_some(directory)
+    }
+
     /// Files of the instance that somebody may change: where to watch.
     pub fn directories(&self, instance: &Path) -> Vec<PathBuf> {
         let v1 = self.all_v1(instance).filter(|directory| directory.is_dir());

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use super::{CURRENT, FILES};
+use super::{CURRENT, index::Index};
+
+/// More than there may be.
+const MOST: usize = 1000;
+/// Looks at the files, until no rotation falls into one.
+const LOOKS: usize = 100;
 
 /// One line as it was printed; split ones are joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +26,26 @@ pub struct Line {
     pub text: Vec<u8>,
 }
 
+/// One file.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    inode: u64,
+    /// What was printed before it.
+    before: Option<u64>,
+    read: u64,
+}
+
 /// Oldest line first. As an iterator it ends where the files end; [`Reader::follow`] waits for more.
 #[derive(Debug)]
 pub struct Reader {
     directory: PathBuf,
-    /// Still to be read, oldest first.
-    files: VecDeque<File>,
-    /// Inode of the newest file that was opened.
-    newest: u64,
+    /// Still to be read, oldest first; the last is the newest that was opened.
+    files: VecDeque<Log>,
+    /// Where in all that was ever printed the file ends that was read last, where that is known.
+    reached: Option<u64>,
+    /// To be told before the next line.
+    gap: Option<u64>,
     buffer: Vec<u8>,
     /// Of the buffer, what was given out.
     given: usize,
@@ -44,14 +61,13 @@ impl Reader {
         let mut reader = Reader {
             directory: directory.to_owned(),
             files: VecDeque::new(),
-            newest: 0,
+            reached: None,
+            gap: None,
             buffer: Vec::new(),
             given: 0,
             partial: None,
         };
-        for number in (0..FILES).rev() {
-            reader.add(number)?;
-        }
+        reader.look_for_more()?;
         Ok(reader)
     }
 
@@ -62,17 +78,18 @@ impl Reader {
         }
     }
 
-    fn add(&mut self, number: usize) -> io::Result<()> {
+    fn log(&self, number: usize) -> io::Result<Option<Log>> {
         match File::open(self.path(number)) {
             Ok(file) => {
                 let inode = file.metadata()?.ino();
-                if inode != self.newest {
-                    self.newest = inode;
-                    self.files.push_back(file);
-                }
-                Ok(())
+                Ok(Some(Log {
+                    file,
+                    inode,
+                    before: None,
+                    read: 0,
+                }))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -91,19 +108,25 @@ impl Reader {
                 }
             }
             self.buffer.drain(..std::mem::take(&mut self.given));
-            let Some(file) = self.files.front_mut() else {
+            if let Some(missing) = self.gap.take() {
+                // What was begun there has no end.
+                self.partial = None;
+                return Ok(Some(missed(missing)));
+            }
+            let Some(log) = self.files.front_mut() else {
                 if !self.look_for_more()? {
                     return Ok(None);
                 }
                 continue;
             };
             let mut chunk = vec![0; 64 << 10];
-            let count = file.read(&mut chunk)?;
+            let count = log.file.read(&mut chunk)?;
+            log.read += count as u64;
             self.buffer.extend_from_slice(&chunk[..count]);
             if count == 0 {
                 // The newest stays open to be followed until another has taken its place.
                 if self.files.len() > 1 {
-                    self.files.pop_front();
+                    self.next_file();
                 } else if !self.look_for_more()? {
                     return Ok(None);
                 }
@@ -111,22 +134,56 @@ impl Reader {
         }
     }
 
+    /// The first file is read.
+    fn next_file(&mut self) {
+        let Some(done) = self.files.pop_front() else {
+            return;
+        };
+        self.reached = done.before.map(|before| before + done.read);
+        if let (Some(reached), Some(before)) = (self.reached, self.files.front().and_then(|next| next.before))
+        {
+            self.gap = before.checked_sub(reached).filter(|missing| *missing > 0);
+        }
+    }
+
     /// Files younger than the newest that is open; more than one when rotation was fast.
     fn look_for_more(&mut self) -> io::Result<bool> {
-        let known = self.newest;
-        let mut younger = Vec::new();
-        for number in 0..FILES {
-            match std::fs::metadata(self.path(number)) {
-                Ok(found) if found.ino() == known => break,
-                Ok(_) => younger.push(number),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let known = self.files.back().map(|log| log.inode);
+        for _ in 0..LOOKS {
+            let mut younger = Vec::new();
+            for number in 0..MOST {
+                match self.log(number)? {
+                    Some(log) if Some(log.inode) == known => break,
+                    Some(log) => younger.push(log),
+                    None => break,
+                }
             }
+            // The same one twice, or another at the head: a rotation came between. All of them are open, so none
+            // has the inode of one that was removed.
+            let mut inodes: Vec<u64> = younger.iter().map(|log| log.inode).collect();
+            inodes.sort_unstable();
+            let twice = inodes.windows(2).any(|pair| pair[0] == pair[1]);
+            let head = self.log(0)?.map(|log| log.inode);
+            let first = younger.first().map(|log| log.inode);
+            if twice
+                || (first.is_some() && first != head)
+                || (first.is_none() && head.is_some() && head != known)
+            {
+                continue;
+            }
+            let index = Index::read(&self.directory);
+            if let Some(newest) = self.files.back_mut().filter(|log| log.before.is_none()) {
+                newest.before = index.before(newest.inode);
+            }
+            let more = !younger.is_empty();
+            for mut log in younger.into_iter().rev() {
+                log.before = index.before(log.inode);
+                self.files.push_back(log);
+            }
+            return Ok(more);
         }
-        for number in younger.into_iter().rev() {
-            self.add(number)?;
-        }
-        Ok(self.newest != known)
+        // Rotated faster than anybody could look: the next look may have it.
+        Ok(false)
     }
 
     fn join(&mut self, raw: &[u8]) -> Option<Line> {
@@ -165,6 +222,19 @@ impl Reader {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+}
+
+/// In the place of lines that were rotated away.
+fn missed(bytes: u64) -> Line {
+    let text = format!(
+        "stead: {bytes} bytes of output are missing here: they were rotated away before they were read; raise max-size \
+         or max-file in `logging.options`"
+    );
+    Line {
+        time: format!("{:.9}", jiff::Timestamp::now()),
+        stream: "stderr".into(),
+        text: text.into_bytes(),
     }
 }
 

@@ -3,19 +3,25 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
+use reconciler::key::InstanceKey;
 use serde::{Deserialize, Serialize};
 
-use super::{CURRENT, FILES};
+use reconciler::spec::{LogFiles, LogForward, LogSettings, SyslogAddress};
+
+use super::{
+    CURRENT, ELSEWHERE,
+    forward::{Dropped, Forward},
+    index::Index,
+};
+use crate::shim::clock;
 
 /// Longer lines are split and tagged `P`.
 const LINE: usize = 16 << 10;
-/// A file that has grown beyond is rotated.
-const FILE: u64 = 10 << 20;
 /// What is gathered before it is written: short lines grow by the time before them, and must not make a
 /// buffer that nobody needs again.
 const GATHERED: usize = 32 << 10;
@@ -39,6 +45,12 @@ pub struct Writer {
     out: Vec<u8>,
     /// At the beginning of `out`: the line about those that are lost.
     note: usize,
+    /// `None`: nothing is kept.
+    files: Option<LogFiles>,
+    forward: Option<Forward>,
+    index: Index,
+    /// What was printed before the file that grows.
+    before: u64,
 }
 
 impl Writer {
@@ -52,29 +64,96 @@ impl Writer {
             lost,
             out: Vec::new(),
             note: 0,
+            files: LogSettings::default().files,
+            forward: None,
+            index: Index::default(),
+            before: 0,
         }
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        let open = || -> io::Result<(File, u64)> {
-            fs::create_dir_all(&self.directory)?;
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(self.directory.join(CURRENT))?;
-            let size = file.metadata()?.len();
-            Ok((file, size))
+    /// Goes on in another way, or begins. `dropped`: by the writer before.
+    pub fn set(&mut self, settings: &LogSettings, key: &InstanceKey, dropped: Dropped) {
+        self.files = settings.files;
+        for number in settings.files.map_or(0, |files| files.max_file as usize).. {
+            if fs::remove_file(self.name(number)).is_err() {
+                break;
+            }
+        }
+        if settings.files.is_none() {
+            self.file = None;
+        }
+        if self.forward.as_ref().map(Forward::to) != settings.forward.as_ref() {
+            let to = settings.forward.clone();
+            let before = self.forward.take().map(|forward| forward.finish(clock::boot()));
+            let dropped = before.unwrap_or(dropped);
+            self.forward = to.map(|to| Forward::new(to, key.clone(), dropped));
+        }
+        let place = self.directory.join(ELSEWHERE);
+        let _ = match elsewhere(settings) {
+            None => fs::remove_file(place),
+            Some(text) => fs::create_dir_all(&self.directory).and_then(|()| fs::write(place, text)),
         };
+    }
+
+    /// As [`Forward::poll_fd`], [`Forward::due`] and [`Forward::flush`].
+    pub fn forward(&mut self) -> Option<&mut Forward> {
+        self.forward.as_mut()
+    }
+
+    pub fn forwarded(&self) -> Option<&Forward> {
+        self.forward.as_ref()
+    }
+
+    fn name(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.directory.join(CURRENT),
+            number => self.directory.join(format!("{CURRENT}.{number}")),
+        }
+    }
+
+    /// Goes on with the file that is there, or with a new one. A new one is in the index before it has its name,
+    /// because it may have the inode of one that was removed.
+    fn open(&mut self, fresh: bool) -> io::Result<()> {
         self.file = None;
-        let (file, size) = open()?;
-        (self.file, self.size) = (Some(file), size);
+        fs::create_dir_all(&self.directory)?;
+        let mut options = OpenOptions::new();
+        options.append(true).mode(0o600);
+        let path = self.name(0);
+        self.index = Index::read(&self.directory);
+        match options.open(&path) {
+            Ok(file) if !fresh => {
+                let found = file.metadata()?;
+                self.before = self.index.before(found.ino()).unwrap_or(self.before);
+                (self.file, self.size) = (Some(file), found.len());
+                return Ok(());
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let new = self.directory.join("current.log.new");
+        let _ = fs::remove_file(&new);
+        let file = options.create_new(true).open(&new)?;
+        let files = self.files.map_or(1, |files| files.max_file as usize);
+        // Without it, only what a slow reader missed is not counted.
+        let _ = self.index.add(&self.directory, &file, self.before, files);
+        fs::rename(new, path)?;
+        (self.file, self.size) = (Some(file), 0);
         Ok(())
     }
 
     /// One line without its end, in two parts; `partial` when the rest of it is still to come. `head`: time and
     /// stream.
-    fn line(&mut self, head: &str, text: [&[u8]; 2], partial: bool, now: Timestamp) {
+    fn line(&mut self, head: &Head<'_>, text: [&[u8]; 2], partial: bool) {
+        let mut news = None;
+        if let Some(forward) = &mut self.forward {
+            let text: &[&[u8]] = if text[0].is_empty() { &text[1..] } else { &text };
+            forward.line(head.stream == "stderr", text, partial, head.now, clock::boot());
+            news = forward.news.take();
+        }
+        if self.files.is_none() {
+            return;
+        }
+        let now = head.now;
         if self.out.is_empty() && self.lost.lines > 0 {
             let Lost { lines, why } = &self.lost;
             let _ = writeln!(
@@ -83,14 +162,17 @@ impl Writer {
             );
             self.note = self.out.len();
         }
-        let length = head.len() + text[0].len() + text[1].len() + 3;
+        let length = head.text.len() + text[0].len() + text[1].len() + 3;
         if self.out.capacity() < GATHERED {
             self.out.reserve_exact(GATHERED);
         }
         if self.out.len() + length > GATHERED && self.out.len() > self.note {
             self.flush();
         }
-        self.out.extend_from_slice(head.as_bytes());
+        if let Some(news) = news {
+            let _ = writeln!(self.out, "{now:.9} stderr F stead: {news}");
+        }
+        self.out.extend_from_slice(head.text.as_bytes());
         self.out.extend_from_slice(if partial { b"P " } else { b"F " });
         self.out.extend_from_slice(text[0]);
         self.out.extend_from_slice(text[1]);
@@ -122,9 +204,10 @@ impl Writer {
     /// All of it or nothing: half a line would swallow the next one.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
-            self.reopen()?;
+            self.open(false)?;
         }
-        if self.size > 0 && self.size + bytes.len() as u64 > FILE {
+        let most = self.files.map_or(u64::MAX, |files| files.max_size);
+        if self.size > 0 && self.size + bytes.len() as u64 > most {
             self.rotate()?;
         }
         let Some(file) = &mut self.file else {
@@ -147,14 +230,36 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let name = |number: usize| match number {
-            0 => self.directory.join(CURRENT),
-            number => self.directory.join(format!("{CURRENT}.{number}")),
-        };
-        for number in (0..FILES - 1).rev() {
-            let _ = fs::rename(name(number), name(number + 1));
+        let files = self.files.map_or(1, |files| files.max_file as usize);
+        for number in (0..files - 1).rev() {
+            let _ = fs::rename(self.name(number), self.name(number + 1));
         }
-        self.reopen()
+        self.before += std::mem::take(&mut self.size);
+        self.open(true)
+    }
+}
+
+/// What `stead logs` says of output that is not, or not all, in the files.
+fn elsewhere(settings: &LogSettings) -> Option<String> {
+    let kept = match settings.files {
+        Some(_) => "only the last of it is kept here",
+        None => "none of it is kept here",
+    };
+    match &settings.forward {
+        Some(LogForward::Journal { tag, .. }) => Some(format!(
+            "its output goes to the journal, and {kept}: journalctl SYSLOG_IDENTIFIER={tag}"
+        )),
+        Some(LogForward::Syslog { address, .. }) => {
+            let to = match address {
+                SyslogAddress::Datagram(path) | SyslogAddress::Stream(path) => path.display().to_string(),
+                SyslogAddress::Udp(address) | SyslogAddress::Tcp(address) => address.to_string(),
+            };
+            Some(format!("its output goes to the syslog server {to}, and {kept}"))
+        }
+        None if settings.files.is_none() => Some(
+            "nothing of its output is kept (logging driver none); `stead attach` shows it as it comes".into(),
+        ),
+        None => None,
     }
 }
 
@@ -162,17 +267,28 @@ impl Writer {
 #[derive(Debug, Default)]
 pub struct Lines {
     pub pending: Vec<u8>,
+    /// A terminal ends its lines with a carriage return as well, which no program wrote.
+    pub terminal: bool,
 }
 
 /// What stands before each line of one moment.
-fn head(stream: &str, now: Timestamp) -> String {
-    format!("{now:.9} {stream} ")
+struct Head<'a> {
+    stream: &'a str,
+    now: Timestamp,
+    text: String,
+}
+
+impl<'a> Head<'a> {
+    fn new(stream: &'a str, now: Timestamp) -> Self {
+        let text = format!("{now:.9} {stream} ");
+        Head { stream, now, text }
+    }
 }
 
 impl Lines {
     /// Takes what was read and writes every line that is whole.
     pub fn take(&mut self, stream: &str, bytes: &[u8], writer: &mut Writer, now: Timestamp) {
-        let head = head(stream, now);
+        let head = Head::new(stream, now);
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = LINE - self.pending.len().min(LINE);
@@ -187,17 +303,27 @@ impl Lines {
                     break;
                 }
             };
-            writer.line(&head, [&self.pending, text], partial, now);
+            writer.line(&head, self.whole(text, partial), partial);
             self.pending.clear();
             rest = next;
         }
         writer.flush();
     }
 
+    /// What has come of a line before and now, without the carriage return that a terminal ends it with.
+    fn whole<'a>(&'a self, text: &'a [u8], partial: bool) -> [&'a [u8]; 2] {
+        let cut = |part: &'a [u8]| part.strip_suffix(b"\r").unwrap_or(part);
+        match self.terminal && !partial {
+            true if text.is_empty() => [cut(&self.pending), text],
+            true => [&self.pending, cut(text)],
+            false => [&self.pending, text],
+        }
+    }
+
     /// The stream has ended: a line without an end counts.
     pub fn finish(&mut self, stream: &str, writer: &mut Writer, now: Timestamp) {
         if !self.pending.is_empty() {
-            writer.line(&head(stream, now), [&self.pending, b""], false, now);
+            writer.line(&Head::new(stream, now), self.whole(b"", false), false);
             writer.flush();
             self.pending = Vec::new();
         }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     procfs,
+    shim::terminal::Terminal,
     sys::mount::{Attributes, set_attributes},
 };
 
@@ -48,16 +49,16 @@ const READ_ONLY: [&str; 5] = [
     "proc/sysrq-trigger",
 ];
 
-/// Everything up to and with pivot_root(2).
+/// Everything up to and with pivot_root(2). The terminal, where the container has one.
 ///
 /// # Errors
 /// The first step that failed; nothing of the host was touched.
-pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepError> {
+pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Terminal>, StepError> {
     let root = staged.root.as_fd();
     move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
     kernel_filesystems(root, container.rights.privileged)?;
-    devices(root, staged, container)?;
+    let terminal = devices(root, staged, container)?;
     for (name, source) in &staged.generated {
         let target = Path::new("etc").join(name);
         let point = tree::make(root, &target, Kind::File)?;
@@ -119,7 +120,8 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<(), StepErro
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;
-    nix::unistd::chdir("/").step("enter", "/")
+    nix::unistd::chdir("/").step("enter", "/")?;
+    Ok(terminal)
 }
 
 /// A target as a path below the root.
@@ -216,7 +218,11 @@ fn kernel_filesystems(root: BorrowedFd<'_>, privileged: bool) -> Result<(), Step
     Ok(())
 }
 
-fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> Result<(), StepError> {
+fn devices(
+    root: BorrowedFd<'_>,
+    staged: &Staged,
+    container: &ContainerSpec,
+) -> Result<Option<Terminal>, StepError> {
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
@@ -249,6 +255,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> 
         ("shm", "tmpfs", &shm[..], nosuid | noexec | nodev),
         ("mqueue", "mqueue", &[], nosuid | noexec | nodev),
     ];
+    let mut terminal = None;
     for (name, kind, options, flags) in below {
         let shared = staged.shm.as_ref().filter(|_| name == "shm");
         if name == "shm" && shared.is_none() && container.shm_size == 0 {
@@ -263,6 +270,9 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> 
             None => {
                 let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
                 hang(mount.as_fd(), &point, &place)?;
+                if kind == "devpts" && container.tty {
+                    terminal = Some(Terminal::new(mount.as_fd(), dev)?);
+                }
             }
         }
     }
@@ -277,7 +287,7 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, container: &ContainerSpec) -> 
     for (to, name) in links {
         symlinkat(to, dev, name).step("link /dev/", name)?;
     }
-    Ok(())
+    Ok(terminal)
 }
 
 fn hide(root: BorrowedFd<'_>, staged: &Staged) -> Result<(), StepError> {

@@ -13,11 +13,12 @@ use std::{
 use reconciler::spec::{ContainerSpec, PortBinding, Space, Spaces};
 
 use super::{
+    attached::{self, Attached},
     clock,
     door::Door,
     ground,
     joined::{self, Joined, Purpose},
-    launch,
+    launch::{self, Input},
     protocol::{
         Assignment, Exec, ExitRecord, Ground, HealthState, Reason, Record, Reply, Request, Run, SandboxState,
         Start, VERSION,
@@ -31,7 +32,7 @@ use crate::{
     cgroup::{self, limits::Controllers},
     dns::server::Server,
     health::Health,
-    logs::writer::Lost,
+    logs::{forward::Dropped, writer::Lost},
     rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
     sandbox::{self, Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
@@ -252,6 +253,9 @@ impl Sandbox {
                     self.watch
                         .limit(&self.controllers, instance, limits, clock::boot());
                 }
+                if let (Some(output), Some(container)) = (&mut self.output, &self.record.container) {
+                    output.set(&container.logging, &self.record.key, Dropped::default());
+                }
                 self.seal()?;
                 done()
             }
@@ -293,6 +297,7 @@ impl Sandbox {
                 done()
             }
             Request::Exec(wish) => self.exec(number, &wish, descriptors),
+            Request::Attach => self.attach(number),
             Request::State => {
                 let along = match &self.first {
                     Some((_, pidfd)) => vec![pidfd.try_clone().step("copy", "a descriptor")?],
@@ -330,6 +335,10 @@ impl Sandbox {
         if let Ok(payload) = File::open(self.record.assignment.cgroup.join("payload")) {
             self.payload = payload.into();
         }
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = &attached::One> {
+        self.output.iter().flat_map(|output| &output.attached.readers)
     }
 
     /// There is no user namespace.
@@ -391,23 +400,35 @@ impl Sandbox {
         let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
         let mut watch = Watch::begin(&self.controllers, &assignment.cgroup, &start.container.limits);
         self.exit_due = None;
-        let (output, stdio) = Output::new(&assignment.logs, assignment.sandbox.id_base, self.lost.clone())
-            .step("make", "the output pipes")?;
+        let (logs, lost, open) = (&assignment.logs, self.lost.clone(), start.container.stdin_open);
         if let Some(names) = &mut self.names {
             names.follow(&start.container);
         }
-        let pid = launch::container(
-            assignment,
-            &start,
-            (files.as_ref(), nodes.as_ref()),
-            &self.namespaces,
-            self.leaf(),
-            stdio,
-        )?;
+        let held = (files.as_ref(), nodes.as_ref());
+        let (pid, output) = if start.container.tty {
+            let (ours, theirs) = joined::terminal_sockets()?;
+            let input = Input::Terminal(theirs, None);
+            let pid = launch::container(assignment, &start, held, &self.namespaces, self.leaf(), input)?;
+            let master = joined::take_master(&ours)?;
+            (
+                pid,
+                Output::of_terminal(logs, lost, master, open).step("hold", "the terminal")?,
+            )
+        } else {
+            let (output, stdio) =
+                Output::new(logs, assignment.sandbox.id_base, lost, open).step("make", "the output pipes")?;
+            let input = Input::Given(stdio);
+            (
+                launch::container(assignment, &start, held, &self.namespaces, self.leaf(), input)?,
+                output,
+            )
+        };
         self.files = files;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
+        let mut output = output;
+        output.set(&start.container.logging, &self.record.key, Dropped::default());
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
         self.health = Health::new(start.container.health.as_ref(), now);
@@ -445,6 +466,20 @@ impl Sandbox {
         Ok(Some((reply, master.into_iter().collect())))
     }
 
+    fn attach(&mut self, number: u64) -> Answer {
+        let Some(output) = &mut self.output else {
+            return Err(request_error("the container does not run; start it first"));
+        };
+        let along = output
+            .attach(number)
+            .step("attach to", "the container; detach another first")?;
+        let reply = Reply::Attached {
+            terminal: output.terminal.is_some(),
+            input: output.input.is_some(),
+        };
+        Ok(Some((reply, along)))
+    }
+
     /// Nothing can start in the namespaces that it held any more.
     pub fn pause_ended(&mut self) {
         if let Some((pid, _)) = &self.pause
@@ -454,17 +489,18 @@ impl Sandbox {
         }
     }
 
-    /// Reaps the first process: its exit status, once its output is on disk.
-    pub fn first_ended(&mut self) -> Option<i32> {
+    /// Reaps the first process: its exit status, once its output is on disk, and those who were attached.
+    pub fn first_ended(&mut self) -> Option<(i32, Attached)> {
         let (pid, _) = self.first.as_ref()?;
         let code = reap(*pid)?;
         self.first = None;
+        let mut attached = Attached::default();
         // With a process namespace of its own the kernel has done that.
         if self.namespaces.pid.is_some() || self.record.assignment.sandbox.spaces.pid == Space::Host {
             let _ = cgroup::kill(&self.record.assignment.cgroup.join("payload"));
         }
         if let Some(output) = self.output.take() {
-            self.lost = output.finish();
+            (self.lost, attached) = output.finish();
         }
         let at = clock::boot();
         self.run = Run::Exited { code, at };
@@ -474,7 +510,7 @@ impl Sandbox {
         let _ = self.seal();
         self.write_exit();
         self.health.next = None;
-        Some(code)
+        Some((code, attached))
     }
 
     /// The state is the truth while the shim lives; the file is for after it. Tried again until it is

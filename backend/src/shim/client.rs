@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     door,
-    protocol::{Event, Exec, Reason, Reply, Request, VERSION},
+    protocol::{Event, Exec, Reason, Reply, Request, SandboxState, VERSION},
     wire::{self, Inbox},
 };
 use crate::cgroup;
@@ -218,6 +218,15 @@ impl Client {
         }
     }
 
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn state(&mut self) -> Result<SandboxState, ClientError> {
+        match self.request(&Request::State, &[])? {
+            (Reply::State(state), _) => Ok(*state),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
     /// Replaces the shim's program by the one open as `binary`.
     ///
     /// # Errors
@@ -278,6 +287,28 @@ impl Client {
         match self.request(&Request::Exec(Box::new(exec)), given)? {
             (Reply::ExecStarted { pid }, mut along) => Ok((pid, along.pop())),
             _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Sends what is not waited for: the answer, which nobody takes, is passed over by [`Client::wait`] and
+    /// [`Client::attach_ended`].
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+        Ok(wire::send(self.socket.as_fd(), request, &[])?)
+    }
+
+    /// Waits for the end of what `Request::Attach` began, as [`Reply::AttachEnded`] has it.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn attach_ended(&mut self) -> Result<Option<i32>, ClientError> {
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        loop {
+            if let (Reply::AttachEnded { code }, _) = self.receive()? {
+                return Ok(code);
+            }
         }
     }
 

@@ -110,18 +110,10 @@ pub fn exec(
         wish.working_dir.as_ref(),
     );
     if wish.terminal {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::Stream,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .step("make", "a socket pair")?;
+        let (ours, theirs) = terminal_sockets()?;
         let input = Input::Terminal(theirs, descriptors.pop());
         let pid = launch::joined(first.as_fd(), host_ids, leaf, program, input)?;
-        let mut master = Vec::new();
-        crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
-        return Ok((pid, master.pop()));
+        return Ok((pid, Some(take_master(&ours)?)));
     }
     if descriptors.len() == 2 {
         descriptors.push(descriptors[1].try_clone().step("copy", "standard output")?);
@@ -137,6 +129,31 @@ pub fn exec(
     };
     let pid = launch::joined(first.as_fd(), host_ids, leaf, program, Input::Given(stdio))?;
     Ok((pid, None))
+}
+
+/// Where the master of a new terminal is taken, and where it is sent.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn terminal_sockets() -> Result<(OwnedFd, OwnedFd), StepError> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .step("make", "a socket pair")
+}
+
+/// Once the process has started that it was made for.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn take_master(socket: &OwnedFd) -> Result<OwnedFd, StepError> {
+    let mut master = Vec::new();
+    crate::sys::message::receive(socket.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
+    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    master.pop().ok_or(missing).step("take", "the terminal")
 }
 
 fn program<'a>(

@@ -64,7 +64,8 @@ impl Pipe {
     }
 }
 
-/// Starts the first process of a container: its process id.
+/// Starts the first process of a container: its process id. With [`Input::Terminal`] the container has a
+/// terminal, whose master is sent on the socket.
 ///
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
@@ -74,11 +75,11 @@ pub fn container(
     (held, asked): (Option<&Held>, Option<&Nodes>),
     namespaces: &Namespaces,
     leaf: Leaf<'_>,
-    stdio: Stdio,
+    input: Input,
 ) -> Result<i32, StepError> {
     // Looked for here, once, and not by each child.
     let time = new_time();
-    fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
+    fork_twice(leaf.payload, input, None, |pipe, input| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
         let staged = stage::stage(assignment, start, held, asked, namespaces)?;
@@ -88,7 +89,15 @@ pub fn container(
             let spec = &start.container;
             name(spaces, spec)?;
             rights::sysctls(&spec.sysctls)?;
-            attach::attach(&staged, spec)?;
+            let stdio = match (attach::attach(&staged, spec)?, input) {
+                (Some(made), Input::Terminal(socket, _)) => made.hand_out(socket.as_fd())?,
+                (None, Input::Given(stdio)) => stdio,
+                _ => {
+                    return Err(StepError::spec(
+                        "the container and its shim disagree about a terminal",
+                    ));
+                }
+            };
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),

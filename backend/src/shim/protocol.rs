@@ -53,6 +53,8 @@ pub enum Request {
     /// Two or three descriptors come along: stdin, stdout, stderr; with `terminal` none, and the
     /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
     Exec(Box<Exec>),
+    /// Output from now on, and a way to standard input. `AttachEnded` follows at the end.
+    Attach,
     State,
     /// Somebody asks how it is: what hangs is looked for during the next seconds, and told as an event.
     Attend,
@@ -93,6 +95,16 @@ pub enum Reply {
     },
     ExecExited {
         code: i32,
+    },
+    /// A socket comes along: each packet is the number of a stream (1, 2) and what was printed there. Where
+    /// there is a terminal its master follows, where standard input is open the end to write to.
+    Attached {
+        terminal: bool,
+        input: bool,
+    },
+    /// The socket is closed. `None`: it was not read fast enough.
+    AttachEnded {
+        code: Option<i32>,
     },
     Event(Event),
     /// `message` ends with what to do next. `errno` where a system call failed.

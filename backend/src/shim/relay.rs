@@ -44,14 +44,24 @@ impl Drop for Raw<'_> {
     }
 }
 
-/// Until the far end hangs up. The window size follows `input`.
+/// From now on changes of the window size wait for [`relay`]. Before there is a second thread: they would be
+/// lost to it.
+///
+/// # Errors
+/// As sigprocmask(2).
+pub fn hold_resizes() -> io::Result<()> {
+    let mut resize = SigSet::empty();
+    resize.add(Signal::SIGWINCH);
+    Ok(resize.thread_block()?)
+}
+
+/// Until the far end hangs up. The window size follows `input`, where [`hold_resizes`] was called.
 ///
 /// # Errors
 /// As poll(2) and signalfd(2).
 pub fn relay(input: BorrowedFd<'_>, output: BorrowedFd<'_>, master: &OwnedFd) -> io::Result<()> {
     let mut resize = SigSet::empty();
     resize.add(Signal::SIGWINCH);
-    resize.thread_block()?;
     let signals = SignalFd::with_flags(&resize, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let _ = process::copy_window_size(input, master.as_fd());
     let mut listening = true;

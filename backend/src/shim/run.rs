@@ -12,10 +12,16 @@ use nix::{
     sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::{Gid, Pid, Uid, fchown, pipe2, read},
 };
+use reconciler::{key::InstanceKey, spec::LogSettings};
 
+use super::{attached::Attached, clock};
 use crate::{
     init::Stdio,
-    logs::writer::{Lines, Lost, Writer},
+    logs::{
+        forward::{Dropped, Forward},
+        writer::{Lines, Lost, Writer},
+    },
+    sys::process,
 };
 
 /// Read per turn of the loop: a service that prints without pause must not starve the rest.
@@ -26,6 +32,12 @@ const PER_TURN: usize = 8;
 pub struct Output {
     pub streams: [Option<OwnedFd>; 2],
     pub lines: [Lines; 2],
+    /// The first stream is the master of a terminal. Its other end is held: without one, whoever closes all
+    /// of theirs for a moment would hang it up.
+    pub terminal: Option<OwnedFd>,
+    /// What is written here, the process reads.
+    pub input: Option<OwnedFd>,
+    pub attached: Attached,
     writer: Writer,
     /// What is read at once.
     chunk: Box<[u8]>,
@@ -39,18 +51,32 @@ impl Output {
     pub fn resume(streams: [Option<OwnedFd>; 2], pending: [Vec<u8>; 2], logs: &Path, lost: Lost) -> Self {
         Output {
             streams,
-            lines: pending.map(|pending| Lines { pending }),
+            lines: pending.map(|pending| Lines {
+                pending,
+                terminal: false,
+            }),
+            terminal: None,
+            input: None,
+            attached: Attached::default(),
             writer: Writer::new(logs, lost),
             chunk: vec![0; CHUNK].into(),
         }
     }
 
-    /// Pipes for a new process whose root is the host's id `base`, and the ends it gets.
+    /// Pipes for a new process whose root is the host's id `base`, and the ends it gets. `open`: standard
+    /// input is one of them.
     ///
     /// # Errors
     /// As pipe2(2) and open(2) of /dev/null.
-    pub fn new(logs: &Path, base: u32, lost: Lost) -> io::Result<(Self, Stdio)> {
-        let null = std::fs::File::open("/dev/null")?;
+    pub fn new(logs: &Path, base: u32, lost: Lost, open: bool) -> io::Result<(Self, Stdio)> {
+        let (input, input_end) = if open {
+            let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+            fcntl(&write_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            fchown(&read_end, Some(Uid::from_raw(base)), Some(Gid::from_raw(base)))?;
+            (Some(write_end), read_end)
+        } else {
+            (None, std::fs::File::open("/dev/null")?.into())
+        };
         let mut pipes = Vec::new();
         for _ in 0..2 {
             let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
@@ -60,12 +86,52 @@ impl Output {
         }
         let [(out, out_end), (err, err_end)] =
             <[_; 2]>::try_from(pipes).map_err(|_| io::Error::other("two pipes"))?;
-        let output = Output::resume([Some(out), Some(err)], [Vec::new(), Vec::new()], logs, lost);
+        let mut output = Output::resume([Some(out), Some(err)], [Vec::new(), Vec::new()], logs, lost);
+        output.input = input;
         let stdio = Stdio {
-            descriptors: [null.into(), out_end, err_end],
+            descriptors: [input_end, out_end, err_end],
             terminal: false,
         };
         Ok((output, stdio))
+    }
+
+    /// For a process that has the other end of `master`. `open`: what is typed there is for it to read.
+    ///
+    /// # Errors
+    /// As dup(2) and ioctl_tty(2).
+    pub fn of_terminal(logs: &Path, lost: Lost, master: OwnedFd, open: bool) -> io::Result<Self> {
+        let input = open.then(|| master.try_clone()).transpose()?;
+        let mut output = Output::resume([Some(master), None], [Vec::new(), Vec::new()], logs, lost);
+        output.input = input;
+        output.hold_terminal()?;
+        Ok(output)
+    }
+
+    /// Once more after a hang-up: the program may open its terminal again.
+    ///
+    /// # Errors
+    /// As ioctl_tty(2).
+    pub fn hold_terminal(&mut self) -> io::Result<()> {
+        let Some(master) = &self.streams[0] else {
+            return Ok(());
+        };
+        self.terminal = Some(process::terminal_peer(master.as_fd())?);
+        self.lines[0].terminal = true;
+        Ok(())
+    }
+
+    /// Whoever attaches gets these: where they read, what they may write to and resize.
+    ///
+    /// # Errors
+    /// As [`Attached::add`].
+    pub fn attach(&mut self, connection: u64) -> io::Result<Vec<OwnedFd>> {
+        let master = self.streams[0].as_ref().filter(|_| self.terminal.is_some());
+        let along = master
+            .or(self.input.as_ref())
+            .map(OwnedFd::try_clone)
+            .transpose()?;
+        let socket = self.attached.add(connection)?;
+        Ok([socket].into_iter().chain(along).collect())
     }
 
     /// The descriptors to wait for.
@@ -84,10 +150,18 @@ impl Output {
                         self.streams[number] = None;
                     }
                     Ok(count) => {
+                        self.attached.tell(number as u8 + 1, &self.chunk[..count]);
                         let now = Timestamp::now();
                         self.lines[number].take(name, &self.chunk[..count], &mut self.writer, now);
                     }
                     Err(nix::errno::Errno::EINTR) => {}
+                    // Hung up by the program (vhangup(2)), or by its end.
+                    Err(nix::errno::Errno::EIO) if !all && self.terminal.is_some() => {
+                        if self.hold_terminal().is_err() {
+                            self.streams[number] = None;
+                        }
+                        break;
+                    }
                     Err(_) => break,
                 }
                 turns += 1;
@@ -98,18 +172,36 @@ impl Output {
         }
     }
 
+    /// Where it goes, from now on. `dropped`: by the one before.
+    pub fn set(&mut self, settings: &LogSettings, key: &InstanceKey, dropped: Dropped) {
+        self.writer.set(settings, key, dropped);
+    }
+
+    /// Who gets each line as well.
+    pub fn forward(&mut self) -> Option<&mut Forward> {
+        self.writer.forward()
+    }
+
+    pub fn forwarded(&self) -> Option<&Forward> {
+        self.writer.forwarded()
+    }
+
     /// What could not be written so far.
     pub fn lost(&self) -> &Lost {
         &self.writer.lost
     }
 
-    /// The process is gone: reads the rest and ends. What could not be written is left to the next.
-    pub fn finish(mut self) -> Lost {
+    /// The process is gone: reads the rest and ends. What could not be written is left to the next; those who
+    /// are attached are still to be told.
+    pub fn finish(mut self) -> (Lost, Attached) {
         self.drain(true);
         for (number, name) in NAMES.into_iter().enumerate() {
             self.lines[number].finish(name, &mut self.writer, Timestamp::now());
         }
-        self.writer.lost
+        if let Some(forward) = self.writer.forward() {
+            forward.flush(clock::boot());
+        }
+        (self.writer.lost, self.attached)
     }
 }
 

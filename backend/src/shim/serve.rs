@@ -17,7 +17,7 @@ use super::{
     state::{Phase, Supervisor},
     wire::{self, Inbox},
 };
-use crate::{cgroup, sandbox::Holder, sys::process};
+use crate::{cgroup, logs::forward::Forward, sandbox::Holder, sys::process};
 
 /// One who asks.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ enum Token {
     Door,
     Connection(u64),
     Output,
+    Forward,
     First,
     Limits,
     Pause,
@@ -127,6 +128,15 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push((fd, libc::POLLIN));
             tokens.push(Token::Output);
         }
+        if let Some(fd) = sandbox
+            .output
+            .iter()
+            .filter_map(super::run::Output::forwarded)
+            .find_map(Forward::poll_fd)
+        {
+            wanted.push((fd, libc::POLLOUT));
+            tokens.push(Token::Forward);
+        }
         if let Some((_, pidfd)) = &sandbox.first {
             wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::First);
@@ -157,16 +167,13 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::First => supervisor.first_ended(),
         Token::Limits => supervisor.limits_told(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
-        Token::Listener | Token::Door | Token::Output | Token::Names | Token::Pause => {
+        Token::Output => supervisor.printed(),
+        Token::Forward => supervisor.forward(),
+        Token::Listener | Token::Door | Token::Names | Token::Pause => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
             match token {
-                Token::Output => {
-                    if let Some(output) = &mut sandbox.output {
-                        output.drain(false);
-                    }
-                }
                 Token::Pause => sandbox.pause_ended(),
                 Token::Names => {
                     if let Some(names) = &mut sandbox.names {

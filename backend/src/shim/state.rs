@@ -11,12 +11,13 @@ use super::{
     clock,
     joined::{self, Joined, Purpose},
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
-    run::reap,
+    run::{Output, reap},
     serve::Connection,
     wire::Inbox,
 };
 use crate::{
     cgroup,
+    logs::forward::Forward,
     rootfs::{Step, StepError},
     sandbox::Holder,
 };
@@ -66,6 +67,7 @@ impl Supervisor {
                         Purpose::Exec { connection } => Some(connection),
                         Purpose::Probe { .. } => None,
                     })
+                    .chain(sandbox.attached().map(|one| one.connection))
                     .collect(),
                 _ => Vec::new(),
             };
@@ -96,6 +98,11 @@ impl Supervisor {
 
     pub fn disconnect(&mut self, number: u64) {
         self.connections.retain(|one| one.number != number);
+        if let Phase::Assigned(sandbox) = &mut self.phase
+            && let Some(output) = &mut sandbox.output
+        {
+            output.attached.remove(number);
+        }
     }
 
     /// An idle shim goes with its agent, one that has left at once.
@@ -225,8 +232,44 @@ impl Supervisor {
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };
-        if let Some(code) = sandbox.first_ended() {
+        if let Some((code, attached)) = sandbox.first_ended() {
             self.tell(&Event::Exited { code });
+            for one in attached.readers {
+                self.attach_ended(one.connection, Some(code));
+            }
+            for number in attached.cut_off {
+                self.attach_ended(number, None);
+            }
+        }
+    }
+
+    fn attach_ended(&mut self, number: u64, code: Option<i32>) {
+        if let Some(connection) = self.connection(number) {
+            connection.send(&Reply::AttachEnded { code }, &[]);
+        }
+    }
+
+    /// Whoever gets the output as well takes more of it now.
+    pub fn forward(&mut self) {
+        if let Phase::Assigned(sandbox) = &mut self.phase
+            && let Some(output) = &mut sandbox.output
+            && let Some(forward) = output.forward()
+        {
+            forward.flush(clock::boot());
+        }
+    }
+
+    /// Output of the container is there to be read.
+    pub fn printed(&mut self) {
+        let Phase::Assigned(sandbox) = &mut self.phase else {
+            return;
+        };
+        let Some(output) = &mut sandbox.output else {
+            return;
+        };
+        output.drain(false);
+        for number in std::mem::take(&mut output.attached.cut_off) {
+            self.attach_ended(number, None);
         }
     }
 
@@ -265,6 +308,14 @@ impl Supervisor {
         }
     }
 
+    fn forward_due(&self) -> Option<u64> {
+        let Phase::Assigned(sandbox) = &self.phase else {
+            return None;
+        };
+        let mut forwarded = sandbox.output.iter().filter_map(Output::forwarded);
+        forwarded.find_map(Forward::due)
+    }
+
     /// The next time something is due.
     pub fn deadline(&self) -> Option<u64> {
         let Phase::Assigned(sandbox) = &self.phase else {
@@ -285,10 +336,14 @@ impl Supervisor {
             )
             .chain(sandbox.exit_due)
             .chain(sandbox.watch.deadline())
+            .chain(self.forward_due())
             .min()
     }
 
     pub fn tick(&mut self, now: u64) {
+        if self.forward_due().is_some_and(|at| at <= now) {
+            self.forward();
+        }
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };

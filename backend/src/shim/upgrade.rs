@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     assigned::{Names, Sandbox},
+    attached::One,
     clock,
     door::Door,
     joined::{self, Joined, Purpose},
@@ -32,7 +33,10 @@ use super::{
 use crate::{
     cgroup::limits::Controllers,
     health::Health,
-    logs::writer::Lost,
+    logs::{
+        forward::{Dropped, Forward},
+        writer::Lost,
+    },
     rootfs::files::Held,
     sandbox::{Namespaces, ResolverSockets},
     sys::process,
@@ -66,9 +70,19 @@ struct Saved {
     payload: i32,
     first: Option<i32>,
     streams: [Option<i32>; 2],
+    /// The first stream is the master of a terminal.
+    #[serde(default)]
+    terminal: bool,
+    #[serde(default)]
+    input: Option<i32>,
+    /// Connection and socket of each reader.
+    #[serde(default)]
+    attached: Vec<(u64, i32)>,
     pending: [Vec<u8>; 2],
     #[serde(default)]
     lost: Lost,
+    #[serde(default)]
+    dropped: Dropped,
     #[serde(default)]
     exit_due: Option<u64>,
     joined: Vec<(i32, Purpose)>,
@@ -134,12 +148,30 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
         payload: sandbox.payload.as_raw_fd(),
         first: sandbox.first.as_ref().map(|(pid, _)| *pid),
         streams,
+        terminal: sandbox
+            .output
+            .as_ref()
+            .is_some_and(|output| output.terminal.is_some()),
+        input: sandbox
+            .output
+            .as_ref()
+            .and_then(|output| output.input.as_ref().map(AsRawFd::as_raw_fd)),
+        attached: sandbox
+            .attached()
+            .map(|one| (one.connection, one.socket.as_raw_fd()))
+            .collect(),
         pending,
         lost: sandbox
             .output
             .as_ref()
             .map_or(&sandbox.lost, Output::lost)
             .clone(),
+        dropped: sandbox
+            .output
+            .as_ref()
+            .and_then(Output::forwarded)
+            .map(Forward::carried)
+            .unwrap_or_default(),
         exit_due: sandbox.exit_due,
         joined: sandbox
             .joined
@@ -180,7 +212,8 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
     kept.extend(saved.door.iter().flat_map(|(inner, outer)| [inner, outer]));
     kept.extend(saved.files.iter().map(|(mount, _)| *mount));
     kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
-    kept.extend(saved.streams.iter().flatten());
+    kept.extend(saved.streams.iter().chain([&saved.input]).flatten());
+    kept.extend(saved.attached.iter().map(|(_, fd)| *fd));
     kept.extend(saved.connections.iter().map(|one| one.socket));
     for fd in &kept {
         process::keep_over_exec(*fd, true)?;
@@ -247,7 +280,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
     for (place, fd) in streams.iter_mut().zip(saved.streams) {
         *place = fd.map(process::inherited).transpose()?;
     }
-    let output = first.is_some().then(|| {
+    let mut output = first.is_some().then(|| {
         Output::resume(
             streams,
             saved.pending,
@@ -255,6 +288,19 @@ pub fn resume(argument: &str) -> io::Result<()> {
             saved.lost.clone(),
         )
     });
+    if let Some(output) = &mut output {
+        if saved.terminal {
+            output.hold_terminal()?;
+        }
+        if let Some(container) = &saved.record.container {
+            output.set(&container.logging, &saved.record.key, saved.dropped);
+        }
+        output.input = saved.input.map(process::inherited).transpose()?;
+        for (connection, socket) in saved.attached {
+            let socket = process::inherited(socket)?;
+            output.attached.readers.push(One { connection, socket });
+        }
+    }
     let mut running = Vec::new();
     for (pid, purpose) in saved.joined {
         running.push(Joined {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Reader, value::Place};
 use crate::{
     syntax::cut,
-    types::{FileMount, FileSource, Logging},
+    types::{ADDED, FileMount, FileSource, LogProblem, Logging},
 };
 
 impl Reader<'_> {
@@ -63,13 +63,27 @@ impl Reader<'_> {
             driver: place.word("driver"),
             options: place.texts_by_name("options"),
         };
-        let known = ["json-file", "local", "journald", "none"];
-        if let Some(driver) = &logging.driver
-            && !known.contains(&driver.as_str())
-            && let Some(place) = place.get("driver")
+        let options = place.get("options");
+        for LogProblem {
+            option,
+            message,
+            hint,
+        } in logging.settings("", "").err().into_iter().flatten()
         {
-            let what = format!("there is no log driver `{}` here", cut(driver));
-            self.refuse(&place, what, "remove it: logs are kept, and rotated by size");
+            let wrong = match &option {
+                Some(option) => options.as_ref().and_then(|options| options.get(option)),
+                None => place.get("driver"),
+            };
+            self.refuse(wrong.as_ref().unwrap_or(&place), message, hint);
+        }
+        for option in ADDED {
+            if let Some(added) = options.as_ref().and_then(|options| options.get(option)) {
+                let message = format!(
+                    "`{}` is ignored: nothing is added to what a service prints",
+                    added.path
+                );
+                self.report.warning(added.node.at, message, "remove it");
+            }
         }
         Some(logging).filter(|logging| *logging != Logging::default())
     }

@@ -418,8 +418,8 @@ fn nonsense_in_values_is_refused() {
             "`services.web.device_cgroup_rules[0]`: `nope` is not a rule",
         ),
         (
-            "logging: { driver: syslog }",
-            "`services.web.logging.driver`: there is no log driver `syslog`",
+            "logging: { driver: gelf }",
+            "`services.web.logging.driver`: there is no log driver `gelf`",
         ),
         (
             "secrets: [{ source: a, mode: '999' }]",

@@ -4,7 +4,6 @@ use super::{Attribute, REMOVE, ignored, not_yet, rejected, silent, yes};
 
 const WINDOWS: &str = "remove it: it is for Windows";
 const V1: &str = "remove it: cgroup v2 has no such setting";
-const LOGS: &str = "remove it: logs are kept, and rotated by size";
 
 #[rustfmt::skip]
 pub(super) const SERVICE: &[Attribute] = &[
@@ -86,13 +85,13 @@ pub(super) const SERVICE: &[Attribute] = &[
     yes("services.*.secrets"),
     yes("services.*.security_opt"),
     yes("services.*.shm_size"),
-    not_yet("services.*.stdin_open", REMOVE).but(&["false"]),
+    yes("services.*.stdin_open"),
     yes("services.*.stop_grace_period"),
     yes("services.*.stop_signal"),
     rejected("services.*.storage_opt", "remove it: it takes quotas of one kind of file system; put data into a volume on a file system of its own"),
     yes("services.*.sysctls"),
     yes("services.*.tmpfs"),
-    not_yet("services.*.tty", REMOVE).but(&["false"]),
+    yes("services.*.tty"),
     yes("services.*.ulimits"),
     rejected("services.*.use_api_socket", "remove it: there is no Docker socket here").but(&["false"]),
     yes("services.*.user"),
@@ -248,8 +247,8 @@ pub(super) const NESTED: &[Attribute] = &[
     yes("services.*.healthcheck.start_period"),
     yes("services.*.healthcheck.start_interval"),
     yes("services.*.healthcheck.disable"),
-    not_yet("services.*.logging.driver", LOGS).but(&["json-file", "local"]),
-    not_yet("services.*.logging.options", LOGS),
+    yes("services.*.logging.driver"),
+    yes("services.*.logging.options"),
     rejected("services.*.models.*.endpoint_var", ""),
     rejected("services.*.models.*.model_var", ""),
     yes("services.*.networks.*.aliases"),

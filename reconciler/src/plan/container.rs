@@ -22,7 +22,7 @@ use crate::{
     derive,
     key::{InstanceKey, ResourceKey},
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, MountSpec, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, MountSpec, SHM_SIZE},
 };
 
 mod files;
@@ -239,6 +239,9 @@ pub fn container(
         limits: limits(service),
         rights: rights::rights(service),
         init: service.container.init,
+        tty: service.container.tty,
+        logging: logging(key, service),
+        stdin_open: service.container.stdin_open,
         read_only: service.security.read_only,
         shm_size: match service.namespaces.ipc {
             Some(Namespace::None) => 0,
@@ -257,6 +260,14 @@ pub fn container(
         hostname,
         fields,
     })
+}
+
+/// What was refused before does not come here.
+fn logging(key: &InstanceKey, service: &Service) -> LogSettings {
+    let name = format!("{}-{}-{}", key.project, key.service, key.index);
+    let asked = service.container.logging.as_ref();
+    let settings = asked.and_then(|logging| logging.settings(&name, &service.image).ok());
+    settings.unwrap_or_default()
 }
 
 /// Empty: that of the host. Who shares the network of another has its name, too.
