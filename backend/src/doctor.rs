@@ -1,6 +1,7 @@
 //! Looks whether this host can run stead, and says what to do where it cannot. Changes nothing.
 
 mod forward;
+mod limits;
 
 use std::{
     fs,
@@ -53,6 +54,7 @@ pub fn check(layout: &Layout) -> Vec<Finding> {
         foreign_forwarding(),
         links(&host),
         idmapped_mounts(layout, &rustix::system::uname().release().to_string_lossy()),
+        limits::limits(),
         seccomp(&host),
         forwarding(&host),
         disk(layout),

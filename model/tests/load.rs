@@ -423,7 +423,6 @@ fn configs_and_secrets_are_read_and_only_their_digest_is_kept() {
     assert_eq!(one.configs["text"].value.bytes(), Some(&b"ab"[..]));
     let written = serde_json::to_string(&one).unwrap() + &format!("{one:?}");
     assert!(!written.contains("canary"), "{written}");
-
     let (other, same) = (project("canary!", "canary2"), project("canary", "canary2"));
     assert_ne!(value(&one, "file").1, value(&other, "file").1);
     assert_ne!(revision(&one), revision(&other));
@@ -433,7 +432,6 @@ fn configs_and_secrets_are_read_and_only_their_digest_is_kept() {
         value(&project("x", "x"), "file").1,
         value(&project("x", "x"), "variable").1
     );
-
     // Read back from a record, it is found where it was, unless something else is there now.
     let kept = serde_json::to_string(&one).unwrap();
     for (key, found) in [("canary", true), ("canary!", false)] {
@@ -443,7 +441,6 @@ fn configs_and_secrets_are_read_and_only_their_digest_is_kept() {
         assert!(back.secrets["variable"].value.bytes().is_none());
         assert_eq!(back.configs["text"].value.bytes(), Some(&b"ab"[..]));
     }
-
     let refusals: Vec<String> = Case::new(text)
         .load()
         .diagnostics

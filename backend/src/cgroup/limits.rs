@@ -75,6 +75,32 @@ impl Controllers {
         find().map_err(LimitError::Find)
     }
 
+    /// What can be limited on this host, and by which version; `None`: it cannot.
+    pub fn kept(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        let version = |controller: &str| {
+            let v1 = self.v1.iter().any(|(one, _)| one == controller);
+            match self.has_v2(controller) {
+                true => Some("v2"),
+                false => v1.then_some("v1"),
+            }
+        };
+        let mut kept: Vec<_> = CONTROLLERS.iter().map(|one| (*one, version(one))).collect();
+        let swap = version("memory").filter(|version| {
+            let memory = self.v1.iter().find(|(one, _)| one == "memory");
+            match (*version, memory) {
+                ("v1", Some((_, mount))) => mount.join(SWAP_FILE).exists(),
+                // The root of the tree has no such file, and every other group has.
+                _ => fs::read_dir(&self.root)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .any(|entry| entry.path().join("memory.swap.max").exists()),
+            }
+        });
+        kept.push(("swap", swap));
+        kept
+    }
+
     fn has_v2(&self, controller: &str) -> bool {
         self.v2.iter().any(|one| one == controller)
     }
