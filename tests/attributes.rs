@@ -62,6 +62,54 @@ const ASKED: &[(&str, &str, &str)] = &[
         "cat /proc/sys/kernel/domainname; grep -c 'www.example.org www$' /etc/hosts",
         "example.org 1",
     ),
+    (
+        "network_mode: none",
+        "ls /sys/class/net; cat /proc/self/uid_map | (read a b c; test $b != 0 && echo own)",
+        "lo own",
+    ),
+    ("network_mode: bridge", "ip -o link show up | grep -c eth0", "1"),
+    (
+        "network_mode: host",
+        "echo $(readlink /proc/self/ns/net) $(readlink /proc/self/ns/pid | grep -c $HOST_PID) \
+         $(cat /proc/self/uid_map) $HOSTNAME",
+        "$HOST_NET 0 0 0 4294967295 $HOST_NAME",
+    ),
+    (
+        "network_mode: host",
+        "cat /etc/hostname; touch /sys/x 2>&1 | grep -c Read-only; mknod /n b 8 0 && cat /n 2>&1 | grep -c denied",
+        "$HOST_NAME 1 1",
+    ),
+    (
+        "userns_mode: host",
+        "cat /proc/self/uid_map; ls /sys/class/net | grep -c eth0; wget -qO- http://$HOSTNAME 2>&1 | grep -c refused",
+        "0 0 4294967295 1 1",
+    ),
+    (
+        "pid: host",
+        "test -d /proc/$AGENT && readlink /proc/self/ns/pid",
+        "$HOST_PID",
+    ),
+    (
+        "ipc: host",
+        "readlink /proc/self/ns/ipc; grep -c ' /dev/shm ' /proc/mounts",
+        "$HOST_IPC 1",
+    ),
+    ("ipc: none", "ls -d /dev/shm 2>&1 | grep -c 'No such'", "1"),
+    (
+        "ipc: shareable",
+        "touch /dev/shm/x && grep -c '/dev/shm.*size=65536k' /proc/mounts",
+        "1",
+    ),
+    (
+        "uts: host",
+        "readlink /proc/self/ns/uts; hostname; hostname x 2>&1 | grep -c permitted",
+        "$HOST_UTS $HOST_NAME 1",
+    ),
+    (
+        "cgroup: host",
+        "readlink /proc/self/ns/cgroup; grep -c stead- /proc/self/cgroup",
+        "$HOST_CGROUP 1",
+    ),
     ("extra_hosts: [db=10.9.8.7]", "grep db /etc/hosts", "10.9.8.7 db"),
     (
         "extra_hosts: ['host:host-gateway']",
@@ -80,6 +128,17 @@ const ASKED: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// `$HOST_NET`: the network namespace of the host, and so on.
+fn on_this_host(text: &str, agent: &str) -> String {
+    let mut text = text.replace("$AGENT", agent);
+    for kind in ["net", "pid", "ipc", "uts", "cgroup"] {
+        let link = std::fs::read_link(format!("/proc/{agent}/ns/{kind}")).unwrap();
+        text = text.replace(&format!("$HOST_{}", kind.to_uppercase()), &link.to_string_lossy());
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    text.replace("$HOST_NAME", name.trim())
+}
+
 #[test]
 fn what_is_asked_of_a_service_is_so_inside() {
     let Some(mut host) = Host::new("attributes") else {
@@ -95,11 +154,13 @@ fn what_is_asked_of_a_service_is_so_inside() {
         ));
     }
     host.change("case", &text);
+    let agent = host.agent_pid().to_string();
     for (number, (attributes, command, expected)) in ASKED.iter().enumerate() {
+        let (command, expected) = (on_this_host(command, &agent), on_this_host(expected, &agent));
         let service = format!("case/s{number}");
-        let reply = host.stead(&["exec", &service, "--", "sh", "-c", command]);
+        let reply = host.stead(&["exec", &service, "--", "sh", "-c", &command]);
         let words: Vec<&str> = reply.stdout.split_whitespace().collect();
-        assert_eq!(words.join(" "), *expected, "{attributes}: {reply:?}");
+        assert_eq!(words.join(" "), expected, "{attributes}: {reply:?}");
     }
     host.finish();
 }

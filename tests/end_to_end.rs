@@ -28,6 +28,7 @@ mod restart;
 mod rollout;
 mod secrecy;
 mod security;
+mod sharing;
 mod shim_death;
 mod single_agent;
 mod truth;

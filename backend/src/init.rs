@@ -44,7 +44,6 @@ pub struct Program<'a> {
     pub environment: BTreeMap<String, String>,
     pub user: &'a str,
     pub working_dir: &'a Path,
-    pub hostname: &'a str,
     pub rights: &'a Rights,
     /// The root is to become so, once the working directory is there.
     pub read_only: bool,
@@ -92,9 +91,7 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
     environment
         .entry("PATH".into())
         .or_insert_with(|| SEARCH_PATH.into());
-    environment
-        .entry("HOSTNAME".into())
-        .or_insert_with(|| program.hostname.into());
+    environment.entry("HOSTNAME".into()).or_insert_with(hostname);
     environment
         .entry("HOME".into())
         .or_insert_with(|| account.home.clone());
@@ -147,6 +144,12 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
         }
     }
     Err(exec_error(name, refusal))
+}
+
+/// That of the UTS namespace.
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// As [`run`], with the program as the child of a process that hands it every signal and reaps what it

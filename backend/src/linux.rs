@@ -2,6 +2,7 @@
 
 mod adopt;
 mod apply;
+mod assign;
 mod error;
 mod events;
 mod files;

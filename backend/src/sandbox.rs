@@ -1,131 +1,129 @@
 //! A user namespace, a network namespace it owns, and what the shim holds in and for them.
 
+mod holder;
+pub mod pause;
+
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
-    sched::{CloneFlags, setns, unshare},
-    sys::{
-        signal::{Signal, kill},
-        socket::{AddressFamily, SockFlag, SockType, socket},
-        wait::waitpid,
-    },
-    unistd::{Pid, pipe2, read},
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
-use reconciler::spec::{PortBinding, Protocol};
+use reconciler::spec::{PortBinding, Protocol, SandboxSpec, Space};
+use serde::{Deserialize, Serialize};
+
+pub use holder::Holder;
 
 use crate::{
-    procfs,
     rootfs::{Step, StepError, attach::sysctl},
     shim::protocol::Reason,
-    sys::process::{self, Side},
+    sys::process,
 };
 
 /// Where names are asked inside a sandbox.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Both namespaces, kept by descriptor.
+/// The namespaces that outlive a container, kept by descriptor.
 #[derive(Debug)]
 pub struct Namespaces {
-    pub user: OwnedFd,
+    /// `None`: the host's.
+    pub user: Option<OwnedFd>,
     pub net: OwnedFd,
+    /// `None`: each container has one of its own, or the host's; likewise `pid`.
+    pub ipc: Option<OwnedFd>,
+    pub pid: Option<OwnedFd>,
+    /// A mount namespace with the /dev/shm that goes with `ipc`.
+    pub shm: Option<OwnedFd>,
 }
 
-/// A pair of namespaces whose id maps are not written yet, and the process that keeps that possible.
-#[derive(Debug)]
-pub struct Holder {
-    pid: Pid,
-    namespaces: Namespaces,
-}
+impl Namespaces {
+    pub fn user(&self) -> Option<BorrowedFd<'_>> {
+        self.user.as_ref().map(AsFd::as_fd)
+    }
 
-impl Holder {
-    /// Forks the holder.
+    /// Those of the host where that is asked for, `lent` ones where they are to be joined, and for the rest those
+    /// of `holder` or new ones.
     ///
     /// # Errors
-    /// The host forbids user namespaces.
-    pub fn new() -> Result<Self, StepError> {
-        let (ready, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make", "a pipe")?;
-        let parent = Pid::this();
-        let pid = match process::clone(0, None).step("fork", "the namespace holder")? {
-            Side::Parent(pid) => Pid::from_raw(pid),
-            Side::Child => {
-                drop(ready);
-                let _ = nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL));
-                // It was killed before it was to take its holder along.
-                if Pid::parent() != parent {
-                    process::exit(1);
-                }
-                let answer = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET);
-                let code = answer.map_or_else(|errno| errno as i32, |()| 0);
-                if code == 0 {
-                    // No user namespace within this one: a second wall behind the filter. A kernel that does
-                    // not let it be written leaves the filter.
-                    let _ = sysctl("user/max_user_namespaces", "0");
-                }
-                let _ = nix::unistd::write(&tell, &[code as u8]);
-                drop(tell);
-                if code != 0 {
-                    process::exit(1);
-                }
-                loop {
-                    nix::unistd::pause();
-                }
-            }
-        };
-        drop(tell);
-        let mut code = [255];
-        let count = loop {
-            match read(&ready, &mut code) {
-                Err(nix::errno::Errno::EINTR) => {}
-                other => break other.step("read", "the pipe of the namespace holder")?,
-            }
-        };
-        if count != 1 || code[0] != 0 {
-            let _ = waitpid(pid, None);
-            let error = io::Error::from_raw_os_error(i32::from(code[0]));
-            return Err(StepError {
+    /// As the calls say; a namespace that is to be joined was not lent.
+    pub fn new(
+        sandbox: &SandboxSpec,
+        holder: Result<Holder, StepError>,
+        mut lent: Lent,
+    ) -> Result<Self, StepError> {
+        let spaces = &sandbox.spaces;
+        if !spaces.host_ids && spaces.of.is_none() {
+            return holder?.assign(sandbox.id_base);
+        }
+        if let Ok(holder) = holder {
+            holder.end();
+        }
+        let mut joined = |kind: Kind, wanted: bool| match lent.remove(&kind) {
+            _ if !wanted => Ok(None),
+            Some(descriptor) => Ok(Some(descriptor)),
+            None => Err(StepError {
                 message: format!(
-                    "this host does not let stead make a user namespace ({error}); set the sysctl \
-                     user.max_user_namespaces to 15000 or more, see what `stead doctor` says, or do without: \
-                     `userns_mode: host`"
+                    "a namespace to be shared ({kind:?}) was not handed over; it is asked for again"
                 ),
-                errno: error.raw_os_error(),
+                errno: None,
                 reason: Reason::System,
-            });
-        }
-        let open = |name: &str| {
-            let path = format!("/proc/{pid}/ns/{name}");
-            File::open(&path).map(OwnedFd::from).step("open", path)
+            }),
         };
-        let namespaces = Namespaces {
-            user: open("user")?,
-            net: open("net")?,
+        let user = joined(Kind::User, !spaces.host_ids)?;
+        let net = match joined(Kind::Net, spaces.network == Space::Joined)? {
+            Some(net) => net,
+            None if spaces.network == Space::Host => File::open(HOME).step("open", HOME)?.into(),
+            None => holder::network(user.as_ref().map(AsFd::as_fd))?,
         };
-        Ok(Holder { pid, namespaces })
+        Ok(Namespaces {
+            net,
+            user,
+            ipc: joined(Kind::Ipc, spaces.ipc == Space::Joined)?,
+            shm: joined(Kind::Shm, spaces.ipc == Space::Joined)?,
+            pid: joined(Kind::Pid, spaces.pid == Space::Joined)?,
+        })
     }
 
-    /// Maps 65,536 ids from `base` on and ends the holder.
+    /// What others may join.
     ///
     /// # Errors
-    /// The maps cannot be written.
-    pub fn assign(self, base: u32) -> Result<Namespaces, StepError> {
-        for name in ["uid_map", "gid_map"] {
-            let path = format!("/proc/{}/{name}", self.pid);
-            procfs::write(&path, &format!("0 {base} 65536\n")).step("write", &path)?;
-        }
-        self.end();
-        Ok(self.namespaces)
-    }
-
-    pub fn end(&self) {
-        let _ = kill(self.pid, Signal::SIGKILL);
-        let _ = waitpid(self.pid, None);
+    /// No descriptor is left.
+    pub fn lend(&self) -> io::Result<Lent> {
+        let all = [
+            (Kind::Net, Some(&self.net)),
+            (Kind::User, self.user.as_ref()),
+            (Kind::Ipc, self.ipc.as_ref()),
+            (Kind::Shm, self.shm.as_ref()),
+            (Kind::Pid, self.pid.as_ref()),
+        ];
+        let all = all.into_iter();
+        all.filter_map(|(kind, descriptor)| Some((kind, descriptor?)))
+            .map(|(kind, descriptor)| Ok((kind, descriptor.try_clone()?)))
+            .collect()
     }
 }
+
+/// The network namespace that the caller lives in.
+const HOME: &str = "/proc/self/ns/net";
+
+/// A namespace that one sandbox lends another; `Shm`: the mount namespace with its /dev/shm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Net,
+    User,
+    Ipc,
+    Shm,
+    Pid,
+}
+
+pub type Lent = BTreeMap<Kind, OwnedFd>;
 
 /// The resolver's sockets, bound inside, usable from outside.
 #[derive(Debug)]
@@ -141,7 +139,7 @@ pub struct ResolverSockets {
 /// # Errors
 /// As the calls say; the caller's own namespace is restored in any case.
 pub fn furnish(namespaces: &Namespaces) -> Result<ResolverSockets, StepError> {
-    let home = File::open("/proc/self/ns/net").step("open", "/proc/self/ns/net")?;
+    let home = File::open(HOME).step("open", HOME)?;
     setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the sandbox's network namespace")?;
     let result = furnish_inside();
     setns(&home, CloneFlags::CLONE_NEWNET).step("leave", "the sandbox's network namespace")?;

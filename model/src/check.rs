@@ -1,6 +1,8 @@
 //! What only the whole project shows, and no reference loader minds: clashes of names, ports, addresses and
 //! mount points, and waiting for what never comes.
 
+mod namespaces;
+
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
@@ -10,7 +12,7 @@ use std::{
 use crate::{
     report::Report,
     tree::At,
-    types::{Cidr, Condition, Namespace, PortRange, Project, Protocol, Service},
+    types::{Cidr, Condition, PortRange, Project, Protocol, Service},
 };
 
 pub(crate) fn check(project: &Project, report: &mut Report) {
@@ -18,7 +20,7 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         let path = format!("services.{name}");
         mounts(service, &path, report);
         health(project, service, &path, report);
-        namespaces(service, &path, report);
+        namespaces::check(service, &path, report);
         host_tree(service, &path, report);
     }
     ports(project, report);
@@ -77,32 +79,6 @@ fn health(project: &Project, service: &Service, path: &str, report: &mut Report)
                 format!("give `{name}` a healthcheck, or wait for `service_started`"),
             );
         }
-    }
-}
-
-/// Who joins the network of another has no ports of its own.
-fn namespaces(service: &Service, path: &str, report: &mut Report) {
-    if service.ports.is_empty() {
-        return;
-    }
-    let at = report.at(&format!("{path}.ports"));
-    match &service.namespaces.network_mode {
-        Some(Namespace::Service(other)) => report.refuse(
-            at,
-            format!("`{path}.ports`: the network is that of `{other}`, and so are its ports"),
-            format!("publish the ports at `{other}`"),
-        ),
-        Some(Namespace::Container(_) | Namespace::None) => report.refuse(
-            at,
-            format!("`{path}.ports`: there is no network of its own to publish ports of"),
-            "remove the ports, or `network_mode`",
-        ),
-        Some(Namespace::Host) => report.warning(
-            at,
-            format!("`{path}.ports` has no effect: the network is that of the host"),
-            "remove the ports",
-        ),
-        _ => {}
     }
 }
 

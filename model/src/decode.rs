@@ -25,7 +25,7 @@ use crate::{
     support,
     syntax::cut,
     tree::{Node, Value},
-    types::{Project, Volume},
+    types::{Namespace, Network, Project, Volume},
 };
 use value::Place;
 
@@ -56,6 +56,22 @@ pub(crate) fn decode(
     support::judge(canonical, &refused, report);
     check::check(&project, report);
     project
+}
+
+/// The network of services that name none.
+const DEFAULT: &str = "default";
+
+/// There is no bridge that all projects share: the default network of the project stands for it. Whether
+/// somebody asks for it.
+fn bridge(project: &mut Project) -> bool {
+    let bridge = Some(Namespace::Bridge);
+    let services = project.services.values_mut();
+    let mut bridged = false;
+    for service in services.filter(|service| service.namespaces.network_mode == bridge) {
+        service.networks.entry(DEFAULT.to_owned()).or_default();
+        bridged = true;
+    }
+    bridged
 }
 
 /// A service that profiles have switched off is not waited for: that it need not be there is checked already.
@@ -110,6 +126,7 @@ impl Reader<'_> {
         for (key, place) in self.resources(&root, "services") {
             project.services.insert(key.to_owned(), self.service(&place));
         }
+        let bridged = bridge(&mut project);
         let used: BTreeSet<&String> = project
             .services
             .values()
@@ -122,6 +139,13 @@ impl Reader<'_> {
             if used.contains(&key.to_owned()) {
                 networks.insert(key.to_owned(), network);
             }
+        }
+        if bridged {
+            let network = Network {
+                name: format!("{}_default", project.name),
+                ..Network::default()
+            };
+            networks.entry(DEFAULT.to_owned()).or_insert(network);
         }
         project.networks = networks;
         for (key, place) in self.resources(&root, "volumes") {

@@ -102,6 +102,10 @@ pub struct Instance {
     /// What is wrong under the process and cannot be put right while it runs (its root is gone): it must
     /// be started again.
     pub broken: Option<String>,
+    /// Of this sandbox and no later one of the same key. Empty: it is lost.
+    pub identity: String,
+    /// The identity of the sandbox whose namespaces it has joined.
+    pub joined: Option<String>,
     /// Restarts since the container was created, as `ps` shows them.
     pub restarts: u32,
     /// Restarts in a row without 10 s of running: what the back-off counts.
@@ -124,11 +128,14 @@ impl Instance {
                 id_base: 0,
                 endpoints: Vec::new(),
                 ports: Vec::new(),
+                spaces: Default::default(),
             }),
             container: None,
             state: State::Lost,
             drift: Vec::new(),
             broken: None,
+            identity: String::new(),
+            joined: None,
             restarts: 0,
             streak: 0,
             flaps: 0,

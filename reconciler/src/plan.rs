@@ -15,6 +15,7 @@ mod orphans;
 mod presence;
 mod render;
 mod slots;
+mod spaces;
 pub mod step;
 mod verdict;
 pub(crate) mod volumes;
@@ -26,8 +27,9 @@ use crate::{
     desired::Desired,
     key::{InstanceKey, Key, ResourceKey, Slot},
     memory::Memory,
-    observed::{Ended, Fact, Observed},
+    observed::{Ended, Fact, Instance, Observed, State},
     restart::Rules,
+    spec::SandboxSpec,
     time::Now,
 };
 use draft::{Draft, Ready};
@@ -35,8 +37,8 @@ use firewall::Stage;
 use instances::Ground;
 use orders::Orders;
 use slots::Pass;
-use step::{Plan, Step};
-use verdict::{Case, Verdict};
+use step::{Cause, Plan, Step};
+use verdict::{Case, Course, Verdict};
 use wanted::{Member, Wants};
 
 pub(crate) use images::UNSEEN;
@@ -298,6 +300,7 @@ fn verdicts<'a>(
                 .iter()
                 .find_map(|endpoint| networks.causes.get(&endpoint.network).cloned())
         });
+        let moved = seen.and_then(|seen| moved(wants, observed, allocation, key, seen, sandbox.ok()?));
         let case = Case {
             key,
             wanted: *wanted,
@@ -310,12 +313,62 @@ fn verdicts<'a>(
             pair: wants.pairs.get(key),
             led: seen.map_or(&[], |seen| allocation.led(&seen.sandbox)),
             network_cause,
+            moved,
             ended: ended(observed, key),
             order: orders.of(key),
         };
         verdict::judge(case, memory, now)
     });
-    verdicts.collect()
+    let mut verdicts: Vec<_> = verdicts.collect();
+    follow(wants, allocation, &mut verdicts);
+    verdicts
+}
+
+/// Why the sandbox that is seen must be made anew: it lives in namespaces that it is not to live in.
+fn moved(
+    wants: &Wants<'_>,
+    observed: &Observed,
+    allocation: &allocate::Allocation<'_>,
+    key: &InstanceKey,
+    seen: &Instance,
+    want: &SandboxSpec,
+) -> Option<Cause> {
+    if seen.state == State::Lost {
+        return None;
+    }
+    let have = &seen.sandbox.spaces;
+    if *have != want.spaces {
+        return Some(spaces::cause(wants, &allocation.lent, key, have, &want.spaces));
+    }
+    if (have.lends_pid || have.lends_ipc.is_some()) && seen.identity.is_empty() {
+        let text = "what holds the namespaces that it shares has ended";
+        return Some(wanted::noun("sandbox", Some(text.to_owned())));
+    }
+    let lender = have.of.as_ref()?;
+    let there = observed.instances.known()?.get(lender);
+    let same = there.is_some_and(|there| seen.joined.as_deref() == Some(&there.identity));
+    (!same).then(|| spaces::anew(lender))
+}
+
+/// Whose namespaces are another's is made anew with it.
+fn follow(wants: &Wants<'_>, allocation: &allocate::Allocation<'_>, verdicts: &mut [Verdict<'_>]) {
+    // Each turn finds those who share with one of the turn before.
+    loop {
+        let mut followed = false;
+        for (place, member) in wants.instances.iter().enumerate() {
+            let Some(lender) = allocation.sandbox(place).and_then(|spec| spec.spaces.of.as_ref()) else {
+                continue;
+            };
+            let theirs = wants.place(lender).and_then(|place| verdicts.get(place));
+            let rebuilt = theirs.is_some_and(|verdict| verdict.course == Course::Rebuild);
+            if let (true, Some(_), Some(verdict)) = (rebuilt, member.seen, verdicts.get_mut(place)) {
+                followed |= verdict.rebuild(spaces::anew(lender));
+            }
+        }
+        if !followed {
+            return;
+        }
+    }
 }
 
 /// How the container of an instance ended, in whichever slot that was.

@@ -49,6 +49,40 @@ pub struct SandboxSpec {
     pub endpoints: Vec<Endpoint>,
     /// Host ports this instance offers; the shim holds a bound, never listening socket for each.
     pub ports: Vec<PortBinding>,
+    #[serde(default)]
+    pub spaces: Spaces,
+}
+
+/// Whose namespaces the processes of a sandbox live in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spaces {
+    /// There is no user namespace: ids are those of the host, and `id_base` is 0.
+    pub host_ids: bool,
+    pub network: Space,
+    pub ipc: Space,
+    pub pid: Space,
+    /// The host's name is the container's.
+    pub host_uts: bool,
+    /// The whole tree of control groups is seen.
+    pub host_cgroup: bool,
+    /// The sandbox that those which are [`Space::Joined`] are of; its user namespace is joined, too.
+    pub of: Option<InstanceKey>,
+    /// Others join its process namespace: it outlives the container.
+    pub lends_pid: bool,
+    /// Others join its IPC namespace and /dev/shm, of so many bytes: both outlive the container.
+    pub lends_ipc: Option<u64>,
+}
+
+/// Whose namespace of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Space {
+    #[default]
+    Own,
+    Host,
+    /// That of [`Spaces::of`].
+    Joined,
 }
 
 /// One interface of a sandbox.
@@ -88,6 +122,7 @@ pub struct ContainerSpec {
     pub user: String,
     /// Absolute; made when missing.
     pub working_dir: PathBuf,
+    /// Empty: that of the host.
     pub hostname: String,
     pub mounts: Vec<MountSpec>,
     pub health: Option<HealthSpec>,
@@ -106,7 +141,7 @@ pub struct ContainerSpec {
     /// The root file system cannot be written; volumes and tmpfs can.
     #[serde(default)]
     pub read_only: bool,
-    /// Bytes that /dev/shm holds.
+    /// Bytes that /dev/shm holds; 0: there is none.
     #[serde(default = "shm_size")]
     pub shm_size: u64,
     /// The NIS domain name; empty: none.

@@ -96,6 +96,7 @@ fn host(states: &str) -> Observed {
             id_base: 0,
             endpoints: Vec::new(),
             ports: Vec::new(),
+            spaces: Default::default(),
         }
         .into(),
         container: None,
@@ -108,6 +109,8 @@ fn host(states: &str) -> Observed {
         started_wall: None,
         health: Health::None,
         broken: None,
+        identity: String::new(),
+        joined: None,
     };
     let mut observed = Observed::nothing_known();
     observed.boot_id = "now".into();

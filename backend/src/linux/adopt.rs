@@ -10,14 +10,17 @@ use std::{
     },
 };
 
-use reconciler::key::{InstanceKey, Slot};
+use reconciler::{
+    key::{InstanceKey, Slot},
+    spec::Space,
+};
 
 use super::{LinuxBackend, Use, error::ApplyError, sandboxes::Sandbox};
 use crate::{
     cgroup,
     shim::{
         client::Client,
-        protocol::{Reply, Request, Run},
+        protocol::{Record, Reply, Request, Run},
     },
 };
 
@@ -35,7 +38,7 @@ impl LinuxBackend {
         })? {
             keys.insert(record.key.clone());
             if self.sandboxes.get(&record.key).is_none()
-                && let Err(error) = self.connect(pid, &record.key)
+                && let Err(error) = self.connect(pid, &record)
             {
                 tracing::warn!(key = %record.key, pid, %error, "a supervisor cannot be adopted");
             }
@@ -44,14 +47,20 @@ impl LinuxBackend {
         Ok(keys)
     }
 
-    fn connect(&self, pid: u32, key: &InstanceKey) -> Result<(), ApplyError> {
+    fn connect(&self, pid: u32, record: &Record) -> Result<(), ApplyError> {
+        let key = &record.key;
         let socket = self.shim_socket(key);
         let failed = |source| ApplyError::Client {
             key: key.clone(),
             source,
         };
         let mut client = Client::connect(&socket).map_err(failed)?;
-        let netns = netns(pid).map_err(|source| ApplyError::Path { path: socket, source })?;
+        let spaces = &record.assignment.sandbox.spaces;
+        let netns = match spaces.network {
+            Space::Host => File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from),
+            Space::Own | Space::Joined => netns(pid),
+        };
+        let netns = netns.map_err(|source| ApplyError::Path { path: socket, source })?;
         if self.purpose == Use::Converge
             && let Some(binary) = newer_program(pid)
             && let Err(error) = client.upgrade(binary.as_fd())
@@ -64,13 +73,14 @@ impl LinuxBackend {
         if self.purpose == Use::Converge
             && let (Reply::State(state), _) = client.request(&Request::State, &[]).map_err(failed)?
             && state.run == Run::Created
+            && spaces.network == Space::Own
         {
             self.net.prepare_resolver(netns.as_fd(), state.resolver_port)?;
         }
         self.listen(key)?;
         let sandbox = self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));
         tracing::info!(key = %key, pid, "adopted");
-        if self.purpose == Use::Converge {
+        if self.purpose == Use::Converge && spaces.network == Space::Own {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
         }
         Ok(())

@@ -12,13 +12,13 @@ use std::{
 use reconciler::{
     key::{InstanceKey, ResourceKey},
     plan::action::Action,
-    spec::{ContainerSpec, MountSpec, SandboxSpec, Zone},
+    spec::{ContainerSpec, MountSpec, SandboxSpec, Space, Zone},
 };
 
 use super::{
     LinuxBackend,
     error::ApplyError,
-    sandboxes::{self, MAX_INTERFACES, Sandbox},
+    sandboxes::{self, MAX_INTERFACES},
 };
 use crate::{
     cgroup,
@@ -28,7 +28,7 @@ use crate::{
     net::OurLink,
     shim::{
         client::ClientError,
-        protocol::{Assignment, Reply, Request, Resolver, Run, SandboxState, Start},
+        protocol::{Reply, Request, Run, SandboxState, Start},
         record,
     },
 };
@@ -103,7 +103,9 @@ impl LinuxBackend {
     }
 
     fn ensure_sandbox(&self, spec: &SandboxSpec) -> Result<(), ApplyError> {
-        self.keep_id_base(&spec.key.project, spec.id_base)?;
+        if !spec.spaces.host_ids {
+            self.keep_id_base(&spec.key.project, spec.id_base)?;
+        }
         let sandbox = match self.sandboxes.get(&spec.key) {
             Some(sandbox) => {
                 let cgroup = self.instance_cgroup(&spec.key);
@@ -117,7 +119,7 @@ impl LinuxBackend {
                 let state = self.state(&spec.key)?;
                 self.ask(&spec.key, &request)?;
                 let way = (sandbox.netns.as_fd(), state.resolver_port);
-                if !self.net.resolver_drift(way.0, way.1)?.is_empty() {
+                if spec.spaces.network == Space::Own && !self.net.resolver_drift(way.0, way.1)?.is_empty() {
                     self.net.prepare_resolver(way.0, way.1)?;
                 }
                 let old = state.record.assignment.sandbox;
@@ -138,39 +140,10 @@ impl LinuxBackend {
                 .attach(&spec.key, endpoint, way_out == Some(index), sandbox.netns.as_fd())?;
         }
         // What was done until now is nothing to be looked at.
-        sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
-        Ok(())
-    }
-
-    fn new_sandbox(&self, spec: &SandboxSpec) -> Result<std::sync::Arc<Sandbox>, ApplyError> {
-        let directory = self.layout.container(&spec.key);
-        let logs = self.layout.logs(&spec.key);
-        for path in [&directory, &logs] {
-            fs::create_dir_all(path).map_err(|source| at(path, source))?;
+        if spec.spaces.network == Space::Own {
+            sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
         }
-        let assignment = Assignment {
-            sandbox: spec.clone(),
-            mark: self.layout.mark.clone(),
-            cgroup: self.instance_cgroup(&spec.key),
-            socket: self.shim_socket(&spec.key),
-            directory,
-            logs,
-            resolver: self.resolver(spec),
-            boot_id: self.boot_id.clone(),
-        };
-        let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
-        let request = Request::Assign(Box::new(assignment));
-        let answer = client
-            .request(&request, &[])
-            .map_err(|error| asked(&spec.key, error))?;
-        let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
-            return Err(asked(&spec.key, ClientError::Unexpected));
-        };
-        self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
-        self.listen(&spec.key)?;
-        Ok(self
-            .sandboxes
-            .insert(spec.key.clone(), Sandbox::new(netns, client)))
+        Ok(())
     }
 
     fn start(
@@ -353,25 +326,6 @@ impl LinuxBackend {
         }
     }
 
-    fn keep_id_base(&self, project: &str, base: u32) -> Result<(), ApplyError> {
-        if self.id_bases.get(project)?.is_none() {
-            self.id_bases.put(project, &base)?;
-        }
-        Ok(())
-    }
-
-    /// Zones in the order of the endpoints; names of the outside only where there is a way out.
-    fn resolver(&self, spec: &SandboxSpec) -> Resolver {
-        Resolver {
-            zones: spec
-                .endpoints
-                .iter()
-                .map(|endpoint| self.zone_file(&endpoint.network))
-                .collect(),
-            forward: spec.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
-        }
-    }
-
     pub(super) fn instance_cgroup(&self, key: &InstanceKey) -> PathBuf {
         self.cgroup.join(&key.project).join(instance_name(key))
     }
@@ -383,7 +337,7 @@ impl LinuxBackend {
         ))
     }
 
-    fn zone_file(&self, network: &ResourceKey) -> PathBuf {
+    pub(super) fn zone_file(&self, network: &ResourceKey) -> PathBuf {
         self.layout
             .zones()
             .join(format!("{}@{}.zone", network.project, network.name))
@@ -420,7 +374,7 @@ pub(super) fn zone_key(path: &Path) -> Option<ResourceKey> {
     })
 }
 
-fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {
+pub(super) fn asked(key: &InstanceKey, source: ClientError) -> ApplyError {
     match source {
         ClientError::Refused { message, reason, .. } => ApplyError::Refused { message, reason },
         source => ApplyError::Client {
@@ -445,7 +399,7 @@ fn kill_shim(pid: u32, key: &InstanceKey) -> rustix::io::Result<()> {
     }
 }
 
-fn at(path: &Path, source: io::Error) -> ApplyError {
+pub(super) fn at(path: &Path, source: io::Error) -> ApplyError {
     ApplyError::Path {
         path: path.to_owned(),
         source,

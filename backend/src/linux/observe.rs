@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Health, Instance, Network, Observed, State},
     port::Scope,
-    spec::{NetworkSpec, Zone},
+    spec::{NetworkSpec, Space, Zone},
 };
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     adopt::{directories, parse_instance},
     apply::zone_key,
     error::ApplyError,
+    sandboxes::identity,
 };
 use crate::{
     cgroup,
@@ -201,17 +202,7 @@ impl LinuxBackend {
         }
         match self.state(key) {
             Ok(state) => {
-                let drift = self
-                    .net
-                    .endpoints_drift(&state.record.assignment.sandbox, sandbox.netns.as_fd());
-                let mut drift = drift.unwrap_or_else(|error| vec![chain(&error)]);
-                match self
-                    .net
-                    .resolver_drift(sandbox.netns.as_fd(), state.resolver_port)
-                {
-                    Ok(found) => drift.extend(found),
-                    Err(error) => drift.push(chain(&error)),
-                }
+                let mut drift = self.network_drift(&state, sandbox.netns.as_fd());
                 for port in &state.record.assignment.sandbox.ports {
                     if !state.ports.contains(port) {
                         drift.push(format!("port {} is not reserved", port.published));
@@ -228,7 +219,11 @@ impl LinuxBackend {
                     }
                     _ => self.files.forget_instance(key),
                 }
-                Some(instance(state, drift, standing.broken))
+                let identity = match state.unpaused {
+                    true => String::new(),
+                    false => sandbox.identity.clone(),
+                };
+                Some(instance(state, identity, drift, standing.broken))
             }
             Err(error) => {
                 tracing::warn!(key = %key, error = chain(&error), "a supervisor does not answer");
@@ -238,11 +233,27 @@ impl LinuxBackend {
         }
     }
 
+    /// Of a network of its own; that of another is looked at there.
+    fn network_drift(&self, state: &SandboxState, netns: BorrowedFd<'_>) -> Vec<String> {
+        let spec = &state.record.assignment.sandbox;
+        if spec.spaces.network != Space::Own {
+            return Vec::new();
+        }
+        let found = [
+            self.net.endpoints_drift(spec, netns),
+            self.net.resolver_drift(netns, state.resolver_port),
+        ];
+        let found = found.into_iter();
+        found
+            .flat_map(|found| found.unwrap_or_else(|error| vec![chain(&error)]))
+            .collect()
+    }
+
     /// A shim that lives but does not answer: what it supervises runs on, or has ended, as its record says,
     /// and must not be taken for lost. The next look tries to reach it again.
     fn unreachable(&self, key: &InstanceKey) -> Option<Instance> {
         let shims = cgroup::find_shims(&self.layout.mark).ok()?;
-        let (_, record) = shims.into_iter().find(|(_, record)| record.key == *key)?;
+        let (shim, record) = shims.into_iter().find(|(_, record)| record.key == *key)?;
         let state = match (record.ended, record.pid) {
             (Some((code, at)), _) => State::Exited { code, at },
             (None, Some(pid)) => State::Running { pid },
@@ -263,6 +274,8 @@ impl LinuxBackend {
             container: record.container.map(Arc::new),
             drift: Vec::new(),
             broken: None,
+            identity: identity(shim),
+            joined: record.assignment.lender.map(|lender| lender.identity),
             restarts: record.restarts,
             streak: record.streak,
             flaps: record.flaps,
@@ -314,7 +327,7 @@ fn replace<T>(
     }
 }
 
-fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> Instance {
+fn instance(state: SandboxState, identity: String, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
         sandbox: Arc::new(record.assignment.sandbox),
@@ -326,6 +339,8 @@ fn instance(state: SandboxState, drift: Vec<String>, broken: Option<String>) -> 
         },
         drift,
         broken,
+        identity,
+        joined: record.assignment.lender.map(|lender| lender.identity),
         restarts: record.restarts,
         streak: record.streak,
         flaps: record.flaps,

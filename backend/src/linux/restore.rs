@@ -127,6 +127,7 @@ impl LinuxBackend {
         let recorded = self.id_bases.undamaged()?;
         let mut found: BTreeMap<String, u32> = live
             .iter()
+            .filter(|(_, instance)| !instance.sandbox.spaces.host_ids)
             .map(|(key, instance)| (key.project.clone(), instance.sandbox.id_base))
             .collect();
         // Of what does not run, the files tell: root inside owns them outside.

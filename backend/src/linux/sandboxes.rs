@@ -8,7 +8,10 @@ use std::{
 
 use reconciler::key::InstanceKey;
 
-use crate::{names, shim::client::Client};
+use crate::{
+    names,
+    shim::{client::Client, record},
+};
 
 /// Whether a link is the host end of an interface of this instance.
 pub fn owns(mark: &str, key: &InstanceKey, link: &str) -> bool {
@@ -18,10 +21,18 @@ pub fn owns(mark: &str, key: &InstanceKey, link: &str) -> bool {
 /// How many interfaces of a sandbox are told apart in hints; more are still repaired by the slow look.
 pub const MAX_INTERFACES: u32 = 8;
 
+/// What tells a sandbox from the one before it: its supervisor, by process id and time of its start.
+pub fn identity(shim: u32) -> String {
+    let started = record::start_ticks(shim as i32).unwrap_or_default();
+    format!("{shim}.{started}")
+}
+
 /// One live sandbox. The agent holds the network namespace too, so that its links outlive the shim
 /// until they are taken down in order.
 pub struct Sandbox {
     pub netns: OwnedFd,
+    /// Of this one and no later one of the same key.
+    pub identity: String,
     /// The number of that namespace, once its events are to be heard.
     namespace: OnceLock<i32>,
     client: Mutex<Client>,
@@ -31,6 +42,7 @@ impl Sandbox {
     pub fn new(netns: OwnedFd, client: Client) -> Self {
         Sandbox {
             netns,
+            identity: identity(client.pid),
             namespace: OnceLock::new(),
             client: Mutex::new(client),
         }

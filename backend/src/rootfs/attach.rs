@@ -196,7 +196,8 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
     let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755".to_owned()), ("size", "65536k".to_owned())];
-    let dev = filesystem("tmpfs", &options, nosuid | noexec).step("make", "a tmpfs for /dev")?;
+    let nodev = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let dev = filesystem("tmpfs", &options, nosuid | nodev | noexec).step("make", "a tmpfs for /dev")?;
     hang(dev.as_fd(), &own_directory(root, "dev")?, Path::new("/dev"))?;
     let dev = dev.as_fd();
     for (name, node) in NODES.iter().zip(&staged.nodes) {
@@ -214,25 +215,25 @@ fn devices(root: BorrowedFd<'_>, staged: &Staged, shm_size: u64) -> Result<(), S
     ];
     let below = [
         ("pts", "devpts", &pts[..], nosuid | noexec),
-        (
-            "shm",
-            "tmpfs",
-            &shm[..],
-            nosuid | noexec | MountAttrFlags::MOUNT_ATTR_NODEV,
-        ),
-        (
-            "mqueue",
-            "mqueue",
-            &[],
-            nosuid | noexec | MountAttrFlags::MOUNT_ATTR_NODEV,
-        ),
+        ("shm", "tmpfs", &shm[..], nosuid | noexec | nodev),
+        ("mqueue", "mqueue", &[], nosuid | noexec | nodev),
     ];
     for (name, kind, options, flags) in below {
+        let shared = staged.shm.as_ref().filter(|_| name == "shm");
+        if name == "shm" && shared.is_none() && shm_size == 0 {
+            continue;
+        }
         mkdirat(dev, name, Mode::from(0o755)).step("make /dev/", name)?;
-        let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
         let point =
             openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open /dev/", name)?;
-        hang(mount.as_fd(), &point, &Path::new("/dev").join(name))?;
+        let place = Path::new("/dev").join(name);
+        match shared {
+            Some(shared) => hang(shared.as_fd(), &point, &place)?,
+            None => {
+                let mount = filesystem(kind, options, flags).step("make the file system of /dev/", name)?;
+                hang(mount.as_fd(), &point, &place)?;
+            }
+        }
     }
     let links = [
         ("/proc/self/fd", "fd"),

@@ -4,16 +4,19 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::Write,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::{PermissionsExt, chown},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
 };
 
-use nix::mount::{MsFlags, mount};
-use reconciler::spec::{ContainerSpec, MountSpec};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns},
+};
+use reconciler::spec::{ContainerSpec, MountSpec, Space};
 use rustix::{
     fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
@@ -21,6 +24,7 @@ use rustix::{
 
 use super::{Step, StepError, fill::Fill};
 use crate::{
+    sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
     sys::mount::{Attributes, set_attributes},
 };
@@ -42,6 +46,8 @@ pub struct Staged {
     pub mounts: Vec<Option<Source>>,
     /// In the order of [`NODES`].
     pub nodes: Vec<OwnedFd>,
+    /// /dev/shm, where it is shared.
+    pub shm: Option<OwnedFd>,
     /// `etc/hosts` and the like, with their sources.
     pub generated: Vec<(&'static str, OwnedFd)>,
 }
@@ -81,12 +87,42 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
     Ok(())
 }
 
+/// Where [`GENERATED`] are: who joins the network of another has its files.
+fn files(assignment: &Assignment) -> &Path {
+    match assignment.sandbox.spaces.network {
+        Space::Joined => lender(assignment),
+        Space::Own | Space::Host => &assignment.directory,
+    }
+}
+
+/// Writes one of [`GENERATED`] that is missing.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn restore(assignment: &Assignment, container: &ContainerSpec, name: &str) -> Result<(), StepError> {
+    match files(assignment).join(name).exists() {
+        true => Ok(()),
+        false => generate(assignment, container, name),
+    }
+}
+
 /// Writes one of [`GENERATED`].
 ///
 /// # Errors
 /// The directory cannot be written.
 pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) -> Result<(), StepError> {
+    let of_host = match assignment.sandbox.spaces.network {
+        Space::Own => false,
+        Space::Host => true,
+        Space::Joined => return Ok(()),
+    };
     let text = match name {
+        "hosts" if of_host => hosts_of_host(container),
+        "hostname" if container.hostname.is_empty() => {
+            let own = nix::unistd::gethostname().step("read", "the host's name")?;
+            format!("{}\n", own.to_string_lossy())
+        }
+        "resolv.conf" if of_host => resolv_conf_of_host(&container.dns_search, &container.dns_opt),
         "hosts" => {
             let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
             let endpoints = &assignment.sandbox.endpoints;
@@ -120,6 +156,42 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
         .step("change the mode of", path.display())
 }
 
+/// What the host calls by name, and what the service adds. A host that has no such file is no obstacle.
+fn hosts_of_host(container: &ContainerSpec) -> String {
+    let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    if !hosts.is_empty() && !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    for host in &container.extra_hosts {
+        let address = host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        hosts.push_str(&format!("{address}\t{}\n", host.name));
+    }
+    hosts
+}
+
+/// The host's own, with its servers; what the service says of the rest comes instead.
+fn resolv_conf_of_host(search: &[String], options: &[String]) -> String {
+    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let replaced = |line: &&str| {
+        let word = line.split_whitespace().next();
+        let instead = (word == Some("search") && !search.is_empty())
+            || (word == Some("options") && !options.is_empty());
+        !instead
+    };
+    let mut text: String = own
+        .lines()
+        .filter(replaced)
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    if !search.is_empty() && search != ["."] {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    if !options.is_empty() {
+        text.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    text
+}
+
 /// resolv.conf(5) with the resolver of the sandbox. Names are complete, unless `options` say otherwise.
 fn resolv_conf(search: &[String], options: &[String]) -> String {
     let mut text = String::from("nameserver 127.0.0.11\n");
@@ -141,7 +213,10 @@ fn resolv_conf(search: &[String], options: &[String]) -> String {
 ///
 /// # Errors
 /// A source is missing or its file system refuses id-mapped mounts.
-pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Result<Staged, StepError> {
+pub fn stage(assignment: &Assignment, start: &Start, namespaces: &Namespaces) -> Result<Staged, StepError> {
+    let user = namespaces.user();
+    // Before this process has mounts of its own: it comes back to those of the supervisor.
+    let shm = shared_memory(assignment, namespaces)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
@@ -171,7 +246,8 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
         Some("overlay"),
         "root",
         Some("overlay"),
-        MsFlags::empty(),
+        // Without a user namespace, the only thing that keeps device nodes from being opened.
+        MsFlags::MS_NODEV,
         Some(options.as_str()),
     )
     .step(
@@ -200,8 +276,38 @@ pub fn stage(assignment: &Assignment, start: &Start, user: BorrowedFd<'_>) -> Re
         root,
         mounts,
         nodes,
+        shm,
         generated,
     })
+}
+
+/// Where what holds a shared /dev/shm has mounted it, below the directory of its sandbox.
+pub const SHARED_MEMORY: &str = "shm";
+
+/// The /dev/shm of the host, or that of several containers; `None`: this one makes its own.
+fn shared_memory(assignment: &Assignment, namespaces: &Namespaces) -> Result<Option<OwnedFd>, StepError> {
+    let Some(theirs) = &namespaces.shm else {
+        let host = Path::new("/dev/shm");
+        return match assignment.sandbox.spaces.ipc {
+            Space::Host => Ok(Some(clone_tree(host, false).step("clone", host.display())?)),
+            Space::Own | Space::Joined => Ok(None),
+        };
+    };
+    let path = lender(assignment).join(SHARED_MEMORY);
+    let home = "/proc/self/ns/mnt";
+    let ours = File::open(home).step("open", home)?;
+    setns(theirs, CloneFlags::CLONE_NEWNS).step("enter", "the mounts of the shared /dev/shm")?;
+    let clone = clone_tree(&path, false);
+    setns(&ours, CloneFlags::CLONE_NEWNS).step("leave", "the mounts of the shared /dev/shm")?;
+    Ok(Some(clone.step("clone", path.display())?))
+}
+
+/// The directory of the sandbox whose namespaces are used.
+fn lender(assignment: &Assignment) -> &Path {
+    match &assignment.lender {
+        Some(lender) => &lender.directory,
+        None => &assignment.directory,
+    }
 }
 
 /// Begins to fill the volumes that are new, each once, by its first mount. In the order of their names,
@@ -229,7 +335,7 @@ fn fills(start: &Start) -> Result<BTreeMap<String, Fill>, StepError> {
 pub fn source(
     spec: &MountSpec,
     volumes: &BTreeMap<String, PathBuf>,
-    user: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
     fills: &mut BTreeMap<String, Fill>,
 ) -> Result<Option<Source>, StepError> {
     match spec {
@@ -249,10 +355,14 @@ pub fn source(
                 }
                 fs::create_dir_all(source).step("make", source.display())?;
             }
-            let directory = fs::metadata(source).step("look at", source.display())?.is_dir();
+            let metadata = fs::metadata(source).step("look at", source.display())?;
+            let mount = match is_node(&metadata) {
+                true => clone_tree(source, false).step("clone", source.display())?,
+                false => idmapped(source, user, true, *read_only)?,
+            };
             Ok(Some(Source {
-                mount: idmapped(source, user, true, *read_only)?,
-                directory,
+                mount,
+                directory: metadata.is_dir(),
                 fill: None,
             }))
         }
@@ -282,8 +392,12 @@ pub fn source(
 ///
 /// # Errors
 /// It is missing, or its file system refuses id-mapped mounts.
-pub fn generated(assignment: &Assignment, name: &str, user: BorrowedFd<'_>) -> Result<OwnedFd, StepError> {
-    idmapped(&assignment.directory.join(name), user, false, false)
+pub fn generated(
+    assignment: &Assignment,
+    name: &str,
+    user: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, StepError> {
+    idmapped(&files(assignment).join(name), user, false, false)
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
@@ -300,18 +414,27 @@ fn attach_at(mount: &OwnedFd, name: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A clone of `path` whose ids are the sandbox's.
+/// One of those that every container has in /dev: `/dev/null` is bound over files to hide them.
+fn is_node(metadata: &fs::Metadata) -> bool {
+    let is = |name: &str| {
+        let node = fs::metadata(Path::new("/dev").join(name));
+        node.is_ok_and(|node| node.rdev() == metadata.rdev())
+    };
+    metadata.file_type().is_char_device() && NODES.iter().any(|name| is(name))
+}
+
+/// A clone of `path` whose ids are the sandbox's, and on which no device can be opened.
 fn idmapped(
     path: &Path,
-    user: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
     recursive: bool,
     read_only: bool,
 ) -> Result<OwnedFd, StepError> {
     let clone = clone_tree(path, recursive).step("clone", path.display())?;
-    let set = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let read_only = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
     let attributes = Attributes {
-        set,
-        idmap: Some(user),
+        set: read_only | libc::MOUNT_ATTR_NODEV,
+        idmap: user,
         recursive,
     };
     set_attributes(clone.as_fd(), attributes).map_err(|error| StepError {

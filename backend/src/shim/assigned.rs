@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reconciler::spec::PortBinding;
+use reconciler::spec::{PortBinding, Space, Spaces};
 
 use super::{
     clock,
@@ -32,7 +32,7 @@ use crate::{
     health::Health,
     logs::writer::Lost,
     rootfs::{Step, StepError, stage},
-    sandbox::{Holder, Namespaces, ResolverSockets, furnish, reserve},
+    sandbox::{self, Holder, Namespaces, ResolverSockets, furnish, reserve},
 };
 
 /// Milliseconds from one try to write the exit record to the next.
@@ -56,12 +56,34 @@ pub fn done() -> Answer {
     Ok(Some((Reply::Done, Vec::new())))
 }
 
+/// The resolver of the sandbox.
+pub struct Names {
+    /// Kept beside the server's own, so that an upgrade can hand them over.
+    pub sockets: ResolverSockets,
+    pub server: Server,
+}
+
+impl Names {
+    /// The server gets copies of the sockets.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn serve(sockets: ResolverSockets, record: &Record) -> Result<Self, StepError> {
+        let udp = sockets.udp.try_clone().step("copy", "a socket")?;
+        let tcp = sockets.tcp.try_clone().step("copy", "a socket")?;
+        let server = Server::new(udp, tcp, record.assignment.resolver.clone());
+        let server = server.step("serve names on", "127.0.0.11")?;
+        Ok(Names { sockets, server })
+    }
+}
+
 /// Everything an assigned shim holds.
 pub struct Sandbox {
     pub namespaces: Namespaces,
-    /// Kept beside the server's own, so that an upgrade can hand them over.
-    pub sockets: ResolverSockets,
-    pub names: Server,
+    /// First process of what is lent to others, while it lives.
+    pub pause: Option<(i32, OwnedFd)>,
+    /// `None`: the network is another's.
+    pub names: Option<Names>,
     pub ports: Vec<(PortBinding, OwnedFd)>,
     pub listener: UnixListener,
     pub door: Door,
@@ -108,10 +130,20 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 impl Sandbox {
     /// # Errors
     /// What could not be had; the caller has nothing then.
-    pub fn new(assignment: Assignment, holder: Holder) -> Result<Self, StepError> {
-        let namespaces = holder.assign(assignment.sandbox.id_base)?;
+    pub fn new(
+        assignment: Assignment,
+        holder: Result<Holder, StepError>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, StepError> {
+        let lent = assignment.lent.iter().copied().zip(descriptors).collect();
+        let sandbox = &assignment.sandbox;
+        let mut namespaces = Namespaces::new(sandbox, holder, lent)?;
         let payload = fresh_payload(&assignment)?;
-        let sockets = furnish(&namespaces)?;
+        let sockets = match sandbox.spaces.network {
+            Space::Own => Some(furnish(&namespaces)?),
+            Space::Host | Space::Joined => None,
+        };
+        let pause = pause(&assignment, &mut namespaces)?;
         let mut ports = Vec::new();
         for port in &assignment.sandbox.ports {
             ports.push((port.clone(), reserve(port)?));
@@ -137,10 +169,12 @@ impl Sandbox {
             ended: None,
             assignment,
         };
-        let names = serve_names(&sockets, &record)?;
+        let names = sockets
+            .map(|sockets| Names::serve(sockets, &record))
+            .transpose()?;
         Ok(Sandbox {
             namespaces,
-            sockets,
+            pause,
             names,
             ports,
             listener,
@@ -172,7 +206,9 @@ impl Sandbox {
                 }
                 self.ports.retain(|(held, _)| sandbox.ports.contains(held));
                 self.ports.append(&mut ports);
-                self.names.update(resolver.clone());
+                if let Some(names) = &mut self.names {
+                    names.server.update(resolver.clone());
+                }
                 self.record.assignment.sandbox = *sandbox;
                 self.record.assignment.resolver = resolver;
                 self.seal()?;
@@ -218,7 +254,7 @@ impl Sandbox {
                 let Some((pid, first)) = &self.first else {
                     return Err(request_error("the container does not run; start it first"));
                 };
-                let user = self.namespaces.user.as_fd();
+                let user = self.namespaces.user();
                 remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
                 done()
             }
@@ -230,6 +266,11 @@ impl Sandbox {
                 };
                 Ok(Some((Reply::State(Box::new(self.state())), along)))
             }
+            Request::Lend => {
+                let lent = self.namespaces.lend().step("lend", "namespaces")?;
+                let (kinds, descriptors) = lent.into_iter().unzip();
+                Ok(Some((Reply::Lent { kinds }, descriptors)))
+            }
             Request::Leave if self.first.is_some() => {
                 Err(request_error("the container still runs; stop it first"))
             }
@@ -237,6 +278,9 @@ impl Sandbox {
                 let _ = fs::remove_file(&self.record.assignment.socket);
                 if let Some(leaf) = &self.idle_leaf {
                     leave_leaf(leaf);
+                }
+                if let Some((pid, _)) = self.pause.take() {
+                    sandbox::pause::end(pid);
                 }
                 Ok(None)
             }
@@ -252,6 +296,11 @@ impl Sandbox {
         if let Ok(payload) = File::open(self.record.assignment.cgroup.join("payload")) {
             self.payload = payload.into();
         }
+    }
+
+    /// There is no user namespace.
+    pub fn has_host_ids(&self) -> bool {
+        self.namespaces.user.is_none()
     }
 
     pub fn leaf(&self) -> launch::Leaf<'_> {
@@ -272,7 +321,8 @@ impl Sandbox {
                 HealthState::None
             },
             ports: self.ports.iter().map(|(port, _)| port.clone()).collect(),
-            resolver_port: self.sockets.port,
+            resolver_port: self.names.as_ref().map_or(0, |names| names.sockets.port),
+            unpaused: self.pause.is_none() && lends(&self.record.assignment.sandbox.spaces),
         }
     }
 
@@ -321,7 +371,7 @@ impl Sandbox {
             return Err(request_error("the container does not run; start it first"));
         };
         let leaf = self.leaf();
-        let (pid, master) = joined::exec(container, wish, descriptors, first, leaf)?;
+        let (pid, master) = joined::exec(container, wish, descriptors, first, self.has_host_ids(), leaf)?;
         self.joined.push(Joined {
             pid,
             pidfd: joined::pidfd(pid)?,
@@ -331,11 +381,24 @@ impl Sandbox {
         Ok(Some((reply, master.into_iter().collect())))
     }
 
+    /// Nothing can start in the namespaces that it held any more.
+    pub fn pause_ended(&mut self) {
+        if let Some((pid, _)) = &self.pause
+            && reap(*pid).is_some()
+        {
+            self.pause = None;
+        }
+    }
+
     /// Reaps the first process: its exit status, once its output is on disk.
     pub fn first_ended(&mut self) -> Option<i32> {
         let (pid, _) = self.first.as_ref()?;
         let code = reap(*pid)?;
         self.first = None;
+        // With a process namespace of its own the kernel has done that.
+        if self.namespaces.pid.is_some() || self.record.assignment.sandbox.spaces.pid == Space::Host {
+            let _ = cgroup::kill(&self.record.assignment.cgroup.join("payload"));
+        }
         if let Some(output) = self.output.take() {
             self.lost = output.finish();
         }
@@ -369,6 +432,24 @@ impl Sandbox {
     }
 }
 
+/// Whether others join what must outlive the container.
+fn lends(spaces: &Spaces) -> bool {
+    spaces.lends_pid || spaces.lends_ipc.is_some()
+}
+
+/// Starts it where there is something to lend.
+fn pause(assignment: &Assignment, namespaces: &mut Namespaces) -> Result<Option<(i32, OwnedFd)>, StepError> {
+    if !lends(&assignment.sandbox.spaces) {
+        return Ok(None);
+    }
+    let leaf = assignment.cgroup.join("shim");
+    cgroup::create(&leaf).step("make", leaf.display())?;
+    let leaf = File::open(&leaf).step("open", leaf.display())?;
+    let scratch = assignment.directory.join(stage::SHARED_MEMORY);
+    let pid = sandbox::pause::start(&assignment.sandbox, namespaces, leaf.as_fd(), &scratch)?;
+    Ok(Some((pid, joined::pidfd(pid)?)))
+}
+
 /// The payload leaf of a start is a new one: the kernel (seen on 6.18) kills whatever is cloned into a
 /// cgroup that was ever killed, because it compares the kill counts of two cgroups. A leaf that is not
 /// empty cannot be removed, so nothing starts beside a survivor.
@@ -382,11 +463,4 @@ fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
     }
     cgroup::create(&path).step("make", path.display())?;
     Ok(File::open(&path).step("open", path.display())?.into())
-}
-
-/// The server gets copies of the sockets.
-pub fn serve_names(sockets: &ResolverSockets, record: &Record) -> Result<Server, StepError> {
-    let udp = sockets.udp.try_clone().step("copy", "a socket")?;
-    let tcp = sockets.tcp.try_clone().step("copy", "a socket")?;
-    Server::new(udp, tcp, record.assignment.resolver.clone()).step("serve names on", "127.0.0.11")
 }

@@ -70,6 +70,7 @@ pub fn probe(
     container: &ContainerSpec,
     argv: &[String],
     first: &OwnedFd,
+    host_ids: bool,
     leaf: Leaf<'_>,
 ) -> Result<i32, StepError> {
     let open = || {
@@ -85,7 +86,7 @@ pub fn probe(
         terminal: false,
     };
     let program = program(container, argv, BTreeMap::new(), "", None);
-    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio))?;
+    let pid = launch::joined(first.as_fd(), host_ids, leaf, program, Input::Given(stdio))?;
     Ok(pid)
 }
 
@@ -98,6 +99,7 @@ pub fn exec(
     wish: &Exec,
     mut descriptors: Vec<OwnedFd>,
     first: &OwnedFd,
+    host_ids: bool,
     leaf: Leaf<'_>,
 ) -> Result<(i32, Option<OwnedFd>), StepError> {
     let program = program(
@@ -116,7 +118,7 @@ pub fn exec(
         )
         .step("make", "a socket pair")?;
         let input = Input::Terminal(theirs, descriptors.pop());
-        let pid = launch::joined(first.as_fd(), leaf, program, input)?;
+        let pid = launch::joined(first.as_fd(), host_ids, leaf, program, input)?;
         let mut master = Vec::new();
         crate::sys::message::receive(ours.as_fd(), &mut [0; 1], &mut master).step("take", "the terminal")?;
         return Ok((pid, master.pop()));
@@ -133,7 +135,7 @@ pub fn exec(
         descriptors,
         terminal: false,
     };
-    let pid = launch::joined(first.as_fd(), leaf, program, Input::Given(stdio))?;
+    let pid = launch::joined(first.as_fd(), host_ids, leaf, program, Input::Given(stdio))?;
     Ok((pid, None))
 }
 
@@ -151,7 +153,6 @@ fn program<'a>(
         environment,
         user: if user.is_empty() { &container.user } else { user },
         working_dir: working_dir.unwrap_or(&container.working_dir),
-        hostname: &container.hostname,
         rights: &container.rights,
         read_only: false,
     }

@@ -23,6 +23,7 @@ use nix::{
     },
     unistd::{Pid, pipe2},
 };
+use reconciler::spec::{ContainerSpec, Space, Spaces};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -79,21 +80,12 @@ pub fn container(
     fork_twice(leaf.payload, stdio, None, |pipe, stdio| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
-        let staged = stage::stage(assignment, start, namespaces.user.as_fd())?;
-        setns(&namespaces.user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
-        setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
-        init::become_namespace_root()?;
-        let flags = libc::CLONE_NEWPID
-            | libc::CLONE_NEWNS
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWCGROUP
-            | time;
+        let staged = stage::stage(assignment, start, namespaces)?;
+        let spaces = &assignment.sandbox.spaces;
+        let flags = enter(spaces, namespaces)? | time;
         second(pipe, flags, || {
             let spec = &start.container;
-            nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
-            rustix::system::setdomainname(spec.domainname.as_bytes())
-                .step("set the domain name", &spec.domainname)?;
+            name(spaces, spec)?;
             rights::sysctls(&spec.sysctls)?;
             attach::attach(&staged, spec)?;
             let program = Program {
@@ -101,7 +93,6 @@ pub fn container(
                 environment: spec.environment.clone(),
                 user: &spec.user,
                 working_dir: &spec.working_dir,
-                hostname: &spec.hostname,
                 rights: &spec.rights,
                 read_only: spec.read_only,
             };
@@ -113,6 +104,62 @@ pub fn container(
     })
 }
 
+/// Enters the namespaces that are there; those that the next child is to be born in.
+fn enter(spaces: &Spaces, namespaces: &Namespaces) -> Result<i32, StepError> {
+    if let Some(user) = &namespaces.user {
+        setns(user, CloneFlags::CLONE_NEWUSER).step("enter", "the user namespace")?;
+    }
+    let there = [
+        (
+            Some(&namespaces.net),
+            CloneFlags::CLONE_NEWNET,
+            "the network namespace",
+        ),
+        (
+            namespaces.ipc.as_ref(),
+            CloneFlags::CLONE_NEWIPC,
+            "the shared IPC namespace",
+        ),
+        (
+            namespaces.pid.as_ref(),
+            CloneFlags::CLONE_NEWPID,
+            "the shared process namespace",
+        ),
+    ];
+    for (namespace, kind, name) in there {
+        if let Some(namespace) = namespace {
+            setns(namespace, kind).step("enter", name)?;
+        }
+    }
+    init::become_namespace_root()?;
+    let fresh = [
+        (
+            libc::CLONE_NEWPID,
+            namespaces.pid.is_none() && spaces.pid == Space::Own,
+        ),
+        (
+            libc::CLONE_NEWIPC,
+            namespaces.ipc.is_none() && spaces.ipc == Space::Own,
+        ),
+        (libc::CLONE_NEWUTS, !spaces.host_uts),
+        (libc::CLONE_NEWCGROUP, !spaces.host_cgroup),
+        (libc::CLONE_NEWNS, true),
+    ];
+    let fresh = fresh.into_iter().filter(|(_, wanted)| *wanted);
+    Ok(fresh.fold(0, |flags, (flag, _)| flags | flag))
+}
+
+/// Gives the UTS namespace its names. The host's keeps its own, and a service may have that of the host.
+fn name(spaces: &Spaces, spec: &ContainerSpec) -> Result<(), StepError> {
+    if spaces.host_uts {
+        return Ok(());
+    }
+    if !spec.hostname.is_empty() {
+        nix::unistd::sethostname(&spec.hostname).step("set the host name", &spec.hostname)?;
+    }
+    rustix::system::setdomainname(spec.domainname.as_bytes()).step("set the domain name", &spec.domainname)
+}
+
 /// Starts a further process in a container that runs, as confined as its first. With `terminal` the
 /// three descriptors come from a new terminal of the container, whose master is sent on the socket.
 ///
@@ -120,6 +167,7 @@ pub fn container(
 /// The step that failed.
 pub fn joined(
     first: BorrowedFd<'_>,
+    host_ids: bool,
     leaf: Leaf<'_>,
     program: Program<'_>,
     input: Input,
@@ -128,7 +176,12 @@ pub fn joined(
     fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
         leaf.enter()?;
         rights::raise(program.rights)?;
-        let flags = CloneFlags::CLONE_NEWUSER
+        // The user namespace that one is in already cannot be entered.
+        let user = match host_ids {
+            true => CloneFlags::empty(),
+            false => CloneFlags::CLONE_NEWUSER,
+        };
+        let flags = user
             | CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET

@@ -12,6 +12,8 @@ use reconciler::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::Kind;
+
 /// Raised when a message changes its meaning.
 pub const VERSION: u32 = 1;
 
@@ -51,6 +53,8 @@ pub enum Request {
     /// answer `ExecStarted` carries the master of a new terminal. `ExecExited` follows at the end.
     Exec(Box<Exec>),
     State,
+    /// Answered by `Lent` with descriptors of what others may join, in its order.
+    Lend,
     /// From now on `Event`s are sent on this connection.
     Subscribe,
     /// Exec the binary that comes along as a descriptor, keeping children and descriptors.
@@ -75,6 +79,9 @@ pub enum Reply {
     Done,
     Started {
         pid: u32,
+    },
+    Lent {
+        kinds: Vec<Kind>,
     },
     /// The pidfd of the container's first process comes along while it runs.
     State(Box<SandboxState>),
@@ -137,6 +144,21 @@ pub struct Assignment {
     pub logs: PathBuf,
     pub resolver: Resolver,
     pub boot_id: String,
+    /// What comes along as descriptors, lent by another sandbox.
+    #[serde(default)]
+    pub lent: Vec<Kind>,
+    /// Which sandbox that is: whose files `hosts`, `hostname` and `resolv.conf` are used, too.
+    #[serde(default)]
+    pub lender: Option<Lender>,
+}
+
+/// A sandbox whose namespaces another one has joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lender {
+    /// Of this sandbox and no later one of the same key.
+    pub identity: String,
+    /// Its [`Assignment::directory`].
+    pub directory: PathBuf,
 }
 
 /// What the resolver inside the sandbox answers from.
@@ -248,7 +270,11 @@ pub struct SandboxState {
     pub health: HealthState,
     /// Ports that are reserved right now.
     pub ports: Vec<PortBinding>,
+    /// 0: it has none, because the network is another's.
     pub resolver_port: u16,
+    /// What held the namespaces that others share has ended: they cannot be joined any more.
+    #[serde(default)]
+    pub unpaused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -62,7 +62,7 @@ fn generated(point: &Path) -> Option<&'static str> {
 pub fn remount(
     pid: i32,
     first: BorrowedFd<'_>,
-    user: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
     record: &Record,
     volumes: &BTreeMap<String, PathBuf>,
 ) -> Result<(), StepError> {
@@ -107,7 +107,7 @@ pub fn remount(
 
 fn attach(
     first: BorrowedFd<'_>,
-    user: BorrowedFd<'_>,
+    user: Option<BorrowedFd<'_>>,
     record: &Record,
     wanted: &[(Wanted<'_>, PathBuf)],
     volumes: &BTreeMap<String, PathBuf>,
@@ -123,9 +123,8 @@ fn attach(
                 stage::source(spec, volumes, user, &mut BTreeMap::new())?.map(|source| source.mount)
             }
             Wanted::Generated(name) => {
-                let path = record.assignment.directory.join(name);
-                if let (false, Some(container)) = (path.exists(), &record.container) {
-                    stage::generate(&record.assignment, container, name)?;
+                if let Some(container) = &record.container {
+                    stage::restore(&record.assignment, container, name)?;
                 }
                 Some(stage::generated(&record.assignment, name, user)?)
             }

@@ -47,6 +47,7 @@ enum Token {
     Connection(u64),
     Output,
     First,
+    Pause,
     Joined(i32),
     Names,
 }
@@ -66,7 +67,8 @@ pub fn idle(leaf: &Path) -> io::Result<()> {
     let _ = process::leave_session_keyring();
     cgroup::create(leaf)?;
     cgroup::enter(leaf, 0)?;
-    let holder = Holder::new().ok();
+    // A host that forbids it can still run what shall have none.
+    let holder = Holder::new();
     let mut supervisor = Supervisor::new(Phase::Idle {
         holder,
         leaf: leaf.to_owned(),
@@ -132,7 +134,13 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push((joined.pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::Joined(joined.pid));
         }
-        sandbox.names.poll_fds(&mut wanted);
+        if let Some((_, pidfd)) = &sandbox.pause {
+            wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
+            tokens.push(Token::Pause);
+        }
+        if let Some(names) = &sandbox.names {
+            names.server.poll_fds(&mut wanted);
+        }
         tokens.resize(wanted.len(), Token::Names);
     }
     (wanted, tokens)
@@ -143,7 +151,7 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::Connection(number) => listen(supervisor, number),
         Token::First => supervisor.first_ended(),
         Token::Joined(pid) => supervisor.joined_ended(pid),
-        Token::Listener | Token::Door | Token::Output | Token::Names => {
+        Token::Listener | Token::Door | Token::Output | Token::Names | Token::Pause => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
@@ -153,7 +161,12 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
                         output.drain(false);
                     }
                 }
-                Token::Names => sandbox.names.ready(fd, event),
+                Token::Pause => sandbox.pause_ended(),
+                Token::Names => {
+                    if let Some(names) = &mut sandbox.names {
+                        names.server.ready(fd, event);
+                    }
+                }
                 // Whoever could take the door from us is root.
                 Token::Door => {
                     for socket in sandbox.door.take() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    assigned::{Answer, Sandbox, done, request_error},
+    assigned::{Answer, Names, Sandbox, done, request_error},
     clock,
     joined::{self, Joined, Purpose},
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
@@ -15,16 +15,19 @@ use super::{
     serve::Connection,
     wire::Inbox,
 };
-use crate::{cgroup, rootfs::Step, sandbox::Holder};
+use crate::{
+    cgroup,
+    rootfs::{Step, StepError},
+    sandbox::Holder,
+};
 
 /// Connections at one time.
 const MOST: usize = 128;
 
 /// Before and after the assignment.
 pub enum Phase {
-    /// Without a holder where the host forbids one: that is told to who asks for a sandbox.
     Idle {
-        holder: Option<Holder>,
+        holder: Result<Holder, StepError>,
         leaf: PathBuf,
     },
     Assigned(Box<Sandbox>),
@@ -99,7 +102,9 @@ impl Supervisor {
         match &self.phase {
             Phase::Left => true,
             Phase::Idle { holder, leaf } if self.connections.is_empty() => {
-                holder.iter().for_each(Holder::end);
+                if let Ok(holder) = holder {
+                    holder.end();
+                }
                 leave_leaf(leaf);
                 true
             }
@@ -119,7 +124,7 @@ impl Supervisor {
                 };
                 Ok(Some((reply, Vec::new())))
             }
-            Request::Assign(assignment) => self.assign(*assignment),
+            Request::Assign(assignment) => self.assign(*assignment, descriptors),
             Request::Subscribe => {
                 if let Some(connection) = self.connection(number) {
                     connection.subscribed = true;
@@ -158,12 +163,11 @@ impl Supervisor {
         }
     }
 
-    fn assign(&mut self, assignment: Assignment) -> Answer {
+    fn assign(&mut self, assignment: Assignment, descriptors: Vec<OwnedFd>) -> Answer {
         match std::mem::replace(&mut self.phase, Phase::Left) {
             Phase::Idle { holder, leaf } => {
                 // After a failure the holder is gone: such a shim ends, the agent takes another.
-                let holder = holder.map_or_else(Holder::new, Ok);
-                let sandbox = match holder.and_then(|holder| Sandbox::new(assignment, holder)) {
+                let sandbox = match Sandbox::new(assignment, holder, descriptors) {
                     Ok(sandbox) => sandbox,
                     Err(error) => {
                         leave_leaf(&leaf);
@@ -175,7 +179,7 @@ impl Supervisor {
                     ..sandbox
                 };
                 let net = sandbox.namespaces.net.try_clone().step("copy", "a descriptor")?;
-                let resolver_port = sandbox.sockets.port;
+                let resolver_port = sandbox.names.as_ref().map_or(0, |names| names.sockets.port);
                 self.phase = Phase::Assigned(Box::new(sandbox));
                 Ok(Some((Reply::Assigned { resolver_port }, vec![net])))
             }
@@ -263,7 +267,12 @@ impl Supervisor {
         let next = sandbox.health.next.filter(|_| sandbox.first.is_some());
         probes
             .chain(next)
-            .chain(sandbox.names.next_deadline())
+            .chain(
+                sandbox
+                    .names
+                    .as_ref()
+                    .and_then(|names| names.server.next_deadline()),
+            )
             .chain(sandbox.exit_due)
             .min()
     }
@@ -272,8 +281,10 @@ impl Supervisor {
         let Phase::Assigned(sandbox) = &mut self.phase else {
             return;
         };
-        if sandbox.names.next_deadline().is_some_and(|at| at <= now) {
-            sandbox.names.tick(now);
+        if let Some(Names { server, .. }) = &mut sandbox.names
+            && server.next_deadline().is_some_and(|at| at <= now)
+        {
+            server.tick(now);
         }
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
@@ -296,7 +307,13 @@ impl Supervisor {
             && let Some(spec) = &container.health
         {
             sandbox.health.begin();
-            let launched = joined::probe(container, &spec.argv, first, sandbox.leaf());
+            let launched = joined::probe(
+                container,
+                &spec.argv,
+                first,
+                sandbox.has_host_ids(),
+                sandbox.leaf(),
+            );
             match launched.and_then(|pid| Ok((pid, joined::pidfd(pid)?))) {
                 Ok((pid, pidfd)) => sandbox.joined.push(Joined {
                     pid,

@@ -17,7 +17,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    assigned::{Sandbox, serve_names},
+    assigned::{Names, Sandbox},
     clock,
     door::Door,
     joined::{self, Joined, Purpose},
@@ -42,8 +42,17 @@ struct Saved {
     record: Record,
     run: Run,
     health: Health,
+    /// -1: there is none; likewise `udp` and `tcp`.
     user: i32,
     net: i32,
+    #[serde(default)]
+    ipc: Option<i32>,
+    #[serde(default)]
+    pid: Option<i32>,
+    #[serde(default)]
+    shm: Option<i32>,
+    #[serde(default)]
+    pause: Option<i32>,
     udp: i32,
     tcp: i32,
     resolver_port: u16,
@@ -94,15 +103,20 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
         ),
         None => ([None, None], [Vec::new(), Vec::new()]),
     };
+    let sockets = sandbox.names.as_ref().map(|names| &names.sockets);
     let saved = Saved {
         record: sandbox.record.clone(),
         run: sandbox.run.clone(),
         health: sandbox.health.clone(),
-        user: sandbox.namespaces.user.as_raw_fd(),
+        user: sandbox.namespaces.user.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         net: sandbox.namespaces.net.as_raw_fd(),
-        udp: sandbox.sockets.udp.as_raw_fd(),
-        tcp: sandbox.sockets.tcp.as_raw_fd(),
-        resolver_port: sandbox.sockets.port,
+        ipc: sandbox.namespaces.ipc.as_ref().map(AsRawFd::as_raw_fd),
+        pid: sandbox.namespaces.pid.as_ref().map(AsRawFd::as_raw_fd),
+        shm: sandbox.namespaces.shm.as_ref().map(AsRawFd::as_raw_fd),
+        pause: sandbox.pause.as_ref().map(|(pid, _)| *pid),
+        udp: sockets.map_or(-1, |sockets| sockets.udp.as_raw_fd()),
+        tcp: sockets.map_or(-1, |sockets| sockets.tcp.as_raw_fd()),
+        resolver_port: sockets.map_or(0, |sockets| sockets.port),
         ports: sandbox
             .ports
             .iter()
@@ -149,6 +163,8 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
         saved.listener,
         saved.payload,
     ];
+    kept.retain(|fd| *fd >= 0);
+    kept.extend([saved.ipc, saved.pid, saved.shm].into_iter().flatten());
     kept.push(state.as_raw_fd());
     // The record stays findable all the while.
     kept.push(sandbox.memfd.as_raw_fd());
@@ -194,17 +210,26 @@ pub fn resume(argument: &str) -> io::Result<()> {
     let saved: Saved = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
     serve::prepare()?;
 
-    let sockets = ResolverSockets {
-        udp: UdpSocket::from(process::inherited(saved.udp)?),
-        tcp: TcpListener::from(process::inherited(saved.tcp)?),
-        port: saved.resolver_port,
+    let names = match saved.udp {
+        ..0 => None,
+        udp => {
+            let sockets = ResolverSockets {
+                udp: UdpSocket::from(process::inherited(udp)?),
+                tcp: TcpListener::from(process::inherited(saved.tcp)?),
+                port: saved.resolver_port,
+            };
+            Some(Names::serve(sockets, &saved.record).map_err(io::Error::other)?)
+        }
     };
-    let names = serve_names(&sockets, &saved.record).map_err(io::Error::other)?;
     let mut ports = Vec::new();
     for (port, fd) in saved.ports {
         ports.push((port, process::inherited(fd)?));
     }
     let first = match saved.first {
+        Some(pid) => Some((pid, joined::pidfd(pid).map_err(io::Error::other)?)),
+        None => None,
+    };
+    let pause = match saved.pause {
         Some(pid) => Some((pid, joined::pidfd(pid).map_err(io::Error::other)?)),
         None => None,
     };
@@ -236,10 +261,15 @@ pub fn resume(argument: &str) -> io::Result<()> {
     record.door = Some(door.number());
     let sandbox = Sandbox {
         namespaces: Namespaces {
-            user: process::inherited(saved.user)?,
+            user: (saved.user >= 0)
+                .then(|| process::inherited(saved.user))
+                .transpose()?,
             net: process::inherited(saved.net)?,
+            ipc: saved.ipc.map(process::inherited).transpose()?,
+            pid: saved.pid.map(process::inherited).transpose()?,
+            shm: saved.shm.map(process::inherited).transpose()?,
         },
-        sockets,
+        pause,
         names,
         ports,
         listener: UnixListener::from(process::inherited(saved.listener)?),

@@ -158,6 +158,12 @@ pub fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Children are gone when they end, and leave no zombies: signal(7).
+pub fn reap_children() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGCHLD.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// close_range(2) with CLOEXEC: from `first` on, nothing passes the next exec.
 ///
 /// # Errors

@@ -17,11 +17,11 @@ pub const TESTS: [(&str, fn()); 5] = [
 
 /// Mount point, options of the mount, file system. Options that the host's own mount decides are left out.
 const MOUNTS: &str = "\
-/ rw,relatime overlay
+/ rw,nodev,relatime overlay
 /proc rw,nosuid,nodev,noexec,relatime proc
 /sys ro,nosuid,nodev,noexec,relatime sysfs
 /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime cgroup2
-/dev rw,nosuid,noexec,relatime tmpfs
+/dev rw,nosuid,nodev,noexec,relatime tmpfs
 /dev/null host
 /dev/zero host
 /dev/full host

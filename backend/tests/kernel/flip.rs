@@ -184,6 +184,7 @@ fn sandbox(slot: Slot) -> SandboxSpec {
         id_base: BASE,
         endpoints: vec![endpoint(slot)],
         ports: Vec::new(),
+        spaces: Default::default(),
     }
 }
 

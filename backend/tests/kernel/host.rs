@@ -147,6 +147,7 @@ impl Host {
                 id_base: BASE,
                 endpoints: Vec::new(),
                 ports,
+                spaces: Default::default(),
             },
             mark: self.mark.clone(),
             cgroup: self.cgroup().join("shop").join(&name),
@@ -155,6 +156,8 @@ impl Host {
             logs: self.path("logs").join(&name),
             resolver: Resolver::default(),
             boot_id: "boot".into(),
+            lent: Vec::new(),
+            lender: None,
         }
     }
 

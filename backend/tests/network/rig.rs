@@ -256,6 +256,7 @@ impl Root {
             id_base: 0,
             endpoints: vec![endpoint],
             ports: Vec::new(),
+            spaces: Default::default(),
         };
         let space = Space::new();
         self.net

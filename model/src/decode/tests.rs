@@ -450,7 +450,8 @@ fn nonsense_in_values_is_refused() {
             "`services.web.deploy.mode`: `swarm` means nothing here",
         ),
     ] {
-        let found = refused(service);
+        let mut found = refused(service);
+        found.retain(|message| !message.contains("without a user namespace"));
         assert!(
             found.len() == 1 && found[0].starts_with(want),
             "{service}: {found:#?}"

@@ -15,12 +15,13 @@ use super::{
     InFlight,
     action::Action,
     addresses,
+    spaces::{self, Lent},
     wanted::{self, Member, Wants},
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Fact, Observed, State},
-    spec::{Endpoint, NetworkSpec, PortBinding, SandboxSpec, Subnet},
+    spec::{Endpoint, NetworkSpec, PortBinding, SandboxSpec, Spaces, Subnet},
 };
 
 /// Each wanted object's specification, or why it cannot be had now and what to do.
@@ -29,6 +30,8 @@ pub struct Allocation<'a> {
     pub networks: BTreeMap<ResourceKey, Result<NetworkSpec, String>>,
     /// Of each wanted instance.
     pub sandboxes: Vec<Result<Cow<'a, SandboxSpec>, String>>,
+    /// What services lend to others.
+    pub lent: Lent<'a>,
     /// By new slot: the sandbox with the host ports that the slot beside it has until it is removed.
     pub taking_over: BTreeMap<InstanceKey, SandboxSpec>,
     /// Whose removal must come first, because it holds a host port that is wanted here.
@@ -68,6 +71,7 @@ pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a In
     let held = Held::new(wants, observed, in_flight);
     let mut allocation = Allocation {
         leads: leads(observed),
+        lent: Lent::new(wants),
         ..Allocation::default()
     };
     networks(wants, observed, &held, &mut allocation);
@@ -94,7 +98,8 @@ pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a In
                 sandboxes.push(Ok(Cow::Borrowed(sandbox)));
                 continue;
             }
-            let sandbox = sandbox(member, before, &networks, &id_bases, &mut taken);
+            let sandbox = spaces::spaces(wants, observed, &allocation.lent, member)
+                .and_then(|spaces| sandbox(member, before, spaces, &networks, &id_bases, &mut taken));
             let sandbox = match (sandbox, ports) {
                 (Ok(sandbox), Some(Ok(ports))) if sandbox.ports == ports => Ok(sandbox),
                 (Ok(sandbox), Some(Ok(ports))) => {
@@ -163,7 +168,8 @@ impl<'a> Held<'a> {
         let id_bases = match &observed.id_bases {
             Fact::Known(recorded) => {
                 let mut bases = recorded.clone();
-                for (key, sandbox) in &sandboxes {
+                let ranged = sandboxes.iter().filter(|(_, sandbox)| !sandbox.spaces.host_ids);
+                for (key, sandbox) in ranged {
                     if bases.get(&key.project) != Some(&sandbox.id_base) {
                         bases.insert(key.project.clone(), sandbox.id_base);
                     }
@@ -245,20 +251,23 @@ fn attachable<'n>(
 fn sandbox<'a>(
     member: &Member<'_>,
     before: Option<&'a SandboxSpec>,
+    spaces: Spaces,
     networks: &Attachable<'_>,
     id_bases: &Result<BTreeMap<String, u32>, String>,
     taken: &mut BTreeSet<Ipv4Addr>,
 ) -> Result<Cow<'a, SandboxSpec>, String> {
     let (key, service) = (&member.key, member.wanted.service);
-    if let Some(before) = before.filter(|before| before.key == *key && stays(before, service, networks)) {
+    let same = |before: &&SandboxSpec| before.key == *key && before.spaces == spaces;
+    if let Some(before) = before.filter(|before| same(before) && stays(before, service, networks)) {
         return Ok(Cow::Borrowed(before));
     }
     let id_base = match (before, id_bases) {
-        (Some(before), _) => before.id_base,
-        (None, Ok(bases)) => *bases
+        _ if spaces.host_ids => 0,
+        (Some(before), _) if !before.spaces.host_ids => before.id_base,
+        (_, Ok(bases)) => *bases
             .get(&key.project)
             .ok_or_else(|| "all id ranges are in use; remove a project".to_owned())?,
-        (None, Err(why)) => return Err(why.clone()),
+        (_, Err(why)) => return Err(why.clone()),
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut fresh = Vec::new();
@@ -307,6 +316,7 @@ fn sandbox<'a>(
         id_base,
         endpoints,
         ports: Vec::new(),
+        spaces,
     }))
 }
 

@@ -9,11 +9,11 @@ use std::{
 
 use model::{
     fields::{self, Fields},
-    types::{Mount, Project, Service},
+    types::{Mount, Namespace, Project, Service},
 };
 
 use super::{
-    images,
+    images, spaces,
     step::Class,
     wanted::{self, Wanted},
 };
@@ -108,7 +108,11 @@ pub fn all_compared<'a>(order: &[(&'a str, Wanted<'a>)], observed: &'a Observed)
     let followed: BTreeSet<(&str, &str)> = order
         .iter()
         .flat_map(|(_, wanted)| {
-            let on = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
+            let on = wanted
+                .service
+                .depends_on
+                .iter()
+                .filter(|(name, on)| spaces::restarts_with(wanted.service, name, on));
             on.map(|(name, _)| (wanted.project.name.as_str(), name.as_str()))
         })
         .collect();
@@ -146,7 +150,11 @@ fn restarts_with<'a>(project: &'a Project, service: &'a Service) -> BTreeSet<&'a
     let mut found = BTreeSet::new();
     let mut next = vec![service];
     while let Some(service) = next.pop() {
-        for (on, _) in service.depends_on.iter().filter(|(_, on)| on.restart) {
+        for (on, _) in service
+            .depends_on
+            .iter()
+            .filter(|(name, on)| spaces::restarts_with(service, name, on))
+        {
             if found.insert(on.as_str()) {
                 next.extend(project.services.get(on));
             }
@@ -184,7 +192,7 @@ pub fn container(
 ) -> Result<ContainerSpec, String> {
     let config = &image.config;
     fields.insert(DIGEST.to_owned(), image.digest.clone());
-    let hostname = service.hostname.clone().unwrap_or_else(|| key.service.clone());
+    let hostname = hostname(project, &key.service, service);
     let signal = service
         .stop_signal
         .as_deref()
@@ -215,7 +223,10 @@ pub fn container(
         rights: rights::rights(service),
         init: service.container.init,
         read_only: service.security.read_only,
-        shm_size: service.resources.shm_size.unwrap_or(SHM_SIZE),
+        shm_size: match service.namespaces.ipc {
+            Some(Namespace::None) => 0,
+            _ => service.resources.shm_size.unwrap_or(SHM_SIZE),
+        },
         domainname: service.names.domainname.clone().unwrap_or_default(),
         dns_search: service.names.dns_search.clone(),
         dns_opt: service.names.dns_opt.clone(),
@@ -224,6 +235,21 @@ pub fn container(
         hostname,
         fields,
     })
+}
+
+/// Empty: that of the host. Who shares the network of another has its name, too.
+fn hostname(project: &Project, name: &str, service: &Service) -> String {
+    let spaces = &service.namespaces;
+    let shared = match &spaces.network_mode {
+        Some(Namespace::Service(other)) => project.services.get_key_value(other),
+        _ => None,
+    };
+    match (&service.hostname, shared) {
+        (Some(hostname), _) => hostname.clone(),
+        (None, Some((other, lender))) => lender.hostname.clone().unwrap_or_else(|| other.clone()),
+        _ if [&spaces.network_mode, &spaces.uts].contains(&&Some(Namespace::Host)) => String::new(),
+        _ => name.to_owned(),
+    }
 }
 
 fn extra_hosts(service: &Service) -> Vec<HostName> {
@@ -261,10 +287,10 @@ fn argv(service: &Service, config: &ImageConfig) -> Vec<String> {
 }
 
 fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::from([
-        ("PATH".to_owned(), PATH.to_owned()),
-        ("HOSTNAME".to_owned(), hostname.to_owned()),
-    ]);
+    let mut environment = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    if !hostname.is_empty() {
+        environment.insert("HOSTNAME".to_owned(), hostname.to_owned());
+    }
     environment.extend(config.environment.clone());
     environment.extend(service.environment.clone());
     environment

@@ -263,7 +263,16 @@ fn instance(
     }
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
     let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
-    let sandbox = sandbox(draft, ground, (place, member), wrong, removed, &cause, here);
+    let joined = joined(ground, instances, place);
+    let sandbox = sandbox(
+        draft,
+        ground,
+        (place, member),
+        wrong,
+        (removed, joined),
+        &cause,
+        here,
+    );
     instances.sandbox(place, sandbox);
     needs.insert(0, sandbox);
     // A sandbox that is there may be older than the rules that keep it apart.
@@ -376,19 +385,34 @@ fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
 }
 
+/// When the sandbox is there whose namespaces are joined.
+fn joined(ground: &Ground<'_>, instances: &Instances, place: usize) -> Option<Ready> {
+    let lender = ground.allocation.sandbox(place)?.spaces.of.as_ref()?;
+    // Of a project that nothing is planned for: it is there.
+    let lender = ground.wants.place(lender)?;
+    Some(
+        instances
+            .sandboxes
+            .get(lender)
+            .copied()
+            .flatten()
+            .unwrap_or(Ready::Blocked),
+    )
+}
+
 /// `wrong`: it must be made, or brought to its specification.
 fn sandbox(
     draft: &mut Draft<'_>,
     ground: &Ground<'_>,
     (place, member): (usize, &Member<'_>),
     wrong: bool,
-    removed: Option<Ready>,
+    (removed, joined): (Option<Ready>, Option<Ready>),
     cause: &Cause,
     completes: Option<Class>,
 ) -> Ready {
     let key = &member.key;
     let object = Key::Instance(key.clone());
-    let mut needs: Vec<Ready> = removed.into_iter().collect();
+    let mut needs: Vec<Ready> = removed.into_iter().chain(joined).collect();
     let mut spec = match ground.allocation.sandboxes.get(place) {
         Some(Ok(_)) if !wrong => return Ready::Now,
         Some(Ok(spec)) => spec.clone().into_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::wanted::Wanted;
+use super::{spaces, wanted::Wanted};
 use crate::{
     desired::{Desired, Intent, Target},
     key::InstanceKey,
@@ -44,7 +44,11 @@ impl<'a> Orders<'a> {
         }
         for &(name, wanted) in order {
             let project = wanted.project.name.as_str();
-            let restarted = wanted.service.depends_on.iter().filter(|(_, on)| on.restart);
+            let restarted = wanted
+                .service
+                .depends_on
+                .iter()
+                .filter(|(name, on)| spaces::restarts_with(wanted.service, name, on));
             let from = restarted.filter_map(|(on, _)| begun.get(&(project, on.as_str())).copied());
             if let Some(at) = from.max() {
                 orders.inherited.insert((project, name), at);

@@ -1,5 +1,7 @@
 //! One wanted instance against what is seen of it: the change, its cause, and what it takes.
 
+mod ordered;
+
 use std::borrow::Cow;
 
 use super::{
@@ -18,6 +20,9 @@ use crate::{
     spec::{ContainerSpec, PortBinding, SandboxSpec},
     time::Now,
 };
+
+use ordered::ASKED;
+pub use ordered::OPERATOR;
 
 /// What brings an instance to what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +83,17 @@ impl Verdict<'_> {
         matches!(self.course, Course::Start | Course::Replace | Course::Rebuild)
     }
 
+    /// Its sandbox must be made anew, although nothing of its own asks for it. Whether that is news.
+    pub fn rebuild(&mut self, cause: Cause) -> bool {
+        if matches!(self.course, Course::Rebuild | Course::Clear) || self.stopped.is_some() {
+            return false;
+        }
+        self.change = Some((Class::Recreate, cause));
+        self.course = Course::Rebuild;
+        self.sandbox = true;
+        true
+    }
+
     /// Something is started.
     pub fn starts(&self) -> bool {
         self.replaces() || matches!(self.course, Course::Again { .. })
@@ -99,10 +115,6 @@ impl Verdict<'_> {
     }
 }
 
-/// The field and the reason of what an operator has ordered.
-pub const OPERATOR: &str = "operator";
-const ASKED: &str = "asked for by an operator";
-
 /// What is known about one wanted instance.
 pub struct Case<'a> {
     pub key: &'a InstanceKey,
@@ -120,6 +132,8 @@ pub struct Case<'a> {
     pub led: &'a [PortBinding],
     /// Why the networks of this instance are about to change, if they are.
     pub network_cause: Option<Cause>,
+    /// Why its namespaces must be made anew, if they must: its sandbox cannot be changed to what it shall be.
+    pub moved: Option<Cause>,
     /// How it ended, where nothing else is left of it.
     pub ended: Result<Option<&'a Ended>, &'a String>,
     pub order: Option<Order>,
@@ -131,70 +145,15 @@ pub fn judge<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
     match order {
         None => {}
         Some(Order::Stop { .. }) if planted!("operator-ignored") => {}
-        Some(Order::Stop { one }) => stop(&mut verdict, key, one, seen),
+        Some(Order::Stop { one }) => ordered::stop(&mut verdict, key, one, seen),
         Some(Order::Run { at }) => {
             let last = seen.and_then(|seen| seen.started_at);
             if last.is_none_or(|started| started < at) {
-                run(&mut verdict, seen);
+                ordered::run(&mut verdict, seen);
             }
         }
     }
     verdict
-}
-
-/// An operator has ordered that it stops.
-fn stop(verdict: &mut Verdict<'_>, key: &InstanceKey, one: bool, seen: Option<&Instance>) {
-    let InstanceKey {
-        project,
-        service,
-        index,
-        ..
-    } = key;
-    let index = if one { format!("/{index}") } else { String::new() };
-    verdict.stopped = Some(format!(
-        "stopped by an operator; `stead start {project}/{service}{index}`"
-    ));
-    // Nothing of it is going to be made.
-    verdict.change.take_if(|(class, _)| *class == Class::Create);
-    verdict.course = match seen.map(|seen| &seen.state) {
-        Some(State::Running { .. }) => Course::Stop,
-        Some(State::Lost) => {
-            verdict.change = Some((Class::Remove, wanted::noun("shim", Some("is gone".to_owned()))));
-            verdict.sandbox = false;
-            Course::Clear
-        }
-        Some(State::Created | State::Exited { .. }) => Course::Rest,
-        None => {
-            verdict.sandbox = false;
-            Course::Rest
-        }
-    };
-}
-
-/// An operator has ordered that it starts again, and it was not started since.
-fn run(verdict: &mut Verdict<'_>, seen: Option<&Instance>) {
-    match (&verdict.course, seen) {
-        (Course::Rest | Course::Later { .. } | Course::Again { .. }, Some(seen))
-            if seen.container.is_some() =>
-        {
-            verdict.course = Course::Again {
-                restarts: seen.restarts,
-                streak: 0,
-                flaps: 0,
-                reason: ASKED.to_owned(),
-            };
-        }
-        (Course::Rest, _) if verdict.ended.is_some() => {
-            verdict.course = Course::Start;
-            verdict.sandbox = true;
-        }
-        (Course::Clear, _) => {
-            verdict.change = Some((Class::Recreate, supervisor_gone()));
-            verdict.course = Course::Rebuild;
-            verdict.sandbox = true;
-        }
-        _ => {}
-    }
 }
 
 fn supervisor_gone() -> Cause {
@@ -241,6 +200,16 @@ fn as_written<'a>(case: Case<'a>, memory: &Memory, now: Now) -> Verdict<'a> {
         || (!seen.drift.is_empty() && !planted!("drift-ignored"));
     if case.held {
         return held(verdict, &case, seen, have, begun, memory, now);
+    }
+    let recreated = |difference: &Difference| difference.class == Class::Recreate;
+    if let Some(cause) = case
+        .moved
+        .as_ref()
+        .filter(|_| !difference.as_ref().is_some_and(recreated))
+    {
+        verdict.change = Some((Class::Recreate, cause.clone()));
+        verdict.course = Course::Rebuild;
+        return verdict;
     }
     if let Some(difference) = difference {
         let class = difference.class;
@@ -368,8 +337,9 @@ fn absent<'a>(mut verdict: Verdict<'a>, case: Case<'_>, begun: Option<&(Class, C
         }
         _ => {}
     }
-    verdict.course = if lost { Course::Rebuild } else { Course::Start };
-    verdict.sandbox |= lost;
+    let anew = lost || case.moved.is_some();
+    verdict.course = if anew { Course::Rebuild } else { Course::Start };
+    verdict.sandbox |= anew;
     if let Some(pair) = case.pair {
         verdict.change = Some((Class::Recreate, pair.cause.clone()));
         return verdict;

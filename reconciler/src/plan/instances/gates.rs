@@ -1,6 +1,6 @@
 //! What an instance waits for before it starts: its dependencies, each as its condition says.
 
-use model::types::{self, Project};
+use model::types;
 
 use super::{Ground, Instances};
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     key::Key,
     plan::{
         draft::{Draft, Ready},
+        spaces,
         verdict::{Course, Verdict},
         wanted::{Member, Wanted},
     },
@@ -37,7 +38,7 @@ impl Gates {
             ..Gates::default()
         };
         for (name, on) in &wanted.service.depends_on {
-            gates.dependency(draft, ground, instances, wanted.project, name, on);
+            gates.dependency(draft, ground, instances, wanted, name, on);
         }
         gates
     }
@@ -49,14 +50,14 @@ impl Gates {
         draft: &Draft<'_>,
         ground: &Ground<'_>,
         instances: &Instances,
-        project: &Project,
+        wanted: Wanted<'_>,
         name: &str,
         on: &types::Dependency,
     ) {
         let text = gate::text(name, on.condition);
         let mut needs = Vec::new();
         let mut closed = None;
-        for place in ground.wants.of(&project.name, name) {
+        for place in ground.wants.of(&wanted.project.name, name) {
             let Some(member) = ground.wants.instances.get(place) else {
                 continue;
             };
@@ -69,7 +70,10 @@ impl Gates {
                 continue;
             };
             // Who restarts with it does so once, after the last one is what it shall be.
-            if self.anew && on.restart && ground.wants.held.contains_key(key) {
+            if self.anew
+                && spaces::restarts_with(wanted.service, name, on)
+                && ground.wants.held.contains_key(key)
+            {
                 closed = closed.or(Some(format!("after {name} is updated")));
                 continue;
             }

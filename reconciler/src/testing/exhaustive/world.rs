@@ -357,6 +357,8 @@ fn ensure(instances: &mut BTreeMap<InstanceKey, Instance>, spec: &SandboxSpec) {
         state: State::Created,
         drift: Vec::new(),
         broken: None,
+        identity: String::new(),
+        joined: None,
         restarts: 0,
         streak: 0,
         flaps: 0,

@@ -117,6 +117,8 @@ pub struct Shim {
     pub health: Health,
     /// The exit record could not be written yet.
     pub exit_due: bool,
+    /// The supervisor whose namespaces it has joined.
+    pub joined: Option<u32>,
 }
 
 /// The cgroup of one instance: that of its shim and that of its container.

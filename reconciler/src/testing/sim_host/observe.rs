@@ -254,6 +254,8 @@ impl World {
             },
             drift: Vec::new(),
             broken: None,
+            identity: shim.pid.to_string(),
+            joined: shim.joined.map(|pid| pid.to_string()),
             restarts: shim.restarts,
             streak: shim.streak,
             flaps: shim.flaps,

@@ -44,6 +44,7 @@ impl World {
     ) -> Result<Next, ActionError> {
         let key = &spec.key;
         match work.stage {
+            disk::WRITE if spec.spaces.host_ids => Ok(Next::To(FORK)),
             disk::WRITE => match self.id_bases.get(&key.project) {
                 Some(Content::Torn) => Err(error(Retry::Again, SimError::Damaged(key.project.clone()))),
                 Some(Content::Whole(_)) => Ok(Next::To(FORK)),
@@ -184,6 +185,12 @@ impl World {
         place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| shim.silent.is_none()))
     }
 
+    /// The process of its supervisor.
+    pub(in super::super) fn supervisor(&self, key: &InstanceKey) -> Option<u32> {
+        let place = self.instances.get(key)?;
+        place.shim.as_ref().map(|shim| shim.pid)
+    }
+
     fn netns(&mut self, key: &InstanceKey) -> Option<&mut Netns> {
         self.instances.get_mut(key)?.netns.as_mut()
     }
@@ -199,6 +206,13 @@ impl World {
     /// One request to an idle supervisor: it goes on by itself, whatever becomes of the agent.
     fn assign(&mut self, spec: &SandboxSpec) -> Result<Next, ActionError> {
         let key = &spec.key;
+        let joined = match &spec.spaces.of {
+            Some(lender) if !self.answers(lender) => {
+                return Err(error(Retry::Again, SimError::NoSandbox(lender.clone())));
+            }
+            Some(lender) => self.supervisor(lender),
+            None => None,
+        };
         let pid = self.pid();
         let place = self.instances.entry(key.clone()).or_default();
         if place.shim.is_some() || !place.processes.is_empty() {
@@ -231,6 +245,7 @@ impl World {
                 started_wall: None,
                 health: Health::None,
                 exit_due: false,
+                joined,
             });
         }
         Ok(Next::Did(RESOLVER))

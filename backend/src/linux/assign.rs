@@ -1,0 +1,105 @@
+//! A sandbox that is made: a ready supervisor, and what it is given.
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use reconciler::{
+    key::InstanceKey,
+    spec::{SandboxSpec, Space},
+};
+
+use super::{
+    LinuxBackend,
+    apply::{asked, at},
+    error::ApplyError,
+    sandboxes::Sandbox,
+};
+use crate::{
+    sandbox::Kind,
+    shim::{
+        client::ClientError,
+        protocol::{Assignment, Lender, Reply, Request, Resolver},
+    },
+};
+
+impl LinuxBackend {
+    pub(super) fn new_sandbox(&self, spec: &SandboxSpec) -> Result<Arc<Sandbox>, ApplyError> {
+        let directory = self.layout.container(&spec.key);
+        let logs = self.layout.logs(&spec.key);
+        for path in [&directory, &logs] {
+            fs::create_dir_all(path).map_err(|source| at(path, source))?;
+        }
+        let (lent, lender) = match &spec.spaces.of {
+            Some(lender) => {
+                let (kinds, descriptors, lender) = self.lend(lender)?;
+                ((kinds, descriptors), Some(lender))
+            }
+            None => Default::default(),
+        };
+        let assignment = Assignment {
+            sandbox: spec.clone(),
+            mark: self.layout.mark.clone(),
+            cgroup: self.instance_cgroup(&spec.key),
+            socket: self.shim_socket(&spec.key),
+            directory,
+            logs,
+            resolver: self.resolver(spec),
+            boot_id: self.boot_id.clone(),
+            lent: lent.0,
+            lender,
+        };
+        let along: Vec<_> = lent.1.iter().map(AsFd::as_fd).collect();
+        let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
+        let request = Request::Assign(Box::new(assignment));
+        let answer = client
+            .request(&request, &along)
+            .map_err(|error| asked(&spec.key, error))?;
+        let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
+            return Err(asked(&spec.key, ClientError::Unexpected));
+        };
+        if spec.spaces.network == Space::Own {
+            self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
+        }
+        self.listen(&spec.key)?;
+        Ok(self
+            .sandboxes
+            .insert(spec.key.clone(), Sandbox::new(netns, client)))
+    }
+
+    /// Namespaces of `key` that another sandbox is to join, and whose they are.
+    fn lend(&self, key: &InstanceKey) -> Result<(Vec<Kind>, Vec<OwnedFd>, Lender), ApplyError> {
+        let none = || ApplyError::NoSandbox { key: key.clone() };
+        let sandbox = self.sandboxes.get(key).ok_or_else(none)?;
+        let answer = sandbox.client().request(&Request::Lend, &[]);
+        let (Reply::Lent { kinds }, descriptors) = answer.map_err(|error| asked(key, error))? else {
+            return Err(asked(key, ClientError::Unexpected));
+        };
+        let lender = Lender {
+            identity: sandbox.identity.clone(),
+            directory: self.layout.container(key),
+        };
+        Ok((kinds, descriptors, lender))
+    }
+
+    pub(super) fn keep_id_base(&self, project: &str, base: u32) -> Result<(), ApplyError> {
+        if self.id_bases.get(project)?.is_none() {
+            self.id_bases.put(project, &base)?;
+        }
+        Ok(())
+    }
+
+    /// Zones in the order of the endpoints; names of the outside only where there is a way out.
+    pub(super) fn resolver(&self, spec: &SandboxSpec) -> Resolver {
+        Resolver {
+            zones: spec
+                .endpoints
+                .iter()
+                .map(|endpoint| self.zone_file(&endpoint.network))
+                .collect(),
+            forward: spec.endpoints.iter().any(|endpoint| endpoint.gateway.is_some()),
+        }
+    }
+}
