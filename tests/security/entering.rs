@@ -40,37 +40,41 @@ fn the_binary_cannot_be_written_through_what_a_container_executes() {
     host.start_agent();
     let image = host.probed("image", |root| {
         executable(&root.join("bin/self"), "#!/proc/self/exe\n");
-        executable(&root.join("bin/link"), "#!/proc/self/exe status\n");
     });
-    let looking = "probe exes 4000; echo done";
+    let looking = "probe exes 2000; echo done";
     let more = ", init: true";
     host.write_manifest(
         "exe",
         &format!(
-            "services:\n{}  entry: {{ image: \"{image}\", entrypoint: [/bin/self], restart: \"no\" }}\n{}",
+            "services:\n{}{}  entry: {{ image: \"{image}\", entrypoint: [/bin/self], restart: \"no\" }}\n{}",
             lasting("victim", &image, more),
+            // Its root is the host's.
+            lasting("bare", &image, ", init: true, userns_mode: host"),
             once("also", &image, ", init: true", looking),
         ),
     );
     host.running("exe", "victim");
+    host.running("exe", "bare");
     // The program it came from is what runs, as an ordinary program of the container: it knows no such verb.
     let lines = said(&host, "exe", "entry").join("\n");
     assert!(lines.contains("unrecognized subcommand '/bin/self'"), "{lines}");
     let mut found = said(&host, "exe", "also");
     assert_eq!(found.pop().as_deref(), Some("done"));
     // While one looks from within, others come in.
-    let looker = std::thread::scope(|scope| {
-        let looker = scope.spawn(|| inside(&host, "exe/victim", &["probe", "exes", "20000"]));
-        for number in 0..rounds(40) {
-            let command = if number % 2 == 0 { "/bin/self" } else { "/bin/true" };
-            host.stead(&["exec", "exe/victim", "--", command]);
-            if looker.is_finished() {
-                break;
+    for target in ["exe/victim", "exe/bare"] {
+        let looker = std::thread::scope(|scope| {
+            let looker = scope.spawn(|| inside(&host, target, &["probe", "exes", "4000"]));
+            for number in 0..rounds(10) {
+                let command = if number % 2 == 0 { "/bin/self" } else { "/bin/true" };
+                host.stead(&["exec", target, "--", command]);
+                if looker.is_finished() {
+                    break;
+                }
             }
-        }
-        looker.join().expect("no panic")
-    });
-    found.extend(looker.lines().map(str::to_owned));
+            looker.join().expect("no panic")
+        });
+        found.extend(looker.lines().map(str::to_owned));
+    }
     assert!(found.len() >= 2, "{found:?}");
     let own = Host::binary().display().to_string();
     for line in &found {

@@ -94,7 +94,7 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Termi
         // Before a volume is filled from there: /proc has files without an end.
         refuse_kernel(&point, target)?;
         if let Some(fill) = &source.fill {
-            fill::copy(root, &clean, source.mount.as_fd())?;
+            fill::copy(point.as_fd(), &clean, source.mount.as_fd())?;
             fill.end()?;
             if let MountSpec::Volume { read_only: true, .. } = spec {
                 read_only(source.mount.as_fd()).step("make read-only", target.display())?;

@@ -95,15 +95,15 @@ impl Fill {
     }
 }
 
-/// Copies what `root` has at `target` into the volume: owner, mode, times, symbolic links as they are.
-/// Devices and sockets are left out.
+/// Copies what the image has at the place `point` into the volume: owner, mode, times, symbolic links as they
+/// are. Devices and sockets are left out. By descriptor: somebody may swap what leads to `target`.
 ///
 /// # Errors
 /// The first system call that failed.
-pub fn copy(root: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Result<(), StepError> {
-    let from = match tree::open(root, target, OFlags::RDONLY | OFlags::DIRECTORY) {
+pub fn copy(point: BorrowedFd<'_>, target: &Path, volume: BorrowedFd<'_>) -> Result<(), StepError> {
+    let from = match tree::open(point, Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(from) => from,
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+        Err(rustix::io::Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(tree::refused(&Path::new("/").join(target), errno)),
     };
     let to = openat(

@@ -104,8 +104,8 @@ fn hold(user: Option<BorrowedFd<'_>>, flags: CloneFlags) -> Result<(Pid, OwnedFd
             let answer = entered.and_then(|()| unshare(flags));
             let code = answer.map_or_else(|errno| errno as i32, |()| 0);
             if code == 0 && flags.contains(CloneFlags::CLONE_NEWUSER) {
-                // No user namespace within this one: a second wall behind the filter. A kernel that does
-                // not let it be written leaves the filter.
+                // No user namespace within this one: a second wall behind the filter. A kernel that does not
+                // let it be written leaves the filter.
                 let _ = sysctl("user/max_user_namespaces", "0");
             }
             let _ = nix::unistd::write(&tell, &[code as u8]);
@@ -132,8 +132,8 @@ fn hold(user: Option<BorrowedFd<'_>>, flags: CloneFlags) -> Result<(Pid, OwnedFd
         return Err(StepError {
             message: format!(
                 "this host does not let stead make a user namespace ({error}); set the sysctl \
-                 user.max_user_namespaces to 15000 or more, see what `stead doctor` says, or do without: \
-                 `userns_mode: host`"
+                 user.max_user_namespaces to 15000 or more, see what `stead doctor` says, or write \
+                 `userns_mode: host` for services that may do without"
             ),
             errno: error.raw_os_error(),
             reason: Reason::System,
