@@ -12,6 +12,7 @@ pub mod door;
 pub mod ground;
 mod joined;
 mod launch;
+mod made;
 mod program;
 pub mod protocol;
 pub mod record;

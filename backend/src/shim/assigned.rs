@@ -4,13 +4,13 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{fs::DirBuilderExt, net::UnixListener},
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use reconciler::spec::{ContainerSpec, PortBinding, Space, Spaces};
+use reconciler::spec::{PortBinding, Space, Spaces};
 
 use super::{
     attached::{self, Attached},
@@ -19,9 +19,9 @@ use super::{
     ground,
     joined::{self, Joined, Purpose},
     launch::{self, Input},
+    made::Names,
     protocol::{
-        Assignment, Exec, ExitRecord, Ground, HealthState, Reason, Record, Reply, Request, Run, SandboxState,
-        Start, VERSION,
+        Assignment, Exec, ExitRecord, HealthState, Reason, Record, Reply, Request, Run, SandboxState, Start,
     },
     record, remount,
     run::{Output, reap},
@@ -30,11 +30,10 @@ use super::{
 };
 use crate::{
     cgroup::{self, limits::Controllers},
-    dns::server::Server,
     health::Health,
     logs::{forward::Dropped, writer::Lost},
     rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
-    sandbox::{self, Holder, Namespaces, ResolverSockets, furnish, reserve},
+    sandbox::{self, Namespaces, reserve},
 };
 
 /// Milliseconds from one try to write the exit record to the next.
@@ -56,35 +55,6 @@ pub fn request_error(message: &str) -> StepError {
 /// None; the type is that of every answer.
 pub fn done() -> Answer {
     Ok(Some((Reply::Done, Vec::new())))
-}
-
-/// The resolver of the sandbox.
-pub struct Names {
-    /// Kept beside the server's own, so that an upgrade can hand them over.
-    pub sockets: ResolverSockets,
-    pub server: Server,
-}
-
-impl Names {
-    /// The server gets copies of the sockets.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn serve(sockets: ResolverSockets, record: &Record) -> Result<Self, StepError> {
-        let udp = sockets.udp.try_clone().step("copy", "a socket")?;
-        let tcp = sockets.tcp.try_clone().step("copy", "a socket")?;
-        let server = Server::new(udp, tcp, record.assignment.resolver.clone());
-        let server = server.step("serve names on", "127.0.0.11")?;
-        let mut names = Names { sockets, server };
-        if let Some(container) = &record.container {
-            names.follow(container);
-        }
-        Ok(names)
-    }
-
-    fn follow(&mut self, container: &ContainerSpec) {
-        self.server.follow(&container.dns, &container.links);
-    }
 }
 
 /// Everything an assigned shim holds.
@@ -118,98 +88,7 @@ pub struct Sandbox {
     pub files: Option<Held>,
 }
 
-/// Binds through /proc/self/fd: a socket's address has 108 bytes at most.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let directory = File::open(parent)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let short = Path::new("/proc/self/fd")
-        .join(directory.as_raw_fd().to_string())
-        .join(name);
-    use nix::sys::stat::{Mode, umask};
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(short);
-    umask(before);
-    let listener = listener?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 impl Sandbox {
-    /// # Errors
-    /// What could not be had; the caller has nothing then.
-    pub fn new(
-        assignment: Assignment,
-        holder: Result<Holder, StepError>,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Self, StepError> {
-        let lent = assignment.lent.iter().copied().zip(descriptors).collect();
-        let sandbox = &assignment.sandbox;
-        let mut namespaces = Namespaces::new(sandbox, holder, lent)?;
-        let payload = fresh_payload(&assignment)?;
-        let sockets = match sandbox.spaces.network {
-            Space::Own => Some(furnish(&namespaces)?),
-            Space::Host | Space::Joined => None,
-        };
-        let pause = pause(&assignment, &mut namespaces)?;
-        let mut ports = Vec::new();
-        for port in &assignment.sandbox.ports {
-            ports.push((port.clone(), reserve(port)?));
-        }
-        fs::create_dir_all(&assignment.directory).step("make", assignment.directory.display())?;
-        let listener = listen(&assignment.socket).step("listen on", assignment.socket.display())?;
-        let door = Door::new().step("make", "a way in")?;
-        let record = Record {
-            version: VERSION,
-            mark: assignment.mark.clone(),
-            key: assignment.sandbox.key.clone(),
-            boot_id: assignment.boot_id.clone(),
-            container: None,
-            pid: None,
-            start_ticks: None,
-            restarts: 0,
-            streak: 0,
-            started_boot: None,
-            started_wall: None,
-            flaps: 0,
-            door: Some(door.number()),
-            ground: Ground::default(),
-            ended: None,
-            died: None,
-            assignment,
-        };
-        let names = sockets
-            .map(|sockets| Names::serve(sockets, &record))
-            .transpose()?;
-        Ok(Sandbox {
-            namespaces,
-            pause,
-            names,
-            ports,
-            listener,
-            door,
-            memfd: record::seal(&record).step("write", "the record")?,
-            record,
-            payload,
-            controllers: Controllers::find()?,
-            run: Run::Created,
-            first: None,
-            output: None,
-            lost: Lost::default(),
-            exit_due: None,
-            joined: Vec::new(),
-            health: Health::new(None, 0),
-            watch: Watch::default(),
-            idle_leaf: None,
-            files: None,
-        })
-    }
-
     /// `Ok(None)`: the shim is to leave.
     pub fn answer(&mut self, number: u64, request: Request, descriptors: Vec<OwnedFd>) -> Answer {
         match request {
@@ -535,27 +414,14 @@ impl Sandbox {
 }
 
 /// Whether others join what must outlive the container.
-fn lends(spaces: &Spaces) -> bool {
+pub(super) fn lends(spaces: &Spaces) -> bool {
     spaces.lends_pid || spaces.lends_ipc.is_some()
-}
-
-/// Starts it where there is something to lend.
-fn pause(assignment: &Assignment, namespaces: &mut Namespaces) -> Result<Option<(i32, OwnedFd)>, StepError> {
-    if !lends(&assignment.sandbox.spaces) {
-        return Ok(None);
-    }
-    let leaf = assignment.cgroup.join("shim");
-    cgroup::create(&leaf).step("make", leaf.display())?;
-    let leaf = File::open(&leaf).step("open", leaf.display())?;
-    let scratch = assignment.directory.join(stage::SHARED_MEMORY);
-    let pid = sandbox::pause::start(&assignment.sandbox, namespaces, leaf.as_fd(), &scratch)?;
-    Ok(Some((pid, joined::pidfd(pid)?)))
 }
 
 /// The payload leaf of a start is a new one: the kernel (seen on 6.18) kills whatever is cloned into a
 /// cgroup that was ever killed, because it compares the kill counts of two cgroups. A leaf that is not
 /// empty cannot be removed, so nothing starts beside a survivor.
-fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
+pub(super) fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
     let path = assignment.cgroup.join("payload");
     match fs::remove_dir(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

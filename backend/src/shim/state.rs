@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    assigned::{Answer, Names, Sandbox, done, request_error},
+    assigned::{Answer, Sandbox, done, request_error},
     clock,
     joined::{self, Joined, Purpose},
+    made::Names,
     protocol::{Assignment, Event, Reply, Request, Run, VERSION},
     run::{Output, reap},
     serve::Connection,

@@ -17,11 +17,12 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    assigned::{Names, Sandbox},
+    assigned::Sandbox,
     attached::One,
     clock,
     door::Door,
     joined::{self, Joined, Purpose},
+    made::Names,
     protocol::{Record, Reply, Run},
     record::seal,
     run::Output,

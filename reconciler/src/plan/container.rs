@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     fields::{self, Fields},
-    types::{Duration, Mount, Namespace, Project, Service},
+    types::{Duration, Namespace, Project, Service},
 };
 
 use super::{
@@ -20,12 +20,13 @@ use super::{
 use crate::{
     compare::{self, Difference},
     derive,
-    key::{InstanceKey, ResourceKey},
+    key::InstanceKey,
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, MountSpec, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, SHM_SIZE},
 };
 
 mod files;
+mod mounts;
 mod rights;
 
 pub use files::furnish;
@@ -231,7 +232,7 @@ pub fn container(
         environment: environment(service, config, &hostname),
         user: service.user.clone().unwrap_or_else(|| config.user.clone()),
         working_dir: working_dir(service, config),
-        mounts: all_mounts(project, key, service, config, observed)?,
+        mounts: mounts::mounts(project, key, service, config, observed)?,
         health: health(service, config),
         restart: service.restart,
         stop_signal,
@@ -351,105 +352,6 @@ fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTree
 fn working_dir(service: &Service, config: &ImageConfig) -> PathBuf {
     let text = service.working_dir.as_deref().unwrap_or(&config.working_dir);
     Path::new("/").join(text)
-}
-
-/// Its own, and those of the services in `volumes_from` where it has none itself.
-fn all_mounts(
-    project: &Project,
-    key: &InstanceKey,
-    service: &Service,
-    config: &ImageConfig,
-    observed: &Observed,
-) -> Result<Vec<MountSpec>, String> {
-    let mut mounts = mounts(project, key, service, config);
-    for from in &service.container.volumes_from {
-        let Some(other) = project.services.get(&from.service) else {
-            continue;
-        };
-        let image = images::resolve(observed, &other.image)
-            .map_err(|why| format!("the volumes of {} are not known: {why}", from.service))?;
-        // Anonymous volumes are those of its first container.
-        let first = InstanceKey {
-            service: from.service.clone(),
-            index: 1,
-            ..key.clone()
-        };
-        for mut mount in all_mounts(project, &first, other, &image.config, observed)? {
-            let (read_only, target) = match &mut mount {
-                MountSpec::Volume {
-                    read_only, target, ..
-                }
-                | MountSpec::Bind {
-                    read_only, target, ..
-                } => (read_only, target),
-                MountSpec::Tmpfs { .. } => continue,
-            };
-            *read_only |= from.read_only;
-            if !mounts.iter().any(|own| own.target() == target) {
-                mounts.push(mount);
-            }
-        }
-    }
-    Ok(mounts)
-}
-
-fn mounts(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {
-    let anonymous = |target: &Path| ResourceKey {
-        project: project.name.clone(),
-        name: format!(
-            "{}_{}-{}-{}",
-            project.name,
-            key.service,
-            key.index,
-            derive::short(&target.to_string_lossy(), 8)
-        ),
-    };
-    let mut mounts: Vec<MountSpec> = service
-        .volumes
-        .iter()
-        .cloned()
-        .map(|mount| match mount {
-            Mount::Volume {
-                source,
-                target,
-                read_only,
-                nocopy,
-                // Refused until the backend knows it.
-                subpath: _,
-            } => MountSpec::Volume {
-                volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
-                target,
-                read_only,
-                nocopy,
-            },
-            Mount::Bind {
-                source,
-                target,
-                read_only,
-                create_host_path,
-                // Likewise.
-                propagation: _,
-            } => MountSpec::Bind {
-                source,
-                target,
-                read_only,
-                create_host_path,
-            },
-            Mount::Tmpfs { target, size, mode } => MountSpec::Tmpfs { target, size, mode },
-        })
-        .collect();
-    let covered: BTreeSet<&PathBuf> = service.volumes.iter().map(Mount::target).collect();
-    for target in config.volumes.iter().map(PathBuf::from) {
-        if !covered.contains(&target) {
-            mounts.push(MountSpec::Volume {
-                volume: anonymous(&target),
-                target,
-                read_only: false,
-                nocopy: false,
-            });
-        }
-    }
-    mounts
 }
 
 /// Values left open are the image's one by one, then the engine's.

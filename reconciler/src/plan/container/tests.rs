@@ -1,9 +1,9 @@
 //! Docker's defaults, one table each.
 
-use model::types::Healthcheck;
+use model::types::{Healthcheck, Mount};
 
 use super::*;
-use crate::{key::Slot, observed::ImageHealthcheck};
+use crate::{key::Slot, observed::ImageHealthcheck, spec::MountSpec};
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
     let mut service = Service {

@@ -1,0 +1,115 @@
+//! What is mounted in a container: its volumes, binds and tmpfs, those of its image, and those of other services.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use model::types::{Mount, Project, Service};
+
+use crate::{
+    derive,
+    key::{InstanceKey, ResourceKey},
+    observed::{ImageConfig, Observed},
+    plan::{images, wanted},
+    spec::MountSpec,
+};
+
+/// Its own, and those of the services in `volumes_from` where it has none itself.
+pub fn mounts(
+    project: &Project,
+    key: &InstanceKey,
+    service: &Service,
+    config: &ImageConfig,
+    observed: &Observed,
+) -> Result<Vec<MountSpec>, String> {
+    let mut all = own(project, key, service, config);
+    for from in &service.container.volumes_from {
+        let Some(other) = project.services.get(&from.service) else {
+            continue;
+        };
+        let image = images::resolve(observed, &other.image)
+            .map_err(|why| format!("the volumes of {} are not known: {why}", from.service))?;
+        // Anonymous volumes are those of its first container.
+        let first = InstanceKey {
+            service: from.service.clone(),
+            index: 1,
+            ..key.clone()
+        };
+        for mut mount in mounts(project, &first, other, &image.config, observed)? {
+            let (read_only, target) = match &mut mount {
+                MountSpec::Volume {
+                    read_only, target, ..
+                }
+                | MountSpec::Bind {
+                    read_only, target, ..
+                } => (read_only, target),
+                MountSpec::Tmpfs { .. } => continue,
+            };
+            *read_only |= from.read_only;
+            if !all.iter().any(|own| own.target() == target) {
+                all.push(mount);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {
+    let anonymous = |target: &Path| ResourceKey {
+        project: project.name.clone(),
+        name: format!(
+            "{}_{}-{}-{}",
+            project.name,
+            key.service,
+            key.index,
+            derive::short(&target.to_string_lossy(), 8)
+        ),
+    };
+    let mut mounts: Vec<MountSpec> = service
+        .volumes
+        .iter()
+        .cloned()
+        .map(|mount| match mount {
+            Mount::Volume {
+                source,
+                target,
+                read_only,
+                nocopy,
+                // Refused until the backend knows it.
+                subpath: _,
+            } => MountSpec::Volume {
+                volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
+                target,
+                read_only,
+                nocopy,
+            },
+            Mount::Bind {
+                source,
+                target,
+                read_only,
+                create_host_path,
+                // Likewise.
+                propagation: _,
+            } => MountSpec::Bind {
+                source,
+                target,
+                read_only,
+                create_host_path,
+            },
+            Mount::Tmpfs { target, size, mode } => MountSpec::Tmpfs { target, size, mode },
+        })
+        .collect();
+    let covered: BTreeSet<&PathBuf> = service.volumes.iter().map(Mount::target).collect();
+    for target in config.volumes.iter().map(PathBuf::from) {
+        if !covered.contains(&target) {
+            mounts.push(MountSpec::Volume {
+                volume: anonymous(&target),
+                target,
+                read_only: false,
+                nocopy: false,
+            });
+        }
+    }
+    mounts
+}
