@@ -13,7 +13,7 @@ use std::{
 use reconciler::spec::{PortBinding, Space, Spaces};
 
 use super::{
-    attached::{self, Attached},
+    attached::Attached,
     clock,
     door::Door,
     ground,
@@ -216,10 +216,6 @@ impl Sandbox {
         }
     }
 
-    pub fn attached(&self) -> impl Iterator<Item = &attached::One> {
-        self.output.iter().flat_map(|output| &output.attached.readers)
-    }
-
     /// There is no user namespace.
     pub fn has_host_ids(&self) -> bool {
         self.namespaces.user.is_none()
@@ -343,20 +339,6 @@ impl Sandbox {
         });
         let reply = Reply::ExecStarted { pid: pid as u32 };
         Ok(Some((reply, master.into_iter().collect())))
-    }
-
-    fn attach(&mut self, number: u64) -> Answer {
-        let Some(output) = &mut self.output else {
-            return Err(request_error("the container does not run; start it first"));
-        };
-        let along = output
-            .attach(number)
-            .step("attach to", "the container; detach another first")?;
-        let reply = Reply::Attached {
-            terminal: output.terminal.is_some(),
-            input: output.input.is_some(),
-        };
-        Ok(Some((reply, along)))
     }
 
     /// Nothing can start in the namespaces that it held any more.

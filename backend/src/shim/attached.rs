@@ -13,6 +13,12 @@ use nix::sys::socket::{
     sockopt::SndBufForce,
 };
 
+use super::{
+    assigned::{Answer, Sandbox, request_error},
+    protocol::Reply,
+};
+use crate::rootfs::Step;
+
 /// At one time: each may hold as much as [`ROOM`] of the kernel's memory.
 const MOST: usize = 16;
 
@@ -75,5 +81,25 @@ impl Attached {
     /// The connection is closed.
     pub fn remove(&mut self, connection: u64) {
         self.readers.retain(|one| one.connection != connection);
+    }
+}
+
+impl Sandbox {
+    pub fn attach(&mut self, number: u64) -> Answer {
+        let Some(output) = &mut self.output else {
+            return Err(request_error("the container does not run; start it first"));
+        };
+        let along = output
+            .attach(number)
+            .step("attach to", "the container; detach another first")?;
+        let reply = Reply::Attached {
+            terminal: output.terminal.is_some(),
+            input: output.input.is_some(),
+        };
+        Ok(Some((reply, along)))
+    }
+
+    pub fn attached(&self) -> impl Iterator<Item = &One> {
+        self.output.iter().flat_map(|output| &output.attached.readers)
     }
 }
