@@ -20,8 +20,8 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "a key that is not supported yet",
-        "services:\n  web:\n    image: builtin:hello\n    build: .\n",
-        &["bad.yaml", "build", "not supported"],
+        "services:\n  web:\n    image: builtin:hello\n    gpus: all\n",
+        &["bad.yaml", "gpus", "not supported"],
     ),
     (
         "a dependency cycle",

@@ -403,7 +403,7 @@ networks:
                 "7: warning: `services.web.attach` is ignored",
                 "8: refused: `services.web.volumes[0].bind.propagation`: `shared` is not supported yet",
                 "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
-                "14: refused: `services.x-app.storage_opt` is not supported yet",
+                "14: refused: `services.x-app.storage_opt` is not supported",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",
             ]
         );
