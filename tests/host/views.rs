@@ -179,7 +179,10 @@ impl Host {
     /// Finished changes in their order; supervision (restarts after a crash) is not among them.
     pub fn journal(&self) -> Vec<Done> {
         let text = fs::read_to_string(self.root.join("state/journal.jsonl")).unwrap_or_default();
-        text.lines()
+        // The last one may be just in the writing.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}")))
             .filter(|entry| entry["kind"] == "done" && entry["change"].is_string())
             .map(|entry| done(&entry["key"], &entry["change"], &entry["cause"]))
