@@ -60,7 +60,7 @@ pub fn project(name: &str, text: &str) -> Result<Project, String> {
         }
     }
     for service in project.services.values_mut() {
-        if service.networks.is_empty() {
+        if service.networks.is_empty() && service.namespaces.network_mode.is_none() {
             service
                 .networks
                 .insert("default".to_owned(), Attachment::default());
@@ -183,6 +183,14 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
         "pids" => {
             service.resources.pids_limit = Some(text.parse().ok()?);
             "pids_limit".to_owned()
+        }
+        "network_mode" => {
+            service.namespaces.network_mode = Some(text.parse().ok()?);
+            "network_mode".to_owned()
+        }
+        "pid" => {
+            service.namespaces.pid = Some(text.parse().ok()?);
+            "pid".to_owned()
         }
         "ipc" => {
             service.namespaces.ipc = Some(text.parse().ok()?);
