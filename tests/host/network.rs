@@ -69,6 +69,8 @@ impl Network {
             ip("link set lo up")?;
             ip(&format!("address add {HOST}/24 dev up0"))?;
             ip("link set up0 up")?;
+            // A new namespace has what the machine has right now.
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").map_err(|e| e.to_string())?;
             ip(&format!("route add default via {LAN}"))
         })?;
         Ok(network)
