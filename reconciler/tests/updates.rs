@@ -10,7 +10,8 @@ use std::{
 use reconciler::{
     converge::{Engine, Kept, Note},
     desired::{Desired, Wish},
-    key::{InstanceKey, Key},
+    execute::{Order, Report},
+    key::{InstanceKey, Key, Slot},
     memory::Barred,
     observed::{Health, Instance, State},
     plan::{
@@ -394,4 +395,63 @@ fn a_repair_of_one_whose_restart_waits_is_not_the_beginning_of_that_restart() {
     assert_eq!(classes, [Class::Restart; 2], "{}", plan::render(&plan));
     assert_eq!(drive.pids(), before);
     assert_eq!(drive.memory.begun, BTreeMap::new());
+}
+
+/// Carries out what a round orders, at once.
+fn carry_out(host: &SimHost, order: Order) -> Report {
+    let (scope, mut seen, step) = match order {
+        Order::Look { scope, before } => (scope, before, None),
+        Order::Step { step, scope, before } => (scope, before, Some(step)),
+    };
+    let result = step.as_ref().map(|step| host.apply(&step.action));
+    host.observe(&scope, &mut seen);
+    match (step, result) {
+        (Some(step), Some(result)) => Report::Step {
+            key: step.key,
+            result,
+            scope,
+            seen,
+        },
+        _ => Report::Look { scope, seen },
+    }
+}
+
+#[test]
+fn a_start_that_is_refused_after_its_file_is_gone_holds_up_no_removal() {
+    let mut drive = Drive::new(0);
+    let host = drive.host.clone();
+    host.image("app:1", "sha256:aaaa", true);
+    drive.file("shop", "web\n").unwrap();
+    let web = InstanceKey {
+        project: "shop".to_owned(),
+        service: "web".to_owned(),
+        index: 1,
+        slot: Slot::A,
+    };
+    host.world().refused.insert(web);
+    let mut engine = Engine::new(Arc::new(drive.desired.clone()), Kept::default());
+    let mut gone = false;
+    for _ in 0..100 {
+        host.advance(1000);
+        engine.timeout(host.now());
+        let round = engine.round(host.now());
+        let idle = round.orders.is_empty();
+        for order in round.orders {
+            // Its file goes while it is under way.
+            let starts = matches!(&order, Order::Step { step, .. } if matches!(step.action, Action::StartContainer { .. }));
+            if starts && !gone {
+                gone = true;
+                drive.desired.projects.remove("shop");
+                engine.desire(Arc::new(drive.desired.clone()));
+            }
+            engine.report(carry_out(&host, order), host.now());
+        }
+        if idle && gone {
+            break;
+        }
+    }
+    assert!(gone);
+    let left = host.observe_all(&BTreeSet::new());
+    assert_eq!(left.instances.known().map(BTreeMap::len), Some(0));
+    assert_eq!(left.networks.known().map(BTreeMap::len), Some(0));
 }

@@ -147,6 +147,13 @@ impl Engine {
         self.dirty.add(scope);
     }
 
+    /// What runs for `project` was ordered for what it was before: should it fail, that says nothing now.
+    fn outdate(&mut self, project: &str) {
+        let own = self.running.iter().map(|step| &step.key);
+        let own = own.filter(|key| key.project() == Some(project));
+        self.outdated.extend(own.cloned());
+    }
+
     /// Takes over what is wanted now; a changed project starts with a clean slate.
     pub fn desire(&mut self, desired: Arc<Desired>) {
         for (name, wish) in &desired.projects {
@@ -159,9 +166,7 @@ impl Engine {
             if !same {
                 self.touched.project(name);
                 self.memory.forget(name);
-                let own = self.running.iter().map(|step| &step.key);
-                let own = own.filter(|key| key.project() == Some(name.as_str()));
-                self.outdated.extend(own.cloned());
+                self.outdate(name);
                 let project = self.memory.effective(name, wish);
                 let images = project.into_iter().flat_map(images_of);
                 self.dirty.images.extend(images.cloned());
@@ -183,15 +188,13 @@ impl Engine {
         if self.desired.incomplete != desired.incomplete {
             self.touched = Touched::Everything;
         }
-        let gone: Vec<&String> = self
-            .desired
-            .projects
-            .keys()
-            .filter(|name| !desired.projects.contains_key(*name))
-            .collect();
-        for name in gone {
+        let gone = self.desired.projects.keys();
+        let gone = gone.filter(|name| !desired.projects.contains_key(*name));
+        let gone: Vec<String> = gone.cloned().collect();
+        for name in &gone {
             self.touched.project(name);
             self.memory.forget(name);
+            self.outdate(name);
             self.applied.remove(name);
         }
         for project in self.memory.unbar(&desired) {
@@ -399,9 +402,7 @@ impl Engine {
                 why = barred.why,
                 "rolled back"
             );
-            let own = self.running.iter().map(|step| &step.key);
-            let own = own.filter(|key| key.project() == Some(project.as_str()));
-            self.outdated.extend(own.cloned());
+            self.outdate(project);
             let good = self.memory.good.get(project);
             let images = good.into_iter().flat_map(|good| images_of(&good.project));
             self.dirty.images.extend(images.cloned());
