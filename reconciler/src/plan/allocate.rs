@@ -14,7 +14,8 @@ use model::types::{Project, Service};
 use super::{
     InFlight,
     action::Action,
-    addresses, called,
+    addresses,
+    called::Called,
     spaces::{self, Lent},
     wanted::{self, Member, Wants},
 };
@@ -81,6 +82,7 @@ pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a In
         .values()
         .flat_map(|sandbox| sandbox.endpoints.iter().map(|endpoint| endpoint.address))
         .collect();
+    let called = Called::new(wants, observed);
     let mut ports = ports::host_ports(wants, &held, &mut allocation).into_iter();
     let mut sandboxes = Vec::with_capacity(wants.instances.len());
     let one_project =
@@ -98,7 +100,7 @@ pub fn allocate<'a>(wants: &Wants<'a>, observed: &'a Observed, in_flight: &'a In
                 sandboxes.push(Ok(Cow::Borrowed(sandbox)));
                 continue;
             }
-            let named = called::taken(wants, observed, member).map_or(Ok(()), Err);
+            let named = called.taken(member).map_or(Ok(()), Err);
             let sandbox = named
                 .and_then(|()| spaces::spaces(wants, observed, &allocation.lent, member))
                 .and_then(|spaces| sandbox(member, before, spaces, &networks, &id_bases, &mut taken));

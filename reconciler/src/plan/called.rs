@@ -1,5 +1,7 @@
 //! What containers are called. A `container_name` is one container's on the whole host.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use super::wanted::{Member, Wants};
 use crate::{
     key::InstanceKey,
@@ -29,25 +31,49 @@ fn recorded(instance: &Instance) -> Option<&str> {
     container.fields.get("container_name").map(String::as_str)
 }
 
-/// Why `member` cannot be called what it is to be called: who has the name keeps it, and of two that are new
-/// the first in the order of keys gets it.
-pub fn taken(wants: &Wants<'_>, observed: &Observed, member: &Member<'_>) -> Option<String> {
-    let name = own(member)?;
-    let other =
-        |key: &InstanceKey| (&key.project, &key.service) != (&member.key.project, &member.key.service);
-    let has = |instance: &Instance| recorded(instance) == Some(name);
-    let mut seen = observed.instances.known().into_iter().flatten();
-    let owner = seen.find(|(key, instance)| other(key) && was(key, instance, name));
-    let owner = owner.map(|(key, _)| key);
-    let mine = member.seen.is_some_and(has);
-    let mut wanted = wants
-        .instances
-        .iter()
-        .map(|member| (&member.key, is(member, name)));
-    let first = wanted.find(|(key, called)| *called && other(key) && **key < member.key);
-    let owner = owner.or(first.map(|(key, _)| key).filter(|_| !mine))?;
-    Some(format!(
-        "the container name {name} is that of {}/{}; give one of them another name, or remove `container_name`",
-        owner.project, owner.service
-    ))
+/// Who is called what, where somebody asks for a name: one look for all who do.
+#[derive(Default)]
+pub struct Called<'a> {
+    seen: BTreeMap<Cow<'a, str>, Vec<&'a InstanceKey>>,
+    wanted: BTreeMap<Cow<'a, str>, Vec<&'a InstanceKey>>,
+}
+
+impl<'a> Called<'a> {
+    pub fn new(wants: &'a Wants<'_>, observed: &'a Observed) -> Self {
+        let mut called = Called::default();
+        if wants.instances.iter().all(|member| own(member).is_none()) {
+            return called;
+        }
+        for (key, instance) in observed.instances.known().into_iter().flatten() {
+            let names = recorded(instance).map(Cow::Borrowed);
+            for name in names.into_iter().chain([Cow::Owned(usual(key))]) {
+                called.seen.entry(name).or_default().push(key);
+            }
+        }
+        for member in &wants.instances {
+            let names = own(member).map(Cow::Borrowed);
+            for name in names.into_iter().chain([Cow::Owned(usual(&member.key))]) {
+                called.wanted.entry(name).or_default().push(&member.key);
+            }
+        }
+        called
+    }
+
+    /// Why `member` cannot be called what it is to be called: who has the name keeps it, and of two that are new
+    /// the first in the order of keys gets it.
+    pub fn taken(&self, member: &Member<'_>) -> Option<String> {
+        let name = own(member)?;
+        let of = |key: &InstanceKey| (key.project.clone(), key.service.clone());
+        let others = |all: &BTreeMap<_, Vec<&'a InstanceKey>>| {
+            let all = all.get(name).into_iter().flatten().copied();
+            all.filter(|key| of(key) != of(&member.key)).min()
+        };
+        let mine = member.seen.and_then(recorded) == Some(name);
+        let first = others(&self.wanted).filter(|key| !mine && **key < member.key);
+        let owner = others(&self.seen).or(first)?;
+        Some(format!(
+            "the container name {name} is that of {}/{}; give one of them another name, or remove `container_name`",
+            owner.project, owner.service
+        ))
+    }
 }
