@@ -38,15 +38,20 @@ fn named(host: &Host, service: &str, fault: &str, since: Instant) -> Named {
         Some(own["message"].as_str()?.to_owned())
     });
     let after = since.elapsed();
-    let table = host.stead_ok(&["ps", "-a", "bad"]);
-    let line = table
-        .lines()
-        .find(|line| line.contains(&format!("bad/{service}/1 ")));
-    assert!(line.is_some_and(|line| line.contains(fault)), "{fault}: {table}");
-    let status = host.stead_ok(&["status", "bad"]);
-    assert!(
-        status.contains(&format!("fault    {key}: ")) && status.contains(&message),
-        "{message}: {status}"
+    // What is only so now and then may be over in one look and back in the next.
+    let row = format!("bad/{service}/1 ");
+    host.wait(&format!("ps shows that {service} is {fault}"), PATIENCE, || {
+        let table = host.stead_ok(&["ps", "-a", "bad"]);
+        let line = table.lines().find(|line| line.contains(&row))?;
+        line.contains(fault).then_some(())
+    });
+    host.wait(
+        &format!("status tells that {service} is {fault}"),
+        PATIENCE,
+        || {
+            let status = host.stead_ok(&["status", "bad"]);
+            (status.contains(&format!("fault    {key}: ")) && status.contains(&message)).then_some(())
+        },
     );
     let why = host.stead_ok(&["why", &format!("bad/{service}")]);
     assert!(why.contains(&message), "{message}: {why}");
