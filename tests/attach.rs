@@ -2,7 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    process::{Child, ChildStdin, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -15,10 +18,10 @@ fn prepared(name: &str) -> Option<Host> {
     let image = host.busybox();
     let text = format!(
         "services:\n  \
-         shell: {{ image: \"{image}\", command: [sh], tty: true, stdin_open: true }}\n  \
+         shell: {{ image: \"{image}\", command: [sh], tty: true, stdin_open: true, stop_signal: KILL }}\n  \
          reader: {{ image: \"{image}\", stdin_open: true, command: [sh, -c, 'echo ready; while read a; do \
-         echo \"<$$a>\"; test $$a = end && exit 5; done'] }}\n  \
-         trap: {{ image: \"{image}\", command: [sh, -c, 'trap \"exit 9\" INT; while :; do echo tick; usleep 20000; done'] }}\n"
+         echo \"<$$a>\"; test $$a = end && exit 5; done'], stop_signal: KILL }}\n  \
+         trap: {{ image: \"{image}\", command: [sh, -c, 'trap \"exit 9\" INT; while :; do echo tick; usleep 20000; done'], stop_signal: KILL }}\n"
     );
     host.write_manifest("case", &text);
     for service in ["shell", "reader", "trap"] {
@@ -31,7 +34,7 @@ fn prepared(name: &str) -> Option<Host> {
 struct Attached {
     child: Child,
     input: ChildStdin,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Attached {
@@ -51,9 +54,19 @@ impl Attached {
     fn of(host: &Host, mut command: std::process::Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = host.network.on_host(|| command.spawn().expect("it starts"));
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            while output.read_line(&mut line).is_ok_and(|count| count > 0) {
+                if sender.send(std::mem::take(&mut line)).is_err() {
+                    return;
+                }
+            }
+        });
         Attached {
             input: child.stdin.take().expect("its input"),
-            lines: BufReader::new(child.stdout.take().expect("its output")),
+            lines,
             child,
         }
     }
@@ -63,18 +76,23 @@ impl Attached {
         self.input.flush().expect("it reads");
     }
 
-    /// Lines until one holds `text`.
-    fn until(&mut self, text: &str) {
+    /// Whether a line holds `text`, of those that come within `patience` of one another.
+    fn sees(&mut self, text: &str, patience: Duration) -> Result<(), String> {
         let mut all = String::new();
         while !all.contains(text) {
-            let count = self.lines.read_line(&mut all).expect("text");
-            assert!(count > 0, "no {text:?} in {all:?}");
+            let line = self.lines.recv_timeout(patience);
+            all.push_str(&line.map_err(|error| format!("no {text:?} in {all:?}: {error}"))?);
         }
+        Ok(())
+    }
+
+    fn until(&mut self, text: &str) {
+        self.sees(text, PATIENCE).expect("what is waited for");
     }
 
     fn code(mut self) -> Option<i32> {
         drop(self.input);
-        let _ = std::io::copy(&mut self.lines, &mut std::io::sink());
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
         self.child.wait().expect("its end").code()
     }
 }
@@ -126,9 +144,12 @@ fn what_is_piped_in_is_read_and_the_end_is_that_of_the_process() {
     let mut watcher = Attached::start(&host, &["--no-stdin", "case/reader"]);
     watcher.type_in("not for it\n");
     let mut writer = Attached::start(&host, &["reader"]);
-    writer.type_in("one\n");
-    writer.until("<one>");
-    watcher.until("<one>");
+    // Each sees what comes once it is attached, and only that.
+    host.wait("both see the answer", PATIENCE, || {
+        writer.type_in("one\n");
+        writer.until("<one>");
+        watcher.sees("<one>", Duration::from_millis(300)).ok()
+    });
     // The end of this input is not that of the service's.
     drop(std::mem::replace(&mut writer.input, {
         let mut next = Attached::start(&host, &["reader"]);
