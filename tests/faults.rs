@@ -171,7 +171,8 @@ fn a_service_at_its_limits_is_named_while_it_is() {
         "--",
         "sh",
         "-c",
-        "b() { b | b & }; b; b; sleep 1000",
+        // An interactive shell goes on where another one gives up, so that this lasts.
+        "/bin/busybox yes 'sleep 1000 &' | /bin/busybox sh -i",
     ]);
     let since = Instant::now();
     let mut fork = host
