@@ -342,6 +342,10 @@ fn instance(
             // It has been started before: that is all `service_started` asks.
             Ready::Now
         }
+        Course::Starting { reason } => {
+            draft.wait(object.clone(), reason.clone(), None);
+            Ready::Blocked
+        }
         Course::Rest | Course::Stop | Course::Clear | Course::Unsure(_) => Ready::Now,
     };
     instances.start(place, ready);
