@@ -46,7 +46,7 @@ fn judge(kept: &[(&'static str, Kept)]) -> Finding {
         return ok("limits", &detail);
     }
     // Not so before the first service with such a limit, on a host where nobody else has one.
-    let detail = format!("{detail} until a service has such a limit");
+    let detail = format!("{detail}; {unknown} is known once a service has such a limit");
     ok("limits", &detail)
 }
 
@@ -75,7 +75,10 @@ mod tests {
         let found = judge(&[("memory", Kept::By("v2"))]);
         assert_eq!((found.verdict, found.remedy.as_str()), (Verdict::Ok, ""));
         let found = judge(&[("swap", Kept::Unknown)]);
-        assert_eq!(found.detail, "swap unknown until a service has such a limit");
+        assert_eq!(
+            found.detail,
+            "swap unknown; swap is known once a service has such a limit"
+        );
     }
 
     #[test]
