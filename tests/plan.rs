@@ -271,3 +271,37 @@ fn a_controller_that_is_missing_is_named_and_is_used_as_soon_as_it_is_there() {
     assert_eq!(fs::read_to_string(limit).expect("a limit").trim(), "50");
     host.finish();
 }
+
+#[test]
+fn who_is_shown_the_hosts_own_tree_is_warned_of_what_it_then_reads() {
+    let Some(mut host) = Host::new("plan-tree") else {
+        return;
+    };
+    host.start_agent();
+    let text =
+        "services:\n  all:\n    image: rootfs:/\n    command: [sleep, '1000000']\n    stop_signal: KILL\n";
+    let source = host.directory("source/tree").join("compose.yaml");
+    fs::write(&source, text).expect("a file");
+    let plan = host.stead(&["plan", "-f", &source.display().to_string()]);
+    assert_eq!(plan.code, 2, "{plan:?}");
+    let place =
+        "compose.yaml:3:5: warning: `services.all.image` shows the service every file of the host's root";
+    for text in [place, "/etc/shadow", "hint: ", "`rootfs:DIR`"] {
+        assert!(plan.stderr.contains(text), "{text}: {plan:?}");
+    }
+    host.write_manifest("tree", text);
+    host.converged("tree");
+    let found = &host.project_status("tree").expect("a status")["diagnostics"][0];
+    assert_eq!(
+        (&found["severity"], &found["line"]),
+        (&"warning".into(), &3.into()),
+        "{found}"
+    );
+    // It is so: root inside reads what root alone reads outside, and writes nothing of it.
+    let hidden = host.stead(&["exec", "tree/all", "--", "cat", "/etc/shadow"]);
+    let own = fs::read_to_string("/etc/shadow").expect("the host's own");
+    assert_eq!((hidden.code, &hidden.stdout), (0, &own));
+    host.stead_ok(&["exec", "tree/all", "--", "sh", "-c", "echo none >/etc/shadow"]);
+    assert_eq!(fs::read_to_string("/etc/shadow").expect("the host's own"), own);
+    host.finish();
+}

@@ -55,7 +55,7 @@ finish() {
     none_left() { ! ls -d /sys/fs/cgroup/stead-*/*/*-1a; }
     until_true 30 none_left
     kill -TERM $agent; wait $agent || fail "the agent ended with $?"
-    gone() { [ -z "$(find /sys/fs/cgroup -name 'stead-*')" ] && ! grep -q " $root/" /proc/mounts; }
+    gone() { [ -z "$(find /sys/fs/cgroup -name 'stead-*' 2>/dev/null)" ] && ! grep -q " $root/" /proc/mounts; }
     until_true 10 gone
     echo "$(basename "$0" .sh): everything held, nothing is left ($(cut -d. -f1 /proc/uptime) s after boot)"
 }
