@@ -167,6 +167,9 @@ impl Sandbox {
                 };
                 let user = self.namespaces.user();
                 remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
+                ground::renew(*pid as u32, &mut self.record.ground)
+                    .step("look at the mounts of process", pid)?;
+                self.seal()?;
                 done()
             }
             Request::Attend => {
