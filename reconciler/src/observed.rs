@@ -1,5 +1,6 @@
 //! What the host shows. A part that could not be read is `Unknown`, never absent.
 
+pub mod abilities;
 pub mod fault;
 
 use std::{
@@ -7,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+pub use abilities::{Abilities, Lack};
 pub use fault::Fault;
 
 use crate::{

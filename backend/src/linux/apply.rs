@@ -142,7 +142,7 @@ impl LinuxBackend {
         // The namespace goes with its last descriptor, and its links with it: cheaper than one by one.
         drop(self.sandboxes.remove(key));
         cgroup::remove(&cgroup).map_err(|source| at(&cgroup, source))?;
-        self.controllers
+        self.controllers()
             .remove(&cgroup)
             .map_err(|source| at(&cgroup, source))?;
         // The directory of the project goes with its last instance; one that is not empty stays.
