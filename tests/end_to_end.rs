@@ -9,6 +9,7 @@ mod agent_death;
 mod attach;
 mod attributes;
 mod bad_manifests;
+mod blkio;
 mod config;
 mod configs;
 mod contract;

@@ -5,6 +5,7 @@
 //! No path of an image or a container reaches a system call but through [`tree`].
 
 pub mod attach;
+pub mod binds;
 pub mod devices;
 pub mod files;
 pub mod fill;
@@ -57,6 +58,8 @@ impl From<LimitError> for StepError {
             reason: match error {
                 LimitError::NoController { .. }
                 | LimitError::NoFile { .. }
+                | LimitError::NoDevice { .. }
+                | LimitError::NoWeights { .. }
                 | LimitError::NotDelegated { .. } => Reason::Spec,
                 LimitError::Write { .. } | LimitError::Find(_) => Reason::System,
             },

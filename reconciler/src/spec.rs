@@ -13,8 +13,8 @@ use std::{
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
-    Answer, Argument, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward, LogSettings,
-    Profile, Protocol, RestartPolicy, SyslogAddress, SyslogFormat,
+    Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
+    LogSettings, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress, SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
@@ -370,6 +370,8 @@ pub struct Limits {
     /// As cpuset(7) lists processors: `0-3,5`.
     #[serde(default)]
     pub cpuset: Option<String>,
+    #[serde(default)]
+    pub block: Option<BlockIo>,
 }
 
 /// A mount with its source decided.
@@ -382,18 +384,32 @@ pub enum MountSpec {
         target: PathBuf,
         read_only: bool,
         nocopy: bool,
+        /// Below the volume's root, which it must not lead out of.
+        #[serde(default)]
+        subpath: Option<String>,
     },
     Bind {
         source: PathBuf,
         target: PathBuf,
         read_only: bool,
         create_host_path: bool,
+        #[serde(default)]
+        propagation: Propagation,
+        #[serde(default)]
+        recursive: Recursive,
     },
-    /// `size` in bytes, `mode` as permission bits.
+    /// `size` in bytes, `mode` as permission bits, ids as in the container.
     Tmpfs {
         target: PathBuf,
         size: Option<u64>,
         mode: Option<u32>,
+        #[serde(default)]
+        uid: Option<u32>,
+        #[serde(default)]
+        gid: Option<u32>,
+        /// Programs on it may be run.
+        #[serde(default)]
+        exec: bool,
     },
 }
 

@@ -11,6 +11,7 @@ use reconciler::spec::Limits;
 
 use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
 
+mod block;
 pub mod gauges;
 pub mod kept;
 mod kinds;
@@ -45,6 +46,19 @@ pub enum LimitError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{} is on no block device of this host; write the path of a disk, of a partition, or of a file on one", path.display()
+    )]
+    NoDevice {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the scheduler of the block device {device} knows no weights; write `bfq` to /sys/dev/block/{device}/queue/scheduler, \
+         or remove `weight_device`"
+    )]
+    NoWeights { device: String },
     #[error("cannot find the cgroup controllers of this host")]
     Find(#[source] io::Error),
 }
@@ -84,7 +98,11 @@ impl Controllers {
     }
 
     fn has_v2(&self, controller: &str) -> bool {
-        self.v2.iter().any(|one| one == controller)
+        let name = match controller {
+            block::CONTROLLER => block::CONTROLLER_V2,
+            other => other,
+        };
+        self.v2.iter().any(|one| one == name)
     }
 
     /// The directory of an instance in the v1 hierarchy of a controller.
@@ -158,7 +176,7 @@ impl Controllers {
                 source,
             })?;
         }
-        Ok(())
+        self.apply_block(instance, limits.block.as_ref())
     }
 
     /// A directory in a v1 hierarchy, with what is above it; what it inherits is "no limit".
@@ -249,6 +267,7 @@ impl Controllers {
                 Err(_) => {}
             }
         }
+        self.drift_block(instance, limits.block.as_ref(), pid, &mut drift);
         drift
     }
 

@@ -103,7 +103,11 @@ impl ApplyError {
             ApplyError::Image(error) if !error.may_pass() => Retry::AfterChange,
             ApplyError::Volume(VolumeError::Lost { .. } | VolumeError::Foreign { .. }) => Retry::AfterChange,
             ApplyError::Limits(
-                LimitError::NoController { .. } | LimitError::NoFile { .. } | LimitError::NotDelegated { .. },
+                LimitError::NoController { .. }
+                | LimitError::NoFile { .. }
+                | LimitError::NotDelegated { .. }
+                | LimitError::NoDevice { .. }
+                | LimitError::NoWeights { .. },
             )
             | ApplyError::Refused {
                 reason: Reason::Spec, ..

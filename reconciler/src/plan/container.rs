@@ -327,6 +327,7 @@ fn limits(service: &Service) -> Limits {
         cpu_period: resources.cpu_period,
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.as_ref().map(ToString::to_string),
+        block: resources.blkio_config.clone(),
     }
 }
 

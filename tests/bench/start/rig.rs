@@ -165,6 +165,8 @@ impl Rig<'_> {
                 target: "/out".into(),
                 read_only: false,
                 create_host_path: false,
+                propagation: Default::default(),
+                recursive: Default::default(),
             }],
             ..ContainerSpec::default()
         };
