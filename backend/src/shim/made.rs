@@ -16,7 +16,7 @@ use super::{
     assigned::{Sandbox, fresh_payload, lends},
     door::Door,
     joined,
-    protocol::{Assignment, Ground, Record, Run, VERSION},
+    protocol::{Assignment, Ground, Hooks, Record, Run, VERSION},
     record,
     watch::Watch,
 };
@@ -117,6 +117,7 @@ impl Sandbox {
             ground: Ground::default(),
             ended: None,
             died: None,
+            hooks: Hooks::default(),
             assignment,
         };
         let names = sockets

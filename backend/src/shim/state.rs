@@ -75,7 +75,7 @@ impl Supervisor {
                     .iter()
                     .filter_map(|one| match one.purpose {
                         Purpose::Exec { connection } => Some(connection),
-                        Purpose::Probe { .. } => None,
+                        Purpose::Probe { .. } | Purpose::Hook { .. } => None,
                     })
                     .chain(sandbox.attached().map(|one| one.connection))
                     .collect(),
@@ -310,6 +310,10 @@ impl Supervisor {
                 }
             }
             Purpose::Probe { .. } => self.probed(code == 0),
+            Purpose::Hook { hook, of } => {
+                sandbox.hook_ended(of, hook, code);
+                self.tell(&Event::Hook);
+            }
         }
     }
 
@@ -345,7 +349,7 @@ impl Supervisor {
         };
         let probes = sandbox.joined.iter().filter_map(|one| match one.purpose {
             Purpose::Probe { deadline } => Some(deadline),
-            Purpose::Exec { .. } => None,
+            Purpose::Exec { .. } | Purpose::Hook { .. } => None,
         });
         let next = sandbox.health.next.filter(|_| sandbox.first.is_some());
         probes
@@ -357,6 +361,7 @@ impl Supervisor {
                     .and_then(|names| names.server.next_deadline()),
             )
             .chain(sandbox.exit_due)
+            .chain(sandbox.hooks_due())
             .chain(sandbox.watch.deadline())
             .chain(self.forward_due())
             .min()
@@ -377,6 +382,7 @@ impl Supervisor {
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
         }
+        let hooked = sandbox.follow_hooks(now);
         let differ = sandbox.watch.deadline().is_some_and(|at| at <= now) && sandbox.watch.look(now);
         for joined in &mut sandbox.joined {
             if let Purpose::Probe { deadline } = &mut joined.purpose
@@ -416,6 +422,9 @@ impl Supervisor {
         }
         if differ {
             self.tell(&Event::Faults);
+        }
+        if hooked {
+            self.tell(&Event::Hook);
         }
     }
 }
