@@ -173,6 +173,17 @@ const ASKED: &[(&str, &str, &str)] = &[
         "not implemented /tmp Seccomp: 2",
     ),
     (
+        "tmpfs: ['/one:uid=5,gid=6,mode=0750,size=64k,exec', /two]",
+        "stat -c '%u:%g %a' /one /two; printf 'echo ran' >/one/x; cp /one/x /two/x; chmod +x /one/x /two/x; \
+         /one/x; /two/x 2>&1 | grep -o denied; grep -c ' /one tmpfs.*size=64k' /proc/mounts",
+        "5:6 750 0:0 1777 ran denied 1",
+    ),
+    (
+        "volumes: [{ type: tmpfs, target: /one, tmpfs: { size: 64k, mode: 0700 } }]",
+        "stat -c '%u:%g %a' /one; grep -c ' /one tmpfs.*noexec.*size=64k' /proc/mounts",
+        "0:0 700 1",
+    ),
+    (
         "privileged: true",
         "grep -c 00000000a80425fb /proc/self/status; grep Seccomp: /proc/self/status; (exec 3<>/dev/loop-control) && echo opens; \
          grep -cE '^[a-z]+ /sys(/fs/cgroup)? [a-z0-9]+ rw,' /proc/mounts; cat /proc/self/uid_map; grep -c ' /proc/' /proc/mounts",

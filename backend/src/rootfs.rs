@@ -5,6 +5,7 @@
 //! No path of an image or a container reaches a system call but through [`tree`].
 
 pub mod attach;
+pub mod binds;
 pub mod devices;
 pub mod files;
 pub mod fill;

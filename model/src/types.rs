@@ -30,7 +30,7 @@ pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
 pub use health::Healthcheck;
 pub use logging::{ADDED, LogFiles, LogForward, LogProblem, LogSettings, SyslogAddress, SyslogFormat};
-pub use mount::{Mount, Propagation};
+pub use mount::{Mount, Propagation, Recursive};
 pub use namespace::{Namespace, Namespaces, ParseNamespaceError};
 pub use network::{
     Attachment, Cidr, ExtraHost, Link, MacAddress, Names, Network, ParseCidrError, ParseMacAddressError,

@@ -2,6 +2,7 @@
 
 pub mod abilities;
 pub mod fault;
+pub mod hook;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,7 @@ use std::{
 
 pub use abilities::{Abilities, Lack};
 pub use fault::Fault;
+pub use hook::{Hook, Moment};
 
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -125,6 +127,8 @@ pub struct Instance {
     /// Wall-clock milliseconds of the last start.
     pub started_wall: Option<u64>,
     pub health: Health,
+    /// The hook that its process is about, or did not get beyond.
+    pub hook: Option<Hook>,
     /// What goes wrong with what runs, and how the last run was ended.
     pub faults: Vec<Fault>,
 }
@@ -152,8 +156,20 @@ impl Instance {
             started_at: None,
             started_wall: None,
             health: Health::None,
+            hook: None,
             faults: Vec::new(),
         }
+    }
+
+    /// Its process runs or ran, and its `post_start` hooks are not done: it does not count as started.
+    pub fn is_starting(&self) -> bool {
+        matches!(
+            self.hook,
+            Some(Hook {
+                moment: Moment::PostStart,
+                ..
+            })
+        ) && !planted!("hooks-ignored")
     }
 
     /// How the last run was ended, where its status does not say it.

@@ -4,6 +4,8 @@
 //! and [`ContainerSpec`], a network's record its [`NetworkSpec`]. Fields are only ever added, with a
 //! default, so that a newer stead reads what an older one wrote.
 
+mod hook;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -13,12 +15,13 @@ use std::{
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
-    Answer, Argument, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward, LogSettings,
-    Profile, Protocol, RestartPolicy, SyslogAddress, SyslogFormat,
+    Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
+    LogSettings, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress, SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
+pub use hook::HookSpec;
 
 /// An IPv4 network: `10.64.16.0/20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,6 +188,12 @@ pub struct ContainerSpec {
     /// Where the output goes.
     #[serde(default)]
     pub logging: LogSettings,
+    /// Run one after the other after each start; the first that fails ends it.
+    #[serde(default)]
+    pub post_start: Vec<HookSpec>,
+    /// Run one after the other before the stop signal, within `stop_grace`.
+    #[serde(default)]
+    pub pre_stop: Vec<HookSpec>,
 }
 
 /// A device of the host, or a directory of them.
@@ -253,6 +262,8 @@ impl Default for ContainerSpec {
             files: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
         }
     }
 }
@@ -370,6 +381,8 @@ pub struct Limits {
     /// As cpuset(7) lists processors: `0-3,5`.
     #[serde(default)]
     pub cpuset: Option<String>,
+    #[serde(default)]
+    pub block: Option<BlockIo>,
 }
 
 /// A mount with its source decided.
@@ -382,18 +395,32 @@ pub enum MountSpec {
         target: PathBuf,
         read_only: bool,
         nocopy: bool,
+        /// Below the volume's root, which it must not lead out of.
+        #[serde(default)]
+        subpath: Option<String>,
     },
     Bind {
         source: PathBuf,
         target: PathBuf,
         read_only: bool,
         create_host_path: bool,
+        #[serde(default)]
+        propagation: Propagation,
+        #[serde(default)]
+        recursive: Recursive,
     },
-    /// `size` in bytes, `mode` as permission bits.
+    /// `size` in bytes, `mode` as permission bits, ids as in the container.
     Tmpfs {
         target: PathBuf,
         size: Option<u64>,
         mode: Option<u32>,
+        #[serde(default)]
+        uid: Option<u32>,
+        #[serde(default)]
+        gid: Option<u32>,
+        /// Programs on it may be run.
+        #[serde(default)]
+        exec: bool,
     },
 }
 

@@ -2,7 +2,7 @@
 
 pub mod bystander;
 pub mod census;
-mod cgroup;
+pub mod cgroup;
 pub mod compose;
 pub mod damage;
 pub mod fuse;

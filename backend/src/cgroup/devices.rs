@@ -1,13 +1,13 @@
 //! Which devices the processes of a container may open: rules as a small program on its cgroup.
 //!
 //! The program is an eBPF one on the v2 tree, where every payload lives, also on a host that has the v1
-//! controller. Only services that ask for devices have one, and those without a user namespace: others have no
-//! nodes but those of /dev, can make none (mknod(2) of a device is refused in a user namespace), and everything
-//! else that is mounted in them is `nodev`.
+//! controller. Only services that ask for devices have one, those without a user namespace, and those that see
+//! what the host mounts later: others have no nodes but those of /dev, can make none (mknod(2) of a device is
+//! refused in a user namespace), and everything else that is mounted in them is `nodev`.
 
 use std::{fs::File, io, os::fd::AsFd, path::Path, str::FromStr};
 
-use reconciler::spec::ContainerSpec;
+use reconciler::spec::{ContainerSpec, MountSpec};
 use rustix::fs::{FileType, major, minor, stat};
 
 use crate::{
@@ -86,7 +86,10 @@ fn bits(access: &str) -> u32 {
 /// Whether a container has a filter. `host_ids`: there is no user namespace.
 fn is_filtered(container: &ContainerSpec, host_ids: bool) -> bool {
     let asks = !container.devices.is_empty() || !container.device_rules.is_empty();
-    (asks || host_ids) && !container.rights.privileged
+    // What the host mounts later is not `nodev` in the container.
+    let told =
+        |mount: &MountSpec| matches!(mount, MountSpec::Bind { propagation, .. } if !propagation.is_private());
+    (asks || host_ids || container.mounts.iter().any(told)) && !container.rights.privileged
 }
 
 /// What a container may open.

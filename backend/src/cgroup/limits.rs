@@ -11,6 +11,7 @@ use reconciler::spec::Limits;
 
 use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
 
+mod block;
 pub mod gauges;
 pub mod kept;
 mod kinds;
@@ -45,6 +46,19 @@ pub enum LimitError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{} is on no block device of this host; write the path of a disk, of a partition, or of a file on one", path.display()
+    )]
+    NoDevice {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the scheduler of the block device {device} knows no weights; write `bfq` to /sys/dev/block/{device}/queue/scheduler, \
+         or remove `weight_device`"
+    )]
+    NoWeights { device: String },
     #[error("cannot find the cgroup controllers of this host")]
     Find(#[source] io::Error),
 }
@@ -84,7 +98,11 @@ impl Controllers {
     }
 
     fn has_v2(&self, controller: &str) -> bool {
-        self.v2.iter().any(|one| one == controller)
+        let name = match controller {
+            block::CONTROLLER => block::CONTROLLER_V2,
+            other => other,
+        };
+        self.v2.iter().any(|one| one == name)
     }
 
     /// The directory of an instance in the v1 hierarchy of a controller.
@@ -158,7 +176,7 @@ impl Controllers {
                 source,
             })?;
         }
-        Ok(())
+        self.apply_block(instance, limits.block.as_ref())
     }
 
     /// A directory in a v1 hierarchy, with what is above it; what it inherits is "no limit".
@@ -249,18 +267,18 @@ impl Controllers {
                 Err(_) => {}
             }
         }
+        self.drift_block(instance, limits.block.as_ref(), pid, &mut drift);
         drift
     }
 
-    /// Moves a process (0: the caller) to where v1 controllers limit the instance.
+    /// Moves the caller, who has one thread only, to where v1 controllers limit the instance. That one goes by
+    /// `tasks`: for a move of a whole process the kernel waits until nobody forks, some 10 ms.
     ///
     /// # Errors
     /// As a write to cgroup.procs.
-    pub fn enter(&self, instance: &Path, pid: u32) -> io::Result<()> {
-        for directory in self.all_v1(instance) {
-            if directory.is_dir() {
-                super::enter(&directory, pid)?;
-            }
+    pub fn enter(&self, instance: &Path) -> io::Result<()> {
+        for directory in self.all_v1(instance).filter(|directory| directory.is_dir()) {
+            fs::write(directory.join("tasks"), "0")?;
         }
         Ok(())
     }
@@ -389,9 +407,8 @@ fn v1_mounts(mountinfo: &str) -> Vec<(String, PathBuf)> {
         if let (Some("cgroup"), _, Some(options), Some("/"), Some(point)) =
             (right.next(), right.next(), right.next(), left.next(), left.next())
         {
-            for controller in CONTROLLERS.into_iter().chain(["io"]) {
-                let name = if controller == "io" { "blkio" } else { controller };
-                if options.split(',').any(|option| option == name) {
+            for controller in CONTROLLERS {
+                if options.split(',').any(|option| option == controller) {
                     found.push((controller.to_owned(), PathBuf::from(point)));
                 }
             }
@@ -416,7 +433,7 @@ mod tests {
         let expected = [
             ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
             ("memory", "/sys/fs/cgroup/memory"),
-            ("io", "/sys/fs/cgroup/blkio"),
+            ("blkio", "/sys/fs/cgroup/blkio"),
         ];
         assert_eq!(
             mounts,

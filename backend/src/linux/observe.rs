@@ -282,7 +282,8 @@ impl LinuxBackend {
             flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
-            faults: record.died.into_iter().collect(),
+            faults: record.hooks.faults.into_iter().chain(record.died).collect(),
+            hook: record.hooks.current,
         })
     }
 
@@ -332,7 +333,13 @@ fn replace<T>(
 fn instance(state: SandboxState, identity: String, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
-        faults: state.faults.into_iter().chain(record.died).collect(),
+        faults: state
+            .faults
+            .into_iter()
+            .chain(record.hooks.faults)
+            .chain(record.died)
+            .collect(),
+        hook: record.hooks.current,
         sandbox: Arc::new(record.assignment.sandbox),
         container: record.container.map(Arc::new),
         state: match state.run {

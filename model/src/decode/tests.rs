@@ -422,6 +422,26 @@ fn nonsense_in_values_is_refused() {
             "`services.web.logging.driver`: there is no log driver `gelf`",
         ),
         (
+            "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: shared } }]",
+            "`services.web.volumes[0]`: with this propagation, what the container mounts would appear",
+        ),
+        (
+            "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: nope } }]",
+            "`services.web.volumes[0].bind.propagation`: `nope`",
+        ),
+        (
+            "volumes: [{ type: bind, source: /a, target: /b, bind: { recursive: writable } }]",
+            "`services.web.volumes[0].bind.recursive`: `writable` is about a bind that is read-only",
+        ),
+        (
+            "volumes: [{ type: bind, source: /a, target: /b, read_only: true, bind: { recursive: readonly, propagation: rslave } }]",
+            "`services.web.volumes[0].bind.recursive`: mounts that the host makes later",
+        ),
+        (
+            "tmpfs: ['/run:uid=70000']",
+            "`services.web.tmpfs[0]`: `70000` is not an id",
+        ),
+        (
             "secrets: [{ source: a, mode: '999' }]",
             "`services.web.secrets[0].mode`: `999` is not a mode",
         ),

@@ -39,7 +39,7 @@ const fn setting(
     })
 }
 
-pub const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
+pub const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuset", "pids", super::block::CONTROLLER];
 const PERIOD_FILE: &str = "cpu.cfs_period_us";
 pub const MEMORY_FILE: &str = "memory.limit_in_bytes";
 pub const SWAP_FILE: &str = "memory.memsw.limit_in_bytes";

@@ -76,28 +76,44 @@ fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageCo
                 target,
                 read_only,
                 nocopy,
-                // Refused until the backend knows it.
-                subpath: _,
+                subpath,
             } => MountSpec::Volume {
                 volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
                 target,
                 read_only,
                 nocopy,
+                subpath,
             },
             Mount::Bind {
                 source,
                 target,
                 read_only,
                 create_host_path,
-                // Likewise.
-                propagation: _,
+                propagation,
+                recursive,
             } => MountSpec::Bind {
                 source,
                 target,
                 read_only,
                 create_host_path,
+                propagation: propagation.unwrap_or_default(),
+                recursive,
             },
-            Mount::Tmpfs { target, size, mode } => MountSpec::Tmpfs { target, size, mode },
+            Mount::Tmpfs {
+                target,
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+            } => MountSpec::Tmpfs {
+                target,
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+            },
         })
         .collect();
     let covered: BTreeSet<&PathBuf> = service.volumes.iter().map(Mount::target).collect();
@@ -108,6 +124,7 @@ fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageCo
                 target,
                 read_only: false,
                 nocopy: false,
+                subpath: None,
             });
         }
     }
