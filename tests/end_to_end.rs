@@ -21,6 +21,7 @@ mod exec_logs;
 mod faults;
 mod files;
 mod harness;
+mod hooks;
 mod images;
 mod intents;
 mod kill_sweep;

@@ -17,6 +17,8 @@ mod escape;
 mod files;
 #[path = "kernel/flip.rs"]
 mod flip;
+#[path = "kernel/ground.rs"]
+mod ground;
 #[path = "kernel/host.rs"]
 mod host;
 #[path = "kernel/inside.rs"]
@@ -54,6 +56,7 @@ fn tests() -> Vec<Test> {
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
+    all.extend(ground::TESTS);
     all.extend(files::TESTS);
     all.extend(devices::TESTS);
     all.extend(terminal::TESTS);

@@ -22,6 +22,7 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         health(project, service, &path, report);
         namespaces::check(service, &path, report);
         host_tree(service, &path, report);
+        hooks(service, &path, report);
     }
     ports(project, report);
     hardware_addresses(project, report);
@@ -96,6 +97,38 @@ fn host_tree(service: &Service, path: &str, report: &mut Report) {
         ),
         "give it a directory of its own, with what it needs: `rootfs:DIR`",
     );
+}
+
+/// What runs in the container, without or with every right.
+fn hooks(service: &Service, path: &str, report: &mut Report) {
+    let host_ids = service.security.privileged || namespaces::host(service).is_some();
+    let lists = [
+        ("post_start", &service.container.post_start),
+        ("pre_stop", &service.container.pre_stop),
+    ];
+    for (list, hooks) in lists {
+        for (index, hook) in hooks.iter().enumerate() {
+            let at = report.at(&format!("{path}.{list}.{index}"));
+            let path = format!("{path}.{list}[{index}]");
+            if hook.command.is_empty() {
+                report.refuse(
+                    at,
+                    format!("`{path}` has no command to run"),
+                    "give it a `command`",
+                );
+            }
+            if hook.privileged && !host_ids {
+                report.refuse(
+                    at,
+                    format!(
+                        "`{path}.privileged`: the service has a user namespace, in which no command can have the \
+                         rights of the host"
+                    ),
+                    "remove it, or write `privileged: true` or `userns_mode: host` for the whole service",
+                );
+            }
+        }
+    }
 }
 
 /// Who has a fixed port of the host: on one address, or on all of a family.

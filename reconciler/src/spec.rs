@@ -4,6 +4,8 @@
 //! and [`ContainerSpec`], a network's record its [`NetworkSpec`]. Fields are only ever added, with a
 //! default, so that a newer stead reads what an older one wrote.
 
+mod hook;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -20,6 +22,7 @@ pub use model::types::{
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
+pub use hook::HookSpec;
 
 mod mounts;
 
@@ -192,6 +195,12 @@ pub struct ContainerSpec {
     /// Where the output goes.
     #[serde(default)]
     pub logging: LogSettings,
+    /// Run one after the other after each start; the first that fails ends it.
+    #[serde(default)]
+    pub post_start: Vec<HookSpec>,
+    /// Run one after the other before the stop signal, within `stop_grace`.
+    #[serde(default)]
+    pub pre_stop: Vec<HookSpec>,
 }
 
 /// A device of the host, or a directory of them.
@@ -263,6 +272,8 @@ impl Default for ContainerSpec {
             files: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
         }
     }
 }

@@ -149,7 +149,7 @@ until_true 10 down
 kill -TERM $agent; wait $agent || fail "the agent ended with $?"
 left() {
     links
-    find /sys/fs/cgroup -name 'stead-*'
+    find /sys/fs/cgroup -name 'stead-*' 2>/dev/null
     grep "$root" /proc/mounts
     ls -d /proc/[0-9]*/exe 2>/dev/null | while read -r exe; do
         case $(readlink "$exe") in */stead | */hello) echo "$exe $(tr '\0' ' ' <"${exe%/exe}/cmdline")" ;; esac

@@ -152,8 +152,11 @@ pub fn is_missing(payload: &Path, container: &ContainerSpec, host_ids: bool) -> 
 }
 
 /// Whether this kernel has such filters.
-pub fn is_possible() -> bool {
-    bpf::load_device_filter(&program(&[])).is_ok()
+///
+/// # Errors
+/// As the kernel refuses one.
+pub fn probe() -> io::Result<()> {
+    bpf::load_device_filter(&program(&[])).map(drop)
 }
 
 /// Allows what one of the rules allows in full, and nothing else. The input is `struct bpf_cgroup_dev_ctx`: the

@@ -13,6 +13,7 @@ use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
 
 mod block;
 pub mod gauges;
+pub mod kept;
 mod kinds;
 
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,8 @@ pub struct Controllers {
     root: PathBuf,
     /// Of the v2 tree, at its root.
     v2: Vec<String>,
+    /// Why it is not known which those are.
+    unread: Option<String>,
     /// Mount points by controller.
     v1: Vec<(String, PathBuf)>,
 }
@@ -79,40 +82,19 @@ impl Controllers {
     pub fn find() -> Result<Self, LimitError> {
         let find = || -> io::Result<Self> {
             let root = super::root()?;
-            let v2 = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            let path = root.join("cgroup.controllers");
+            let (v2, unread) = match fs::read_to_string(&path) {
+                Ok(text) => (text, None),
+                Err(error) => (String::new(), Some(format!("{}: {error}", path.display()))),
+            };
             Ok(Controllers {
                 v2: v2.split_whitespace().map(str::to_owned).collect(),
+                unread,
                 v1: v1_mounts(&fs::read_to_string("/proc/self/mountinfo")?),
                 root,
             })
         };
         find().map_err(LimitError::Find)
-    }
-
-    /// What can be limited on this host, and by which version; `None`: it cannot.
-    pub fn kept(&self) -> Vec<(&'static str, Option<&'static str>)> {
-        let version = |controller: &str| {
-            let v1 = self.v1.iter().any(|(one, _)| one == controller);
-            match self.has_v2(controller) {
-                true => Some("v2"),
-                false => v1.then_some("v1"),
-            }
-        };
-        let mut kept: Vec<_> = CONTROLLERS.iter().map(|one| (*one, version(one))).collect();
-        let swap = version("memory").filter(|version| {
-            let memory = self.v1.iter().find(|(one, _)| one == "memory");
-            match (*version, memory) {
-                ("v1", Some((_, mount))) => mount.join(SWAP_FILE).exists(),
-                // The root of the tree has no such file, and every other group has.
-                _ => fs::read_dir(&self.root)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .any(|entry| entry.path().join("memory.swap.max").exists()),
-            }
-        });
-        kept.push(("swap", swap));
-        kept
     }
 
     fn has_v2(&self, controller: &str) -> bool {
@@ -289,15 +271,14 @@ impl Controllers {
         drift
     }
 
-    /// Moves a process (0: the caller) to where v1 controllers limit the instance.
+    /// Moves the caller, who has one thread only, to where v1 controllers limit the instance. That one goes by
+    /// `tasks`: for a move of a whole process the kernel waits until nobody forks, some 10 ms.
     ///
     /// # Errors
     /// As a write to cgroup.procs.
-    pub fn enter(&self, instance: &Path, pid: u32) -> io::Result<()> {
-        for directory in self.all_v1(instance) {
-            if directory.is_dir() {
-                super::enter(&directory, pid)?;
-            }
+    pub fn enter(&self, instance: &Path) -> io::Result<()> {
+        for directory in self.all_v1(instance).filter(|directory| directory.is_dir()) {
+            fs::write(directory.join("tasks"), "0")?;
         }
         Ok(())
     }
@@ -426,8 +407,9 @@ fn v1_mounts(mountinfo: &str) -> Vec<(String, PathBuf)> {
         if let (Some("cgroup"), _, Some(options), Some("/"), Some(point)) =
             (right.next(), right.next(), right.next(), left.next(), left.next())
         {
-            for controller in CONTROLLERS {
-                if options.split(',').any(|option| option == controller) {
+            for controller in CONTROLLERS.into_iter().chain(["io"]) {
+                let name = if controller == "io" { "blkio" } else { controller };
+                if options.split(',').any(|option| option == name) {
                     found.push((controller.to_owned(), PathBuf::from(point)));
                 }
             }
@@ -445,12 +427,14 @@ mod tests {
         let mounts = v1_mounts(
             "30 29 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
              31 29 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             31 29 0:27 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n\
              32 29 0:28 /docker/a /elsewhere rw - cgroup cgroup rw,pids\n\
              33 29 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
         );
         let expected = [
             ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
             ("memory", "/sys/fs/cgroup/memory"),
+            ("io", "/sys/fs/cgroup/blkio"),
         ];
         assert_eq!(
             mounts,
@@ -463,6 +447,7 @@ mod tests {
         let controllers = Controllers {
             root: "/nowhere".into(),
             v2: Vec::new(),
+            unread: None,
             v1: Vec::new(),
         };
         let instance = Path::new("/nowhere/stead-000000/shop/web-1a");

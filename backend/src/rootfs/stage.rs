@@ -160,6 +160,11 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
         _ => resolv_conf(&container.dns_search, &container.dns_opt),
     };
     let path = assignment.directory.join(name);
+    // A file made anew is the dearest of all that a restart would write.
+    let is = fs::read_to_string(&path).is_ok_and(|is| is == text);
+    if is && fs::symlink_metadata(&path).is_ok_and(|file| file.mode() == libc::S_IFREG | 0o644) {
+        return Ok(());
+    }
     let mut file = File::create(&path).step("write", path.display())?;
     file.write_all(text.as_bytes()).step("write", path.display())?;
     file.set_permissions(PermissionsExt::from_mode(0o644))

@@ -29,6 +29,20 @@ pub(super) fn check(service: &Service, path: &str, report: &mut Report) {
 
 /// Who shares these with the host has its ids: a user namespace does not rule what it did not make.
 fn host_ids(service: &Service, path: &str, report: &mut Report) {
+    let Some(field) = host(service) else { return };
+    let path = format!("{path}.{field}");
+    report.warning(
+        report.at(&path),
+        format!(
+            "`{path}: host` runs the service without a user namespace: its root is the host's, held \
+             back by capabilities and the list of system calls alone"
+        ),
+        "remove it if the service works without",
+    );
+}
+
+/// The attribute by which the service has no user namespace.
+pub(super) fn host(service: &Service) -> Option<&'static str> {
     let spaces = &service.namespaces;
     let all = [
         ("userns_mode", &spaces.userns_mode),
@@ -36,20 +50,10 @@ fn host_ids(service: &Service, path: &str, report: &mut Report) {
         ("ipc", &spaces.ipc),
         ("pid", &spaces.pid),
     ];
-    for (field, space) in all {
-        if *space == Some(Namespace::Host) {
-            let path = format!("{path}.{field}");
-            report.warning(
-                report.at(&path),
-                format!(
-                    "`{path}: host` runs the service without a user namespace: its root is the host's, held \
-                     back by capabilities and the list of system calls alone"
-                ),
-                "remove it if the service works without",
-            );
-            return;
-        }
-    }
+    let mut hosts = all
+        .into_iter()
+        .filter(|(_, space)| **space == Some(Namespace::Host));
+    hosts.next().map(|(field, _)| field)
 }
 
 /// With a user namespace, mounts of a container on the host would belong to ids that nobody there has, and its

@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod files;
+mod hooks;
 mod mounts;
 mod rights;
 
@@ -258,6 +259,8 @@ pub fn container(
         files: files::files(project, service),
         devices: devices(service),
         device_rules: service.security.device_cgroup_rules.clone(),
+        post_start: hooks::hooks(service, &service.container.post_start),
+        pre_stop: hooks::hooks(service, &service.container.pre_stop),
         hostname,
         fields,
     })

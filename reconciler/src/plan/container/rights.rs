@@ -38,13 +38,24 @@ pub fn rights(service: &Service) -> Rights {
         }
     }
     if security.privileged {
-        rights.capabilities = Capability::all().map(str::to_owned).collect();
-        rights.seccomp = Seccomp::Unconfined;
-        rights.apparmor = Some("unconfined".to_owned());
-        rights.unmasked = true;
-        rights.privileged = true;
+        raise(&mut rights);
     }
     rights
+}
+
+/// What a command may do in a container of the service that is to have every right.
+pub fn privileged(service: &Service) -> Rights {
+    let mut rights = rights(service);
+    raise(&mut rights);
+    rights
+}
+
+fn raise(rights: &mut Rights) {
+    rights.capabilities = Capability::all().map(str::to_owned).collect();
+    rights.seccomp = Seccomp::Unconfined;
+    rights.apparmor = Some("unconfined".to_owned());
+    rights.unmasked = true;
+    rights.privileged = true;
 }
 
 /// What is dropped first, then what is added; `ALL` of either is where the other begins.
