@@ -10,6 +10,7 @@ mod attach;
 mod attributes;
 mod bad_manifests;
 mod blkio;
+mod cdi;
 mod config;
 mod configs;
 mod contract;

@@ -47,6 +47,7 @@ impl Candidate {
         let home = environment::home_of_owner(&self.files[0]);
         let mut options = Options {
             home,
+            device_directories: environment::device_directories(),
             ..Options::default()
         };
         let is_directory = self.source == self.directory;

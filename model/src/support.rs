@@ -388,7 +388,7 @@ services:
     x-mine: { mem_limit: 1 }
     ports:
       - { target: 80, mode: host }
-    deploy: { resources: { reservations: { memory: 3, devices: [{}] } } }
+    deploy: { resources: { reservations: { memory: 3, generic_resources: [{}] } } }
   x-app:
     storage_opt: { size: '10' }
 networks:
@@ -402,7 +402,7 @@ networks:
                 "6: refused: `services.web.mem_swappiness` is not supported",
                 "7: warning: `services.web.attach` is ignored",
                 "8: refused: `services.web.volumes[0].image` is not supported yet",
-                "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
+                "12: refused: `services.web.deploy.resources.reservations.generic_resources` is not supported",
                 "14: refused: `services.x-app.storage_opt` is not supported",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",
             ]

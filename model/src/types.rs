@@ -3,6 +3,7 @@
 //! Every map is a `BTreeMap` and every list keeps the file's order, so that equal input gives equal
 //! output. The serialised form (serde) is the canonical form that `stead config` prints.
 
+mod cdi;
 mod container;
 mod deploy;
 mod duration;
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cdi::{DeviceRequest, EditMount, EditNode, Edits, NodeLike};
 pub use container::{
     Container, Content, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError,
     ParsePullPolicyError, Platform, PullPolicy, VolumesFrom,

@@ -16,12 +16,17 @@ use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
     Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
-    LogSettings, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress, SyslogFormat,
+    LogSettings, NodeLike, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress,
+    SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
 pub use hook::HookSpec;
+
+mod mounts;
+
+pub use mounts::MountSpec;
 
 /// An IPv4 network: `10.64.16.0/20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,8 +106,10 @@ pub struct Endpoint {
     pub prefix: u8,
     /// The network's gateway; `None` on an internal network.
     pub gateway: Option<Ipv4Addr>,
-    /// Locally administered, derived from the key.
+    /// Locally administered and derived from the key, if no other one is asked for.
     pub mac: [u8; 6],
+    #[serde(default)]
+    pub mac_asked: bool,
 }
 
 /// `host_ip:published → container:target`.
@@ -203,6 +210,9 @@ pub struct DeviceSpec {
     pub target: PathBuf,
     /// Of `r`, `w` and `m`.
     pub access: String,
+    /// What is not to be as on the host.
+    #[serde(default)]
+    pub like: NodeLike,
 }
 
 /// A config or secret, read-only and never on disk.
@@ -383,55 +393,6 @@ pub struct Limits {
     pub cpuset: Option<String>,
     #[serde(default)]
     pub block: Option<BlockIo>,
-}
-
-/// A mount with its source decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum MountSpec {
-    /// A named volume; filled from the image when new, unless `nocopy`.
-    Volume {
-        volume: ResourceKey,
-        target: PathBuf,
-        read_only: bool,
-        nocopy: bool,
-        /// Below the volume's root, which it must not lead out of.
-        #[serde(default)]
-        subpath: Option<String>,
-    },
-    Bind {
-        source: PathBuf,
-        target: PathBuf,
-        read_only: bool,
-        create_host_path: bool,
-        #[serde(default)]
-        propagation: Propagation,
-        #[serde(default)]
-        recursive: Recursive,
-    },
-    /// `size` in bytes, `mode` as permission bits, ids as in the container.
-    Tmpfs {
-        target: PathBuf,
-        size: Option<u64>,
-        mode: Option<u32>,
-        #[serde(default)]
-        uid: Option<u32>,
-        #[serde(default)]
-        gid: Option<u32>,
-        /// Programs on it may be run.
-        #[serde(default)]
-        exec: bool,
-    },
-}
-
-impl MountSpec {
-    /// Where it is in the container.
-    pub fn target(&self) -> &PathBuf {
-        let (MountSpec::Volume { target, .. }
-        | MountSpec::Bind { target, .. }
-        | MountSpec::Tmpfs { target, .. }) = self;
-        target
-    }
 }
 
 /// A probe with every default filled in. Times in milliseconds.

@@ -8,10 +8,10 @@
 use std::{fs::File, io, os::fd::AsFd, path::Path, str::FromStr};
 
 use reconciler::spec::{ContainerSpec, MountSpec};
-use rustix::fs::{FileType, major, minor, stat};
+use rustix::fs::{FileType, major, minor};
 
 use crate::{
-    rootfs::{Step, StepError, devices},
+    rootfs::{StepError, devices},
     sys::bpf::{self, Instruction},
 };
 
@@ -106,17 +106,16 @@ fn rules(container: &ContainerSpec) -> Result<Vec<Rule>, StepError> {
             access: READ | WRITE | MKNOD,
         })
         .collect();
-    for (path, _, access) in devices::nodes(&container.devices)? {
-        let found = stat(&path).step("look at", path.display())?;
-        let kind = match FileType::from_raw_mode(found.st_mode) {
+    for found in devices::nodes(&container.devices)? {
+        let kind = match found.node.kind {
             FileType::BlockDevice => BLOCK,
             _ => CHAR,
         };
         rules.push(Rule {
             kind: Some(kind),
-            major: Some(major(found.st_rdev)),
-            minor: Some(minor(found.st_rdev)),
-            access: bits(&access),
+            major: Some(major(found.node.number)),
+            minor: Some(minor(found.node.number)),
+            access: bits(&found.access),
         });
     }
     for rule in &container.device_rules {

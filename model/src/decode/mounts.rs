@@ -276,3 +276,40 @@ impl Reader<'_> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::decode::tests::refused;
+
+    #[test]
+    fn options_of_mounts_that_mean_nothing_are_refused_where_they_stand() {
+        for (service, want) in [
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: shared } }]",
+                "`services.web.volumes[0]`: with this propagation, what the container mounts would appear",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: nope } }]",
+                "`services.web.volumes[0].bind.propagation`: `nope`",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { recursive: writable } }]",
+                "`services.web.volumes[0].bind.recursive`: `writable` is about a bind that is read-only",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, read_only: true, bind: { recursive: readonly, propagation: rslave } }]",
+                "`services.web.volumes[0].bind.recursive`: mounts that the host makes later",
+            ),
+            (
+                "tmpfs: ['/run:uid=70000']",
+                "`services.web.tmpfs[0]`: `70000` is not an id",
+            ),
+        ] {
+            let found = refused(service);
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{service}: {found:#?}"
+            );
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) fn read(text: &str) -> (Project, Vec<String>) {
 }
 
 /// The findings about one service with an image, but for what is only not supported yet.
-fn refused(service: &str) -> Vec<String> {
+pub(crate) fn refused(service: &str) -> Vec<String> {
     let image = if service.starts_with("image:") {
         ""
     } else {
@@ -422,24 +422,12 @@ fn nonsense_in_values_is_refused() {
             "`services.web.logging.driver`: there is no log driver `gelf`",
         ),
         (
-            "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: shared } }]",
-            "`services.web.volumes[0]`: with this propagation, what the container mounts would appear",
+            "scale: 2\nmac_address: '02:00:00:00:00:01'",
+            "`services.web.mac_address`: only one of several containers",
         ),
         (
-            "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: nope } }]",
-            "`services.web.volumes[0].bind.propagation`: `nope`",
-        ),
-        (
-            "volumes: [{ type: bind, source: /a, target: /b, bind: { recursive: writable } }]",
-            "`services.web.volumes[0].bind.recursive`: `writable` is about a bind that is read-only",
-        ),
-        (
-            "volumes: [{ type: bind, source: /a, target: /b, read_only: true, bind: { recursive: readonly, propagation: rslave } }]",
-            "`services.web.volumes[0].bind.recursive`: mounts that the host makes later",
-        ),
-        (
-            "tmpfs: ['/run:uid=70000']",
-            "`services.web.tmpfs[0]`: `70000` is not an id",
+            "deploy: { update_config: { order: start-first } }\nmac_address: '02:00:00:00:00:01'",
+            "`services.web.mac_address`: the old and the new container",
         ),
         (
             "secrets: [{ source: a, mode: '999' }]",

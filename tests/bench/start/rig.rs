@@ -217,6 +217,7 @@ fn sandbox(net: Net) -> SandboxSpec {
         prefix: 20,
         gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),
         mac: [2, 0, 0, 0, 0, 7],
+        mac_asked: false,
     };
     SandboxSpec {
         key: key(),

@@ -55,6 +55,22 @@ pub fn mounts(
     Ok(all)
 }
 
+/// With what devices of vendors bring, which takes the place of others at its target.
+pub fn with_edits(mut mounts: Vec<MountSpec>, service: &Service) -> Vec<MountSpec> {
+    for mount in service.security.edits.iter().flat_map(|edits| &edits.mounts) {
+        mounts.retain(|other| *other.target() != mount.target);
+        mounts.push(MountSpec::Bind {
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+            create_host_path: false,
+            propagation: mount.propagation,
+            recursive: mount.recursive,
+        });
+    }
+    mounts
+}
+
 fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {
     let anonymous = |target: &Path| ResourceKey {
         project: project.name.clone(),
