@@ -9,6 +9,8 @@ mod agent_death;
 mod attach;
 mod attributes;
 mod bad_manifests;
+mod blkio;
+mod cdi;
 mod config;
 mod configs;
 mod contract;

@@ -240,6 +240,60 @@ fn a_process_on_ground_that_is_gone_is_started_again() {
     host.finish();
 }
 
+/// Directories above a mount are the service's own: to rename them is no way to be started again. What an
+/// administrator takes away there is still missed.
+#[test]
+fn what_a_service_renames_takes_nothing_from_it() {
+    let Some(mut host) = Host::new("repair-renamed") else {
+        return;
+    };
+    host.start_agent();
+    let service = |name: &str, script: &str| {
+        format!(
+            "  {name}: {{ image: {}, command: [sh, -c, '{script}; exec sleep 1000000'], stop_signal: KILL, \
+             tmpfs: [/v/a/scratch], volumes: [\"{name}:/v\", \"in-{name}:/v/a/inner\"] }}\n",
+            host.busybox()
+        )
+    };
+    let text = format!(
+        "services:\n{}{}volumes: {{ mover: {{}}, in-mover: {{}}, jailed: {{}}, in-jailed: {{}} }}\n",
+        service("mover", "mv /v/a /v/b; mkdir -p /v/a/inner"),
+        service(
+            "jailed",
+            "mkdir -p /jail/bin; cp /bin/busybox /jail/bin; exec chroot /jail /bin/busybox sleep 1000000"
+        ),
+    );
+    host.write_manifest("moved", &text);
+    host.converged("moved");
+    let (mover, jailed) = (
+        host.running("moved", "mover").pid(),
+        host.running("moved", "jailed").pid(),
+    );
+    host.wait("both have done it", PATIENCE, || {
+        let root = fs::read_link(format!("/proc/{jailed}/root")).ok()?;
+        (mounted(mover, "/v/b/scratch") && root.ends_with("jail")).then_some(())
+    });
+    let before = host.identities("moved");
+    // Each looks at the host.
+    for _ in 0..3 {
+        host.nothing_to_do(PATIENCE);
+    }
+    unmount(mover, "/v/b/inner");
+    host.wait("the volume is hung in again", REPAIR, || {
+        mounted(mover, "/v/a/inner").then_some(())
+    });
+    host.nothing_to_do(PATIENCE);
+    assert_eq!(host.identities("moved"), before);
+    unmount(jailed, "/v/a/scratch");
+    host.wait("the other one stands on new ground", REPAIR, || {
+        host.instance("moved", "jailed")
+            .filter(|now| now.state == "running" && now.pid != Some(jailed))
+    });
+    assert!(journal_text(&host, 0).contains("/v/a/scratch is not mounted any more"));
+    assert_eq!(host.running("moved", "mover").pid(), mover);
+    host.finish();
+}
+
 #[test]
 fn a_layer_that_is_deleted_is_unpacked_again() {
     let Some(mut host) = Host::new("repair-layer") else {

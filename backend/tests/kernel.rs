@@ -17,6 +17,8 @@ mod escape;
 mod files;
 #[path = "kernel/flip.rs"]
 mod flip;
+#[path = "kernel/ground.rs"]
+mod ground;
 #[path = "kernel/host.rs"]
 mod host;
 #[path = "kernel/inside.rs"]
@@ -25,6 +27,8 @@ mod inside;
 mod life;
 #[path = "kernel/logs.rs"]
 mod logs;
+#[path = "kernel/mounts.rs"]
+mod mounts;
 #[path = "kernel/repair.rs"]
 mod repair;
 #[path = "network/rig.rs"]
@@ -52,10 +56,12 @@ fn tests() -> Vec<Test> {
     all.extend(confinement::TESTS);
     all.extend(flip::TESTS);
     all.extend(repair::TESTS);
+    all.extend(ground::TESTS);
     all.extend(files::TESTS);
     all.extend(devices::TESTS);
     all.extend(terminal::TESTS);
     all.extend(copy::TESTS);
+    all.extend(mounts::TESTS);
     all
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
     }
     many_hooks(project, report);
     ports(project, report);
+    hardware_addresses(project, report);
     addresses(project, report);
     container_names(project, report);
     names(project, report);
@@ -195,6 +196,43 @@ fn many_hooks(project: &Project, report: &mut Report) {
 struct Owners<'p> {
     all: Option<(&'p str, At)>,
     one: BTreeMap<IpAddr, (&'p str, At)>,
+}
+
+/// One interface of a network has a hardware address, at a time.
+fn hardware_addresses(project: &Project, report: &mut Report) {
+    let mut owners: BTreeMap<(&str, [u8; 6]), &str> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let deploy = service.container.deploy.as_ref();
+        let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+        let start_first = update.is_some_and(|update| update.start_first);
+        let several = service.container.scale.is_some_and(|scale| scale > 1);
+        for (network, attachment) in &service.networks {
+            let Some(mac) = attachment.mac_address else {
+                continue;
+            };
+            let own = format!("services.{name}.networks.{network}.mac_address");
+            let path = match service.names.mac_address {
+                Some(own) if own == mac => format!("services.{name}.mac_address"),
+                _ => own,
+            };
+            let (what, hint) = match owners.insert((network, mac.0), name) {
+                Some(other) => (
+                    format!("`{other}` has the address {mac} on this network already"),
+                    "choose another address",
+                ),
+                None if several => (
+                    format!("only one of several containers can have the address {mac}"),
+                    "remove it, or `scale`",
+                ),
+                None if start_first => (
+                    format!("the old and the new container would both have the address {mac}"),
+                    "remove it, or `order: start-first`",
+                ),
+                None => continue,
+            };
+            report.refuse(report.at(&path), format!("`{path}`: {what}"), hint);
+        }
+    }
 }
 
 /// A host port can be had once.

@@ -1,5 +1,6 @@
 //! What the host shows. A part that could not be read is `Unknown`, never absent.
 
+pub mod abilities;
 pub mod fault;
 pub mod hook;
 
@@ -8,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+pub use abilities::{Abilities, Lack};
 pub use fault::Fault;
 pub use hook::{Hook, Moment};
 

@@ -140,6 +140,8 @@ fn what_a_container_does_to_all_it_does_to_itself() {
     for service in ["usual", "every"] {
         let found = said(&host, "mounts", service);
         assert!(!found.iter().any(|line| line == "/x"), "{service}: {found:?}");
+        let refused = found.iter().filter(|line| line.contains("permission denied"));
+        assert!(service == "every" || refused.count() == 2, "{found:?}");
     }
     host.finish();
 }
@@ -211,8 +213,20 @@ fn no_abstract_socket_and_a_control_socket_for_root_alone() {
     };
     host.start_agent();
     let image = host.busybox();
-    host.write_manifest("calm", &format!("services:\n{}", lasting("box", &image, "")));
+    let look = "cat /proc/net/unix; cat /proc/self/net/unix";
+    host.write_manifest(
+        "calm",
+        &format!(
+            "services:\n{}{}",
+            lasting("box", &image, ""),
+            once("near", &image, ", network_mode: host", look)
+        ),
+    );
     let pid = host.running("calm", "box").pid();
+    // Who shares the host's network sees what is there, and could reach what has a name without a path.
+    let near = said(&host, "calm", "near");
+    assert!(near.iter().any(|line| line.ends_with("/stead.sock")), "{near:?}");
+    assert!(!near.iter().any(|line| line.contains(" @")), "{near:?}");
     // All sockets of the agent and of its supervisors are in this namespace, which is the test's own.
     let shim = process::parent(pid).expect("its supervisor");
     for who in [host.agent_pid(), shim, pid] {
@@ -253,5 +267,14 @@ fn no_abstract_socket_and_a_control_socket_for_root_alone() {
     assert!(reply.status.success(), "{reply:?}");
     let reply = curl(1000);
     assert_eq!(reply.status.code(), Some(7), "connection refused: {reply:?}");
+    // Where somebody has opened the file to all, it is asked who is at the other end (SO_PEERCRED).
+    fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("its mode");
+    let reply = curl(1000);
+    // Nothing, or not even the end of the request, was taken.
+    assert!(
+        matches!(reply.status.code(), Some(52 | 55 | 56)) && reply.stdout.is_empty(),
+        "closed without a word: {reply:?}"
+    );
+    assert!(curl(0).status.success());
     host.finish();
 }

@@ -34,10 +34,11 @@ impl LinuxBackend {
     pub(super) fn observe_scope(&self, scope: &Scope, observed: &mut Observed) {
         observed.boot_id.clone_from(&self.boot_id);
         if scope.all {
+            self.look_for_controllers();
             observed.instances = self.observe_all_instances();
             if self.purpose == Use::Converge {
                 self.restore(&observed.instances);
-                self.files.watch_root(&self.controllers.tops());
+                self.files.watch_root(&self.controllers().tops());
             }
         }
         for reference in &scope.images {
@@ -212,7 +213,7 @@ impl LinuxBackend {
                 drift.extend(standing.drift);
                 match state.run {
                     Run::Running { pid } if self.purpose == Use::Converge => {
-                        let mut cgroups = self.controllers.directories(&cgroup);
+                        let mut cgroups = self.controllers().directories(&cgroup);
                         cgroups.push(cgroup.join("shim"));
                         let shim = sandbox.client().pid;
                         self.files.watch_instance(key, (pid, shim), &cgroups);

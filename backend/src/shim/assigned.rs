@@ -157,6 +157,9 @@ impl Sandbox {
                 };
                 let user = self.namespaces.user();
                 remount::remount(*pid, first.as_fd(), user, &self.record, &volumes)?;
+                ground::renew(*pid as u32, &mut self.record.ground)
+                    .step("look at the mounts of process", pid)?;
+                self.seal()?;
                 done()
             }
             Request::Attend => {
@@ -284,8 +287,12 @@ impl Sandbox {
             self.files.as_ref(),
         )?;
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
-        self.controllers
-            .apply(&assignment.cgroup, &start.container.limits)?;
+        let limits = &start.container.limits;
+        if let Err(error) = self.controllers.apply(&assignment.cgroup, limits) {
+            // One that was missing when the sandbox was made may be there now.
+            self.controllers = Controllers::find().map_err(|_| error)?;
+            self.controllers.apply(&assignment.cgroup, limits)?;
+        }
         cgroup::devices::limit(
             &assignment.cgroup.join("payload"),
             &start.container,

@@ -1,21 +1,27 @@
 //! What a container stands on: its mounts, its upper directory, the layers of its image.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
 };
 
-use super::protocol::{Directory, Ground};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::protocol::{Directory, Ground, MountId};
 
 /// What is there right after a start. What cannot be read (the program has ended already) is left out,
 /// and is not missed later.
 pub fn look(pid: i32, directory: &Path, layers: &[PathBuf]) -> Ground {
     let upper = directory.join("upper");
+    let mounts = mounted(pid as u32).unwrap_or_default();
+    let (ids, mounts) = mounts.into_iter().map(|mount| (mount.id, mount.point)).unzip();
     Ground {
-        mounts: mounted(pid as u32)
-            .map(|mounts| mounts.into_iter().map(|mount| mount.point).collect())
-            .unwrap_or_default(),
+        mounts,
+        ids,
         directories: std::iter::once(&upper)
             .chain(layers)
             .filter_map(|path| {
@@ -30,15 +36,33 @@ pub fn look(pid: i32, directory: &Path, layers: &[PathBuf]) -> Ground {
     }
 }
 
+/// After something was hung in again: what is at a place now is what is looked for from now on.
+///
+/// # Errors
+/// As [`missing`].
+pub fn renew(pid: u32, ground: &mut Ground) -> io::Result<()> {
+    let now = whole(pid)?;
+    for (point, id) in ground.mounts.iter().zip(&mut ground.ids) {
+        if !now.iter().any(|mount| mount.id == *id)
+            && let Some(mount) = now.iter().rev().find(|mount| mount.point == *point)
+        {
+            id.clone_from(&mount.id);
+        }
+    }
+    Ok(())
+}
+
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    pub id: MountId,
     pub point: PathBuf,
     /// What is mounted there was deleted from its file system.
     pub deleted: bool,
 }
 
-/// Everything mounted where a process lives, in the order of mounting: proc_pid_mountinfo(5).
+/// Everything mounted where a process lives and below its root directory, in the order of mounting:
+/// proc_pid_mountinfo(5).
 ///
 /// # Errors
 /// The process has ended.
@@ -46,13 +70,39 @@ pub fn mounted(pid: u32) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?))
 }
 
+/// Also what is not below its root directory: it may have changed that (chroot(2)), and stands on the same.
+/// A thread sees it by entering the namespace, where its root is the namespace's own.
+fn whole(pid: u32) -> io::Result<Vec<Mount>> {
+    let (host, theirs) = (File::open("/proc")?, File::open(format!("/proc/{pid}/ns/mnt"))?);
+    let look = move || -> io::Result<String> {
+        // The root and working directory are those of all threads before.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(&theirs, CloneFlags::CLONE_NEWNS)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut text = String::new();
+        File::from(openat(&host, "thread-self/mountinfo", flags, Mode::empty())?)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let seen = thread::Builder::new().name("mounts".into()).spawn(look)?;
+    let text = seen
+        .join()
+        .map_err(|_| io::Error::other("whoever looked at the mounts of a container did not come back"))??;
+    Ok(parse(&text))
+}
+
 fn parse(mountinfo: &str) -> Vec<Mount> {
     mountinfo
         .lines()
         .filter_map(|line| {
-            let mut fields = line.split(' ').skip(3);
+            let mut fields = line.split(' ');
+            let (id, device) = (fields.next()?, fields.nth(1)?);
             let (root, point) = (fields.next()?, fields.next()?);
             Some(Mount {
+                id: MountId {
+                    id: id.parse().ok()?,
+                    device: device.to_owned(),
+                },
                 point: unescape(point),
                 deleted: root.ends_with("//deleted"),
             })
@@ -95,6 +145,9 @@ pub fn missing(pid: u32, ground: &Ground) -> io::Result<Missing> {
     let mut missing = Missing::default();
     if !ground.mounts.is_empty() {
         missing = compare(ground, &mounted(pid)?);
+        if missing != Missing::default() {
+            missing = compare(ground, &whole(pid)?);
+        }
     }
     if missing.broken.is_none() {
         missing.broken = ground.directories.iter().find_map(gone);
@@ -102,14 +155,17 @@ pub fn missing(pid: u32, ground: &Ground) -> io::Result<Missing> {
     Ok(missing)
 }
 
+/// A mount is where it was, or it is the same mount elsewhere: a container may rename the directories above it.
 fn compare(ground: &Ground, now: &[Mount]) -> Missing {
     let mut missing = Missing::default();
-    for point in &ground.mounts {
+    for (index, point) in ground.mounts.iter().enumerate() {
+        let moved = |mount: &&Mount| Some(&mount.id) == ground.ids.get(index) && !mount.deleted;
         // The last one of a place covers the others.
         match now.iter().rev().find(|mount| mount.point == *point) {
             Some(mount) if !mount.deleted => {}
             // The root of an overlay has no name that could be deleted; a device node stays one.
             Some(_) if point == Path::new("/") || point.starts_with("/dev") => {}
+            _ if now.iter().any(|mount| moved(&mount)) => {}
             _ => missing.mounts.push(point.clone()),
         }
     }
@@ -146,7 +202,29 @@ mod tests {
     fn ground(points: &[&str]) -> Ground {
         Ground {
             mounts: points.iter().map(PathBuf::from).collect(),
+            ids: Vec::new(),
             directories: Vec::new(),
+        }
+    }
+
+    /// Above it a directory was renamed: that is the container's business. A number that was given away again
+    /// is another mount, and one whose directory was deleted is as good as gone.
+    #[test]
+    fn a_mount_that_is_elsewhere_is_not_missed() {
+        let cases: [(u64, &str, &[&str]); 4] = [
+            (22, "8:1", &[]),
+            (22, "0:44", &["/before"]),
+            (25, "8:1", &["/before"]),
+            (23, "8:1", &["/before"]),
+        ];
+        for (id, device, expected) in cases {
+            let device = device.to_owned();
+            let ground = Ground {
+                ids: vec![MountId { id, device }],
+                ..ground(&["/before"])
+            };
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(compare(&ground, &parse(NOW)).mounts, expected, "{ground:?}");
         }
     }
 

@@ -291,8 +291,19 @@ pub struct Stop {
 pub struct Ground {
     /// Everything mounted in its mount namespace. Empty: it could not be read.
     pub mounts: Vec<PathBuf>,
+    /// Which mount each of them was. Empty: an older stead has started it.
+    #[serde(default)]
+    pub ids: Vec<MountId>,
     /// The upper directory and the image's layers.
     pub directories: Vec<Directory>,
+}
+
+/// A mount, wherever it is. The number alone is given away again when a mount is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountId {
+    pub id: u64,
+    /// `8:1`
+    pub device: String,
 }
 
 /// A directory, and not another of its name.

@@ -1,9 +1,18 @@
 //! Hostile images: whatever they hold, the host is not touched.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    mem::MaybeUninit,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, symlink},
+    },
+    path::Path,
+};
 
 use backend::shim::{client::ClientError, protocol::Reason};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::host::{Host, bind_mount, volume_mount};
 
@@ -36,6 +45,58 @@ fn tree(path: &Path) -> Vec<String> {
     all
 }
 
+/// Whatever is done to files, whoever does it and by whatever path: also what leaves no trace.
+struct Watch(OwnedFd);
+
+impl Watch {
+    fn on(path: &Path) -> Watch {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+        let mut places = vec![path.to_owned()];
+        while let Some(place) = places.pop() {
+            inotify::add_watch(&watch, &place, WatchFlags::ALL_EVENTS).unwrap();
+            if place.is_dir() {
+                places.extend(fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        let mut watch = Watch(watch);
+        // Our own look.
+        watch.seen();
+        watch
+    }
+
+    fn seen(&mut self) -> Vec<String> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.0, &mut buffer);
+        let events = std::iter::from_fn(|| {
+            let event = reader.next().ok()?;
+            Some(format!("{:?} {:?}", event.events(), event.file_name()))
+        });
+        events.collect()
+    }
+}
+
+/// What a container stands on, whatever its image has there.
+const REAL: [&str; 5] = [
+    " /proc proc",
+    " /sys sysfs",
+    " /dev tmpfs",
+    " /dev/pts devpts",
+    " /dev/shm tmpfs",
+];
+
+/// Where and what each mount is.
+fn mounts(lines: &[String]) -> Vec<String> {
+    let mount = |line: &String| {
+        let (left, right) = line.split_once(" - ")?;
+        Some(format!(
+            " {} {}",
+            left.split(' ').nth(4)?,
+            right.split(' ').next()?
+        ))
+    };
+    lines.iter().filter_map(mount).collect()
+}
+
 /// SEC-07
 fn symbolic_links() {
     let host = Host::new();
@@ -43,6 +104,13 @@ fn symbolic_links() {
     fs::create_dir_all(outside.join("dir")).unwrap();
     fs::write(outside.join("hosts"), "host").unwrap();
     let before = tree(&outside);
+    let shadow = || {
+        let found = fs::metadata("/etc/shadow").ok()?;
+        Some((found.ino(), found.mtime_nsec(), found.ctime_nsec()))
+    };
+    let shadow_before = shadow();
+    let mut watch = Watch::on(&outside);
+    let mut started = 0;
     let data = host.volume("data");
     let text = outside.to_str().unwrap();
     for (name, to) in [
@@ -75,10 +143,19 @@ fn symbolic_links() {
         container.layers.insert(0, layer);
         container.volumes.insert("data".into(), data.clone());
         container.spec.mounts.push(volume_mount("data", "/srv", false));
-        container.script("echo inside > /srv/inside");
+        container.script("echo inside > /srv/inside; cat /proc/self/mountinfo");
+        let said = container.lines().len();
         match container.start() {
             Ok(_) => {
                 container.ended();
+                started += 1;
+                let mounts = mounts(&container.lines().split_off(said));
+                for real in REAL {
+                    assert!(
+                        mounts.iter().any(|mount| mount == real),
+                        "{name} -> {to}: {mounts:#?}"
+                    );
+                }
             }
             Err(ClientError::Refused { message, reason, .. }) => {
                 assert_eq!(reason, Reason::Spec, "{name} -> {to}: {message}");
@@ -86,8 +163,15 @@ fn symbolic_links() {
             }
             Err(other) => panic!("{other}"),
         }
+        assert_eq!(watch.seen(), Vec::<String>::new(), "{name} -> {to}");
         assert_eq!(tree(&outside), before, "{name} -> {to}");
+        watch.seen();
     }
+    assert!(started >= 5, "{started} of them ran");
+    assert_eq!(shadow(), shadow_before);
+    // It is seen if there is anything to see.
+    let _ = fs::read(outside.join("hosts"));
+    assert!(!watch.seen().is_empty());
 }
 
 /// SEC-06
@@ -119,19 +203,39 @@ fn read_only_bind() {
     let other = host.path("other");
     fs::create_dir(&other).unwrap();
     let none = None::<&str>;
-    mount(Some(&other), &source.join("below"), none, MsFlags::MS_BIND, none).unwrap();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let (_, lines) = host.run("touch /b/x; touch /b/below/x; true", |container| {
-            container.spec.mounts.push(bind_mount(&source, "/b", true));
-        });
-        assert_eq!(lines.len(), 2);
-        assert!(
-            lines.iter().all(|line| line.contains("Read-only file system")),
-            "{lines:?}"
-        );
-    }));
-    umount2(&source.join("below"), MntFlags::MNT_DETACH).unwrap();
-    result.unwrap();
+    let kinds: &[(Option<&Path>, Option<&str>, MsFlags)] = &[
+        (Some(&other), none, MsFlags::MS_BIND),
+        (None, Some("tmpfs"), MsFlags::empty()),
+    ];
+    let shifts_tmpfs = kernel() >= (6, 3);
+    for (from, kind, flags) in &kinds[..if shifts_tmpfs { 2 } else { 1 }] {
+        mount(*from, &source.join("below"), *kind, *flags, none).unwrap();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (_, lines) = host.run("touch /b/x; touch /b/below/x; true", |container| {
+                container.spec.mounts.push(bind_mount(&source, "/b", true));
+            });
+            assert_eq!(lines.len(), 2, "{kind:?}");
+            assert!(
+                lines.iter().all(|line| line.contains("Read-only file system")),
+                "{kind:?}: {lines:?}"
+            );
+        }));
+        umount2(&source.join("below"), MntFlags::MNT_DETACH).unwrap();
+        result.unwrap();
+    }
+}
+
+fn kernel() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// By a process and its children that have ended: proc_pid_io(5).
+fn bytes_read(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.unwrap().parse().unwrap()
 }
 
 /// SEC-08
@@ -150,9 +254,15 @@ fn passwd() {
         )
         .unwrap();
     };
-    let makers: [&dyn Fn(); 8] = [
+    // Not every kernel has it.
+    let memory = ["/proc/kcore", "/proc/kmsg"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let memory = memory.unwrap();
+    let makers: [&dyn Fn(); 9] = [
         &device,
         &|| symlink("/proc/kmsg", &file).unwrap(),
+        &|| symlink(memory, &file).unwrap(),
         &|| symlink("/proc/self/fd/0", &file).unwrap(),
         &|| fs::create_dir(&file).unwrap(),
         &|| nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap(),
@@ -165,6 +275,8 @@ fn passwd() {
         let mut container = host.sandbox("evil", Vec::new()).unwrap();
         container.layers.insert(0, layer.clone());
         container.script("true");
+        let shim = container.client.pid;
+        let before = bytes_read(shim);
         let begun = std::time::Instant::now();
         let answer = container.start();
         assert!(
@@ -181,8 +293,11 @@ fn passwd() {
                 message.contains("/etc/passwd of the image cannot be read"),
                 "{message}"
             ),
-            other => panic!("{other:?}"),
+            other => panic!("{:?}: {other:?}", fs::read_link(&file)),
         }
+        // Everything that was read for this start.
+        let read = bytes_read(shim) - before;
+        assert!(read < 3 << 19, "{read} bytes");
         let _ = fs::remove_file(&file).or_else(|_| fs::remove_dir(&file));
     }
 }

@@ -40,7 +40,7 @@ fn running(container: &mut Container) -> u32 {
 }
 
 /// A command in the mount namespace of a process.
-fn inside(pid: u32, command: &[&str]) {
+pub fn inside(pid: u32, command: &[&str]) {
     let status = Command::new("nsenter")
         .args(["-t", &pid.to_string(), "-m"])
         .args(command)
@@ -49,7 +49,7 @@ fn inside(pid: u32, command: &[&str]) {
     assert!(status.success(), "{command:?}");
 }
 
-fn missing(container: &mut Container) -> Missing {
+pub fn missing(container: &mut Container) -> Missing {
     let state = container.state();
     let Run::Running { pid } = state.run else {
         panic!("{state:?}");

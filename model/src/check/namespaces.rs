@@ -2,12 +2,13 @@
 
 use crate::{
     report::Report,
-    types::{Namespace, Service},
+    types::{Mount, Namespace, Service},
 };
 
 pub(super) fn check(service: &Service, path: &str, report: &mut Report) {
     host_ids(service, path, report);
     host_names(service, path, report);
+    shared_mounts(service, path, report);
     match &service.namespaces.network_mode {
         Some(Namespace::Service(other) | Namespace::Container(other)) => {
             joined(service, other, path, report);
@@ -53,6 +54,38 @@ pub(super) fn host(service: &Service) -> Option<&'static str> {
         .into_iter()
         .filter(|(_, space)| **space == Some(Namespace::Host));
     hosts.next().map(|(field, _)| field)
+}
+
+/// With a user namespace, mounts of a container on the host would belong to ids that nobody there has, and its
+/// root could cover what the host has below.
+fn shared_mounts(service: &Service, path: &str, report: &mut Report) {
+    let spaces = &service.namespaces;
+    let host = [
+        &spaces.userns_mode,
+        &spaces.network_mode,
+        &spaces.ipc,
+        &spaces.pid,
+    ];
+    if service.security.privileged || host.contains(&&Some(Namespace::Host)) {
+        return;
+    }
+    for (place, mount) in service.volumes.iter().enumerate() {
+        if let Mount::Bind {
+            propagation: Some(propagation),
+            ..
+        } = mount
+            && propagation.is_shared()
+        {
+            report.refuse(
+                report.at(&format!("{path}.volumes.{place}")),
+                format!(
+                    "`{path}.volumes[{place}]`: with this propagation, what the container mounts would appear on \
+                     the host, which a container with a user namespace of its own must not do"
+                ),
+                "write `rslave`: the container sees what the host mounts; or add `userns_mode: host`",
+            );
+        }
+    }
 }
 
 /// The host's name is not a service's to change.

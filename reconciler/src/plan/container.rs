@@ -22,7 +22,7 @@ use crate::{
     derive,
     key::InstanceKey,
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, NodeLike, SHM_SIZE},
 };
 
 mod files;
@@ -242,7 +242,7 @@ pub fn container(
         environment: environment(service, config, &hostname),
         user: service.user.clone().unwrap_or_else(|| config.user.clone()),
         working_dir: working_dir(service, config),
-        mounts: mounts::mounts(project, key, service, config, observed)?,
+        mounts: mounts::with_edits(mounts::mounts(project, key, service, config, observed)?, service),
         health: health(service, config),
         restart: service.restart,
         stop_signal,
@@ -316,13 +316,30 @@ fn links(service: &Service) -> BTreeMap<String, String> {
 }
 
 fn devices(service: &Service) -> Vec<DeviceSpec> {
+    let edits = service.security.edits.as_deref();
+    let of_vendors = edits.map(|edits| {
+        edits.nodes.iter().map(|node| DeviceSpec {
+            source: node.source.clone(),
+            target: node.target.clone(),
+            access: node.access.clone(),
+            like: node.like.clone(),
+        })
+    });
+    // As CDI has it, a node of a vendor takes the place of another one.
+    let replaced = |target: &Path| {
+        let nodes = edits.map(|edits| &edits.nodes[..]).unwrap_or_default();
+        nodes.iter().any(|node| node.target == target)
+    };
     let devices = service.security.devices.iter();
     devices
+        .filter(|device| !replaced(&device.target))
         .map(|device| DeviceSpec {
             source: device.source.clone(),
             target: device.target.clone(),
             access: device.permissions.clone(),
+            like: NodeLike::default(),
         })
+        .chain(of_vendors.into_iter().flatten())
         .collect()
 }
 
@@ -339,6 +356,7 @@ fn limits(service: &Service) -> Limits {
         cpu_period: resources.cpu_period,
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.as_ref().map(ToString::to_string),
+        block: resources.blkio_config.clone(),
     }
 }
 
@@ -358,6 +376,9 @@ fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTree
     }
     environment.extend(config.environment.clone());
     environment.extend(service.environment.clone());
+    if let Some(edits) = &service.security.edits {
+        environment.extend(edits.environment.clone());
+    }
     environment
 }
 

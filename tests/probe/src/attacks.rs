@@ -39,12 +39,15 @@ pub fn exchange(one: &str, other: &str, rounds: &str) -> String {
     }
 }
 
-/// For each process there is while it looks: what its executable is, and whether it opens for writing.
-pub fn open_executables(rounds: &str) -> Vec<String> {
-    let rounds: u64 = rounds.parse().unwrap_or(1);
+/// For each process there is while it looks: what its executable is, and whether it opens for writing. That many
+/// times, or until a file of that name is there.
+pub fn open_executables(until: &str) -> Vec<String> {
+    let rounds: Option<u64> = until.parse().ok();
     let mut found = BTreeSet::new();
     let own = fs::read_link("/proc/self/exe").unwrap_or_default();
-    for _ in 0..rounds {
+    let mut count = 0;
+    while rounds.map_or_else(|| !Path::new(until).exists(), |rounds| count < rounds) {
+        count += 1;
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(_) = entry
                 .file_name()

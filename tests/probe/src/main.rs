@@ -22,7 +22,7 @@ probe userns                        every way to a new namespace, really tried
 probe key add|find NAME             adds a key to the session keyring, or looks for it
 probe key hold NAME PROGRAM …       executes a program in a new session whose keyring has that key
 probe exchange A B ROUNDS           exchanges two names until the rounds (0: until killed) are over
-probe exes ROUNDS                   tries to open for writing what each process executes
+probe exes ROUNDS|FILE              tries to open for writing what each process executes (until FILE is there)
 probe beyond                        signals and traces whatever can be seen
 ";
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         ["key", "hold", name, program, rest @ ..] => vec![attacks::hold_key(name, program, rest)],
         ["key", "find", name] => attacks::find_key(name),
         ["exchange", one, other, rounds] => vec![attacks::exchange(one, other, rounds)],
-        ["exes", rounds] => attacks::open_executables(rounds),
+        ["exes", until] => attacks::open_executables(until),
         ["beyond"] => attacks::beyond(),
         _ => {
             eprint!("{USAGE}");

@@ -57,6 +57,7 @@ fn fake_status(run: Run) -> Status {
         prefix: 20,
         gateway: None,
         mac: [2, 0, 0, 0, 0, 1],
+        mac_asked: false,
     };
     let instance = Instance {
         sandbox: SandboxSpec {
