@@ -98,11 +98,7 @@ impl Controllers {
     }
 
     fn has_v2(&self, controller: &str) -> bool {
-        let name = match controller {
-            block::CONTROLLER => block::CONTROLLER_V2,
-            other => other,
-        };
-        self.v2.iter().any(|one| one == name)
+        self.v2.iter().any(|one| one == controller)
     }
 
     /// The directory of an instance in the v1 hierarchy of a controller.
@@ -407,8 +403,12 @@ fn v1_mounts(mountinfo: &str) -> Vec<(String, PathBuf)> {
         if let (Some("cgroup"), _, Some(options), Some("/"), Some(point)) =
             (right.next(), right.next(), right.next(), left.next(), left.next())
         {
-            for controller in CONTROLLERS.into_iter().chain(["io"]) {
-                let name = if controller == "io" { "blkio" } else { controller };
+            for controller in CONTROLLERS {
+                let name = if controller == block::CONTROLLER {
+                    "blkio"
+                } else {
+                    controller
+                };
                 if options.split(',').any(|option| option == name) {
                     found.push((controller.to_owned(), PathBuf::from(point)));
                 }

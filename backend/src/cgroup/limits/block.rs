@@ -12,11 +12,14 @@ use std::{
 use reconciler::spec::BlockIo;
 use rustix::fs::{major, minor};
 
-use super::{Controllers, LimitError, processes};
+use super::{
+    Controllers, LimitError,
+    kinds::{Kind, setting},
+    processes,
+};
 
-/// As the other controllers are called. The v2 tree has it under another name.
-pub const CONTROLLER: &str = "blkio";
-pub const CONTROLLER_V2: &str = "io";
+/// `blkio` in v1.
+pub const CONTROLLER: &str = "io";
 const WHAT: &str = "block devices";
 const WEIGHT: &str = "the weight on block devices";
 
@@ -29,6 +32,16 @@ const READ_BPS: &str = "blkio.throttle.read_bps_device";
 const WRITE_BPS: &str = "blkio.throttle.write_bps_device";
 const READ_IOPS: &str = "blkio.throttle.read_iops_device";
 const WRITE_IOPS: &str = "blkio.throttle.write_iops_device";
+
+/// What a host must have for any of it. Which weights there are follows from what its disks are scheduled by.
+pub const KIND: Kind = Kind {
+    controller: CONTROLLER,
+    what: WHAT,
+    attributes: &["blkio_config"],
+    v2: setting(MAX, "", |_| None),
+    v1: setting(READ_BPS, "", |_| None),
+    asked: |limits| limits.block.is_some(),
+};
 
 /// The line of a weight that holds for all devices.
 const ALL: &str = "default";
@@ -200,14 +213,14 @@ impl Controllers {
                 None => Ok(()),
                 Some(_) => Err(LimitError::NoController {
                     what: WHAT,
-                    controller: CONTROLLER_V2,
+                    controller: CONTROLLER,
                 }),
             };
         };
         let telling = directory.join(files(v2)[0]);
         if block.is_some() && !telling.exists() {
             match v2 {
-                true => self.delegate(instance, CONTROLLER_V2)?,
+                true => self.delegate(instance, CONTROLLER)?,
                 false => self.make_v1(&directory, CONTROLLER)?,
             }
         }

@@ -9,7 +9,7 @@ use std::{
 use reconciler::observed::Lack;
 
 use super::{
-    Controllers,
+    Controllers, block,
     kinds::{CONTROLLERS, KINDS, Kind, SWAP_FILE},
 };
 
@@ -26,9 +26,14 @@ pub enum Kept {
     Unknown,
 }
 
+/// What a manifest may limit.
+fn all() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().chain([&block::KIND])
+}
+
 /// When nothing can be said of any limit.
 pub fn unknown(why: &str) -> BTreeMap<&'static str, Lack> {
-    let attributes = KINDS.iter().flat_map(|kind| kind.attributes);
+    let attributes = all().flat_map(|kind| kind.attributes);
     attributes
         .map(|attribute| (*attribute, Lack::Unknown(why.to_owned())))
         .collect()
@@ -45,9 +50,6 @@ impl Controllers {
             (Some(Lack::Unknown(_)), _) => Kept::Unknown,
         };
         kept.push(("swap", swap));
-        if !CONTROLLERS.contains(&"io") {
-            kept.push(("io", self.keeper("io")));
-        }
         kept
     }
 
@@ -63,7 +65,7 @@ impl Controllers {
     /// What is missing, or not known to be there, by the attribute that asks for it.
     pub fn lacks(&self) -> BTreeMap<&'static str, Lack> {
         let mut lacks = BTreeMap::new();
-        for kind in &KINDS {
+        for kind in all() {
             if let Some(lack) = self.lack(kind) {
                 for attribute in kind.attributes {
                     lacks.entry(*attribute).or_insert_with(|| lack.clone());
@@ -196,8 +198,8 @@ mod tests {
         words.collect()
     }
 
-    const ALL: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
-    const GROUP: [(&str, &str); 9] = [
+    const ALL: [&str; 5] = ["memory", "cpu", "cpuset", "pids", "io"];
+    const GROUP: [(&str, &str); 10] = [
         ("v2/cgroup.subtree_control", "memory cpu cpuset pids io\n"),
         ("v2/unit/memory.max", "max"),
         ("v2/unit/memory.low", "0"),
@@ -207,6 +209,7 @@ mod tests {
         ("v2/unit/cpu.weight", "100"),
         ("v2/unit/cpuset.cpus", ""),
         ("v2/unit/pids.max", "max"),
+        ("v2/unit/io.max", ""),
     ];
 
     #[test]
@@ -228,8 +231,10 @@ mod tests {
             words(&on(&swapless, &ALL, &[])),
             ["memswap_limit: its kernel has no memory.swap.max"]
         );
-        let found = words(&on(&tree(&GROUP), &["memory", "cpu", "cpuset"], &[]));
+        let found = words(&on(&tree(&GROUP), &["memory", "cpu", "cpuset", "io"], &[]));
         assert_eq!(found, ["pids_limit: it has no cgroup controller `pids`"]);
+        let found = words(&on(&tree(&without("io.max")), &ALL, &[]));
+        assert_eq!(found, ["blkio_config: its kernel has no io.max"]);
         let found = words(&on(&tree(&without("cpu.max")), &ALL, &[]));
         assert_eq!(
             found,
@@ -249,8 +254,9 @@ mod tests {
             ("cpu/cpu.cfs_period_us", "100000"),
             ("cpu/cpu.shares", "1024"),
             ("pids/pids.current", "1"),
+            ("io/blkio.throttle.read_bps_device", ""),
         ]);
-        let hybrid = on(&v1, &["cpuset"], &["memory", "cpu", "pids"]);
+        let hybrid = on(&v1, &["cpuset"], &["memory", "cpu", "pids", "io"]);
         assert_eq!(
             words(&hybrid),
             ["memswap_limit: its kernel has no memory.memsw.limit_in_bytes"]
@@ -267,8 +273,9 @@ mod tests {
             ("v2/cgroup.procs", "17\n"),
             ("v2/cgroup.subtree_control", "pids\n"),
             ("v2/other/pids.max", "max"),
+            ("io/blkio.throttle.read_bps_device", ""),
         ];
-        let found = words(&on(&tree(&own), &["pids", "cpuset"], &[]));
+        let found = words(&on(&tree(&own), &["pids", "cpuset"], &["io"]));
         assert_eq!(found.len(), 7, "{found:?}");
         assert!(
             found
