@@ -55,14 +55,8 @@ impl From<LimitError> for StepError {
         StepError {
             message: format!("{error}{}", source.unwrap_or_default()),
             errno: None,
-            reason: match error {
-                LimitError::NoController { .. }
-                | LimitError::NoFile { .. }
-                | LimitError::NoDevice { .. }
-                | LimitError::NoWeights { .. }
-                | LimitError::NotDelegated { .. } => Reason::Spec,
-                LimitError::Write { .. } | LimitError::Find(_) => Reason::System,
-            },
+            // What the host lacks now it may have later, and nobody tells of it.
+            reason: Reason::System,
         }
     }
 }

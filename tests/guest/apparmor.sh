@@ -10,6 +10,7 @@ services:
   box:
     image: 'rootfs:$box'
     stop_signal: KILL
+    restart: always
     command: [sleep, '100000']
     security_opt:
       - no-new-privileges:true
@@ -23,14 +24,14 @@ start_agent
 # Where the profiles cannot be seen, nothing is known, and nothing refused.
 must_say "not known: securityfs is not mounted" stead --root $root doctor
 stead --root $root plan -f /tmp/box.yaml >/tmp/plan 2>&1
-[ $? = 2 ] && grep -q 'box.yaml:8:9: warning: it is not known' /tmp/plan || fail "plan: $(cat /tmp/plan)"
+[ $? = 2 ] && grep -q 'box.yaml:9:9: warning: it is not known' /tmp/plan || fail "plan: $(cat /tmp/plan)"
 mount -t securityfs securityfs $security
 must_say "on, 0 profiles loaded" stead --root $root doctor
 
 # Not loaded: refused at its line, with and without an agent, and named by one that runs.
 for arguments in "$root plan" "$root apply" "/state/none plan"; do
     stead --root $arguments -f /tmp/box.yaml >/tmp/plan 2>&1
-    [ $? = 1 ] && grep -q 'box.yaml:8:9: error: this host has loaded no AppArmor profile `stead-guest`' /tmp/plan &&
+    [ $? = 1 ] && grep -q 'box.yaml:9:9: error: this host has loaded no AppArmor profile `stead-guest`' /tmp/plan &&
         grep -q 'hint: load it with apparmor_parser' /tmp/plan || fail "$arguments: $(cat /tmp/plan)"
 done
 confined | manifest box
@@ -70,4 +71,11 @@ printf 'stead-guest' >$security/apparmor/.remove
 kill -HUP $agent
 until_true 20 says "no AppArmor profile" stead --root $root status box
 [ "$pid" = "$(sort -n "$(payload box box)/cgroup.procs" | head -n 1)" ] || fail "it was restarted"
+# What ends then does not start without it, and starts with it.
+kill -9 "$pid"
+until_true 30 says "failed" stead --root $root ps box
+must_say "has loaded no AppArmor profile stead-guest" stead --root $root status box
+cat /files/apparmor.policy >$security/apparmor/.replace
+is_confined() { [ "$(inside box/box 'cat /proc/1/attr/current')" = "stead-guest (enforce)" ]; }
+until_true 70 is_confined
 finish

@@ -57,5 +57,5 @@ finish() {
     kill -TERM $agent; wait $agent || fail "the agent ended with $?"
     gone() { [ -z "$(find /sys/fs/cgroup -name 'stead-*' 2>/dev/null)" ] && ! grep -q " $root/" /proc/mounts; }
     until_true 10 gone
-    echo "$(basename "$0" .sh): everything held, nothing is left ($(cut -d. -f1 /proc/uptime) s after boot)"
+    echo "$(basename $root): everything held, nothing is left ($(cut -d. -f1 /proc/uptime) s after boot)"
 }

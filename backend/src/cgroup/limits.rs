@@ -98,7 +98,11 @@ impl Controllers {
     }
 
     fn has_v2(&self, controller: &str) -> bool {
-        self.v2.iter().any(|one| one == controller)
+        let name = match controller {
+            block::CONTROLLER => block::CONTROLLER_V2,
+            other => other,
+        };
+        self.v2.iter().any(|one| one == name)
     }
 
     /// The directory of an instance in the v1 hierarchy of a controller.
@@ -404,12 +408,7 @@ fn v1_mounts(mountinfo: &str) -> Vec<(String, PathBuf)> {
             (right.next(), right.next(), right.next(), left.next(), left.next())
         {
             for controller in CONTROLLERS {
-                let name = if controller == block::CONTROLLER {
-                    "blkio"
-                } else {
-                    controller
-                };
-                if options.split(',').any(|option| option == name) {
+                if options.split(',').any(|option| option == controller) {
                     found.push((controller.to_owned(), PathBuf::from(point)));
                 }
             }
@@ -434,7 +433,7 @@ mod tests {
         let expected = [
             ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
             ("memory", "/sys/fs/cgroup/memory"),
-            ("io", "/sys/fs/cgroup/blkio"),
+            ("blkio", "/sys/fs/cgroup/blkio"),
         ];
         assert_eq!(
             mounts,

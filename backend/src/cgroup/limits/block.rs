@@ -12,36 +12,23 @@ use std::{
 use reconciler::spec::BlockIo;
 use rustix::fs::{major, minor};
 
-use super::{
-    Controllers, LimitError,
-    kinds::{Kind, setting},
-    processes,
-};
+use super::{Controllers, LimitError, processes};
 
-/// `blkio` in v1.
-pub const CONTROLLER: &str = "io";
-const WHAT: &str = "block devices";
-const WEIGHT: &str = "the weight on block devices";
+/// As the other controllers are called. The v2 tree has it under another name.
+pub const CONTROLLER: &str = "blkio";
+pub const CONTROLLER_V2: &str = "io";
+pub const WHAT: &str = "block devices";
+pub const WEIGHT: &str = "the weight on block devices";
 
-const MAX: &str = "io.max";
+pub const MAX: &str = "io.max";
 /// Of the scheduler BFQ, and of the cost model that works with any. A kernel may have one, both or none.
-const WEIGHTS: [&str; 2] = ["io.bfq.weight", "io.weight"];
-const WEIGHT_V1: &str = "blkio.bfq.weight";
+pub const WEIGHTS: [&str; 2] = ["io.bfq.weight", "io.weight"];
+pub const WEIGHT_V1: &str = "blkio.bfq.weight";
 const WEIGHT_DEVICE_V1: &str = "blkio.bfq.weight_device";
-const READ_BPS: &str = "blkio.throttle.read_bps_device";
+pub const READ_BPS: &str = "blkio.throttle.read_bps_device";
 const WRITE_BPS: &str = "blkio.throttle.write_bps_device";
 const READ_IOPS: &str = "blkio.throttle.read_iops_device";
 const WRITE_IOPS: &str = "blkio.throttle.write_iops_device";
-
-/// What a host must have for any of it. Which weights there are follows from what its disks are scheduled by.
-pub const KIND: Kind = Kind {
-    controller: CONTROLLER,
-    what: WHAT,
-    attributes: &["blkio_config"],
-    v2: setting(MAX, "", |_| None),
-    v1: setting(READ_BPS, "", |_| None),
-    asked: |limits| limits.block.is_some(),
-};
 
 /// The line of a weight that holds for all devices.
 const ALL: &str = "default";
@@ -213,14 +200,14 @@ impl Controllers {
                 None => Ok(()),
                 Some(_) => Err(LimitError::NoController {
                     what: WHAT,
-                    controller: CONTROLLER,
+                    controller: CONTROLLER_V2,
                 }),
             };
         };
         let telling = directory.join(files(v2)[0]);
         if block.is_some() && !telling.exists() {
             match v2 {
-                true => self.delegate(instance, CONTROLLER)?,
+                true => self.delegate(instance, CONTROLLER_V2)?,
                 false => self.make_v1(&directory, CONTROLLER)?,
             }
         }

@@ -10,13 +10,63 @@ use reconciler::observed::Lack;
 
 use super::{
     Controllers, block,
-    kinds::{CONTROLLERS, KINDS, Kind, SWAP_FILE},
+    kinds::{CONTROLLERS, KINDS, SWAP_FILE},
 };
 
-/// What a kernel with the controller may lack all the same, by how it was built or booted.
-const OPTIONAL: [&str; 2] = ["memory.swap.max", SWAP_FILE];
+/// What a limit needs of a host: a controller with one of these files.
+struct Need {
+    what: &'static str,
+    attributes: &'static [&'static str],
+    controller: &'static str,
+    v2: Vec<&'static str>,
+    v1: Vec<&'static str>,
+}
+
+/// What a kernel with the controller may lack all the same, and how it gets it.
+const OPTIONAL: [(&str, &str); 4] = [
+    ("memory.swap.max", "boot it with `swapaccount=1`"),
+    (SWAP_FILE, "boot it with `swapaccount=1`"),
+    (block::WEIGHTS[0], "load one that has them: modprobe bfq"),
+    (block::WEIGHT_V1, "load one that has them: modprobe bfq"),
+];
 /// What the top of a v1 hierarchy has not, and every other group has.
-const NOT_ON_TOP: [&str; 1] = ["pids.max"];
+const NOT_ON_TOP: [&str; 2] = ["pids.max", block::WEIGHT_V1];
+
+fn needs() -> impl Iterator<Item = Need> {
+    let kinds = KINDS.iter().map(|kind| Need {
+        what: kind.what,
+        attributes: kind.attributes,
+        controller: kind.controller,
+        v2: kind.v2.iter().map(|setting| setting.file).collect(),
+        v1: kind.v1.iter().map(|setting| setting.file).collect(),
+    });
+    let block = |what, attributes, v2: &[&'static str], v1| Need {
+        what,
+        attributes,
+        controller: block::CONTROLLER,
+        v2: v2.to_vec(),
+        v1: vec![v1],
+    };
+    const RATES: [&str; 4] = [
+        "blkio_config.device_read_bps",
+        "blkio_config.device_write_bps",
+        "blkio_config.device_read_iops",
+        "blkio_config.device_write_iops",
+    ];
+    const WEIGHTS: [&str; 2] = ["blkio_config.weight", "blkio_config.weight_device"];
+    kinds.chain([
+        block(block::WHAT, &RATES, &[block::MAX], block::READ_BPS),
+        block(block::WEIGHT, &WEIGHTS, &block::WEIGHTS, block::WEIGHT_V1),
+    ])
+}
+
+/// As v2 and people call a controller.
+fn name(controller: &'static str) -> &'static str {
+    match controller {
+        block::CONTROLLER => block::CONTROLLER_V2,
+        other => other,
+    }
+}
 
 /// Who keeps a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +76,9 @@ pub enum Kept {
     Unknown,
 }
 
-/// What a manifest may limit.
-fn all() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().chain([&block::KIND])
-}
-
 /// When nothing can be said of any limit.
 pub fn unknown(why: &str) -> BTreeMap<&'static str, Lack> {
-    let attributes = all().flat_map(|kind| kind.attributes);
+    let attributes = needs().flat_map(|need| need.attributes);
     attributes
         .map(|attribute| (*attribute, Lack::Unknown(why.to_owned())))
         .collect()
@@ -42,9 +87,12 @@ pub fn unknown(why: &str) -> BTreeMap<&'static str, Lack> {
 impl Controllers {
     /// Who keeps what, for people.
     pub fn kept(&self) -> Vec<(&'static str, Kept)> {
-        let mut kept: Vec<_> = CONTROLLERS.iter().map(|one| (*one, self.keeper(one))).collect();
-        let swap = KINDS.iter().find(|kind| kind.what == "swap");
-        let swap = match (swap.and_then(|kind| self.lack(kind)), self.keeper("memory")) {
+        let mut kept: Vec<_> = CONTROLLERS
+            .iter()
+            .map(|one| (name(one), self.keeper(one)))
+            .collect();
+        let swap = needs().find(|need| need.what == "swap");
+        let swap = match (swap.and_then(|need| self.lack(&need)), self.keeper("memory")) {
             (None, keeper) => keeper,
             (Some(Lack::Missing { .. }), _) => Kept::Nobody,
             (Some(Lack::Unknown(_)), _) => Kept::Unknown,
@@ -65,9 +113,9 @@ impl Controllers {
     /// What is missing, or not known to be there, by the attribute that asks for it.
     pub fn lacks(&self) -> BTreeMap<&'static str, Lack> {
         let mut lacks = BTreeMap::new();
-        for kind in all() {
-            if let Some(lack) = self.lack(kind) {
-                for attribute in kind.attributes {
+        for need in needs() {
+            if let Some(lack) = self.lack(&need) {
+                for attribute in need.attributes {
                     lacks.entry(*attribute).or_insert_with(|| lack.clone());
                 }
             }
@@ -75,22 +123,22 @@ impl Controllers {
         lacks
     }
 
-    fn lack(&self, kind: &Kind) -> Option<Lack> {
+    fn lack(&self, need: &Need) -> Option<Lack> {
         let missing = |why: String, remedy: &str| {
             Some(Lack::Missing {
-                what: format!("this host cannot limit {}: {why}", kind.what),
+                what: format!("this host cannot limit {}: {why}", need.what),
                 remedy: remedy.to_owned(),
             })
         };
         let unknown = |why: &str| {
             Some(Lack::Unknown(format!(
                 "whether this host can limit {}: {why}",
-                kind.what
+                need.what
             )))
         };
-        let controller = kind.controller;
-        let (file, groups, certain) = match (&kind.v2, &kind.v1, self.v1_mount(controller)) {
-            (Some(setting), _, _) if self.has_v2(controller) => {
+        let controller = name(need.controller);
+        let (files, groups) = match self.v1_mount(need.controller) {
+            _ if self.has_v2(need.controller) => {
                 let is_on = self.is_on(controller);
                 if !is_on && self.is_lived_in() {
                     let why = format!(
@@ -100,17 +148,16 @@ impl Controllers {
                     return missing(why, "run stead in a unit with `Delegate=yes`");
                 }
                 // Who has the controller on has its files, but for the top.
-                let groups = if is_on { below(&self.root) } else { Vec::new() };
-                let certain = !groups.is_empty();
-                (setting.file, groups, certain)
+                (&need.v2, if is_on { below(&self.root) } else { Vec::new() })
             }
-            (_, Some(setting), Some(mount)) => {
+            Some(mount) => {
                 let mut groups = below(mount);
-                let certain = !groups.is_empty() || !NOT_ON_TOP.contains(&setting.file);
-                groups.push(mount.to_owned());
-                (setting.file, groups, certain)
+                if groups.is_empty() && !need.v1.iter().any(|file| NOT_ON_TOP.contains(file)) {
+                    groups.push(mount.to_owned());
+                }
+                (&need.v1, groups)
             }
-            (Some(_), _, None) => {
+            None => {
                 return match &self.unread {
                     Some(why) => unknown(why),
                     None => missing(
@@ -119,20 +166,21 @@ impl Controllers {
                     ),
                 };
             }
-            _ => return None,
         };
-        if groups.iter().any(|group| group.join(file).exists()) {
+        // Of one version only, and the other does without.
+        let first = files.first()?;
+        let has = |group: &PathBuf| files.iter().any(|file| group.join(file).exists());
+        if groups.iter().any(has) {
             return None;
         }
-        let optional = OPTIONAL.contains(&file);
-        match certain {
-            true if optional => missing(
-                format!("its kernel has no {file}"),
-                "boot it with `swapaccount=1`",
-            ),
-            true => missing(format!("its kernel has no {file}"), "boot one that has"),
-            false if optional => unknown("no group of it has the cgroup controller `memory` yet"),
-            false => None,
+        let optional = OPTIONAL.iter().find(|(file, _)| file == first);
+        match (optional, groups.is_empty()) {
+            (Some((_, remedy)), false) => missing(format!("its kernel has no {first}"), remedy),
+            (None, false) => missing(format!("its kernel has no {first}"), "boot one that has"),
+            (Some(_), true) => unknown(&format!(
+                "no group of it has the cgroup controller `{controller}` yet"
+            )),
+            (None, true) => None,
         }
     }
 
@@ -199,7 +247,7 @@ mod tests {
     }
 
     const ALL: [&str; 5] = ["memory", "cpu", "cpuset", "pids", "io"];
-    const GROUP: [(&str, &str); 10] = [
+    const GROUP: [(&str, &str); 11] = [
         ("v2/cgroup.subtree_control", "memory cpu cpuset pids io\n"),
         ("v2/unit/memory.max", "max"),
         ("v2/unit/memory.low", "0"),
@@ -210,6 +258,7 @@ mod tests {
         ("v2/unit/cpuset.cpus", ""),
         ("v2/unit/pids.max", "max"),
         ("v2/unit/io.max", ""),
+        ("v2/unit/io.weight", "default 100"),
     ];
 
     #[test]
@@ -217,7 +266,14 @@ mod tests {
         assert!(words(&on(&tree(&GROUP), &ALL, &[])).is_empty());
         // Nobody below has had one on yet: only what a kernel may lack is open.
         let fresh = tree(&[("v2/cgroup.subtree_control", ""), ("v2/unit/cgroup.type", "")]);
-        assert_eq!(words(&on(&fresh, &ALL, &[])), ["memswap_limit?"]);
+        assert_eq!(
+            words(&on(&fresh, &ALL, &[])),
+            [
+                "blkio_config.weight?",
+                "blkio_config.weight_device?",
+                "memswap_limit?"
+            ]
+        );
     }
 
     #[test]
@@ -233,8 +289,6 @@ mod tests {
         );
         let found = words(&on(&tree(&GROUP), &["memory", "cpu", "cpuset", "io"], &[]));
         assert_eq!(found, ["pids_limit: it has no cgroup controller `pids`"]);
-        let found = words(&on(&tree(&without("io.max")), &ALL, &[]));
-        assert_eq!(found, ["blkio_config: its kernel has no io.max"]);
         let found = words(&on(&tree(&without("cpu.max")), &ALL, &[]));
         assert_eq!(
             found,
@@ -254,16 +308,21 @@ mod tests {
             ("cpu/cpu.cfs_period_us", "100000"),
             ("cpu/cpu.shares", "1024"),
             ("pids/pids.current", "1"),
-            ("io/blkio.throttle.read_bps_device", ""),
+            ("blkio/blkio.throttle.read_bps_device", ""),
+            ("blkio/unit/blkio.throttle.read_bps_device", ""),
         ]);
-        let hybrid = on(&v1, &["cpuset"], &["memory", "cpu", "pids", "io"]);
+        let hybrid = on(&v1, &["cpuset"], &["memory", "cpu", "pids", "blkio"]);
         assert_eq!(
             words(&hybrid),
-            ["memswap_limit: its kernel has no memory.memsw.limit_in_bytes"]
+            [
+                "blkio_config.weight: its kernel has no blkio.bfq.weight",
+                "blkio_config.weight_device: its kernel has no blkio.bfq.weight",
+                "memswap_limit: its kernel has no memory.memsw.limit_in_bytes"
+            ]
         );
         let kept = hybrid.kept();
         assert!(kept.contains(&("memory", Kept::By("v1"))) && kept.contains(&("cpuset", Kept::By("v2"))));
-        assert!(kept.contains(&("swap", Kept::Nobody)));
+        assert!(kept.contains(&("swap", Kept::Nobody)) && kept.contains(&("io", Kept::By("v1"))));
     }
 
     #[test]
@@ -273,10 +332,9 @@ mod tests {
             ("v2/cgroup.procs", "17\n"),
             ("v2/cgroup.subtree_control", "pids\n"),
             ("v2/other/pids.max", "max"),
-            ("io/blkio.throttle.read_bps_device", ""),
         ];
-        let found = words(&on(&tree(&own), &["pids", "cpuset"], &["io"]));
-        assert_eq!(found.len(), 7, "{found:?}");
+        let found = words(&on(&tree(&own), &["pids", "cpuset"], &[]));
+        assert_eq!(found.len(), 13, "{found:?}");
         assert!(
             found
                 .iter()

@@ -27,7 +27,7 @@ pub struct Setting {
     pub value: fn(&Limits) -> Option<String>,
 }
 
-pub const fn setting(
+const fn setting(
     file: &'static str,
     unlimited: &'static str,
     value: fn(&Limits) -> Option<String>,
