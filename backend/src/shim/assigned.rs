@@ -134,6 +134,7 @@ impl Sandbox {
                 }
                 if let (Some(output), Some(container)) = (&mut self.output, &self.record.container) {
                     output.set(&container.logging, &self.record.key, Dropped::default());
+                    self.count_lost();
                 }
                 self.seal()?;
                 done()
@@ -249,6 +250,13 @@ impl Sandbox {
     }
 
     /// The new memfd exists before the old one goes.
+    /// What the log driver has not taken so far is told with what else goes wrong.
+    pub fn count_lost(&mut self) {
+        let forward = self.output.as_ref().and_then(Output::forwarded);
+        let lost = forward.and_then(|forward| forward.loss.as_ref());
+        self.watch.logged(lost, clock::boot());
+    }
+
     fn seal(&mut self) -> Result<(), StepError> {
         record::reseal(&mut self.memfd, &self.record).step("write", "the record")?;
         Ok(())
