@@ -414,7 +414,7 @@ mod tests {
             assert_eq!(watch.deadline(), expected.then_some(10_000));
             if expected {
                 assert!(watch.look(10_000));
-                assert_eq!(watch.faults, [lost.clone()]);
+                assert_eq!(watch.faults, std::slice::from_ref(&lost));
             }
         }
         assert!(!watch.look(20_000), "it is the same");
