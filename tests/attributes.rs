@@ -1,6 +1,6 @@
 //! What a manifest asks of a service is so inside of it.
 
-use crate::host::Host;
+use crate::host::{HOST, Host, PATIENCE, Place};
 
 /// The attributes of a service; a command in it, and what that prints.
 const ASKED: &[(&str, &str, &str)] = &[
@@ -173,6 +173,27 @@ const ASKED: &[(&str, &str, &str)] = &[
         "not implemented /tmp Seccomp: 2",
     ),
     (
+        "tmpfs: ['/one:uid=5,gid=6,mode=0750,size=64k,exec', /two]",
+        "stat -c '%u:%g %a' /one /two; printf 'echo ran' >/one/x; cp /one/x /two/x; chmod +x /one/x /two/x; \
+         /one/x; /two/x 2>&1 | grep -o denied; grep -c ' /one tmpfs.*size=64k' /proc/mounts",
+        "5:6 750 0:0 1777 ran denied 1",
+    ),
+    (
+        "volumes: [{ type: tmpfs, target: /one, tmpfs: { size: 64k, mode: 0700 } }]",
+        "stat -c '%u:%g %a' /one; grep -c ' /one tmpfs.*noexec.*size=64k' /proc/mounts",
+        "0:0 700 1",
+    ),
+    (
+        "mac_address: 02-42-AC-11-00-05",
+        "cat /sys/class/net/eth0/address",
+        "02:42:ac:11:00:05",
+    ),
+    (
+        "networks: { side: { mac_address: '02:42:ac:11:00:06' }, default: }",
+        "cat /sys/class/net/eth*/address | grep -c 02:42:ac:11:00:06; ls /sys/class/net",
+        "1 eth0 eth1 lo",
+    ),
+    (
         "privileged: true",
         "grep -c 00000000a80425fb /proc/self/status; grep Seccomp: /proc/self/status; (exec 3<>/dev/loop-control) && echo opens; \
          grep -cE '^[a-z]+ /sys(/fs/cgroup)? [a-z0-9]+ rw,' /proc/mounts; cat /proc/self/uid_map; grep -c ' /proc/' /proc/mounts",
@@ -190,7 +211,8 @@ const CALLS: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
     { "names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 } ] }"#;
 
 /// Beside the services.
-const BESIDE: &str = "configs: { motd: { content: hello } }\nsecrets: { key: { environment: KEY } }\n";
+const BESIDE: &str =
+    "configs: { motd: { content: hello } }\nsecrets: { key: { environment: KEY } }\nnetworks: { side: }\n";
 /// `$HOST_NET`: the network namespace of the host, and so on.
 fn on_this_host(text: &str, agent: &str) -> String {
     let mut text = text.replace("$AGENT", agent);
@@ -263,6 +285,52 @@ fn an_edit_of_what_is_asked_restarts_that_service_and_no_other() {
         assert!(now.pid != before.pid, "{attributes}");
         assert_eq!(now.addresses, before.addresses, "{attributes}");
         assert_eq!(host.running("case", "other").identity(), other, "{attributes}");
+    }
+    host.finish();
+}
+
+#[test]
+fn a_hardware_address_changes_under_a_process_and_its_neighbours_follow() {
+    let Some(mut host) = Host::new("attributes-mac") else {
+        return;
+    };
+    host.start_agent();
+    let file =
+        |more: &str| format!("services:\n  web: {{ image: 'builtin:hello', ports: ['8081:8080']{more} }}\n");
+    host.change("case", &file(""));
+    let web = host.running("case", "web");
+    let pid = web.pid.expect("its process");
+    let address = || {
+        let shown = host.tool(
+            "nsenter",
+            &["-t", &pid.to_string(), "-n", "ip", "-o", "link", "show", "eth0"],
+        );
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        let place = words
+            .iter()
+            .position(|word| *word == "link/ether")
+            .expect("an address");
+        words[place + 1].to_owned()
+    };
+    let reached = || {
+        host.wait("it is reached", PATIENCE, || {
+            host.get(Place::Lan, HOST, 8081, "/").ok().map(drop)
+        });
+    };
+    reached();
+    let own = address();
+    for (more, expected) in [
+        (", mac_address: '02:42:ac:11:00:05'", "02:42:ac:11:00:05"),
+        (
+            ", networks: { default: { mac_address: '02:42:ac:11:00:07' } }",
+            "02:42:ac:11:00:07",
+        ),
+        ("", own.as_str()),
+    ] {
+        host.change("case", &file(more));
+        assert_eq!(address(), expected, "{more}");
+        reached();
+        assert_eq!(host.running("case", "web").identity(), web.identity(), "{more}");
     }
     host.finish();
 }

@@ -59,7 +59,7 @@ fn json_has_the_fields_of_the_contract_and_is_one_document() {
     let ps = host.stead(&["ps", "--json"]).json();
     let instance = fields(
         "project service index name state health pid exit_code restarts image image_digest started_at \
-         addresses ports revision intent faults",
+         addresses ports revision intent faults hook",
     );
     for row in ps.as_array().expect("instances") {
         assert_eq!(keys(row), instance);

@@ -52,7 +52,7 @@ const IDLE: Duration = Duration::from_secs(300);
 const UNSETTLED: Duration = Duration::from_secs(1);
 /// Everything is read again without any event: what inotify did not see.
 const RESCAN: Duration = Duration::from_secs(300);
-/// The same where inotify cannot be had.
+/// The same where inotify cannot be had, and how often the host is looked at for what a manifest lacks.
 const POLL: Duration = Duration::from_secs(5);
 
 pub struct Options {
@@ -246,6 +246,9 @@ impl Wiring {
     /// A reply that nobody waits for any more is no loss.
     fn obey(&mut self, reader: &mut Reader, command: Command) {
         let report = self.report.borrow().clone();
+        if matches!(command, Command::Look { .. } | Command::Apply { .. }) {
+            reader.intake.set_abilities(host::abilities());
+        }
         match command {
             Command::Look { paths, reply } => {
                 let looked =
@@ -368,7 +371,7 @@ impl Reader {
         [
             sd_notify::watchdog_enabled().map(|patience| patience / 2),
             (unsettled || self.owes()).then_some(UNSETTLED),
-            broken.then_some(POLL),
+            (broken || self.intake.wants_more()).then_some(POLL),
         ]
         .into_iter()
         .flatten()
@@ -382,7 +385,9 @@ impl Reader {
         } else {
             RESCAN
         };
-        self.read_at.elapsed() >= every || self.directories.iter().any(|directory| !directory.is_the_same())
+        self.read_at.elapsed() >= every
+            || self.directories.iter().any(|directory| !directory.is_the_same())
+            || self.intake.would_gain(host::abilities)
     }
 
     /// SIGHUP: what is there now is right, also where it replaced something.
@@ -405,6 +410,7 @@ impl Reader {
         for path in &self.foreground {
             self.add_foreground(path, &mut snapshot);
         }
+        self.intake.set_abilities(host::abilities());
         self.intake.take(&snapshot, &mut self.writing)
     }
 

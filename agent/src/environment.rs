@@ -55,6 +55,12 @@ pub fn home_of_owner(path: &Path) -> Option<std::path::PathBuf> {
     })
 }
 
+/// Where the files of vendors' devices (CDI) are, when not where they usually are: `STEAD_CDI_DIRS`, with colons.
+pub fn device_directories() -> Option<Vec<std::path::PathBuf>> {
+    let given = std::env::var_os("STEAD_CDI_DIRS")?;
+    Some(std::env::split_paths(&given).collect())
+}
+
 /// What tells this boot from others: `/proc/sys/kernel/random/boot_id`.
 pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

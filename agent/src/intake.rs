@@ -1,6 +1,7 @@
 //! From a snapshot to what is wanted: load what changed, keep the last good version of what is bad.
 
 mod cache;
+mod measure;
 pub mod store;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
     source::{Candidate, Snapshot, error_at},
 };
 use cache::Entry;
+use measure::Measure;
 use store::{Good, Lost, Store};
 
 /// What is known about one project before anything is done for it.
@@ -69,6 +71,7 @@ pub struct Intake {
     /// What `up` took down at its end: not written, it holds for this run.
     ended: BTreeSet<String>,
     environment: BTreeMap<String, String>,
+    measure: Measure,
     /// For what `up` brought along.
     process_environment: BTreeMap<String, String>,
     /// Names whose record on disk is to follow.
@@ -108,6 +111,7 @@ impl Intake {
             entries: BTreeMap::new(),
             ended: BTreeSet::new(),
             environment,
+            measure: Measure::default(),
             process_environment,
             unsaved: BTreeSet::new(),
             readings: 0,
@@ -125,6 +129,7 @@ impl Intake {
     /// `writing` are left alone until they are closed or found the same twice, and then leave the set.
     pub fn take(&mut self, snapshot: &Snapshot, writing: &mut BTreeSet<PathBuf>) -> (Desired, Report) {
         self.readings += 1;
+        self.measure.wants_more = false;
         writing.retain(|path| cache::is_being_written(path, &self.entries));
         let mut claims: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         let mut entries = std::mem::take(&mut self.entries);
@@ -225,7 +230,8 @@ impl Intake {
 
     fn settle(&mut self, name: &str, owner: &Path, manifests: &[PathBuf]) -> Seen {
         let entry = &self.entries[owner];
-        let mut diagnostics = entry.diagnostics.clone();
+        let (good, mut diagnostics) = self.measured(entry);
+        self.measure.wants_more |= diagnostics.len() > entry.diagnostics.len();
         for other in manifests.iter().filter(|path| *path != owner) {
             let other = &self.entries[other];
             diagnostics.extend(other.diagnostics.iter().cloned());
@@ -238,7 +244,7 @@ impl Intake {
                 "give one of them another `name:`, or remove one",
             ));
         }
-        if let Some((project, revision)) = &entry.good {
+        if let Some((project, revision)) = &good {
             let good = Good {
                 manifest: owner.to_owned(),
                 origin: entry.origin.clone(),
@@ -254,7 +260,7 @@ impl Intake {
         Seen {
             source: entry.source.clone(),
             manifest: Some(owner.to_owned()),
-            revision: entry.good.as_ref().map(|(_, revision)| revision.clone()),
+            revision: good.map(|(_, revision)| revision),
             project: self.good.get(name).map(|good| Arc::clone(&good.project)),
             diagnostics,
             down: self.down.contains_key(name) || self.ended.contains(name),
@@ -343,11 +349,12 @@ impl Intake {
     /// Loads a candidate of the command line by the same rules.
     pub fn look(&self, candidate: &Candidate) -> Looked {
         let entry = self.load(candidate, None, &BTreeSet::new());
+        let (good, diagnostics) = self.measured(&entry);
         Looked {
             name: entry.name,
             source: entry.source,
-            good: entry.good,
-            diagnostics: entry.diagnostics,
+            good,
+            diagnostics,
         }
     }
 

@@ -90,6 +90,7 @@ pub fn in_process(
     projects: &[String],
 ) -> anyhow::Result<PlanReply> {
     let mut intake = Intake::open(layout, environment::of(layout)?, BTreeMap::new())?;
+    intake.set_abilities(host::abilities());
     let mut snapshot = Snapshot::default();
     directory::Directory::new(layout.manifests.clone()).scan(&mut snapshot);
     // Never set up: there is nothing, and nothing is wrong with that.

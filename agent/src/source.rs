@@ -15,9 +15,10 @@ use std::{
 use model::{
     diagnostic::{Diagnostic, Severity, Span},
     load::Options,
+    source::Sources,
 };
 
-use crate::environment;
+use crate::{environment, text};
 
 /// A place where a project is defined, before it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,7 @@ impl Candidate {
         let home = environment::home_of_owner(&self.files[0]);
         let mut options = Options {
             home,
+            device_directories: environment::device_directories(),
             ..Options::default()
         };
         let is_directory = self.source == self.directory;
@@ -89,4 +91,14 @@ pub fn error_at(file: &Path, message: impl Into<String>, hint: impl Into<String>
         hint: Some(hint.into()),
         source_line: None,
     }
+}
+
+/// The text at a position, as the file is now.
+pub fn line_of(span: &Span) -> Option<String> {
+    let line = usize::try_from(span.line).ok()?.checked_sub(1)?;
+    let text = text::Disk.read(&span.file).ok()?;
+    String::from_utf8_lossy(&text)
+        .lines()
+        .nth(line)
+        .map(str::to_owned)
 }

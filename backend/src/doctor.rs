@@ -1,7 +1,9 @@
 //! Looks whether this host can run stead, and says what to do where it cannot. Changes nothing.
 
+mod abilities;
 mod forward;
 mod limits;
+mod modules;
 
 use std::{
     fs,
@@ -11,7 +13,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
 
-pub use self::forward::foreign_forwarding;
+pub use self::{abilities::abilities, forward::foreign_forwarding};
 use crate::layout::Layout;
 
 /// The oldest kernel the tests run on.
@@ -41,9 +43,7 @@ pub struct Finding {
 /// Everything there is to look at, in the order of importance. Never fails: what cannot be read is a
 /// finding.
 pub fn check(layout: &Layout) -> Vec<Finding> {
-    let host = Host {
-        root: PathBuf::from("/"),
-    };
+    let host = Host::here();
     vec![
         user(rustix::process::geteuid().is_root()),
         kernel(&rustix::system::uname().release().to_string_lossy()),
@@ -56,6 +56,8 @@ pub fn check(layout: &Layout) -> Vec<Finding> {
         idmapped_mounts(layout, &rustix::system::uname().release().to_string_lossy()),
         limits::limits(),
         seccomp(&host),
+        modules::apparmor(&host),
+        modules::selinux(&host),
         forwarding(&host),
         disk(layout),
         inotify(&host),
@@ -69,6 +71,12 @@ struct Host {
 }
 
 impl Host {
+    fn here() -> Self {
+        Host {
+            root: PathBuf::from("/"),
+        }
+    }
+
     fn read(&self, path: &str) -> io::Result<String> {
         let mut text = String::new();
         fs::File::open(self.root.join(path))?
@@ -197,7 +205,7 @@ fn cgroups(mountinfo: &str) -> Finding {
         (Some(path), false) => warn(
             NAME,
             &format!("hybrid: v2 at {path}, controllers on v1"),
-            "services run; for limits of memory and processor boot with systemd.unified_cgroup_hierarchy=1",
+            "services run, and `limits` below says what is limited; booted with systemd.unified_cgroup_hierarchy=1, all of it is in one tree",
         ),
         (None, _) => fail(
             NAME,

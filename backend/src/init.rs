@@ -84,6 +84,7 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
             set: libc::MOUNT_ATTR_RDONLY,
             recursive: false,
             idmap: None,
+            propagation: 0,
         };
         set_attributes(root.as_fd(), attributes).step("make read-only", "/")?;
     }

@@ -18,7 +18,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -75,7 +75,8 @@ pub struct LinuxBackend {
     sandboxes: Arc<Sandboxes>,
     watcher: Watcher,
     files: FileWatch,
-    controllers: Controllers,
+    /// As they were at the last look at everything.
+    controllers: RwLock<Arc<Controllers>>,
     /// Held while a network or volume is removed, or records are made again.
     removing: Mutex<()>,
     written: settings::Written,
@@ -163,11 +164,24 @@ impl LinuxBackend {
             sandboxes,
             files: FileWatch::new(layout, watcher.sender()).map_err(OpenError::Events)?,
             watcher,
-            controllers: Controllers::find()?,
+            controllers: RwLock::new(Arc::new(Controllers::find()?)),
             removing: Mutex::default(),
             written: settings::Written::default(),
             _netlink: netlink,
         })
+    }
+
+    fn controllers(&self) -> Arc<Controllers> {
+        let held = self.controllers.read();
+        Arc::clone(&held.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Controllers come and go with what is mounted. Those that cannot be read are as they were.
+    fn look_for_controllers(&self) {
+        if let Ok(found) = Controllers::find() {
+            let mut held = self.controllers.write().unwrap_or_else(PoisonError::into_inner);
+            *held = Arc::new(found);
+        }
     }
 }
 

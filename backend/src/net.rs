@@ -118,6 +118,15 @@ impl Net {
         Ok(ours)
     }
 
+    /// Whether there is a link of this name.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn has_link(&self, name: &str) -> Result<bool, NetError> {
+        let found = route::link_by_name(&self.route, name).map_err(NetError::Read)?;
+        Ok(found.is_some())
+    }
+
     /// IPv4 routes of the host that do not lead to our links: new subnets keep clear of them. No
     /// default route and nothing of 127.0.0.0/8 or multicast.
     ///

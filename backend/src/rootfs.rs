@@ -5,6 +5,7 @@
 //! No path of an image or a container reaches a system call but through [`tree`].
 
 pub mod attach;
+pub mod binds;
 pub mod devices;
 pub mod files;
 pub mod fill;
@@ -54,12 +55,8 @@ impl From<LimitError> for StepError {
         StepError {
             message: format!("{error}{}", source.unwrap_or_default()),
             errno: None,
-            reason: match error {
-                LimitError::NoController { .. }
-                | LimitError::NoFile { .. }
-                | LimitError::NotDelegated { .. } => Reason::Spec,
-                LimitError::Write { .. } | LimitError::Find(_) => Reason::System,
-            },
+            // What the host lacks now it may have later, and nobody tells of it.
+            reason: Reason::System,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A user namespace, a network namespace it owns, and what the shim holds in and for them.
 
+mod furnish;
 mod holder;
 pub mod pause;
 
@@ -7,23 +8,20 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::socket::{AddressFamily, SockFlag, SockType, socket},
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use reconciler::spec::{PortBinding, Protocol, SandboxSpec, Space};
 use serde::{Deserialize, Serialize};
 
+pub use furnish::ResolverSockets;
 pub use holder::Holder;
 
 use crate::{
-    rootfs::{Step, StepError, attach::sysctl},
+    rootfs::{Step, StepError},
     shim::protocol::Reason,
-    sys::process,
 };
 
 /// Where names are asked inside a sandbox.
@@ -48,7 +46,8 @@ impl Namespaces {
     }
 
     /// Those of the host where that is asked for, `lent` ones where they are to be joined, and for the rest those
-    /// of `holder` or new ones.
+    /// of `holder` or new ones; and the sockets of the resolver in a network of its own. The holder is killed, and
+    /// to be reaped by the caller.
     ///
     /// # Errors
     /// As the calls say; a namespace that is to be joined was not lent.
@@ -56,13 +55,14 @@ impl Namespaces {
         sandbox: &SandboxSpec,
         holder: Result<Holder, StepError>,
         mut lent: Lent,
-    ) -> Result<Self, StepError> {
+    ) -> Result<(Self, Option<ResolverSockets>), StepError> {
         let spaces = &sandbox.spaces;
         if !spaces.host_ids && spaces.of.is_none() {
-            return holder?.assign(sandbox.id_base);
+            let (namespaces, sockets) = holder?.assign(sandbox.id_base)?;
+            return Ok((namespaces, Some(sockets)));
         }
         if let Ok(holder) = holder {
-            holder.end();
+            holder.kill();
         }
         let mut joined = |kind: Kind, wanted: bool| match lent.remove(&kind) {
             _ if !wanted => Ok(None),
@@ -76,18 +76,25 @@ impl Namespaces {
             }),
         };
         let user = joined(Kind::User, !spaces.host_ids)?;
+        let mut sockets = None;
         let net = match joined(Kind::Net, spaces.network == Space::Joined)? {
             Some(net) => net,
             None if spaces.network == Space::Host => File::open(HOME).step("open", HOME)?.into(),
-            None => holder::network(user.as_ref().map(AsFd::as_fd))?,
+            None => {
+                let net = holder::network(user.as_ref().map(AsFd::as_fd))?;
+                sockets = Some(furnish::furnish(net.as_fd())?);
+                furnish::open_to_users(net.as_fd())?;
+                net
+            }
         };
-        Ok(Namespaces {
+        let namespaces = Namespaces {
             net,
             user,
             ipc: joined(Kind::Ipc, spaces.ipc == Space::Joined)?,
             shm: joined(Kind::Shm, spaces.ipc == Space::Joined)?,
             pid: joined(Kind::Pid, spaces.pid == Space::Joined)?,
-        })
+        };
+        Ok((namespaces, sockets))
     }
 
     /// What others may join.
@@ -124,60 +131,6 @@ pub enum Kind {
 }
 
 pub type Lent = BTreeMap<Kind, OwnedFd>;
-
-/// The resolver's sockets, bound inside, usable from outside.
-#[derive(Debug)]
-pub struct ResolverSockets {
-    pub udp: UdpSocket,
-    pub tcp: TcpListener,
-    pub port: u16,
-}
-
-/// Raises loopback, opens low ports and ping to every user, and binds the resolver's two sockets to one
-/// port. The caller must be single-threaded: its network namespace changes for a moment.
-///
-/// # Errors
-/// As the calls say; the caller's own namespace is restored in any case.
-pub fn furnish(namespaces: &Namespaces) -> Result<ResolverSockets, StepError> {
-    let home = File::open(HOME).step("open", HOME)?;
-    setns(&namespaces.net, CloneFlags::CLONE_NEWNET).step("enter", "the sandbox's network namespace")?;
-    let result = furnish_inside();
-    setns(&home, CloneFlags::CLONE_NEWNET).step("leave", "the sandbox's network namespace")?;
-    result
-}
-
-fn furnish_inside() -> Result<ResolverSockets, StepError> {
-    for _ in 0..16 {
-        let udp = {
-            let any = socket(
-                AddressFamily::Inet,
-                SockType::Datagram,
-                SockFlag::SOCK_CLOEXEC,
-                None,
-            )
-            .step("make", "a socket")?;
-            process::raise_loopback(any.as_fd()).step("raise", "lo")?;
-            UdpSocket::bind(SocketAddrV4::new(RESOLVER, 0)).step("bind", RESOLVER)?
-        };
-        let port = udp.local_addr().step("look at", RESOLVER)?.port();
-        let Ok(tcp) = TcpListener::bind(SocketAddrV4::new(RESOLVER, port)) else {
-            continue;
-        };
-        udp.set_nonblocking(true)
-            .step("set up", "the resolver's socket")?;
-        tcp.set_nonblocking(true)
-            .step("set up", "the resolver's socket")?;
-        sysctl("net/ipv4/ip_unprivileged_port_start", "0")
-            .step("set", "net.ipv4.ip_unprivileged_port_start")?;
-        sysctl("net/ipv4/ping_group_range", "0 2147483647").step("set", "net.ipv4.ping_group_range")?;
-        return Ok(ResolverSockets { udp, tcp, port });
-    }
-    Err(StepError::system(
-        "bind",
-        RESOLVER,
-        io::Error::from_raw_os_error(libc::EADDRINUSE),
-    ))
-}
 
 /// Takes a host port: bound, never listening, so that "taken" is the kernel's verdict.
 ///

@@ -10,6 +10,7 @@ pub mod client;
 pub(crate) mod clock;
 pub mod door;
 pub mod ground;
+mod hooks;
 mod joined;
 mod launch;
 mod made;

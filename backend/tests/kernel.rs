@@ -27,6 +27,8 @@ mod inside;
 mod life;
 #[path = "kernel/logs.rs"]
 mod logs;
+#[path = "kernel/mounts.rs"]
+mod mounts;
 #[path = "kernel/repair.rs"]
 mod repair;
 #[path = "network/rig.rs"]
@@ -59,6 +61,7 @@ fn tests() -> Vec<Test> {
     all.extend(devices::TESTS);
     all.extend(terminal::TESTS);
     all.extend(copy::TESTS);
+    all.extend(mounts::TESTS);
     all
 }
 

@@ -13,6 +13,7 @@ mod unique;
 mod validate;
 mod yaml;
 
+pub(crate) use self::json::plain as plain_json;
 pub(crate) use self::{
     defaults::defaults,
     long::{long, omit_empty},

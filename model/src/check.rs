@@ -22,8 +22,10 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         health(project, service, &path, report);
         namespaces::check(service, &path, report);
         host_tree(service, &path, report);
+        hooks(service, &path, report);
     }
     ports(project, report);
+    hardware_addresses(project, report);
     addresses(project, report);
     container_names(project, report);
     names(project, report);
@@ -97,11 +99,80 @@ fn host_tree(service: &Service, path: &str, report: &mut Report) {
     );
 }
 
+/// What runs in the container, without or with every right.
+fn hooks(service: &Service, path: &str, report: &mut Report) {
+    let host_ids = service.security.privileged || namespaces::host(service).is_some();
+    let lists = [
+        ("post_start", &service.container.post_start),
+        ("pre_stop", &service.container.pre_stop),
+    ];
+    for (list, hooks) in lists {
+        for (index, hook) in hooks.iter().enumerate() {
+            let at = report.at(&format!("{path}.{list}.{index}"));
+            let path = format!("{path}.{list}[{index}]");
+            if hook.command.is_empty() {
+                report.refuse(
+                    at,
+                    format!("`{path}` has no command to run"),
+                    "give it a `command`",
+                );
+            }
+            if hook.privileged && !host_ids {
+                report.refuse(
+                    at,
+                    format!(
+                        "`{path}.privileged`: the service has a user namespace, in which no command can have the \
+                         rights of the host"
+                    ),
+                    "remove it, or write `privileged: true` or `userns_mode: host` for the whole service",
+                );
+            }
+        }
+    }
+}
+
 /// Who has a fixed port of the host: on one address, or on all of a family.
 #[derive(Default)]
 struct Owners<'p> {
     all: Option<(&'p str, At)>,
     one: BTreeMap<IpAddr, (&'p str, At)>,
+}
+
+/// One interface of a network has a hardware address, at a time.
+fn hardware_addresses(project: &Project, report: &mut Report) {
+    let mut owners: BTreeMap<(&str, [u8; 6]), &str> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let deploy = service.container.deploy.as_ref();
+        let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+        let start_first = update.is_some_and(|update| update.start_first);
+        let several = service.container.scale.is_some_and(|scale| scale > 1);
+        for (network, attachment) in &service.networks {
+            let Some(mac) = attachment.mac_address else {
+                continue;
+            };
+            let own = format!("services.{name}.networks.{network}.mac_address");
+            let path = match service.names.mac_address {
+                Some(own) if own == mac => format!("services.{name}.mac_address"),
+                _ => own,
+            };
+            let (what, hint) = match owners.insert((network, mac.0), name) {
+                Some(other) => (
+                    format!("`{other}` has the address {mac} on this network already"),
+                    "choose another address",
+                ),
+                None if several => (
+                    format!("only one of several containers can have the address {mac}"),
+                    "remove it, or `scale`",
+                ),
+                None if start_first => (
+                    format!("the old and the new container would both have the address {mac}"),
+                    "remove it, or `order: start-first`",
+                ),
+                None => continue,
+            };
+            report.refuse(report.at(&path), format!("`{path}`: {what}"), hint);
+        }
+    }
 }
 
 /// A host port can be had once.

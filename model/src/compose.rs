@@ -3,6 +3,7 @@
 mod confine;
 pub(crate) mod consistency;
 mod contents;
+pub(crate) mod devices;
 pub(crate) mod environment;
 mod extends;
 pub(crate) mod files;

@@ -148,6 +148,11 @@ impl Reader<'_> {
             networks.entry(DEFAULT.to_owned()).or_insert(network);
         }
         project.networks = networks;
+        for (name, service) in &mut project.services {
+            if let Some(place) = root.get("services").and_then(|services| services.get(name)) {
+                self.first_mac_address(&place, service);
+            }
+        }
         for (key, place) in self.resources(&root, "volumes") {
             let volume = Volume {
                 name: self.object_name(key, &place, &project.name),

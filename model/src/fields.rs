@@ -114,6 +114,9 @@ mod tests {
                 target: "/t".into(),
                 size: None,
                 mode: None,
+                uid: None,
+                gid: None,
+                exec: false,
             }],
             container: Container {
                 scale: Some(3),

@@ -41,6 +41,8 @@ pub struct Options {
     /// The source is not trusted (git): nothing outside `directory` is read or named by
     /// `include`, `extends`, `env_file`, `label_file`, configs and secrets.
     pub confined: bool,
+    /// Where the files of vendors' devices (CDI) are, later ones first in rank; `None`: where they usually are.
+    pub device_directories: Option<Vec<PathBuf>>,
 }
 
 /// Total: any input gives a `Loaded`.
@@ -68,6 +70,7 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
     );
     loading.contents(&mut project, &model, &environment);
     loading.profiles_of_calls(&mut project, &model);
+    loading.devices_of_vendors(&mut project, &model);
     let Loading { files, report, .. } = loading;
     let (failed, refused) = (report.failed(), report.refused());
     let (diagnostics, origins) = report.finish();

@@ -24,6 +24,14 @@ pub trait Sources {
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }
+
+    /// The paths in a directory; sources that have no directories have none.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing is.
+    fn list(&self, _directory: &Path) -> io::Result<Vec<PathBuf>> {
+        Err(io::Error::from(io::ErrorKind::NotFound))
+    }
 }
 
 /// A manifest larger than this is refused, unread.
@@ -35,6 +43,11 @@ impl Sources for BTreeMap<PathBuf, Vec<u8>> {
         self.get(path)
             .cloned()
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let below = self.keys().filter(|path| path.parent() == Some(directory));
+        Ok(below.cloned().collect())
     }
 }
 
@@ -71,6 +84,11 @@ impl Sources for Disk {
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         fs::canonicalize(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(directory)?;
+        entries.map(|entry| Ok(entry?.path())).collect()
     }
 }
 

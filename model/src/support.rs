@@ -384,11 +384,11 @@ services:
     storage_opt: { size: '10' }
     mem_swappiness: '60'
     attach: false
-    volumes: [{ type: bind, source: /a, target: /a, bind: { propagation: shared } }]
+    volumes: [{ type: bind, source: /a, target: /a, image: { subpath: a } }]
     x-mine: { mem_limit: 1 }
     ports:
       - { target: 80, mode: host }
-    deploy: { resources: { reservations: { memory: 3, devices: [{}] } } }
+    deploy: { resources: { reservations: { memory: 3, generic_resources: [{}] } } }
   x-app:
     storage_opt: { size: '10' }
 networks:
@@ -401,8 +401,8 @@ networks:
                 "5: refused: `services.web.storage_opt` is not supported",
                 "6: refused: `services.web.mem_swappiness` is not supported",
                 "7: warning: `services.web.attach` is ignored",
-                "8: refused: `services.web.volumes[0].bind.propagation`: `shared` is not supported yet",
-                "12: refused: `services.web.deploy.resources.reservations.devices` is not supported yet",
+                "8: refused: `services.web.volumes[0].image` is not supported yet",
+                "12: refused: `services.web.deploy.resources.reservations.generic_resources` is not supported",
                 "14: refused: `services.x-app.storage_opt` is not supported",
                 "16: refused: `networks.back.driver`: `overlay` is not supported yet",
             ]

@@ -1,5 +1,6 @@
 //! The small languages inside Compose values: pure functions from text to typed values.
 
+pub(crate) mod cdi;
 pub(crate) mod cpus;
 pub(crate) mod device;
 pub(crate) mod host;

@@ -3,6 +3,7 @@
 //! Every map is a `BTreeMap` and every list keeps the file's order, so that equal input gives equal
 //! output. The serialised form (serde) is the canonical form that `stead config` prints.
 
+mod cdi;
 mod container;
 mod deploy;
 mod duration;
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cdi::{DeviceRequest, EditMount, EditNode, Edits, NodeLike};
 pub use container::{
     Container, Content, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError,
     ParsePullPolicyError, Platform, PullPolicy, VolumesFrom,
@@ -30,7 +32,7 @@ pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
 pub use health::Healthcheck;
 pub use logging::{ADDED, LogFiles, LogForward, LogProblem, LogSettings, SyslogAddress, SyslogFormat};
-pub use mount::{Mount, Propagation};
+pub use mount::{Mount, Propagation, Recursive};
 pub use namespace::{Namespace, Namespaces, ParseNamespaceError};
 pub use network::{
     Attachment, Cidr, ExtraHost, Link, MacAddress, Names, Network, ParseCidrError, ParseMacAddressError,

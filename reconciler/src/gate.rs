@@ -2,7 +2,7 @@
 
 use model::types::Condition;
 
-use crate::observed::{Health, Instance, State};
+use crate::observed::{Health, Instance, State, fault};
 
 /// What one instance of a dependency is, as far as its dependants care.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,8 @@ pub struct Dependency<'a> {
     pub changing: bool,
     /// It is not started again by itself.
     pub last: bool,
+    /// Its start is done only when its hooks are.
+    pub hooked: bool,
     /// It ended with this, as wanted and for good, and nothing is left of it.
     pub ended: Option<i32>,
     /// By an operator: with whom, and how it is started.
@@ -55,10 +57,17 @@ pub fn gate(condition: Condition, dependency: Dependency<'_>) -> Gate {
         return Gate::Stuck(format!("{name} cannot start: {why}"));
     }
     let logs = format!("see `stead logs {project} {name}`");
+    let starting = seen.is_some_and(Instance::is_starting);
     match condition {
         Condition::Started => match seen.map(|seen| &seen.state) {
+            Some(State::Exited { code, .. }) if starting && dependency.last => {
+                let ended = fault::ended(*code, seen.and_then(Instance::died));
+                Gate::Stuck(format!("{name} {ended} and must have started; {logs}"))
+            }
+            _ if starting => Gate::Shut,
             Some(State::Running { .. }) => Gate::Open,
             _ if code.is_some() => Gate::Open,
+            _ if dependency.hooked => Gate::Shut,
             _ => Gate::OnStart,
         },
         Condition::Healthy => match (seen, code) {
@@ -71,7 +80,7 @@ pub fn gate(condition: Condition, dependency: Dependency<'_>) -> Gate {
                 ))
             }
             (Some(seen), _) => match (&seen.state, seen.health) {
-                (State::Running { .. }, Health::Healthy) => Gate::Open,
+                (State::Running { .. }, Health::Healthy) if !starting => Gate::Open,
                 (State::Running { .. }, Health::Starting) if planted!("starting-is-healthy") => Gate::Open,
                 (State::Running { .. }, Health::Unhealthy) => {
                     Gate::Stuck(format!("{name} is unhealthy; {logs}"))

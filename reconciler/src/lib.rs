@@ -10,6 +10,7 @@
 #[macro_use]
 pub mod planted;
 
+pub mod ability;
 pub mod backoff;
 pub mod compare;
 pub mod converge;

@@ -1,13 +1,17 @@
 //! What the host shows. A part that could not be read is `Unknown`, never absent.
 
+pub mod abilities;
 pub mod fault;
+pub mod hook;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+pub use abilities::{Abilities, Lack};
 pub use fault::Fault;
+pub use hook::{Hook, Moment};
 
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -123,6 +127,8 @@ pub struct Instance {
     /// Wall-clock milliseconds of the last start.
     pub started_wall: Option<u64>,
     pub health: Health,
+    /// The hook that its process is about, or did not get beyond.
+    pub hook: Option<Hook>,
     /// What goes wrong with what runs, and how the last run was ended.
     pub faults: Vec<Fault>,
 }
@@ -150,8 +156,20 @@ impl Instance {
             started_at: None,
             started_wall: None,
             health: Health::None,
+            hook: None,
             faults: Vec::new(),
         }
+    }
+
+    /// Its process runs or ran, and its `post_start` hooks are not done: it does not count as started.
+    pub fn is_starting(&self) -> bool {
+        matches!(
+            self.hook,
+            Some(Hook {
+                moment: Moment::PostStart,
+                ..
+            })
+        ) && !planted!("hooks-ignored")
     }
 
     /// How the last run was ended, where its status does not say it.

@@ -88,6 +88,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
         "a project without a good manifest is taken down",
     ),
     ("holder-ignored", "a host port is reserved while another holds it"),
+    (
+        "hooks-ignored",
+        "a service counts as started before its hooks are done",
+    ),
     ("incomplete-is-whole", "an unread source counts as an empty one"),
     ("internal-with-gateway", "an internal network leads outside"),
     ("jitter-unbounded", "a delay may be a hundred times as long"),

@@ -99,7 +99,9 @@ impl Exit<'_> {
         let ran = self
             .started_at
             .map_or(0, |started| self.at.saturating_sub(started));
-        if ran >= self.rules.window && !planted!("streak-never-over") {
+        // A start that failed has not run, however long its hooks took.
+        let started = !matches!(self.died, Some(Fault::PostStart { .. }));
+        if started && ran >= self.rules.window && !planted!("streak-never-over") {
             0
         } else {
             self.streak
@@ -213,7 +215,14 @@ pub fn alert(key: &InstanceKey, rules: Rules, seen: &Instance, now: u64) -> Opti
         };
         let streak = exit.streak();
         let again = match decide(exit, now) {
-            Decision::Never { .. } => return None,
+            Decision::Never { reason } => {
+                let failed = matches!(seen.died(), Some(Fault::PostStart { .. }));
+                return failed.then(|| {
+                    format!(
+                        "{service} {reason}; {logs}, change the service, or `stead start {project}/{service}`"
+                    )
+                });
+            }
             Decision::UsedUp { reason } => {
                 return Some(format!(
                     "{service} {reason}; {logs}, change the service, or `stead start {project}/{service}`"

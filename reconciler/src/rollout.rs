@@ -179,6 +179,7 @@ pub fn progress(seen: &Instance, config: &Config, healthy: Option<u64>, counts: 
         State::Created | State::Lost => Progress::Updating { until: None },
         State::Exited { at, .. } if finished(seen) => Progress::Updated { since: at },
         State::Exited { code, .. } => fail(format!("ended with {code}")),
+        State::Running { .. } if seen.is_starting() => Progress::Updating { until: None },
         State::Running { .. } => {
             let started = seen.started_at.unwrap_or(0);
             match seen.health {
@@ -224,7 +225,7 @@ pub fn finished(seen: &Instance) -> bool {
 /// Whether a new instance can take names and host ports over from the one beside it; `Err`: when it can by
 /// the clock alone.
 pub fn ready(seen: &Instance, config: &Config, now: u64) -> Result<(), Option<u64>> {
-    if !matches!(seen.state, State::Running { .. }) {
+    if !matches!(seen.state, State::Running { .. }) || seen.is_starting() {
         return Err(None);
     }
     let proven = match seen.health {

@@ -4,6 +4,8 @@
 //! and [`ContainerSpec`], a network's record its [`NetworkSpec`]. Fields are only ever added, with a
 //! default, so that a newer stead reads what an older one wrote.
 
+mod hook;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
@@ -13,12 +15,18 @@ use std::{
 use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
-    Answer, Argument, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward, LogSettings,
-    Profile, Protocol, RestartPolicy, SyslogAddress, SyslogFormat,
+    Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
+    LogSettings, NodeLike, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress,
+    SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::key::{InstanceKey, ResourceKey};
+pub use hook::HookSpec;
+
+mod mounts;
+
+pub use mounts::MountSpec;
 
 /// An IPv4 network: `10.64.16.0/20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,8 +106,10 @@ pub struct Endpoint {
     pub prefix: u8,
     /// The network's gateway; `None` on an internal network.
     pub gateway: Option<Ipv4Addr>,
-    /// Locally administered, derived from the key.
+    /// Locally administered and derived from the key, if no other one is asked for.
     pub mac: [u8; 6],
+    #[serde(default)]
+    pub mac_asked: bool,
 }
 
 /// `host_ip:published → container:target`.
@@ -185,6 +195,12 @@ pub struct ContainerSpec {
     /// Where the output goes.
     #[serde(default)]
     pub logging: LogSettings,
+    /// Run one after the other after each start; the first that fails ends it.
+    #[serde(default)]
+    pub post_start: Vec<HookSpec>,
+    /// Run one after the other before the stop signal, within `stop_grace`.
+    #[serde(default)]
+    pub pre_stop: Vec<HookSpec>,
 }
 
 /// A device of the host, or a directory of them.
@@ -194,6 +210,9 @@ pub struct DeviceSpec {
     pub target: PathBuf,
     /// Of `r`, `w` and `m`.
     pub access: String,
+    /// What is not to be as on the host.
+    #[serde(default)]
+    pub like: NodeLike,
 }
 
 /// A config or secret, read-only and never on disk.
@@ -253,6 +272,8 @@ impl Default for ContainerSpec {
             files: Vec::new(),
             devices: Vec::new(),
             device_rules: Vec::new(),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
         }
     }
 }
@@ -370,41 +391,8 @@ pub struct Limits {
     /// As cpuset(7) lists processors: `0-3,5`.
     #[serde(default)]
     pub cpuset: Option<String>,
-}
-
-/// A mount with its source decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum MountSpec {
-    /// A named volume; filled from the image when new, unless `nocopy`.
-    Volume {
-        volume: ResourceKey,
-        target: PathBuf,
-        read_only: bool,
-        nocopy: bool,
-    },
-    Bind {
-        source: PathBuf,
-        target: PathBuf,
-        read_only: bool,
-        create_host_path: bool,
-    },
-    /// `size` in bytes, `mode` as permission bits.
-    Tmpfs {
-        target: PathBuf,
-        size: Option<u64>,
-        mode: Option<u32>,
-    },
-}
-
-impl MountSpec {
-    /// Where it is in the container.
-    pub fn target(&self) -> &PathBuf {
-        let (MountSpec::Volume { target, .. }
-        | MountSpec::Bind { target, .. }
-        | MountSpec::Tmpfs { target, .. }) = self;
-        target
-    }
+    #[serde(default)]
+    pub block: Option<BlockIo>,
 }
 
 /// A probe with every default filled in. Times in milliseconds.

@@ -108,6 +108,15 @@ box_pid=$(first)
 limited "mem_limit: 96m, cpu_quota: 5000, cpu_period: 20000"
 until_true 30 held "100663296;100663296;0;5000 20000;100;$(cat /sys/fs/cgroup/cpuset.cpus.effective);50;"
 [ "$box_pid" = "$(first)" ] || fail "a limit restarted"
+# The disk that a path lies on.
+number=$(stat -c %d /state)
+numbers=$((number >> 8)):$((number & 255))
+line() { [ "$(cat "$(echo /sys/fs/cgroup/stead-*/limits/box-1a/payload/io.max)")" = "$1" ]; }
+limited "blkio_config: { device_write_bps: [{ path: /state, rate: 1mb }], device_read_iops: [{ path: /state/r, rate: 50 }] }"
+until_true 30 line "$numbers rbps=max wbps=1048576 riops=50 wiops=max"
+limited "mem_limit: 96m"
+until_true 30 line ""
+[ "$box_pid" = "$(first)" ] || fail "a limit of a disk restarted"
 rm $root/manifests/limits.yaml
 gone() { ! ls -d /sys/fs/cgroup/stead-*/limits 2>/dev/null; }
 until_true 30 gone
@@ -140,7 +149,7 @@ until_true 10 down
 kill -TERM $agent; wait $agent || fail "the agent ended with $?"
 left() {
     links
-    find /sys/fs/cgroup -name 'stead-*'
+    find /sys/fs/cgroup -name 'stead-*' 2>/dev/null
     grep "$root" /proc/mounts
     ls -d /proc/[0-9]*/exe 2>/dev/null | while read -r exe; do
         case $(readlink "$exe") in */stead | */hello) echo "$exe $(tr '\0' ' ' <"${exe%/exe}/cmdline")" ;; esac

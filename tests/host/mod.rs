@@ -2,7 +2,7 @@
 
 pub mod bystander;
 pub mod census;
-mod cgroup;
+pub mod cgroup;
 pub mod compose;
 pub mod damage;
 pub mod fuse;
@@ -193,6 +193,8 @@ impl Host {
             .args(arguments)
             .env("NO_COLOR", "1")
             .env_remove("STEAD_ROOT")
+            // Not those of this machine.
+            .env("STEAD_CDI_DIRS", self.root.join("cdi"))
             .stdin(Stdio::null());
         command
     }

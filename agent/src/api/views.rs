@@ -187,6 +187,7 @@ fn blank(key: &InstanceKey, status: &Status) -> wire::Instance {
             .and_then(|project| project.applied.clone()),
         intent: None,
         faults: Vec::new(),
+        hook: None,
     }
 }
 
@@ -202,7 +203,10 @@ fn row(key: &InstanceKey, instance: &Instance, status: &Status) -> wire::Instanc
     }
     .into();
     match instance.state {
-        State::Running { pid } => row.pid = Some(pid),
+        State::Running { pid } => {
+            row.pid = Some(pid);
+            row.hook = instance.hook.map(|hook| hook.to_string());
+        }
         State::Exited { code, .. } => row.exit_code = Some(code),
         State::Created | State::Lost => {}
     }

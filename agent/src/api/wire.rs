@@ -38,11 +38,15 @@ pub struct Instance {
     /// What goes wrong with it, and how its last run was ended.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// The hook that runs: `post_start hook 1`.
+    #[serde(default)]
+    pub hook: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// `out-of-memory ignored-stop process-limit throttled zombies stuck output-lost`
+    /// `out-of-memory ignored-stop post-start-failed pre-stop-failed process-limit throttled zombies stuck
+    /// output-lost`
     pub fault: String,
     /// It is about how the last run ended; else about what runs.
     pub ended: bool,

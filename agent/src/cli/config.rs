@@ -84,6 +84,7 @@ impl Config {
             directory: located.directory,
             profiles: self.profiles.clone(),
             confined: false,
+            device_directories: environment::device_directories(),
         };
         let loaded = load(&sources, &located.files, &options);
         diagnostics.extend(loaded.diagnostics.iter().cloned().map(as_checked));
@@ -179,6 +180,10 @@ impl Sources for Given {
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         text::Disk.real_path(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        text::Disk.list(directory)
     }
 }
 

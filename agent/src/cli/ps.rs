@@ -72,6 +72,7 @@ fn cells(row: &Instance) -> Vec<String> {
         _ => row.state.clone(),
     };
     let state = std::iter::once(state)
+        .chain(row.hook.clone())
         .chain(faults(row).map(str::to_owned))
         .collect::<Vec<_>>()
         .join(", ");

@@ -11,10 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use backend::layout::Layout;
-use model::{
-    diagnostic::{Severity, Span},
-    source::Sources,
-};
+use model::diagnostic::{Severity, Span};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -32,7 +29,7 @@ use crate::{
     },
     client::Client,
     daemon, exit, host, render,
-    source::directory,
+    source::{self, directory},
     text,
 };
 
@@ -257,15 +254,10 @@ impl Told {
 
 /// With the source line and a caret, as everywhere: the file is on this host.
 fn shown(diagnostic: &Diagnostic) -> String {
-    let line = usize::try_from(diagnostic.line)
-        .ok()
-        .and_then(|line| line.checked_sub(1));
-    let text = |line: usize| {
-        let text = text::Disk.read(&diagnostic.file).ok()?;
-        String::from_utf8_lossy(&text)
-            .lines()
-            .nth(line)
-            .map(str::to_owned)
+    let span = Span {
+        file: diagnostic.file.clone(),
+        line: diagnostic.line,
+        column: diagnostic.column,
     };
     let severity = match diagnostic.severity.as_str() {
         "warning" => Severity::Warning,
@@ -274,14 +266,10 @@ fn shown(diagnostic: &Diagnostic) -> String {
     let whole = model::diagnostic::Diagnostic {
         severity,
         refusal: false,
-        span: Span {
-            file: diagnostic.file.clone(),
-            line: diagnostic.line,
-            column: diagnostic.column,
-        },
+        source_line: source::line_of(&span),
+        span,
         message: diagnostic.message.clone(),
         hint: diagnostic.hint.clone(),
-        source_line: line.and_then(text),
     };
     text::diagnostic(&whole, render::colour_err())
 }

@@ -53,6 +53,13 @@ impl Sources for Stamping {
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         text::Disk.real_path(path)
     }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut inputs = self.inputs.borrow_mut();
+        let stamp = || Stamp::of(directory);
+        inputs.entry(directory.to_owned()).or_insert_with(stamp);
+        text::Disk.list(directory)
+    }
 }
 
 /// A manifest after reading.

@@ -7,21 +7,21 @@ use tempfile::TempDir;
 use super::*;
 use crate::source::directory::Directory;
 
-const GOOD: &str = "services: { web: { image: 'builtin:hello' } }\n";
+pub(super) const GOOD: &str = "services: { web: { image: 'builtin:hello' } }\n";
 const BETTER: &str = "services: { web: { image: 'builtin:hello', hostname: better } }\n";
 const BAD: &str = "services: { web: { imag: x } }\n";
 
 /// A root and an agent's reading of it.
-struct Host {
+pub(super) struct Host {
     _root: TempDir,
     layout: Layout,
     directory: Directory,
-    intake: Intake,
+    pub(super) intake: Intake,
     writing: BTreeSet<PathBuf>,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout::new(Some(root.path())).unwrap();
         fs::create_dir(&layout.manifests).unwrap();
@@ -39,14 +39,14 @@ impl Host {
     }
 
     /// As an editor does: another inode.
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         let new = path.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, path).unwrap();
     }
 
-    fn read(&mut self) -> (Desired, Report) {
+    pub(super) fn read(&mut self) -> (Desired, Report) {
         let mut snapshot = Snapshot::default();
         self.directory.scan(&mut snapshot);
         let read = self.intake.take(&snapshot, &mut self.writing);
@@ -62,7 +62,7 @@ impl Host {
 }
 
 /// `run HOSTNAME`, `hold`, `down` or `absent`.
-fn wish(desired: &Desired, name: &str) -> String {
+pub(super) fn wish(desired: &Desired, name: &str) -> String {
     match desired.projects.get(name) {
         None => "absent".into(),
         Some(Wish::Hold { .. }) => "hold".into(),

@@ -108,6 +108,7 @@ fn host(states: &str) -> Observed {
         started_at: Some(started_at),
         started_wall: None,
         health: Health::None,
+        hook: None,
         faults: Vec::new(),
         broken: None,
         identity: String::new(),

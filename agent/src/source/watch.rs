@@ -89,13 +89,15 @@ impl Watcher {
 
     /// Watches `directories`, and the directory of each input (or what there is of its path). Links on the
     /// way to an input are watched, too, and what an input that is a link leads to.
-    pub fn follow(&mut self, directories: BTreeSet<PathBuf>, mut inputs: BTreeSet<PathBuf>) {
+    pub fn follow(&mut self, mut directories: BTreeSet<PathBuf>, mut inputs: BTreeSet<PathBuf>) {
         let targets: Vec<PathBuf> = inputs
             .iter()
             .filter(|input| is_link(input))
             .filter_map(|input| fs::canonicalize(input).ok())
             .collect();
         inputs.extend(targets);
+        // Of an input that is a directory, what is in it counts.
+        directories.extend(inputs.iter().filter(|input| input.is_dir()).cloned());
         let mut wanted = BTreeMap::new();
         let parents: BTreeSet<&Path> = inputs.iter().filter_map(|input| input.parent()).collect();
         let links = links_above(&parents);

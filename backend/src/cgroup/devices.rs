@@ -1,17 +1,17 @@
 //! Which devices the processes of a container may open: rules as a small program on its cgroup.
 //!
 //! The program is an eBPF one on the v2 tree, where every payload lives, also on a host that has the v1
-//! controller. Only services that ask for devices have one, and those without a user namespace: others have no
-//! nodes but those of /dev, can make none (mknod(2) of a device is refused in a user namespace), and everything
-//! else that is mounted in them is `nodev`.
+//! controller. Only services that ask for devices have one, those without a user namespace, and those that see
+//! what the host mounts later: others have no nodes but those of /dev, can make none (mknod(2) of a device is
+//! refused in a user namespace), and everything else that is mounted in them is `nodev`.
 
 use std::{fs::File, io, os::fd::AsFd, path::Path, str::FromStr};
 
-use reconciler::spec::ContainerSpec;
-use rustix::fs::{FileType, major, minor, stat};
+use reconciler::spec::{ContainerSpec, MountSpec};
+use rustix::fs::{FileType, major, minor};
 
 use crate::{
-    rootfs::{Step, StepError, devices},
+    rootfs::{StepError, devices},
     sys::bpf::{self, Instruction},
 };
 
@@ -86,7 +86,10 @@ fn bits(access: &str) -> u32 {
 /// Whether a container has a filter. `host_ids`: there is no user namespace.
 fn is_filtered(container: &ContainerSpec, host_ids: bool) -> bool {
     let asks = !container.devices.is_empty() || !container.device_rules.is_empty();
-    (asks || host_ids) && !container.rights.privileged
+    // What the host mounts later is not `nodev` in the container.
+    let told =
+        |mount: &MountSpec| matches!(mount, MountSpec::Bind { propagation, .. } if !propagation.is_private());
+    (asks || host_ids || container.mounts.iter().any(told)) && !container.rights.privileged
 }
 
 /// What a container may open.
@@ -103,17 +106,16 @@ fn rules(container: &ContainerSpec) -> Result<Vec<Rule>, StepError> {
             access: READ | WRITE | MKNOD,
         })
         .collect();
-    for (path, _, access) in devices::nodes(&container.devices)? {
-        let found = stat(&path).step("look at", path.display())?;
-        let kind = match FileType::from_raw_mode(found.st_mode) {
+    for found in devices::nodes(&container.devices)? {
+        let kind = match found.node.kind {
             FileType::BlockDevice => BLOCK,
             _ => CHAR,
         };
         rules.push(Rule {
             kind: Some(kind),
-            major: Some(major(found.st_rdev)),
-            minor: Some(minor(found.st_rdev)),
-            access: bits(&access),
+            major: Some(major(found.node.number)),
+            minor: Some(minor(found.node.number)),
+            access: bits(&found.access),
         });
     }
     for rule in &container.device_rules {
@@ -150,8 +152,11 @@ pub fn is_missing(payload: &Path, container: &ContainerSpec, host_ids: bool) -> 
 }
 
 /// Whether this kernel has such filters.
-pub fn is_possible() -> bool {
-    bpf::load_device_filter(&program(&[])).is_ok()
+///
+/// # Errors
+/// As the kernel refuses one.
+pub fn probe() -> io::Result<()> {
+    bpf::load_device_filter(&program(&[])).map(drop)
 }
 
 /// Allows what one of the rules allows in full, and nothing else. The input is `struct bpf_cgroup_dev_ctx`: the

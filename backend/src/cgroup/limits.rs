@@ -11,7 +11,9 @@ use reconciler::spec::Limits;
 
 use kinds::{CONTROLLERS, KINDS, MEMORY_FILE, SWAP_FILE};
 
+mod block;
 pub mod gauges;
+pub mod kept;
 mod kinds;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,19 @@ pub enum LimitError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{} is on no block device of this host; write the path of a disk, of a partition, or of a file on one", path.display()
+    )]
+    NoDevice {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the scheduler of the block device {device} knows no weights; write `bfq` to /sys/dev/block/{device}/queue/scheduler, \
+         or remove `weight_device`"
+    )]
+    NoWeights { device: String },
     #[error("cannot find the cgroup controllers of this host")]
     Find(#[source] io::Error),
 }
@@ -55,6 +70,8 @@ pub struct Controllers {
     root: PathBuf,
     /// Of the v2 tree, at its root.
     v2: Vec<String>,
+    /// Why it is not known which those are.
+    unread: Option<String>,
     /// Mount points by controller.
     v1: Vec<(String, PathBuf)>,
 }
@@ -65,9 +82,14 @@ impl Controllers {
     pub fn find() -> Result<Self, LimitError> {
         let find = || -> io::Result<Self> {
             let root = super::root()?;
-            let v2 = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            let path = root.join("cgroup.controllers");
+            let (v2, unread) = match fs::read_to_string(&path) {
+                Ok(text) => (text, None),
+                Err(error) => (String::new(), Some(format!("{}: {error}", path.display()))),
+            };
             Ok(Controllers {
                 v2: v2.split_whitespace().map(str::to_owned).collect(),
+                unread,
                 v1: v1_mounts(&fs::read_to_string("/proc/self/mountinfo")?),
                 root,
             })
@@ -75,34 +97,12 @@ impl Controllers {
         find().map_err(LimitError::Find)
     }
 
-    /// What can be limited on this host, and by which version; `None`: it cannot.
-    pub fn kept(&self) -> Vec<(&'static str, Option<&'static str>)> {
-        let version = |controller: &str| {
-            let v1 = self.v1.iter().any(|(one, _)| one == controller);
-            match self.has_v2(controller) {
-                true => Some("v2"),
-                false => v1.then_some("v1"),
-            }
-        };
-        let mut kept: Vec<_> = CONTROLLERS.iter().map(|one| (*one, version(one))).collect();
-        let swap = version("memory").filter(|version| {
-            let memory = self.v1.iter().find(|(one, _)| one == "memory");
-            match (*version, memory) {
-                ("v1", Some((_, mount))) => mount.join(SWAP_FILE).exists(),
-                // The root of the tree has no such file, and every other group has.
-                _ => fs::read_dir(&self.root)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .any(|entry| entry.path().join("memory.swap.max").exists()),
-            }
-        });
-        kept.push(("swap", swap));
-        kept
-    }
-
     fn has_v2(&self, controller: &str) -> bool {
-        self.v2.iter().any(|one| one == controller)
+        let name = match controller {
+            block::CONTROLLER => block::CONTROLLER_V2,
+            other => other,
+        };
+        self.v2.iter().any(|one| one == name)
     }
 
     /// The directory of an instance in the v1 hierarchy of a controller.
@@ -176,7 +176,7 @@ impl Controllers {
                 source,
             })?;
         }
-        Ok(())
+        self.apply_block(instance, limits.block.as_ref())
     }
 
     /// A directory in a v1 hierarchy, with what is above it; what it inherits is "no limit".
@@ -267,18 +267,18 @@ impl Controllers {
                 Err(_) => {}
             }
         }
+        self.drift_block(instance, limits.block.as_ref(), pid, &mut drift);
         drift
     }
 
-    /// Moves a process (0: the caller) to where v1 controllers limit the instance.
+    /// Moves the caller, who has one thread only, to where v1 controllers limit the instance. That one goes by
+    /// `tasks`: for a move of a whole process the kernel waits until nobody forks, some 10 ms.
     ///
     /// # Errors
     /// As a write to cgroup.procs.
-    pub fn enter(&self, instance: &Path, pid: u32) -> io::Result<()> {
-        for directory in self.all_v1(instance) {
-            if directory.is_dir() {
-                super::enter(&directory, pid)?;
-            }
+    pub fn enter(&self, instance: &Path) -> io::Result<()> {
+        for directory in self.all_v1(instance).filter(|directory| directory.is_dir()) {
+            fs::write(directory.join("tasks"), "0")?;
         }
         Ok(())
     }
@@ -426,12 +426,14 @@ mod tests {
         let mounts = v1_mounts(
             "30 29 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
              31 29 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             31 29 0:27 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n\
              32 29 0:28 /docker/a /elsewhere rw - cgroup cgroup rw,pids\n\
              33 29 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
         );
         let expected = [
             ("cpu", "/sys/fs/cgroup/cpu,cpuacct"),
             ("memory", "/sys/fs/cgroup/memory"),
+            ("blkio", "/sys/fs/cgroup/blkio"),
         ];
         assert_eq!(
             mounts,
@@ -444,6 +446,7 @@ mod tests {
         let controllers = Controllers {
             root: "/nowhere".into(),
             v2: Vec::new(),
+            unread: None,
             v1: Vec::new(),
         };
         let instance = Path::new("/nowhere/stead-000000/shop/web-1a");

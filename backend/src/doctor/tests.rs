@@ -6,7 +6,7 @@ use super::*;
 fn whatever_is_not_well_has_a_remedy() {
     let root = tempfile::tempdir().unwrap();
     let findings = check(&Layout::new(Some(&root.path().join("not/there/yet"))).unwrap());
-    assert_eq!(findings.len(), 15);
+    assert_eq!(findings.len(), 17);
     for finding in findings {
         assert!(!finding.detail.is_empty(), "{finding:?}");
         assert_eq!(

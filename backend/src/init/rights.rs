@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::{
     procfs,
     rootfs::{StepError, attach},
+    shim::protocol::Reason,
 };
 
 /// What only the host's root may: hard limits above its own, and what the kernel kills first. Limits that
@@ -128,16 +129,22 @@ pub fn capabilities(rights: &Rights) -> Result<CapsHashSet, StepError> {
 /// The host has no AppArmor, or no such profile.
 pub fn apparmor(profile: &str) -> Result<(), StepError> {
     const FILE: &str = "/proc/self/attr/apparmor/exec";
+    // It may be loaded at any moment, and nobody tells of it.
+    let missing = |message| StepError {
+        message,
+        errno: None,
+        reason: Reason::System,
+    };
     match fs::write(FILE, format!("exec {profile}")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !Path::new(FILE).exists() => match profile {
             // There is nothing that confines.
             "unconfined" => Ok(()),
-            _ => Err(StepError::spec(format!(
+            _ => Err(missing(format!(
                 "this host has no AppArmor, and `apparmor={profile}` asks for it; boot with `lsm=…,apparmor`, or \
                  remove it from `security_opt`"
             ))),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StepError::spec(format!(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(format!(
             "this host has loaded no AppArmor profile {profile}; load it with apparmor_parser(8), or correct \
              `security_opt`"
         ))),

@@ -15,7 +15,11 @@ use reconciler::{
     spec::Space,
 };
 
-use super::{LinuxBackend, Use, error::ApplyError, sandboxes::Sandbox};
+use super::{
+    LinuxBackend, Use,
+    error::ApplyError,
+    sandboxes::{self, Sandbox},
+};
 use crate::{
     cgroup,
     shim::{
@@ -78,7 +82,10 @@ impl LinuxBackend {
             self.net.prepare_resolver(netns.as_fd(), state.resolver_port)?;
         }
         self.listen(key)?;
-        let sandbox = self.sandboxes.insert(key.clone(), Sandbox::new(netns, client));
+        let links = sandboxes::links(&self.layout.mark, key);
+        let sandbox = self
+            .sandboxes
+            .insert(key.clone(), Sandbox::new(netns, client, links));
         tracing::info!(key = %key, pid, "adopted");
         if self.purpose == Use::Converge && spaces.network == Space::Own {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);

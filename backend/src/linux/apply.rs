@@ -25,8 +25,6 @@ use crate::{
     cgroup,
     dns::zone,
     layout::instance_name,
-    names,
-    net::OurLink,
     shim::{
         client::ClientError,
         protocol::{Reply, Request, SandboxState},
@@ -144,7 +142,7 @@ impl LinuxBackend {
         // The namespace goes with its last descriptor, and its links with it: cheaper than one by one.
         drop(self.sandboxes.remove(key));
         cgroup::remove(&cgroup).map_err(|source| at(&cgroup, source))?;
-        self.controllers
+        self.controllers()
             .remove(&cgroup)
             .map_err(|source| at(&cgroup, source))?;
         // The directory of the project goes with its last instance; one that is not empty stays.
@@ -186,15 +184,15 @@ impl LinuxBackend {
     /// The kernel removes links of a namespace that has gone a little later; what is left then is
     /// deleted one by one, so that the next sandbox of this key finds its names free.
     fn wait_links_gone(&self, key: &InstanceKey) -> Result<(), ApplyError> {
-        let prefix = names::veth_prefix(&self.layout.mark);
+        let links = sandboxes::links(&self.layout.mark, key);
         let deadline = Instant::now() + LINK_PATIENCE;
         loop {
-            let links = self.net.our_links()?;
-            let mine = |link: &&OurLink| {
-                link.name.starts_with(&prefix) && sandboxes::owns(&self.layout.mark, key, &link.name)
-            };
-            let left: Vec<&OurLink> = links.iter().filter(mine).collect();
-            if left.is_empty() {
+            // One by one: a dump of all would cost the more the more sandboxes there are.
+            let mut left = false;
+            for link in &links {
+                left = left || self.net.has_link(link)?;
+            }
+            if !left {
                 return Ok(());
             }
             if Instant::now() > deadline {

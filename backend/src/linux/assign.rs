@@ -6,16 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use reconciler::{
-    key::InstanceKey,
-    spec::{SandboxSpec, Space},
-};
+use reconciler::{key::InstanceKey, spec::SandboxSpec};
 
 use super::{
     LinuxBackend,
     apply::{asked, at},
     error::ApplyError,
-    sandboxes::Sandbox,
+    sandboxes::{self, Sandbox},
 };
 use crate::{
     sandbox::Kind,
@@ -57,16 +54,13 @@ impl LinuxBackend {
         let answer = client
             .request(&request, &along)
             .map_err(|error| asked(&spec.key, error))?;
-        let (Reply::Assigned { resolver_port }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
+        let (Reply::Assigned { .. }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
             return Err(asked(&spec.key, ClientError::Unexpected));
         };
-        if spec.spaces.network == Space::Own {
-            self.net.prepare_resolver(netns.as_fd(), resolver_port)?;
-        }
         self.listen(&spec.key)?;
-        Ok(self
-            .sandboxes
-            .insert(spec.key.clone(), Sandbox::new(netns, client)))
+        let links = sandboxes::links(&self.layout.mark, &spec.key);
+        let sandbox = Sandbox::new(netns, client, links);
+        Ok(self.sandboxes.insert(spec.key.clone(), sandbox))
     }
 
     /// Namespaces of `key` that another sandbox is to join, and whose they are.

@@ -102,10 +102,7 @@ impl ApplyError {
         match self {
             ApplyError::Image(error) if !error.may_pass() => Retry::AfterChange,
             ApplyError::Volume(VolumeError::Lost { .. } | VolumeError::Foreign { .. }) => Retry::AfterChange,
-            ApplyError::Limits(
-                LimitError::NoController { .. } | LimitError::NoFile { .. } | LimitError::NotDelegated { .. },
-            )
-            | ApplyError::Refused {
+            ApplyError::Refused {
                 reason: Reason::Spec, ..
             } => Retry::AfterChange,
             _ => Retry::Again,

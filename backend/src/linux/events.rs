@@ -71,7 +71,7 @@ pub fn watch_network(
         let heard: Vec<HostEvent> = match event {
             // By far the most, when sandboxes come and go: nothing is read for them.
             NetEvent::Link(name) if name.starts_with(&veths) => sandboxes
-                .owner(&mark, &name)
+                .owner(&name)
                 .map(HostEvent::Instance)
                 .into_iter()
                 .collect(),

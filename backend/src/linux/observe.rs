@@ -34,10 +34,11 @@ impl LinuxBackend {
     pub(super) fn observe_scope(&self, scope: &Scope, observed: &mut Observed) {
         observed.boot_id.clone_from(&self.boot_id);
         if scope.all {
+            self.look_for_controllers();
             observed.instances = self.observe_all_instances();
             if self.purpose == Use::Converge {
                 self.restore(&observed.instances);
-                self.files.watch_root(&self.controllers.tops());
+                self.files.watch_root(&self.controllers().tops());
             }
         }
         for reference in &scope.images {
@@ -212,7 +213,7 @@ impl LinuxBackend {
                 drift.extend(standing.drift);
                 match state.run {
                     Run::Running { pid } if self.purpose == Use::Converge => {
-                        let mut cgroups = self.controllers.directories(&cgroup);
+                        let mut cgroups = self.controllers().directories(&cgroup);
                         cgroups.push(cgroup.join("shim"));
                         let shim = sandbox.client().pid;
                         self.files.watch_instance(key, (pid, shim), &cgroups);
@@ -281,7 +282,8 @@ impl LinuxBackend {
             flaps: record.flaps,
             started_at: record.started_boot,
             started_wall: record.started_wall,
-            faults: record.died.into_iter().collect(),
+            faults: record.hooks.faults.into_iter().chain(record.died).collect(),
+            hook: record.hooks.current,
         })
     }
 
@@ -331,7 +333,13 @@ fn replace<T>(
 fn instance(state: SandboxState, identity: String, drift: Vec<String>, broken: Option<String>) -> Instance {
     let record = state.record;
     Instance {
-        faults: state.faults.into_iter().chain(record.died).collect(),
+        faults: state
+            .faults
+            .into_iter()
+            .chain(record.hooks.faults)
+            .chain(record.died)
+            .collect(),
+        hook: record.hooks.current,
         sandbox: Arc::new(record.assignment.sandbox),
         container: record.container.map(Arc::new),
         state: match state.run {

@@ -13,9 +13,10 @@ use crate::{
     shim::{client::Client, record},
 };
 
-/// Whether a link is the host end of an interface of this instance.
-pub fn owns(mark: &str, key: &InstanceKey, link: &str) -> bool {
-    (0..MAX_INTERFACES).any(|index| names::veth(mark, key, &format!("eth{index}")) == link)
+/// What the host ends of an instance's interfaces are called.
+pub fn links(mark: &str, key: &InstanceKey) -> Vec<String> {
+    let link = |index| names::veth(mark, key, &format!("eth{index}"));
+    (0..MAX_INTERFACES).map(link).collect()
 }
 
 /// How many interfaces of a sandbox are told apart in hints; more are still repaired by the slow look.
@@ -33,15 +34,18 @@ pub struct Sandbox {
     pub netns: OwnedFd,
     /// Of this one and no later one of the same key.
     pub identity: String,
+    /// See [`links`]: looked up for every event, made once.
+    links: Vec<String>,
     /// The number of that namespace, once its events are to be heard.
     namespace: OnceLock<i32>,
     client: Mutex<Client>,
 }
 
 impl Sandbox {
-    pub fn new(netns: OwnedFd, client: Client) -> Self {
+    pub fn new(netns: OwnedFd, client: Client, links: Vec<String>) -> Self {
         Sandbox {
             netns,
+            links,
             identity: identity(client.pid),
             namespace: OnceLock::new(),
             client: Mutex::new(client),
@@ -78,8 +82,11 @@ impl Sandboxes {
     }
 
     /// Whose link this is.
-    pub fn owner(&self, mark: &str, link: &str) -> Option<InstanceKey> {
-        self.lock().keys().find(|key| owns(mark, key, link)).cloned()
+    pub fn owner(&self, link: &str) -> Option<InstanceKey> {
+        let sandboxes = self.lock();
+        let mut all = sandboxes.iter();
+        all.find(|(_, sandbox)| sandbox.links.iter().any(|own| own == link))
+            .map(|(key, _)| key.clone())
     }
 
     /// Whose namespace this is.

@@ -33,7 +33,7 @@ impl LinuxBackend {
             return standing;
         };
         let cgroup = self.instance_cgroup(key);
-        standing.drift = self.controllers.drift(&cgroup, &container.limits, *pid);
+        standing.drift = self.controllers().drift(&cgroup, &container.limits, *pid);
         if cgroup::devices::is_missing(
             &cgroup.join("payload"),
             container,
@@ -85,13 +85,12 @@ impl LinuxBackend {
     /// Gives limits to what runs.
     pub(super) fn limit(&self, key: &InstanceKey, limits: &Limits) -> Result<(), ApplyError> {
         let cgroup = self.instance_cgroup(key);
-        self.controllers.apply(&cgroup, limits)?;
-        self.controllers
-            .gather(&cgroup)
-            .map_err(|source| ApplyError::Path {
-                path: cgroup.clone(),
-                source,
-            })
+        let controllers = self.controllers();
+        controllers.apply(&cgroup, limits)?;
+        controllers.gather(&cgroup).map_err(|source| ApplyError::Path {
+            path: cgroup.clone(),
+            source,
+        })
     }
 
     /// Limits, cgroups and mounts of a running container as they should be.

@@ -1,4 +1,4 @@
-//! The end of a container: drain, signal, grace, SIGKILL; and who does not end even so.
+//! The end of a container: drain, hooks, signal, grace, SIGKILL; and who does not end even so.
 
 use std::{
     path::Path,
@@ -11,7 +11,7 @@ use reconciler::{key::InstanceKey, spec::SandboxSpec};
 use super::{LinuxBackend, apply::at, error::ApplyError};
 use crate::{
     cgroup,
-    shim::protocol::{Request, Run},
+    shim::protocol::{Hooks, Request, Run},
     stuck,
 };
 
@@ -41,7 +41,7 @@ impl LinuxBackend {
         }
     }
 
-    /// Drain, signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
+    /// Drain, hooks, signal, grace, SIGKILL; done when nothing is left in the payload cgroup.
     pub(super) fn stop(&self, key: &InstanceKey, drain: Duration) -> Result<(), ApplyError> {
         if self.sandboxes.get(key).is_none() {
             let cgroup = self.instance_cgroup(key);
@@ -51,12 +51,15 @@ impl LinuxBackend {
         let state = self.state(key)?;
         if let (Run::Running { .. }, Some(container)) = (&state.run, &state.record.container) {
             self.drain(&state.record.assignment.sandbox, drain);
-            self.ask(
-                key,
-                &Request::Signal {
+            let hooks = &state.record.hooks;
+            // Who has begun to stop it goes on, also where another agent had asked for it.
+            let request = match container.pre_stop.is_empty() && *hooks == Hooks::default() {
+                true => Request::Signal {
                     signal: container.stop_signal,
                 },
-            )?;
+                false => Request::Stop,
+            };
+            self.ask(key, &request)?;
             let deadline = Instant::now() + Duration::from_millis(container.stop_grace);
             // The first process decides when the service has stopped; the rest is killed with it.
             while Instant::now() < deadline && matches!(self.state(key)?.run, Run::Running { .. }) {

@@ -6,7 +6,7 @@ use nix::{errno::Errno, sys::socket::SockProtocol};
 
 use super::{
     Net, NetError, home,
-    netlink::{Batch, Netlink},
+    netlink::{Batch, Netlink, NetlinkError},
 };
 use crate::firewall::{
     encode::{Chain, Family, Hook, Transaction},
@@ -18,6 +18,15 @@ use crate::firewall::{
 /// The resolver's address in every sandbox.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const TABLE: &str = "stead-resolver";
+
+/// As [`Net::prepare_resolver`], in the namespace of the caller, which has no such rules yet.
+///
+/// # Errors
+/// The kernel refused.
+pub fn lead_to(port: u16) -> Result<(), NetlinkError> {
+    let nft = Netlink::open(SockProtocol::NetlinkNetFilter)?;
+    nft.request(&ruleset(port, false)).map(drop)
+}
 
 impl Net {
     /// From now on 127.0.0.11:53 inside `netns` is 127.0.0.11:`port`, over UDP and TCP.

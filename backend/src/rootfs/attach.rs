@@ -73,14 +73,30 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Termi
         let Some(source) = source else {
             let point = tree::make(root, &clean, Kind::Directory)?;
             refuse_kernel(&point, target)?;
-            let MountSpec::Tmpfs { size, mode, .. } = spec else {
+            let MountSpec::Tmpfs {
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+                ..
+            } = spec
+            else {
                 continue;
             };
             let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
-            options.extend(size.map(|size| ("size", size.to_string())));
-            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
-                | MountAttrFlags::MOUNT_ATTR_NODEV
-                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            // Ids as in the container: the file system belongs to its user namespace.
+            for (name, number) in [
+                ("size", *size),
+                ("uid", uid.map(u64::from)),
+                ("gid", gid.map(u64::from)),
+            ] {
+                options.extend(number.map(|number| (name, number.to_string())));
+            }
+            let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            if !exec {
+                flags |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            }
             let mount = filesystem("tmpfs", &options, flags).step("make a tmpfs for", target.display())?;
             hang(mount.as_fd(), &point, target)?;
             continue;
@@ -170,6 +186,7 @@ fn read_only(mount: BorrowedFd<'_>) -> std::io::Result<()> {
         set: libc::MOUNT_ATTR_RDONLY,
         recursive: true,
         idmap: None,
+        propagation: 0,
     };
     set_attributes(mount, attributes)
 }

@@ -11,9 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reconciler::spec::DeviceSpec;
+use reconciler::spec::{DeviceSpec, NodeLike};
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, mkdirat, mknodat, stat},
+    fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mkdirat, mknodat, stat},
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -27,15 +27,78 @@ const IDS: u32 = 65_536;
 /// A directory of more is none of devices.
 const MOST: usize = 1024;
 
-/// Every node with its target and what may be done with it: a directory stands for those below it.
+/// A node to be made.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub target: PathBuf,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
+    pub node: Likeness,
+}
+
+/// What a node is, and whose: ids are those of the container.
+#[derive(Debug, Clone, Copy)]
+pub struct Likeness {
+    pub kind: FileType,
+    pub number: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl From<&rustix::fs::Stat> for Likeness {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        Likeness {
+            kind: FileType::from_raw_mode(stat.st_mode),
+            number: stat.st_rdev,
+            mode: stat.st_mode & 0o777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
+}
+
+impl Likeness {
+    fn changed(mut self, like: &NodeLike) -> Self {
+        if let Some((kind, major, minor)) = like.number {
+            self.kind = match kind {
+                'b' => FileType::BlockDevice,
+                _ => FileType::CharacterDevice,
+            };
+            self.number = makedev(major, minor);
+        }
+        self.mode = like.mode.unwrap_or(self.mode);
+        self.uid = like.uid.unwrap_or(self.uid);
+        self.gid = like.gid.unwrap_or(self.gid);
+        self
+    }
+}
+
+/// Every node that is asked for: a directory stands for those below it.
 ///
 /// # Errors
 /// There is no such device.
-pub fn nodes(devices: &[DeviceSpec]) -> Result<Vec<(PathBuf, PathBuf, String)>, StepError> {
+pub fn nodes(devices: &[DeviceSpec]) -> Result<Vec<Found>, StepError> {
     let mut nodes = Vec::new();
     for device in devices {
         let before = nodes.len();
-        collect(&device.source, &device.target, &device.access, &mut nodes)?;
+        // With numbers of its own, the host need not have it.
+        if device.like.number.is_some() {
+            let root = Likeness {
+                kind: FileType::CharacterDevice,
+                number: 0,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            };
+            nodes.push(Found {
+                target: device.target.clone(),
+                access: device.access.clone(),
+                node: root.changed(&device.like),
+            });
+            continue;
+        }
+        collect(&device.source, &device.target, device, &mut nodes)?;
         if nodes.len() == before {
             return Err(StepError::spec(format!(
                 "{} is no device of this host; correct `devices`",
@@ -49,33 +112,38 @@ pub fn nodes(devices: &[DeviceSpec]) -> Result<Vec<(PathBuf, PathBuf, String)>, 
 fn collect(
     source: &Path,
     target: &Path,
-    access: &str,
-    nodes: &mut Vec<(PathBuf, PathBuf, String)>,
+    device: &DeviceSpec,
+    nodes: &mut Vec<Found>,
 ) -> Result<(), StepError> {
-    let found = fs::metadata(source).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => StepError::spec(format!(
+    let found = stat(source).map_err(|error| match error {
+        rustix::io::Errno::NOENT => StepError::spec(format!(
             "this host has no {}; plug it in, load its driver, or correct `devices`",
             source.display()
         )),
         _ => StepError::system("look at", source.display(), error),
     })?;
-    let kind = found.file_type();
-    if kind.is_char_device() || kind.is_block_device() {
-        nodes.push((source.to_owned(), target.to_owned(), access.to_owned()));
-    } else if kind.is_dir() {
-        let mut names: Vec<_> = fs::read_dir(source)
-            .step("list", source.display())?
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        names.sort();
-        for name in names {
-            let path = source.join(&name);
-            let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-            if !is_link && nodes.len() < MOST {
-                collect(&path, &target.join(&name), access, nodes)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::CharacterDevice | FileType::BlockDevice => nodes.push(Found {
+            target: target.to_owned(),
+            access: device.access.clone(),
+            node: Likeness::from(&found).changed(&device.like),
+        }),
+        FileType::Directory => {
+            let mut names: Vec<_> = fs::read_dir(source)
+                .step("list", source.display())?
+                .flatten()
+                .map(|entry| entry.file_name())
+                .collect();
+            names.sort();
+            for name in names {
+                let path = source.join(&name);
+                let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+                if !is_link && nodes.len() < MOST {
+                    collect(&path, &target.join(&name), device, nodes)?;
+                }
             }
         }
+        _ => {}
     }
     Ok(())
 }
@@ -101,11 +169,10 @@ impl Nodes {
         }
         let mount = tmpfs().step("make a tmpfs for", "devices")?;
         let mut targets = Vec::new();
-        for (place, (source, target, _)) in all.into_iter().enumerate() {
-            let found = stat(&source).step("look at", source.display())?;
-            node(mount.as_fd(), &place.to_string(), &found, id_base)
-                .step("make a node like", source.display())?;
-            targets.push(target);
+        for (place, found) in all.into_iter().enumerate() {
+            node(mount.as_fd(), &place.to_string(), &found.node, id_base)
+                .step("make the node", found.target.display())?;
+            targets.push(found.target);
         }
         Ok(Some(Nodes { mount, targets }))
     }
@@ -138,32 +205,21 @@ fn tmpfs() -> rustix::io::Result<OwnedFd> {
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
-fn node(
-    directory: BorrowedFd<'_>,
-    name: &str,
-    like: &rustix::fs::Stat,
-    id_base: u32,
-) -> rustix::io::Result<()> {
-    let kind = FileType::from_raw_mode(like.st_mode);
-    mknodat(directory, name, kind, Mode::from(0o600), like.st_rdev)?;
+fn node(directory: BorrowedFd<'_>, name: &str, like: &Likeness, id_base: u32) -> rustix::io::Result<()> {
+    mknodat(directory, name, like.kind, Mode::from(0o600), like.number)?;
     // An id that the sandbox does not have is that of its root.
     let own = |id: u32| id_base + if id < IDS { id } else { 0 };
-    let (uid, gid) = (own(like.st_uid), own(like.st_gid));
+    let (uid, gid) = (own(like.uid), own(like.gid));
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    chmodat(
-        directory,
-        name,
-        Mode::from(like.st_mode & 0o777),
-        AtFlags::empty(),
-    )
+    chmodat(directory, name, Mode::from(like.mode), AtFlags::empty())
 }
 
 /// A node of the host's /dev.
 pub struct HostNode {
     /// Below /dev.
     path: PathBuf,
-    like: rustix::fs::Stat,
+    like: Likeness,
 }
 
 /// Directories of /dev that a container has of its own.
@@ -199,6 +255,7 @@ pub fn every() -> Result<Vec<HostNode>, StepError> {
                 && let Ok(like) = stat(&path)
             {
                 let path = below.to_owned();
+                let like = Likeness::from(&like);
                 nodes.push(HostNode { path, like });
             }
         }

@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    Step, StepError,
+    Step, StepError, binds,
     devices::{self, HostNode, Node, Nodes},
     files::Held,
     fill::Fill,
@@ -31,7 +31,6 @@ use super::{
 use crate::{
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
-    sys::mount::{Attributes, set_attributes},
 };
 
 /// The six nodes of a container's /dev; bind mounts of the host's own.
@@ -161,6 +160,11 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
         _ => resolv_conf(&container.dns_search, &container.dns_opt),
     };
     let path = assignment.directory.join(name);
+    // A file made anew is the dearest of all that a restart would write.
+    let is = fs::read_to_string(&path).is_ok_and(|is| is == text);
+    if is && fs::symlink_metadata(&path).is_ok_and(|file| file.mode() == libc::S_IFREG | 0o644) {
+        return Ok(());
+    }
     let mut file = File::create(&path).step("write", path.display())?;
     file.write_all(text.as_bytes()).step("write", path.display())?;
     file.set_permissions(PermissionsExt::from_mode(0o644))
@@ -240,6 +244,12 @@ pub fn stage(
     // Before this process has mounts of its own: it comes back to those of the supervisor.
     let shm = shared_memory(assignment, namespaces)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
+    // While what is mounted on the host still comes along: a bind may want to be told of that.
+    let mut fills = fills(start)?;
+    let mut mounts = Vec::new();
+    for spec in &start.container.mounts {
+        mounts.push(source(spec, &start.volumes, user, &mut fills)?);
+    }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
     let scratch = assignment.directory.join("mnt");
@@ -278,11 +288,6 @@ pub fn stage(
     )?;
     let root = clone_tree(Path::new("root"), false).step("clone", "the overlay")?;
 
-    let mut fills = fills(start)?;
-    let mut mounts = Vec::new();
-    for spec in &start.container.mounts {
-        mounts.push(source(spec, &start.volumes, user, &mut fills)?);
-    }
     let nodes = NODES
         .iter()
         .map(|name| {
@@ -345,7 +350,12 @@ fn fills(start: &Start) -> Result<BTreeMap<String, Fill>, StepError> {
     let mut fills = BTreeMap::new();
     for (name, data) in &start.volumes {
         let first = start.container.mounts.iter().find_map(|spec| match spec {
-            MountSpec::Volume { volume, nocopy, .. } if volume.name == *name => Some(*nocopy),
+            MountSpec::Volume {
+                volume,
+                nocopy,
+                subpath: None,
+                ..
+            } if volume.name == *name => Some(*nocopy),
             _ => None,
         });
         if let Some(nocopy) = first
@@ -373,6 +383,8 @@ pub fn source(
             source,
             read_only,
             create_host_path,
+            propagation,
+            recursive,
             ..
         } => {
             if !source.try_exists().step("look at", source.display())? {
@@ -387,7 +399,7 @@ pub fn source(
             let metadata = fs::metadata(source).step("look at", source.display())?;
             let mount = match is_node(&metadata) {
                 true => clone_tree(source, false).step("clone", source.display())?,
-                false => idmapped(source, user, true, *read_only)?,
+                false => binds::clone(source, user, *read_only, *recursive, *propagation)?,
             };
             Ok(Some(Source {
                 mount,
@@ -396,7 +408,10 @@ pub fn source(
             }))
         }
         MountSpec::Volume {
-            volume, read_only, ..
+            volume,
+            read_only,
+            subpath,
+            ..
         } => {
             let data = volumes.get(&volume.name).ok_or_else(|| StepError {
                 message: format!(
@@ -406,6 +421,14 @@ pub fn source(
                 errno: None,
                 reason: Reason::Request,
             })?;
+            if let Some(subpath) = subpath {
+                let (place, directory) = binds::below(data, subpath)?;
+                return Ok(Some(Source {
+                    mount: binds::shift(place, data, user, false, *read_only)?,
+                    directory,
+                    fill: None,
+                }));
+            }
             let fill = fills.remove(&volume.name);
             // A volume to be filled becomes read-only when it is attached.
             Ok(Some(Source {
@@ -429,7 +452,7 @@ pub fn generated(
     idmapped(&files(assignment).join(name), user, false, false)
 }
 
-fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+pub(super) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -460,24 +483,5 @@ fn idmapped(
     read_only: bool,
 ) -> Result<OwnedFd, StepError> {
     let clone = clone_tree(path, recursive).step("clone", path.display())?;
-    let read_only = if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-    let attributes = Attributes {
-        set: read_only | libc::MOUNT_ATTR_NODEV,
-        idmap: user,
-        recursive,
-    };
-    set_attributes(clone.as_fd(), attributes).map_err(|error| StepError {
-        message: format!(
-            "the file system of {} does not take id-mapped mounts ({error}); use a directory on ext4, xfs, \
-             btrfs or tmpfs, or `userns_mode: host`",
-            path.display()
-        ),
-        errno: error.raw_os_error(),
-        reason: if error.raw_os_error() == Some(libc::EINVAL) {
-            Reason::Spec
-        } else {
-            Reason::System
-        },
-    })?;
-    Ok(clone)
+    binds::shift(clone, path, user, recursive, read_only)
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -15,7 +15,10 @@ use nix::{
     unistd::{Pid, pipe2, read},
 };
 
-use super::Namespaces;
+use super::{
+    Namespaces, ResolverSockets,
+    furnish::{furnish, open_to_users},
+};
 use crate::{
     procfs,
     rootfs::{Step, StepError, attach::sysctl},
@@ -23,11 +26,13 @@ use crate::{
     sys::process::{self, Side},
 };
 
-/// A pair of namespaces whose id maps are not written yet, and the process that keeps that possible.
+/// A pair of namespaces whose id maps are not written yet, and the process that keeps that possible. All is in
+/// the network namespace already that does not take the map.
 #[derive(Debug)]
 pub struct Holder {
     pid: Pid,
     namespaces: Namespaces,
+    sockets: ResolverSockets,
 }
 
 impl Holder {
@@ -38,7 +43,8 @@ impl Holder {
     pub fn new() -> Result<Self, StepError> {
         let both = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
         let (pid, net) = hold(None, both)?;
-        let user = open(pid, "user")?;
+        let made = open(pid, "user").and_then(|user| Ok((user, furnish(net.as_fd())?)));
+        let (user, sockets) = made.inspect_err(|_| end(pid))?;
         let namespaces = Namespaces {
             user: Some(user),
             net,
@@ -46,24 +52,38 @@ impl Holder {
             pid: None,
             shm: None,
         };
-        Ok(Holder { pid, namespaces })
+        Ok(Holder {
+            pid,
+            namespaces,
+            sockets,
+        })
     }
 
-    /// Maps 65,536 ids from `base` on and ends the holder.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Maps 65,536 ids from `base` on and kills the holder, which is to be reaped by the caller.
     ///
     /// # Errors
     /// The maps cannot be written.
-    pub fn assign(self, base: u32) -> Result<Namespaces, StepError> {
+    pub fn assign(self, base: u32) -> Result<(Namespaces, ResolverSockets), StepError> {
         for name in ["uid_map", "gid_map"] {
             let path = format!("/proc/{}/{name}", self.pid);
             procfs::write(&path, &format!("0 {base} 65536\n")).step("write", &path)?;
         }
-        self.end();
-        Ok(self.namespaces)
+        self.kill();
+        open_to_users(self.namespaces.net.as_fd())?;
+        Ok((self.namespaces, self.sockets))
     }
 
     pub fn end(&self) {
         end(self.pid);
+    }
+
+    /// To be reaped by the caller.
+    pub fn kill(&self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
 

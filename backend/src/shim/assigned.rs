@@ -21,7 +21,8 @@ use super::{
     launch::{self, Input},
     made::Names,
     protocol::{
-        Assignment, Exec, ExitRecord, HealthState, Reason, Record, Reply, Request, Run, SandboxState, Start,
+        Assignment, Exec, ExitRecord, HealthState, Hooks, Reason, Record, Reply, Request, Run, SandboxState,
+        Start,
     },
     record, remount,
     run::{Output, reap},
@@ -139,27 +140,16 @@ impl Sandbox {
                 self.seal()?;
                 done()
             }
-            Request::Signal { signal: number } => {
-                let Some((_, first)) = &self.first else {
-                    return Err(request_error("the container does not run"));
-                };
-                let signal = rustix::process::Signal::from_named_raw(number)
-                    .ok_or_else(|| request_error("there is no such signal; correct `stop_signal`"))?;
-                rustix::process::pidfd_send_signal(first, signal).step("signal", "the container")?;
-                self.watch.signalled(number, clock::boot());
+            Request::Stop => {
+                self.stop()?;
+                done()
+            }
+            Request::Signal { signal } => {
+                self.signal(signal)?;
                 done()
             }
             Request::Kill => {
-                let payload = self.record.assignment.cgroup.join("payload");
-                if self.first.is_some() {
-                    self.watch.forced(clock::boot());
-                }
-                let killed = cgroup::kill(&payload).step("kill", payload.display());
-                // Somebody may have moved it to another cgroup. With it goes its whole process namespace.
-                if let Some((_, first)) = &self.first {
-                    let _ = rustix::process::pidfd_send_signal(first, rustix::process::Signal::KILL);
-                }
-                killed?;
+                self.kill()?;
                 done()
             }
             Request::Remount { volumes } => {
@@ -212,6 +202,35 @@ impl Sandbox {
         }
     }
 
+    /// # Errors
+    /// It does not run, or there is no such signal.
+    pub fn signal(&mut self, number: i32) -> Result<(), StepError> {
+        let Some((_, first)) = &self.first else {
+            return Err(request_error("the container does not run"));
+        };
+        let signal = rustix::process::Signal::from_named_raw(number)
+            .ok_or_else(|| request_error("there is no such signal; correct `stop_signal`"))?;
+        rustix::process::pidfd_send_signal(first, signal).step("signal", "the container")?;
+        self.watch.signalled(number, clock::boot());
+        Ok(())
+    }
+
+    /// # Errors
+    /// As writing to the file `cgroup.kill`.
+    pub fn kill(&mut self) -> Result<(), StepError> {
+        let payload = self.record.assignment.cgroup.join("payload");
+        if self.first.is_some() {
+            self.watch.forced(clock::boot());
+            self.cut_hooks();
+        }
+        let killed = cgroup::kill(&payload).step("kill", payload.display());
+        // Somebody may have moved it to another cgroup. With it goes its whole process namespace.
+        if let Some((_, first)) = &self.first {
+            let _ = rustix::process::pidfd_send_signal(first, rustix::process::Signal::KILL);
+        }
+        killed
+    }
+
     /// Before another process joins: somebody may have removed the payload leaf, and the agent made
     /// another.
     pub fn find_payload(&mut self) {
@@ -249,7 +268,6 @@ impl Sandbox {
         }
     }
 
-    /// The new memfd exists before the old one goes.
     /// What the log driver has not taken so far is told with what else goes wrong.
     pub fn count_lost(&mut self) {
         let forward = self.output.as_ref().and_then(Output::forwarded);
@@ -257,7 +275,8 @@ impl Sandbox {
         self.watch.logged(lost, clock::boot());
     }
 
-    fn seal(&mut self) -> Result<(), StepError> {
+    /// The new memfd exists before the old one goes.
+    pub fn seal(&mut self) -> Result<(), StepError> {
         record::reseal(&mut self.memfd, &self.record).step("write", "the record")?;
         Ok(())
     }
@@ -276,8 +295,12 @@ impl Sandbox {
             self.files.as_ref(),
         )?;
         let _ = fs::remove_file(assignment.directory.join(record::EXIT));
-        self.controllers
-            .apply(&assignment.cgroup, &start.container.limits)?;
+        let limits = &start.container.limits;
+        if let Err(error) = self.controllers.apply(&assignment.cgroup, limits) {
+            // One that was missing when the sandbox was made may be there now.
+            self.controllers = Controllers::find().map_err(|_| error)?;
+            self.controllers.apply(&assignment.cgroup, limits)?;
+        }
         cgroup::devices::limit(
             &assignment.cgroup.join("payload"),
             &start.container,
@@ -331,6 +354,7 @@ impl Sandbox {
         self.record.flaps = start.flaps;
         self.record.started_boot = Some(now);
         self.record.started_wall = Some(clock::wall());
+        self.record.hooks = Hooks::begin(&start.container);
         self.record.container = Some(start.container);
         self.seal()?;
         Ok(pid as u32)
@@ -375,9 +399,10 @@ impl Sandbox {
             (self.lost, attached) = output.finish();
         }
         let at = clock::boot();
+        let (code, died) = self.record.hooks.end(code, self.watch.end(code));
         self.run = Run::Exited { code, at };
         self.record.ended = Some((code, at));
-        self.record.died = self.watch.end(code);
+        self.record.died = died;
         // Without it, who finds us silent takes it for running, as it did.
         let _ = self.seal();
         self.write_exit();

@@ -1,4 +1,4 @@
-//! Further processes in the container: `exec` and health probes.
+//! Further processes in the container: `exec`, health probes and hooks.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,10 @@ use nix::{
     },
     unistd::Pid,
 };
-use reconciler::spec::ContainerSpec;
+use reconciler::{
+    observed::Hook,
+    spec::{ContainerSpec, HookSpec},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -34,6 +37,12 @@ pub enum Purpose {
     Exec { connection: u64 },
     /// Killed at the boot-clock time `deadline`.
     Probe { deadline: u64 },
+    /// A command around the life of the container.
+    Hook {
+        hook: Hook,
+        /// The first process, by which the run is told from the next one.
+        of: i32,
+    },
 }
 
 /// One that runs.
@@ -88,6 +97,37 @@ pub fn probe(
     let program = program(container, argv, BTreeMap::new(), "", None);
     let pid = launch::joined(first.as_fd(), host_ids, leaf, program, Input::Given(stdio))?;
     Ok(pid)
+}
+
+/// Starts a hook that prints to `output`: standard output and error.
+///
+/// # Errors
+/// The step that failed.
+pub fn hook(
+    container: &ContainerSpec,
+    hook: &HookSpec,
+    [out, err]: [OwnedFd; 2],
+    first: &OwnedFd,
+    host_ids: bool,
+    leaf: Leaf<'_>,
+) -> Result<i32, StepError> {
+    let null = File::open("/dev/null").step("open", "/dev/null")?;
+    let stdio = Stdio {
+        descriptors: [null.into(), out, err],
+        terminal: false,
+    };
+    let program = program(
+        container,
+        &hook.argv,
+        hook.environment.clone(),
+        &hook.user,
+        hook.working_dir.as_ref(),
+    );
+    let program = Program {
+        rights: hook.rights.as_deref().unwrap_or(program.rights),
+        ..program
+    };
+    launch::joined(first.as_fd(), host_ids, leaf, program, Input::Given(stdio))
 }
 
 /// Starts what `exec` asks for. The second value is the terminal's master.

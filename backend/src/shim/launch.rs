@@ -222,7 +222,7 @@ pub struct Leaf<'a> {
 impl Leaf<'_> {
     /// Under the limits that are not in the tree of the payload.
     fn enter(self) -> Result<(), StepError> {
-        let entered = self.controllers.enter(self.instance, 0);
+        let entered = self.controllers.enter(self.instance);
         entered.step("enter the limits of", self.instance.display())
     }
 }

@@ -10,13 +10,13 @@ use std::{
     path::Path,
 };
 
-use reconciler::spec::{ContainerSpec, Space};
+use reconciler::spec::ContainerSpec;
 
 use super::{
     assigned::{Sandbox, fresh_payload, lends},
     door::Door,
     joined,
-    protocol::{Assignment, Ground, Record, Run, VERSION},
+    protocol::{Assignment, Ground, Hooks, Record, Run, VERSION},
     record,
     watch::Watch,
 };
@@ -26,7 +26,7 @@ use crate::{
     health::Health,
     logs::writer::Lost,
     rootfs::{Step, StepError, stage},
-    sandbox::{self, Holder, Namespaces, ResolverSockets, furnish, reserve},
+    sandbox::{self, Holder, Namespaces, ResolverSockets, reserve},
 };
 
 /// The resolver of the sandbox.
@@ -85,17 +85,13 @@ impl Sandbox {
     /// What could not be had; the caller has nothing then.
     pub fn new(
         assignment: Assignment,
-        holder: Result<Holder, StepError>,
+        (holder, controllers): (Result<Holder, StepError>, Controllers),
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, StepError> {
         let lent = assignment.lent.iter().copied().zip(descriptors).collect();
         let sandbox = &assignment.sandbox;
-        let mut namespaces = Namespaces::new(sandbox, holder, lent)?;
+        let (mut namespaces, sockets) = Namespaces::new(sandbox, holder, lent)?;
         let payload = fresh_payload(&assignment)?;
-        let sockets = match sandbox.spaces.network {
-            Space::Own => Some(furnish(&namespaces)?),
-            Space::Host | Space::Joined => None,
-        };
         let pause = pause(&assignment, &mut namespaces)?;
         let mut ports = Vec::new();
         for port in &assignment.sandbox.ports {
@@ -121,6 +117,7 @@ impl Sandbox {
             ground: Ground::default(),
             ended: None,
             died: None,
+            hooks: Hooks::default(),
             assignment,
         };
         let names = sockets
@@ -136,7 +133,7 @@ impl Sandbox {
             memfd: record::seal(&record).step("write", "the record")?,
             record,
             payload,
-            controllers: Controllers::find()?,
+            controllers,
             run: Run::Created,
             first: None,
             output: None,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use reconciler::{
     key::InstanceKey,
-    observed::Fault,
+    observed::{Fault, Hook},
     spec::{ContainerSpec, PortBinding, SandboxSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ pub enum Request {
     Amend {
         container: Box<ContainerSpec>,
     },
+    /// Runs the `pre_stop` hooks, then signals, then kills once the grace is over; all of it once, whoever asks
+    /// again. Answered at once.
+    Stop,
     /// To the container's first process.
     Signal {
         signal: i32,
@@ -140,6 +143,8 @@ pub enum Event {
     },
     /// What goes wrong with what runs is something else than before.
     Faults,
+    /// A hook has ended.
+    Hook,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +260,30 @@ pub struct Record {
     /// Why the payload, or the one before it, ended, where the status does not say it.
     #[serde(default)]
     pub died: Option<Fault>,
+    #[serde(default)]
+    pub hooks: Hooks,
+}
+
+/// How far the hooks of the last run are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// The one that runs, or is the next to run; after the end, the one of `post_start` it did not get beyond.
+    pub current: Option<Hook>,
+    /// The one of `post_start` for which it is stopped.
+    pub failed: Option<Fault>,
+    /// Those of `pre_stop` that failed.
+    pub faults: Vec<Fault>,
+    /// It is to end.
+    pub stop: Option<Stop>,
+}
+
+/// An end that the shim sees to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// When it is killed (boot clock).
+    pub until: u64,
+    /// It was given its stop signal, or is past it.
+    pub signalled: bool,
 }
 
 /// What is under a process that was started, to be compared with what is there later.

@@ -38,9 +38,61 @@ pub struct Output {
     /// What is written here, the process reads.
     pub input: Option<OwnedFd>,
     pub attached: Attached,
+    /// What hooks print, until the last end of it is closed.
+    pub beside: Vec<Beside>,
     writer: Writer,
     /// What is read at once.
     chunk: Box<[u8]>,
+}
+
+/// The output of a process beside the first one.
+#[derive(Debug)]
+pub struct Beside {
+    pub streams: [Option<OwnedFd>; 2],
+    pub lines: [Lines; 2],
+}
+
+impl Beside {
+    /// Pipes for a process, and the ends it gets.
+    ///
+    /// # Errors
+    /// As pipe2(2).
+    pub fn new(base: u32) -> io::Result<(Self, [OwnedFd; 2])> {
+        let (out, out_end) = pipe(base)?;
+        let (err, err_end) = pipe(base)?;
+        let beside = Beside {
+            streams: [Some(out), Some(err)],
+            lines: Default::default(),
+        };
+        Ok((beside, [out_end, err_end]))
+    }
+
+    /// As [`Output::drain`].
+    fn drain(&mut self, chunk: &mut [u8], writer: &mut Writer, all: bool) {
+        for (number, name) in NAMES.into_iter().enumerate() {
+            let mut turns = 0;
+            while let Some(stream) = self.streams[number].as_ref().filter(|_| all || turns < PER_TURN) {
+                match read(stream.as_fd(), chunk) {
+                    Ok(0) => {
+                        self.lines[number].finish(name, writer, Timestamp::now());
+                        self.streams[number] = None;
+                    }
+                    Ok(count) => self.lines[number].take(name, &chunk[..count], writer, Timestamp::now()),
+                    Err(nix::errno::Errno::EINTR) => {}
+                    Err(_) => break,
+                }
+                turns += 1;
+            }
+        }
+    }
+}
+
+/// One whose other end, for the container, is of the host's id `base`. Reading does not wait.
+fn pipe(base: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    fchown(&write_end, Some(Uid::from_raw(base)), Some(Gid::from_raw(base)))?;
+    Ok((read_end, write_end))
 }
 
 const CHUNK: usize = 16 << 10;
@@ -58,6 +110,7 @@ impl Output {
             terminal: None,
             input: None,
             attached: Attached::default(),
+            beside: Vec::new(),
             writer: Writer::new(logs, lost),
             chunk: vec![0; CHUNK].into(),
         }
@@ -77,15 +130,8 @@ impl Output {
         } else {
             (None, std::fs::File::open("/dev/null")?.into())
         };
-        let mut pipes = Vec::new();
-        for _ in 0..2 {
-            let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC)?;
-            fcntl(&read_end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            fchown(&write_end, Some(Uid::from_raw(base)), Some(Gid::from_raw(base)))?;
-            pipes.push((read_end, write_end));
-        }
-        let [(out, out_end), (err, err_end)] =
-            <[_; 2]>::try_from(pipes).map_err(|_| io::Error::other("two pipes"))?;
+        let (out, out_end) = pipe(base)?;
+        let (err, err_end) = pipe(base)?;
         let mut output = Output::resume([Some(out), Some(err)], [Vec::new(), Vec::new()], logs, lost);
         output.input = input;
         let stdio = Stdio {
@@ -93,6 +139,12 @@ impl Output {
             terminal: false,
         };
         Ok((output, stdio))
+    }
+
+    /// A line of our own.
+    pub fn note(&mut self, text: &str) {
+        let text = format!("stead: {text}\n");
+        Lines::default().take("stderr", text.as_bytes(), &mut self.writer, Timestamp::now());
     }
 
     /// For a process that has the other end of `master`. `open`: what is typed there is for it to read.
@@ -136,7 +188,12 @@ impl Output {
 
     /// The descriptors to wait for.
     pub fn poll_fds(&self) -> impl Iterator<Item = RawFd> {
-        self.streams.iter().flatten().map(AsRawFd::as_raw_fd)
+        let beside = self.beside.iter().flat_map(|beside| &beside.streams);
+        self.streams
+            .iter()
+            .chain(beside)
+            .flatten()
+            .map(AsRawFd::as_raw_fd)
     }
 
     /// Reads what is there; `all` until nothing is left.
@@ -170,6 +227,11 @@ impl Output {
                 }
             }
         }
+        for beside in &mut self.beside {
+            beside.drain(&mut self.chunk, &mut self.writer, all);
+        }
+        self.beside
+            .retain(|beside| beside.streams.iter().any(Option::is_some));
     }
 
     /// Where it goes, from now on. `dropped`: by the one before.
@@ -197,6 +259,9 @@ impl Output {
         self.drain(true);
         for (number, name) in NAMES.into_iter().enumerate() {
             self.lines[number].finish(name, &mut self.writer, Timestamp::now());
+            for beside in &mut self.beside {
+                beside.lines[number].finish(name, &mut self.writer, Timestamp::now());
+            }
         }
         if let Some(forward) = self.writer.forward() {
             forward.flush(clock::boot());

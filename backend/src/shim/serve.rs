@@ -17,7 +17,12 @@ use super::{
     state::{Phase, Supervisor},
     wire::{self, Inbox},
 };
-use crate::{cgroup, logs::forward::Forward, sandbox::Holder, sys::process};
+use crate::{
+    cgroup::{self, limits::Controllers},
+    logs::forward::Forward,
+    sandbox::Holder,
+    sys::process,
+};
 
 /// One who asks.
 #[derive(Debug)]
@@ -73,6 +78,7 @@ pub fn idle(leaf: &Path) -> io::Result<()> {
     let holder = Holder::new();
     let mut supervisor = Supervisor::new(Phase::Idle {
         holder,
+        controllers: Controllers::find(),
         leaf: leaf.to_owned(),
     });
     supervisor.connect(socket)?;

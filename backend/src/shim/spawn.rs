@@ -264,14 +264,14 @@ impl Shared {
 }
 
 /// One idle shim whose descriptor 3 is `socket`: standard input carries it, since nothing but the three
-/// standard descriptors passes a [`Command`].
+/// standard descriptors passes a [`Command`]. Nothing is asked for that would need a fork of this whole
+/// process, as a working directory does: a shim goes to "/" by itself.
 fn spawn(program: &Path, leaf: &Path, socket: UnixStream, errors: Stdio) -> io::Result<Child> {
     Command::new(program)
         .arg0(PROGRAM)
         .arg("idle")
         .arg(leaf)
         .env_clear()
-        .current_dir("/")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
         .stdout(Stdio::null())
         .stderr(errors)

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Pid;
+
 use super::{
     assigned::{Answer, Sandbox, done, request_error},
     clock,
@@ -17,7 +19,10 @@ use super::{
     wire::Inbox,
 };
 use crate::{
-    cgroup,
+    cgroup::{
+        self,
+        limits::{Controllers, LimitError},
+    },
     logs::forward::Forward,
     rootfs::{Step, StepError},
     sandbox::Holder,
@@ -31,6 +36,7 @@ pub enum Phase {
     /// Without a holder where the host forbids one: that is told to who asks for a sandbox that needs it.
     Idle {
         holder: Result<Holder, StepError>,
+        controllers: Result<Controllers, LimitError>,
         leaf: PathBuf,
     },
     Assigned(Box<Sandbox>),
@@ -42,6 +48,8 @@ pub struct Supervisor {
     pub phase: Phase,
     pub connections: Vec<Connection>,
     pub next_number: u64,
+    /// The holder of the namespaces, which is about to end.
+    spent: Option<Pid>,
 }
 
 impl Supervisor {
@@ -50,6 +58,7 @@ impl Supervisor {
             phase,
             connections: Vec::new(),
             next_number: 0,
+            spent: None,
         }
     }
 
@@ -66,7 +75,7 @@ impl Supervisor {
                     .iter()
                     .filter_map(|one| match one.purpose {
                         Purpose::Exec { connection } => Some(connection),
-                        Purpose::Probe { .. } => None,
+                        Purpose::Probe { .. } | Purpose::Hook { .. } => None,
                     })
                     .chain(sandbox.attached().map(|one| one.connection))
                     .collect(),
@@ -110,7 +119,7 @@ impl Supervisor {
     pub fn finished(&mut self) -> bool {
         match &self.phase {
             Phase::Left => true,
-            Phase::Idle { holder, leaf } if self.connections.is_empty() => {
+            Phase::Idle { holder, leaf, .. } if self.connections.is_empty() => {
                 holder.iter().for_each(Holder::end);
                 leave_leaf(leaf);
                 true
@@ -172,10 +181,19 @@ impl Supervisor {
 
     fn assign(&mut self, assignment: Assignment, descriptors: Vec<OwnedFd>) -> Answer {
         match std::mem::replace(&mut self.phase, Phase::Left) {
-            Phase::Idle { holder, leaf } => {
+            Phase::Idle {
+                holder,
+                controllers,
+                leaf,
+            } => {
                 // After a failure the holder is gone: such a shim ends, the agent takes another.
                 let holder = holder.or_else(|_| Holder::new());
-                let sandbox = match Sandbox::new(assignment, holder, descriptors) {
+                self.spent = holder.as_ref().ok().map(Holder::pid);
+                let controllers = controllers.or_else(|_| Controllers::find());
+                let made = controllers
+                    .map_err(StepError::from)
+                    .and_then(|controllers| Sandbox::new(assignment, (holder, controllers), descriptors));
+                let sandbox = match made {
                     Ok(sandbox) => sandbox,
                     Err(error) => {
                         leave_leaf(&leaf);
@@ -200,6 +218,9 @@ impl Supervisor {
 
     /// After an answer was sent: what would have delayed it.
     pub fn settle(&mut self) {
+        if let Some(holder) = self.spent.take() {
+            let _ = nix::sys::wait::waitpid(holder, None);
+        }
         if let Phase::Assigned(sandbox) = &mut self.phase
             && !matches!(sandbox.run, Run::Created)
             && let Some(leaf) = sandbox.idle_leaf.take()
@@ -292,6 +313,10 @@ impl Supervisor {
                 }
             }
             Purpose::Probe { .. } => self.probed(code == 0),
+            Purpose::Hook { hook, of } => {
+                sandbox.hook_ended(of, hook, code);
+                self.tell(&Event::Hook);
+            }
         }
     }
 
@@ -327,7 +352,7 @@ impl Supervisor {
         };
         let probes = sandbox.joined.iter().filter_map(|one| match one.purpose {
             Purpose::Probe { deadline } => Some(deadline),
-            Purpose::Exec { .. } => None,
+            Purpose::Exec { .. } | Purpose::Hook { .. } => None,
         });
         let next = sandbox.health.next.filter(|_| sandbox.first.is_some());
         probes
@@ -339,6 +364,7 @@ impl Supervisor {
                     .and_then(|names| names.server.next_deadline()),
             )
             .chain(sandbox.exit_due)
+            .chain(sandbox.hooks_due())
             .chain(sandbox.watch.deadline())
             .chain(self.forward_due())
             .min()
@@ -359,6 +385,7 @@ impl Supervisor {
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
         }
+        let hooked = sandbox.follow_hooks(now);
         let differ = sandbox.watch.deadline().is_some_and(|at| at <= now) && sandbox.watch.look(now);
         for joined in &mut sandbox.joined {
             if let Purpose::Probe { deadline } = &mut joined.purpose
@@ -398,6 +425,9 @@ impl Supervisor {
         }
         if differ {
             self.tell(&Event::Faults);
+        }
+        if hooked {
+            self.tell(&Event::Hook);
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
     made::Names,
     protocol::{Record, Reply, Run},
     record::seal,
-    run::Output,
+    run::{Beside, Output},
     serve::{self, Connection},
     state::{Phase, Supervisor},
     watch::{Kept, Watch},
@@ -36,7 +36,7 @@ use crate::{
     health::Health,
     logs::{
         forward::{Dropped, Forward},
-        writer::Lost,
+        writer::{Lines, Lost},
     },
     rootfs::files::Held,
     sandbox::{Namespaces, ResolverSockets},
@@ -81,6 +81,8 @@ struct Saved {
     attached: Vec<(u64, i32)>,
     pending: [Vec<u8>; 2],
     #[serde(default)]
+    beside: Vec<SavedBeside>,
+    #[serde(default)]
     lost: Lost,
     #[serde(default)]
     dropped: Dropped,
@@ -97,6 +99,13 @@ struct Saved {
     next_number: u64,
     /// Who asked for the upgrade and is owed an answer.
     asker: u64,
+}
+
+/// Of one that prints beside the first.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedBeside {
+    streams: [Option<i32>; 2],
+    pending: [Vec<u8>; 2],
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -162,6 +171,18 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
             .map(|one| (one.connection, one.socket.as_raw_fd()))
             .collect(),
         pending,
+        beside: sandbox
+            .output
+            .iter()
+            .flat_map(|output| &output.beside)
+            .map(|beside| {
+                let streams = beside.streams.each_ref();
+                SavedBeside {
+                    streams: streams.map(|stream| stream.as_ref().map(AsRawFd::as_raw_fd)),
+                    pending: beside.lines.each_ref().map(|lines| lines.pending.clone()),
+                }
+            })
+            .collect(),
         lost: sandbox
             .output
             .as_ref()
@@ -214,6 +235,7 @@ pub fn replace(supervisor: &mut Supervisor, asker: u64, binary: &OwnedFd) -> io:
     kept.extend(saved.files.iter().map(|(mount, _)| *mount));
     kept.extend(saved.ports.iter().map(|(_, fd)| *fd));
     kept.extend(saved.streams.iter().chain([&saved.input]).flatten());
+    kept.extend(saved.beside.iter().flat_map(|beside| &beside.streams).flatten());
     kept.extend(saved.attached.iter().map(|(_, fd)| *fd));
     kept.extend(saved.connections.iter().map(|one| one.socket));
     for fd in &kept {
@@ -297,6 +319,19 @@ pub fn resume(argument: &str) -> io::Result<()> {
             output.set(&container.logging, &saved.record.key, saved.dropped);
         }
         output.input = saved.input.map(process::inherited).transpose()?;
+        for SavedBeside { streams, pending } in saved.beside {
+            let mut beside = Beside {
+                streams: [None, None],
+                lines: pending.map(|pending| Lines {
+                    pending,
+                    terminal: false,
+                }),
+            };
+            for (place, fd) in beside.streams.iter_mut().zip(streams) {
+                *place = fd.map(process::inherited).transpose()?;
+            }
+            output.beside.push(beside);
+        }
         for (connection, socket) in saved.attached {
             let socket = process::inherited(socket)?;
             output.attached.readers.push(One { connection, socket });

@@ -12,6 +12,8 @@ pub struct Attributes<'a> {
     pub set: u64,
     /// With it the ids of the tree are shifted as this user namespace maps them.
     pub idmap: Option<BorrowedFd<'a>>,
+    /// MS_PRIVATE, MS_SLAVE or MS_SHARED.
+    pub propagation: u64,
     /// Everything mounted below, too.
     pub recursive: bool,
 }
@@ -40,7 +42,7 @@ pub fn set_attributes(fd: BorrowedFd<'_>, attributes: Attributes<'_>) -> io::Res
                 0
             },
         attr_clr: 0,
-        propagation: 0,
+        propagation: attributes.propagation,
         userns_fd: attributes.idmap.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     let flags = libc::AT_EMPTY_PATH as u32 | if attributes.recursive { AT_RECURSIVE } else { 0 };

@@ -19,6 +19,7 @@ fn device(source: &str, target: &str, access: &str) -> DeviceSpec {
         source: source.into(),
         target: target.into(),
         access: access.into(),
+        like: Default::default(),
     }
 }
 

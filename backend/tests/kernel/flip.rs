@@ -175,6 +175,7 @@ fn endpoint(slot: Slot) -> Endpoint {
         prefix: 24,
         gateway: Some(network.gateway),
         mac: [2, 0x5e, 64, 1, 0, last],
+        mac_asked: false,
     }
 }
 

@@ -25,6 +25,9 @@ fn scratch(target: &str) -> MountSpec {
         target: target.into(),
         size: None,
         mode: None,
+        uid: None,
+        gid: None,
+        exec: false,
     }
 }
 

@@ -162,8 +162,11 @@ impl Host {
     }
 
     pub fn sandbox(&self, service: &str, ports: Vec<PortBinding>) -> Result<Container<'_>, ClientError> {
+        self.assigned(self.assignment(service, ports))
+    }
+
+    pub fn assigned(&self, assignment: Assignment) -> Result<Container<'_>, ClientError> {
         let mut client = self.pool.as_ref().unwrap().take()?;
-        let assignment = self.assignment(service, ports);
         let (reply, along) = client.request(&Request::Assign(Box::new(assignment.clone())), &[])?;
         assert!(matches!(reply, Reply::Assigned { .. }), "{reply:?}");
         assert_eq!(along.len(), 1, "the network namespace comes along");
@@ -232,6 +235,7 @@ pub fn volume_mount(name: &str, target: &str, read_only: bool) -> MountSpec {
         target: target.into(),
         read_only,
         nocopy: false,
+        subpath: None,
     }
 }
 
@@ -241,6 +245,8 @@ pub fn bind_mount(source: &Path, target: &str, read_only: bool) -> MountSpec {
         target: target.into(),
         read_only,
         create_host_path: false,
+        propagation: Default::default(),
+        recursive: Default::default(),
     }
 }
 

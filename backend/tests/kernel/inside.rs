@@ -359,6 +359,9 @@ fn read_only() {
             target: "/scratch".into(),
             size: None,
             mode: None,
+            uid: None,
+            gid: None,
+            exec: false,
         });
         // Not even who may mount.
         spec.rights.capabilities.insert("SYS_ADMIN".into());

@@ -244,6 +244,7 @@ impl Root {
             prefix: 24,
             gateway: (!firewall.internal).then_some(firewall.gateway),
             mac: [2, 0x5e, octets[1], octets[2], 0, last],
+            mac_asked: false,
         };
         firewall.endpoints.insert((endpoint.address, endpoint.mac));
         let spec = SandboxSpec {

@@ -21,6 +21,26 @@ pub fn json(canonical: &Canonical) -> String {
     format!("{:#}\n", canonical.to_json())
 }
 
+/// A tree that is no Compose file, as it is.
+pub(crate) fn plain(node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(value) => integer(*value),
+        Value::Float(value) => float(*value),
+        Value::Text(text) => Json::String(text.clone()),
+        Value::List(items) => Json::Array(items.iter().map(plain).collect()),
+        Value::Map(entries) => {
+            let entries = entries.iter();
+            Json::Object(
+                entries
+                    .map(|Entry { key, value, .. }| (key.clone(), plain(value)))
+                    .collect(),
+            )
+        }
+    }
+}
+
 fn convert(node: &Node, place: &Place) -> Json {
     match &node.value {
         Value::Null => Json::Null,

@@ -2,12 +2,13 @@
 
 use crate::{
     report::Report,
-    types::{Namespace, Service},
+    types::{Mount, Namespace, Service},
 };
 
 pub(super) fn check(service: &Service, path: &str, report: &mut Report) {
     host_ids(service, path, report);
     host_names(service, path, report);
+    shared_mounts(service, path, report);
     match &service.namespaces.network_mode {
         Some(Namespace::Service(other) | Namespace::Container(other)) => {
             joined(service, other, path, report);
@@ -28,6 +29,20 @@ pub(super) fn check(service: &Service, path: &str, report: &mut Report) {
 
 /// Who shares these with the host has its ids: a user namespace does not rule what it did not make.
 fn host_ids(service: &Service, path: &str, report: &mut Report) {
+    let Some(field) = host(service) else { return };
+    let path = format!("{path}.{field}");
+    report.warning(
+        report.at(&path),
+        format!(
+            "`{path}: host` runs the service without a user namespace: its root is the host's, held \
+             back by capabilities and the list of system calls alone"
+        ),
+        "remove it if the service works without",
+    );
+}
+
+/// The attribute by which the service has no user namespace.
+pub(super) fn host(service: &Service) -> Option<&'static str> {
     let spaces = &service.namespaces;
     let all = [
         ("userns_mode", &spaces.userns_mode),
@@ -35,18 +50,40 @@ fn host_ids(service: &Service, path: &str, report: &mut Report) {
         ("ipc", &spaces.ipc),
         ("pid", &spaces.pid),
     ];
-    for (field, space) in all {
-        if *space == Some(Namespace::Host) {
-            let path = format!("{path}.{field}");
-            report.warning(
-                report.at(&path),
+    let mut hosts = all
+        .into_iter()
+        .filter(|(_, space)| **space == Some(Namespace::Host));
+    hosts.next().map(|(field, _)| field)
+}
+
+/// With a user namespace, mounts of a container on the host would belong to ids that nobody there has, and its
+/// root could cover what the host has below.
+fn shared_mounts(service: &Service, path: &str, report: &mut Report) {
+    let spaces = &service.namespaces;
+    let host = [
+        &spaces.userns_mode,
+        &spaces.network_mode,
+        &spaces.ipc,
+        &spaces.pid,
+    ];
+    if service.security.privileged || host.contains(&&Some(Namespace::Host)) {
+        return;
+    }
+    for (place, mount) in service.volumes.iter().enumerate() {
+        if let Mount::Bind {
+            propagation: Some(propagation),
+            ..
+        } = mount
+            && propagation.is_shared()
+        {
+            report.refuse(
+                report.at(&format!("{path}.volumes.{place}")),
                 format!(
-                    "`{path}: host` runs the service without a user namespace: its root is the host's, held \
-                     back by capabilities and the list of system calls alone"
+                    "`{path}.volumes[{place}]`: with this propagation, what the container mounts would appear on \
+                     the host, which a container with a user namespace of its own must not do"
                 ),
-                "remove it if the service works without",
+                "write `rslave`: the container sees what the host mounts; or add `userns_mode: host`",
             );
-            return;
         }
     }
 }

@@ -149,6 +149,26 @@ impl<'s> Files<'s> {
         None
     }
 
+    /// The files in a directory of the host, in the order of their names: it is the host's, whoever asks. What
+    /// cannot be read has none.
+    pub fn list(&mut self, directory: &Path) -> Vec<PathBuf> {
+        self.inputs.insert(directory.to_owned());
+        let mut files = self.sources.list(directory).unwrap_or_default();
+        files.sort();
+        files
+    }
+
+    /// The text of a file in such a directory.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no text.
+    pub fn of_host(&mut self, file: &Path) -> io::Result<String> {
+        self.inputs.insert(file.to_owned());
+        let bytes = self.sources.read(file).and_then(limit)?;
+        String::from_utf8(bytes)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    }
+
     /// Whether so many more bytes fit; reported where not. A file that is read again counts again: it is parsed
     /// again.
     fn count(&mut self, bytes: usize, file: &Path, wanted: Wanted<'_>, report: &mut Report) -> bool {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use super::{Reader, value::Place};
 use crate::{
     syntax::{self, cut, size},
-    types::{Mount, VolumesFrom},
+    types::{Mount, Propagation, Recursive, VolumesFrom},
 };
 
 /// Where Docker listens; there is nothing to find here.
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
 const SIZE_HINT: &str = "write bytes, or a number with a unit, like `64m`";
+/// The last id that a container has.
+const MOST_ID: u32 = 65_535;
 const MODE_HINT: &str = "write permissions in octal, like `01777`";
 
 impl Reader<'_> {
@@ -86,12 +88,17 @@ impl Reader<'_> {
                 let options = place.get("bind");
                 let kept = options.as_ref().and_then(|bind| bind.get("create_host_path"));
                 const HINT: &str = "write `rprivate`, `rslave` or `rshared`";
+                let propagation = options
+                    .as_ref()
+                    .and_then(|bind| self.named(bind, "propagation", HINT));
+                let recursive = options.and_then(|bind| self.recursive(&bind, read_only, propagation));
                 Some(Mount::Bind {
                     source,
                     target: target?,
                     read_only,
                     create_host_path: kept.is_none_or(|kept| kept.scalar().as_deref() != Some("false")),
-                    propagation: options.and_then(|bind| self.named(&bind, "propagation", HINT)),
+                    propagation,
+                    recursive: recursive.unwrap_or_default(),
                 })
             }
             "tmpfs" => {
@@ -99,7 +106,14 @@ impl Reader<'_> {
                 let size = options.as_ref().and_then(|tmpfs| self.bytes(tmpfs, "size"));
                 let mode = options.and_then(|tmpfs| self.number(&tmpfs, "mode", 0..=0o7777));
                 let target = target?;
-                Some(Mount::Tmpfs { target, size, mode })
+                Some(Mount::Tmpfs {
+                    target,
+                    size,
+                    mode,
+                    uid: None,
+                    gid: None,
+                    exec: false,
+                })
             }
             other => {
                 let what = match other {
@@ -111,6 +125,35 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// As the Engine has it: who speaks of writing to mounts below speaks of a bind that cannot be written.
+    fn recursive(
+        &mut self,
+        place: &Place,
+        read_only: bool,
+        propagation: Option<Propagation>,
+    ) -> Option<Recursive> {
+        const HINT: &str = "write `enabled`, `disabled`, `writable` or `readonly`";
+        let recursive: Recursive = self.named(place, "recursive", HINT)?;
+        let place = place.get("recursive")?;
+        let word = match recursive {
+            Recursive::Enabled | Recursive::Disabled => return Some(recursive),
+            Recursive::Writable => "writable",
+            Recursive::Readonly => "readonly",
+        };
+        if !read_only {
+            let what = format!("`{word}` is about a bind that is read-only, and this one is not");
+            self.refuse(&place, what, "write `read_only: true`, or remove it");
+        } else if recursive == Recursive::Readonly && !propagation.unwrap_or_default().is_private() {
+            let what = "mounts that the host makes later would not be read-only";
+            self.refuse(
+                &place,
+                what,
+                "write `propagation: rprivate`, or `recursive: enabled`",
+            );
+        }
+        Some(recursive)
     }
 
     fn subpath(&mut self, place: &Place) -> Option<String> {
@@ -134,11 +177,20 @@ impl Reader<'_> {
     fn tmpfs(&mut self, place: &Place) -> Option<Mount> {
         let text = place.scalar()?;
         let (target, options) = text.split_once(':').unwrap_or((&text, ""));
-        let (mut size, mut mode) = (None, None);
+        let (mut size, mut mode, mut uid, mut gid, mut exec) = (None, None, None, None, false);
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option.split_once('=').unwrap_or((option, "")) {
                 // What a tmpfs of a container is anyway.
-                ("rw" | "noexec" | "nosuid" | "nodev", "") => {}
+                ("rw" | "nosuid" | "nodev" | "async" | "relatime", "") => {}
+                ("exec" | "noexec", "") => exec = option == "exec",
+                (name @ ("uid" | "gid"), value) => {
+                    let id = value.parse::<u32>().ok().filter(|id| *id <= MOST_ID);
+                    if id.is_none() {
+                        let what = format!("`{}` is not an id", cut(value));
+                        self.refuse(place, what, "write a number from 0 to 65535");
+                    }
+                    *(if name == "uid" { &mut uid } else { &mut gid }) = id;
+                }
                 ("size", value) => match size::bytes(value) {
                     Ok(bytes) => size = Some(bytes),
                     Err(_) => self.refuse(place, format!("`{}` is not a size", cut(value)), SIZE_HINT),
@@ -151,12 +203,23 @@ impl Reader<'_> {
                 }
                 (other, _) => {
                     let what = format!("the option `{}` is not supported yet", cut(other));
-                    self.refuse(place, what, "remove it; `size=` and `mode=` are supported");
+                    self.refuse(
+                        place,
+                        what,
+                        "remove it; there are `size=`, `mode=`, `uid=`, `gid=` and `exec`",
+                    );
                 }
             }
         }
         let target = self.target(place, target)?;
-        Some(Mount::Tmpfs { target, size, mode })
+        Some(Mount::Tmpfs {
+            target,
+            size,
+            mode,
+            uid,
+            gid,
+            exec,
+        })
     }
 
     /// An absolute path in the container, cleaned.
@@ -211,5 +274,42 @@ impl Reader<'_> {
             self.refuse(&item, what, "write `SERVICE` or `SERVICE:ro`");
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decode::tests::refused;
+
+    #[test]
+    fn options_of_mounts_that_mean_nothing_are_refused_where_they_stand() {
+        for (service, want) in [
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: shared } }]",
+                "`services.web.volumes[0]`: with this propagation, what the container mounts would appear",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { propagation: nope } }]",
+                "`services.web.volumes[0].bind.propagation`: `nope`",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, bind: { recursive: writable } }]",
+                "`services.web.volumes[0].bind.recursive`: `writable` is about a bind that is read-only",
+            ),
+            (
+                "volumes: [{ type: bind, source: /a, target: /b, read_only: true, bind: { recursive: readonly, propagation: rslave } }]",
+                "`services.web.volumes[0].bind.recursive`: mounts that the host makes later",
+            ),
+            (
+                "tmpfs: ['/run:uid=70000']",
+                "`services.web.tmpfs[0]`: `70000` is not an id",
+            ),
+        ] {
+            let found = refused(service);
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{service}: {found:#?}"
+            );
+        }
     }
 }

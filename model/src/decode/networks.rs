@@ -6,7 +6,7 @@ use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
     syntax::cut,
-    types::{Attachment, Cidr, Network, Subnet},
+    types::{Attachment, Cidr, Namespace, Network, Service, Subnet},
 };
 
 pub(super) const MAC: &str = "write six bytes like `02:42:ac:11:00:05`, the first one even";
@@ -85,6 +85,38 @@ impl Reader<'_> {
         attachments
     }
 
+    /// The address of the service is that of its first network, which must not have another one.
+    pub(super) fn first_mac_address(&mut self, place: &Place, service: &mut Service) {
+        let Some(mac) = service.names.mac_address else {
+            return;
+        };
+        let Some(place) = place.get("mac_address") else {
+            return;
+        };
+        match service.networks.iter_mut().next() {
+            // Who joins the network of another is told so elsewhere.
+            None if matches!(
+                service.namespaces.network_mode,
+                Some(Namespace::Service(_) | Namespace::Container(_))
+            ) => {}
+            None => {
+                let what = "there is no interface of its own to have the address";
+                self.refuse(&place, what, "remove it, or `network_mode`");
+            }
+            Some((name, attachment)) => match attachment.mac_address {
+                Some(other) if other != mac => {
+                    let what = format!("the first network, `{name}`, has the address {other} instead");
+                    self.refuse(
+                        &place,
+                        what,
+                        "keep the one of the network, which is the newer way to write it",
+                    );
+                }
+                _ => attachment.mac_address = Some(mac),
+            },
+        }
+    }
+
     fn attachment(&mut self, place: &Place) -> Attachment {
         const PRIORITY: std::ops::RangeInclusive<i128> = i64::MIN as i128..=i64::MAX as i128;
         let mut aliases: Vec<String> = Vec::new();
@@ -139,5 +171,37 @@ impl Reader<'_> {
             return None;
         }
         Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decode::tests::read;
+
+    #[test]
+    fn the_hardware_address_of_a_service_is_that_of_its_first_network() {
+        let of = |service: &str| {
+            let (project, found) = read(&format!(
+                "services: {{ web: {{ image: 'builtin:hello', mac_address: '02:00:00:00:00:01', {service} }} }}\n\
+             networks: {{ a: {{ name: a }}, b: {{ name: b }} }}\n"
+            ));
+            let attached = project.services["web"].networks.iter();
+            let attached = attached.filter_map(|(name, one)| Some(format!("{name} {}", one.mac_address?)));
+            (attached.collect::<Vec<_>>().join(", "), found.join(", "))
+        };
+        let fine = |text: &str| (text.to_owned(), String::new());
+        assert_eq!(of("networks: { b: null, a: null }"), fine("a 02:00:00:00:00:01"));
+        assert_eq!(
+            of(
+                "networks: { a: { mac_address: '02:00:00:00:00:01' }, b: { mac_address: '02:00:00:00:00:02' } }"
+            ),
+            fine("a 02:00:00:00:00:01, b 02:00:00:00:00:02")
+        );
+        let (_, found) = of("networks: { a: { mac_address: '02:00:00:00:00:02' } }");
+        let want =
+            "`services.web.mac_address`: the first network, `a`, has the address 02:00:00:00:00:02 instead";
+        assert_eq!(found, want);
+        let (_, found) = of("network_mode: none");
+        assert!(found.contains("there is no interface of its own"), "{found}");
     }
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{Reader, value::Place};
 use crate::{
-    syntax::cut,
-    types::{Device, Security, SecurityOption},
+    syntax::{cdi, cut},
+    types::{Device, DeviceRequest, Security, SecurityOption},
 };
 
 impl Reader<'_> {
@@ -20,6 +20,7 @@ impl Reader<'_> {
                 "most images run with some of `cap_add`, `devices` and `security_opt`",
             );
         }
+        let (devices, vendor_devices) = self.devices(place);
         Security {
             privileged: place.flag("privileged"),
             read_only: place.flag("read_only"),
@@ -29,7 +30,10 @@ impl Reader<'_> {
             seccomp_profile: None,
             group_add: place.words("group_add"),
             sysctls: self.sysctls(place),
-            devices: self.devices(place),
+            devices,
+            vendor_devices,
+            requests: self.device_requests(place),
+            edits: None,
             device_cgroup_rules: self.device_rules(place),
         }
     }
@@ -75,25 +79,28 @@ impl Reader<'_> {
         sysctls
     }
 
-    fn devices(&mut self, place: &Place) -> Vec<Device> {
-        let mut devices = Vec::new();
+    /// Nodes of the host, and devices of vendors by name.
+    fn devices(&mut self, place: &Place) -> (Vec<Device>, Vec<String>) {
+        let (mut devices, mut named) = (Vec::new(), Vec::new());
         for item in place.list("devices") {
             let source = item.word("source").unwrap_or_default();
             let target = item.word("target").unwrap_or_else(|| source.clone());
+            // A name may have a colon in it, which the short form takes for the end of the source.
+            let whole = match target == source || target.starts_with('/') {
+                true => source.clone(),
+                false => format!("{source}:{target}"),
+            };
+            if cdi::qualified(&whole).is_some() {
+                named.push(whole);
+                continue;
+            }
             let permissions = item.word("permissions").unwrap_or_else(|| "rwm".to_owned());
             let known = permissions.bytes().all(|c| b"rwm".contains(&c)) && permissions.len() <= 3;
             if !known {
                 let what = format!("`{}` are not permissions of a device", cut(&permissions));
                 self.refuse(&item, what, "write `r`, `w` and `m`, like `rwm`");
             }
-            let cdi = source.contains('=') && !source.starts_with('/');
-            if cdi {
-                let what = format!(
-                    "`{}` is a device of a vendor's specification (CDI), which is not supported yet",
-                    cut(&source)
-                );
-                self.refuse(&item, what, "name its nodes instead, like `/dev/dri/renderD128`");
-            } else if !source.starts_with('/') || !target.starts_with('/') {
+            if !source.starts_with('/') || !target.starts_with('/') {
                 let what = format!("`{}` is not the path of a device", cut(&source));
                 self.refuse(
                     &item,
@@ -107,7 +114,36 @@ impl Reader<'_> {
                 permissions,
             });
         }
-        devices
+        (devices, named)
+    }
+
+    /// Devices by what they can do. Those of `gpus` are GPUs.
+    fn device_requests(&mut self, place: &Place) -> Vec<DeviceRequest> {
+        let reserved = ["resources", "reservations"]
+            .iter()
+            .try_fold(place.get("deploy"), |place, key| Some(place?.get(key)))
+            .flatten();
+        let gpus = place.list("gpus").into_iter().map(|item| (item, true));
+        let reserved = reserved.map(|place| place.list("devices")).unwrap_or_default();
+        let mut requests = Vec::new();
+        for (item, is_gpu) in gpus.chain(reserved.into_iter().map(|item| (item, false))) {
+            let mut capabilities = item.words("capabilities");
+            if is_gpu && !capabilities.iter().any(|one| one == "gpu") {
+                capabilities.insert(0, "gpu".to_owned());
+            }
+            let device_ids = item.words("device_ids");
+            let all = matches!(item.word("count").as_deref(), None | Some("all" | "-1"));
+            requests.push(DeviceRequest {
+                driver: item.word("driver"),
+                count: match all || !device_ids.is_empty() {
+                    true => None,
+                    false => self.number(&item, "count", 1..=1024),
+                },
+                device_ids,
+                capabilities,
+            });
+        }
+        requests
     }
 
     /// `TYPE MAJOR:MINOR PERMISSIONS`, as in the devices cgroup of Linux.

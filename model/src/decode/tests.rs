@@ -19,7 +19,7 @@ pub(crate) fn read(text: &str) -> (Project, Vec<String>) {
 }
 
 /// The findings about one service with an image, but for what is only not supported yet.
-fn refused(service: &str) -> Vec<String> {
+pub(crate) fn refused(service: &str) -> Vec<String> {
     let image = if service.starts_with("image:") {
         ""
     } else {
@@ -420,6 +420,14 @@ fn nonsense_in_values_is_refused() {
         (
             "logging: { driver: gelf }",
             "`services.web.logging.driver`: there is no log driver `gelf`",
+        ),
+        (
+            "scale: 2\nmac_address: '02:00:00:00:00:01'",
+            "`services.web.mac_address`: only one of several containers",
+        ),
+        (
+            "deploy: { update_config: { order: start-first } }\nmac_address: '02:00:00:00:00:01'",
+            "`services.web.mac_address`: the old and the new container",
         ),
         (
             "secrets: [{ source: a, mode: '999' }]",

@@ -24,25 +24,64 @@ pub enum Mount {
         create_host_path: bool,
         /// `None`: `rprivate`.
         propagation: Option<Propagation>,
+        recursive: Recursive,
     },
-    /// `size` in bytes; `mode` as permission bits.
+    /// `size` in bytes; `mode` as permission bits; ids as in the container.
     Tmpfs {
         target: PathBuf,
         size: Option<u64>,
         mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        /// Programs on it may be run.
+        exec: bool,
     },
 }
 
+/// What becomes of the mounts below the source of a bind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recursive {
+    /// They are there, and read-only if the bind is.
+    #[default]
+    Enabled,
+    /// They are not.
+    Disabled,
+    /// They are there, and can be written below a bind that cannot.
+    Writable,
+    /// They are there and read-only for sure. So they are with [`Recursive::Enabled`] here.
+    Readonly,
+}
+
+impl Recursive {
+    pub fn is_enabled(&self) -> bool {
+        *self == Recursive::Enabled
+    }
+}
+
 /// mount_namespaces(7); the recursive ones reach the mounts below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
     Private,
+    #[default]
     RPrivate,
     Shared,
     RShared,
     Slave,
     RSlave,
+}
+
+impl Propagation {
+    /// What is mounted in the container appears on the host.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Propagation::Shared | Propagation::RShared)
+    }
+
+    /// What is mounted on the host later appears in the container.
+    pub fn is_private(self) -> bool {
+        matches!(self, Propagation::Private | Propagation::RPrivate)
+    }
 }
 
 impl Mount {
@@ -75,6 +114,8 @@ struct Bind {
     create_host_path: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     propagation: Option<Propagation>,
+    #[serde(default, skip_serializing_if = "Recursive::is_enabled")]
+    recursive: Recursive,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -85,13 +126,19 @@ struct Volume {
     subpath: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, PartialEq, Serialize, Deserialize)]
 struct Tmpfs {
     /// Text, as in the reference: the number may be larger than what JSON readers keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    exec: bool,
 }
 
 impl Serialize for Mount {
@@ -127,22 +174,37 @@ impl Serialize for Mount {
                 read_only,
                 create_host_path,
                 propagation,
+                recursive,
             } => Long {
                 source: Some(source.to_string_lossy().into_owned()),
                 read_only: *read_only,
                 bind: Some(Bind {
                     create_host_path: *create_host_path,
                     propagation: *propagation,
+                    recursive: *recursive,
                 }),
                 ..long("bind", target)
             },
-            Mount::Tmpfs { target, size, mode } => Long {
-                tmpfs: (size.is_some() || mode.is_some()).then(|| Tmpfs {
+            Mount::Tmpfs {
+                target,
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+            } => {
+                let options = Tmpfs {
                     size: size.map(|size| size.to_string()),
                     mode: *mode,
-                }),
-                ..long("tmpfs", target)
-            },
+                    uid: *uid,
+                    gid: *gid,
+                    exec: *exec,
+                };
+                Long {
+                    tmpfs: Some(options).filter(|options| *options != Tmpfs::default()),
+                    ..long("tmpfs", target)
+                }
+            }
         }
         .serialize(serializer)
     }
@@ -170,26 +232,43 @@ impl<'de> Deserialize<'de> for Mount {
             }
             "bind" => {
                 let source = source.ok_or_else(|| de::Error::missing_field("source"))?.into();
-                let (create_host_path, propagation) = long
-                    .bind
-                    .map_or((true, None), |bind| (bind.create_host_path, bind.propagation));
+                let Bind {
+                    create_host_path,
+                    propagation,
+                    recursive,
+                } = long.bind.unwrap_or(Bind {
+                    create_host_path: true,
+                    propagation: None,
+                    recursive: Recursive::Enabled,
+                });
                 Ok(Mount::Bind {
                     source,
                     target,
                     read_only,
                     create_host_path,
                     propagation,
+                    recursive,
                 })
             }
             "tmpfs" => {
-                let (size, mode) = long
-                    .tmpfs
-                    .map(|tmpfs| (tmpfs.size, tmpfs.mode))
-                    .unwrap_or_default();
+                let Tmpfs {
+                    size,
+                    mode,
+                    uid,
+                    gid,
+                    exec,
+                } = long.tmpfs.unwrap_or_default();
                 let size = size
                     .map(|size| size.parse().map_err(de::Error::custom))
                     .transpose()?;
-                Ok(Mount::Tmpfs { target, size, mode })
+                Ok(Mount::Tmpfs {
+                    target,
+                    size,
+                    mode,
+                    uid,
+                    gid,
+                    exec,
+                })
             }
             other => Err(de::Error::unknown_variant(other, &["volume", "bind", "tmpfs"])),
         }
@@ -232,22 +311,31 @@ mod tests {
                     read_only: false,
                     create_host_path: false,
                     propagation: Some(Propagation::RSlave),
+                    recursive: Recursive::Disabled,
                 },
-                json!({"type": "bind", "source": "/a", "target": "/b", "bind": {"create_host_path": false, "propagation": "rslave"}}),
+                json!({"type": "bind", "source": "/a", "target": "/b",
+                       "bind": {"create_host_path": false, "propagation": "rslave", "recursive": "disabled"}}),
             ),
             (
                 Mount::Tmpfs {
                     target: "/t".into(),
                     size: Some(u64::MAX),
                     mode: Some(0o1777),
+                    uid: Some(5),
+                    gid: None,
+                    exec: true,
                 },
-                json!({"type": "tmpfs", "target": "/t", "tmpfs": {"size": "18446744073709551615", "mode": 1023}}),
+                json!({"type": "tmpfs", "target": "/t",
+                       "tmpfs": {"size": "18446744073709551615", "mode": 1023, "uid": 5, "exec": true}}),
             ),
             (
                 Mount::Tmpfs {
                     target: "/t".into(),
                     size: None,
                     mode: None,
+                    uid: None,
+                    gid: None,
+                    exec: false,
                 },
                 json!({"type": "tmpfs", "target": "/t"}),
             ),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Profile, text::serialised_as_text};
+use super::{DeviceRequest, Edits, Profile, text::serialised_as_text};
 
 /// Serialised beside the other fields of the service, under the names of Compose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,15 @@ pub struct Security {
     pub devices: Vec<Device>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device_cgroup_rules: Vec<String>,
+    /// Of the Container Device Interface: `vendor.com/class=name`.
+    #[serde(default, rename = "devices.named", skip_serializing_if = "Vec::is_empty")]
+    pub vendor_devices: Vec<String>,
+    /// `gpus`, then those that `deploy` reserves.
+    #[serde(default, rename = "gpus", skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<DeviceRequest>,
+    /// What these bring, as the files of the host say.
+    #[serde(default, rename = "devices.edits", skip_serializing_if = "Option::is_none")]
+    pub edits: Option<Box<Edits>>,
 }
 
 /// One of capabilities(7), upper case without `CAP_`, or `ALL`.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     key::{InstanceKey, Slot},
+    observed::{Hook, Moment},
     spec::SandboxSpec,
 };
 
@@ -34,6 +35,7 @@ fn instance(state: State, health: Health) -> Instance {
         started_at: None,
         started_wall: None,
         health,
+        hook: None,
         faults: Vec::new(),
     }
 }
@@ -45,6 +47,7 @@ fn dependency(seen: Option<&Instance>) -> Dependency<'_> {
         seen,
         changing: false,
         last: false,
+        hooked: false,
         ended: None,
         stopped: None,
         failed: None,
@@ -124,6 +127,39 @@ fn each_condition_has_its_state() {
         let found = gate(condition, last);
         assert_eq!(word(&found), at_last, "{condition:?} {seen:?}, for good");
     }
+}
+
+#[test]
+fn a_service_has_started_once_its_hooks_are_done() {
+    use Condition::*;
+    let gates = |state: &State, hook, last| {
+        let seen = Instance {
+            hook,
+            ..instance(state.clone(), Health::Healthy)
+        };
+        let dependency = Dependency {
+            hooked: true,
+            last,
+            ..dependency(Some(&seen))
+        };
+        [Started, Healthy].map(|condition| word(&gate(condition, dependency)))
+    };
+    let (up, down) = (Moment::PostStart, Moment::PreStop);
+    let hook = |moment| Some(Hook { moment, number: 1 });
+    let running = State::Running { pid: 1 };
+    let exited = State::Exited { code: 3, at: 0 };
+    assert_eq!(gates(&running, hook(up), true), ["shut", "shut"]);
+    assert_eq!(gates(&running, None, true), ["open", "open"]);
+    assert_eq!(gates(&running, hook(down), true), ["open", "open"]);
+    assert_eq!(gates(&exited, hook(up), false), ["shut", "shut"]);
+    assert_eq!(gates(&exited, hook(up), true), ["stuck", "stuck"]);
+    assert_eq!(gates(&exited, None, true)[0], "open");
+    // A start of this pass is not the end of its hooks.
+    let hooked = Dependency {
+        hooked: true,
+        ..dependency(None)
+    };
+    assert_eq!(gate(Started, hooked), Gate::Shut);
 }
 
 #[test]

@@ -12,6 +12,21 @@ pub enum Fault {
     OutOfMemory { limit: Option<u64>, peak: Option<u64> },
     /// It went on after its stop signal, and was killed when its grace (milliseconds) was over.
     Resisted { signal: i32, grace: u64 },
+    /// A hook after its start failed, and it was stopped for that.
+    PostStart {
+        hook: u32,
+        status: i32,
+        /// Where the status does not say it.
+        #[serde(default)]
+        why: Option<String>,
+    },
+    /// A hook before its stop failed; it was stopped all the same.
+    PreStop {
+        hook: u32,
+        status: i32,
+        #[serde(default)]
+        why: Option<String>,
+    },
     /// It may not start another process.
     ProcessLimit { limit: u64 },
     /// It wants more processor time than it may have. Thousandths of a processor.
@@ -42,7 +57,10 @@ pub enum Fault {
 impl Fault {
     /// How the last run was ended; else it is about what runs.
     pub fn is_end(&self) -> bool {
-        matches!(self, Fault::OutOfMemory { .. } | Fault::Resisted { .. })
+        matches!(
+            self,
+            Fault::OutOfMemory { .. } | Fault::Resisted { .. } | Fault::PostStart { .. }
+        )
     }
 
     /// How many there are at least, of what is counted.
@@ -58,6 +76,8 @@ impl Fault {
         match self {
             Fault::OutOfMemory { .. } => "out-of-memory",
             Fault::Resisted { .. } => "ignored-stop",
+            Fault::PostStart { .. } => "post-start-failed",
+            Fault::PreStop { .. } => "pre-stop-failed",
             Fault::ProcessLimit { .. } => "process-limit",
             Fault::Throttled { .. } => "throttled",
             Fault::Zombies { .. } => "zombies",
@@ -87,6 +107,20 @@ impl fmt::Display for Fault {
                 Seconds(*grace),
                 signal_name(*signal)
             ),
+            Fault::PostStart { hook, status, why } => {
+                write!(
+                    f,
+                    "stopped: post_start hook {hook} failed{}",
+                    Failed(*status, why.as_deref())
+                )
+            }
+            Fault::PreStop { hook, status, why } => {
+                write!(
+                    f,
+                    "pre_stop hook {hook} failed{}",
+                    Failed(*status, why.as_deref())
+                )
+            }
             Fault::ProcessLimit { limit } => write!(
                 f,
                 "its limit of {limit} processes is reached: it cannot start another; raise `pids_limit`, or see what \
@@ -127,6 +161,18 @@ impl fmt::Display for Fault {
     }
 }
 
+/// How a hook failed: by its status, or why.
+struct Failed<'a>(i32, Option<&'a str>);
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(why) => write!(f, ": {why}"),
+            None => write!(f, " with status {}", self.0),
+        }
+    }
+}
+
 /// Bytes as people count memory.
 struct Size(u64);
 
@@ -145,7 +191,8 @@ impl fmt::Display for Size {
     }
 }
 
-struct Seconds(u64);
+/// Milliseconds, as seconds.
+pub struct Seconds(pub u64);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,6 +272,22 @@ mod tests {
                     grace: 1500,
                 },
                 "killed: it did not end within 1.5 s of SIGTERM",
+            ),
+            (
+                Fault::PostStart {
+                    hook: 2,
+                    status: 3,
+                    why: None,
+                },
+                "stopped: post_start hook 2 failed with status 3",
+            ),
+            (
+                Fault::PreStop {
+                    hook: 1,
+                    status: 137,
+                    why: Some("it did not end within 2 s".into()),
+                },
+                "pre_stop hook 1 failed: it did not end within 2 s",
             ),
             (
                 Fault::Throttled { limit: Some(250) },

@@ -9,7 +9,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use model::types::{Project, Service};
+use model::types::{Attachment, Project, Service};
 
 use super::{
     InFlight,
@@ -237,7 +237,8 @@ fn id_bases(wants: &Wants<'_>, held: &Held<'_>) -> Result<BTreeMap<String, u32>,
 }
 
 /// The networks of a project by their keys in the file.
-type Attachable<'n> = BTreeMap<&'n str, (ResourceKey, Result<&'n NetworkSpec, &'n str>)>;
+type Attachable<'n> = BTreeMap<&'n str, To<'n>>;
+type To<'n> = (ResourceKey, Result<&'n NetworkSpec, &'n str>);
 
 fn attachable<'n>(
     project: &'n Project,
@@ -275,11 +276,8 @@ fn sandbox<'a>(
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut fresh = Vec::new();
-    for (network, spec) in service
-        .networks
-        .keys()
-        .filter_map(|name| networks.get(name.as_str()))
-    {
+    for (attachment, (network, spec)) in attached(service, networks) {
+        let asked = attachment.mac_address.map(|mac| mac.0);
         let spec = match spec {
             Ok(spec) => *spec,
             Err(why) => return Err(format!("network {network}: {why}")),
@@ -289,13 +287,20 @@ fn sandbox<'a>(
             Some(had) => endpoints.push(Endpoint {
                 gateway,
                 prefix: spec.subnet.prefix,
+                mac: match (asked, had.mac_asked) {
+                    (Some(mac), _) => mac,
+                    // Back to its own.
+                    (None, true) => addresses::mac(&seed(key, network)),
+                    (None, false) => had.mac,
+                },
+                mac_asked: asked.is_some(),
                 ..had.clone()
             }),
-            None => fresh.push((network, spec, gateway)),
+            None => fresh.push((network, spec, gateway, asked)),
         }
     }
-    for (network, spec, gateway) in fresh {
-        let seed = format!("{key} {network}");
+    for (network, spec, gateway, asked) in fresh {
+        let seed = seed(key, network);
         let address = addresses::address(&seed, spec.subnet, taken)
             .ok_or_else(|| format!("network {network} has no free address; use another network"))?;
         if !planted!("address-twice") {
@@ -311,7 +316,8 @@ fn sandbox<'a>(
             address,
             prefix: spec.subnet.prefix,
             gateway,
-            mac: addresses::mac(&seed),
+            mac: asked.unwrap_or_else(|| addresses::mac(&seed)),
+            mac_asked: asked.is_some(),
         });
     }
     endpoints.sort_by(by_interface);
@@ -324,18 +330,32 @@ fn sandbox<'a>(
     }))
 }
 
+/// What each network of a service leads to.
+fn attached<'s>(
+    service: &'s Service,
+    networks: &'s Attachable<'s>,
+) -> impl Iterator<Item = (&'s Attachment, &'s To<'s>)> {
+    let all = service.networks.iter();
+    all.filter_map(|(name, attachment)| Some((attachment, networks.get(name.as_str())?)))
+}
+
+fn seed(key: &InstanceKey, network: &ResourceKey) -> String {
+    format!("{key} {network}")
+}
+
 /// Whether the endpoints that are there are all that shall be, as they shall be.
 fn stays(before: &SandboxSpec, service: &Service, networks: &Attachable<'_>) -> bool {
-    let wanted = service
-        .networks
-        .keys()
-        .filter_map(|name| networks.get(name.as_str()));
-    let same = |(network, spec): &(ResourceKey, Result<&NetworkSpec, &str>)| {
+    let same = |(attachment, (network, spec)): (&Attachment, &To<'_>)| {
         let spec = spec.ok()?;
         let had = kept(before, network, spec)?;
-        ((had.gateway, had.prefix) == (gateway(spec), spec.subnet.prefix)).then_some(had)
+        let asked = attachment.mac_address.map(|mac| mac.0);
+        let mac = had.mac_asked.then_some(had.mac);
+        ((had.gateway, had.prefix, mac) == (gateway(spec), spec.subnet.prefix, asked)).then_some(had)
     };
-    let Some(mut shall) = wanted.map(same).collect::<Option<Vec<&Endpoint>>>() else {
+    let Some(mut shall) = attached(service, networks)
+        .map(same)
+        .collect::<Option<Vec<&Endpoint>>>()
+    else {
         return false;
     };
     shall.sort_by(|one, other| by_interface(one, other));

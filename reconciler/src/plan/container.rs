@@ -22,10 +22,11 @@ use crate::{
     derive,
     key::InstanceKey,
     observed::{Image, ImageConfig, Observed},
-    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, SHM_SIZE},
+    spec::{ContainerSpec, DeviceSpec, HealthSpec, HostName, Limits, LogSettings, NodeLike, SHM_SIZE},
 };
 
 mod files;
+mod hooks;
 mod mounts;
 mod rights;
 
@@ -232,7 +233,7 @@ pub fn container(
         environment: environment(service, config, &hostname),
         user: service.user.clone().unwrap_or_else(|| config.user.clone()),
         working_dir: working_dir(service, config),
-        mounts: mounts::mounts(project, key, service, config, observed)?,
+        mounts: mounts::with_edits(mounts::mounts(project, key, service, config, observed)?, service),
         health: health(service, config),
         restart: service.restart,
         stop_signal,
@@ -258,6 +259,8 @@ pub fn container(
         files: files::files(project, service),
         devices: devices(service),
         device_rules: service.security.device_cgroup_rules.clone(),
+        post_start: hooks::hooks(service, &service.container.post_start),
+        pre_stop: hooks::hooks(service, &service.container.pre_stop),
         hostname,
         fields,
     })
@@ -304,13 +307,30 @@ fn links(service: &Service) -> BTreeMap<String, String> {
 }
 
 fn devices(service: &Service) -> Vec<DeviceSpec> {
+    let edits = service.security.edits.as_deref();
+    let of_vendors = edits.map(|edits| {
+        edits.nodes.iter().map(|node| DeviceSpec {
+            source: node.source.clone(),
+            target: node.target.clone(),
+            access: node.access.clone(),
+            like: node.like.clone(),
+        })
+    });
+    // As CDI has it, a node of a vendor takes the place of another one.
+    let replaced = |target: &Path| {
+        let nodes = edits.map(|edits| &edits.nodes[..]).unwrap_or_default();
+        nodes.iter().any(|node| node.target == target)
+    };
     let devices = service.security.devices.iter();
     devices
+        .filter(|device| !replaced(&device.target))
         .map(|device| DeviceSpec {
             source: device.source.clone(),
             target: device.target.clone(),
             access: device.permissions.clone(),
+            like: NodeLike::default(),
         })
+        .chain(of_vendors.into_iter().flatten())
         .collect()
 }
 
@@ -327,6 +347,7 @@ fn limits(service: &Service) -> Limits {
         cpu_period: resources.cpu_period,
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.as_ref().map(ToString::to_string),
+        block: resources.blkio_config.clone(),
     }
 }
 
@@ -346,6 +367,9 @@ fn environment(service: &Service, config: &ImageConfig, hostname: &str) -> BTree
     }
     environment.extend(config.environment.clone());
     environment.extend(service.environment.clone());
+    if let Some(edits) = &service.security.edits {
+        environment.extend(edits.environment.clone());
+    }
     environment
 }
 

@@ -264,6 +264,11 @@ fn instance(
     }
     let here = class.filter(|class| *class == Class::Live && !verdict.amend);
     let wrong = verdict.sandbox || verdict.course == Course::Rebuild;
+    // One that is stopped before it is made anew.
+    if !wrong && !running && verdict.stopped.is_some() {
+        seen.into_iter()
+            .for_each(|seen| repair(draft, ground, place, seen));
+    }
     let joined = joined(ground, instances, place);
     let sandbox = sandbox(
         draft,
@@ -341,6 +346,10 @@ fn instance(
             draft.wait(object.clone(), reason.clone(), Some(*until));
             // It has been started before: that is all `service_started` asks.
             Ready::Now
+        }
+        Course::Starting { reason } => {
+            draft.wait(object.clone(), reason.clone(), None);
+            Ready::Blocked
         }
         Course::Rest | Course::Stop | Course::Clear | Course::Unsure(_) => Ready::Now,
     };

@@ -21,6 +21,8 @@ pub struct Orphans<'a> {
     gone: BTreeMap<&'a InstanceKey, &'a Instance>,
     /// Some of `gone`: what is being made of them right now.
     becoming: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
+    /// By project and service: who of `gone` depends on it.
+    dependants: BTreeMap<(&'a str, &'a str), Vec<&'a InstanceKey>>,
     /// Each one's stop; `Now` where nothing runs.
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
 }
@@ -68,6 +70,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
     orphans.becoming = becoming
         .filter_map(|key| Some((*key, draft.becoming(key)?)))
         .collect();
+    orphans.know_dependants();
     let mut left: BTreeSet<&InstanceKey> = orphans.gone.keys().copied().collect();
     while let Some(next) = orphans.next(&left) {
         left.remove(next);
@@ -108,7 +111,8 @@ impl<'a> Orphans<'a> {
     /// One on which nobody who is left depends. Containers of several versions may depend on each other in a
     /// circle: then one of that.
     fn next(&self, left: &BTreeSet<&'a InstanceKey>) -> Option<&'a InstanceKey> {
-        let dependant = |key: &InstanceKey| self.dependants(key).find(|dependant| left.contains(dependant));
+        let dependant =
+            |key: &'a InstanceKey| self.dependants(key).find(|dependant| left.contains(dependant));
         let mut here = left.first().copied()?;
         let mut walked = BTreeSet::new();
         while walked.insert(here) {
@@ -120,19 +124,21 @@ impl<'a> Orphans<'a> {
         Some(here)
     }
 
-    fn dependants(&self, key: &InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
-        let depends = move |other: &InstanceKey, instance: &Instance| {
-            let spec = self.becoming.get(other).copied();
-            let spec = spec.or(instance.container.as_deref());
-            spec.is_some_and(|spec| container::dependencies(&spec.fields).any(|name| name == key.service))
-        };
-        let others = self.gone.iter().filter(move |(other, instance)| {
-            !planted!("stop-order-ignored")
-                && **other != key
-                && other.project == key.project
-                && depends(other, instance)
-        });
-        others.map(|(other, _)| *other)
+    fn know_dependants(&mut self) {
+        for (key, instance) in &self.gone {
+            let spec = self.becoming.get(key).copied();
+            let fields = spec.or(instance.container.as_deref()).map(|spec| &spec.fields);
+            for service in fields.into_iter().flat_map(container::dependencies) {
+                let dependants = self.dependants.entry((&key.project, service)).or_default();
+                dependants.push(key);
+            }
+        }
+    }
+
+    fn dependants(&self, key: &'a InstanceKey) -> impl Iterator<Item = &'a InstanceKey> {
+        let dependants = self.dependants.get(&(key.project.as_str(), key.service.as_str()));
+        let others = dependants.into_iter().flatten().copied();
+        others.filter(move |other| !planted!("stop-order-ignored") && *other != key)
     }
 
     /// Stops what another slot has taken the place of: `taken` says of which ones, and after what. Those

@@ -44,6 +44,8 @@ pub enum Course {
     },
     /// Start again, but later.
     Later { until: u64, reason: String },
+    /// It runs, and its hooks are not done.
+    Starting { reason: String },
     /// Stop what runs, and keep its sandbox.
     Stop,
     /// Remove what a lost supervisor has left, and start nothing.
@@ -453,6 +455,9 @@ fn supervise(key: &InstanceKey, rules: Rules, seen: &Instance, memory: &Memory, 
                 Flap::LeftAlone => Course::Rest,
             }
         }
+        State::Running { .. } if seen.is_starting() => Course::Starting {
+            reason: seen.hook.map_or_else(String::new, |hook| format!("{hook} runs")),
+        },
         State::Running { .. } => match restart::steady_at(rules, seen, now.boot) {
             Some(until) => Course::Later {
                 until,

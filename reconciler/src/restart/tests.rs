@@ -56,6 +56,7 @@ fn instance(state: State, streak: u32, flaps: u32, health: Health) -> Instance {
         started_at: Some(1_000),
         started_wall: None,
         health,
+        hook: None,
         faults: Vec::new(),
     }
 }
@@ -102,6 +103,38 @@ fn the_policy_decides_who_is_started_again() {
         assert_eq!(found, expected, "{rules:?}, exit {code}, streak {streak}");
         assert_eq!(rules.ends(code), expected == "never", "{rules:?}, exit {code}");
     }
+}
+
+#[test]
+fn a_start_whose_hooks_failed_has_failed_however_long_they_took() {
+    let failed = Fault::PostStart {
+        hook: 1,
+        status: 3,
+        why: None,
+    };
+    let always = rules(RestartPolicy::Always);
+    let late = Exit {
+        at: 1_000 + 2 * STEADY,
+        died: Some(&failed),
+        ..exit(always, 3, 6)
+    };
+    let streak = |exit| match decide(exit, u64::MAX) {
+        Decision::Now { streak, .. } => streak,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(streak(late), 7);
+    assert_eq!(streak(Exit { died: None, ..late }), 1);
+    // Where it is not tried again, somebody must look.
+    let seen = Instance {
+        faults: vec![failed],
+        ..instance(State::Exited { code: 3, at: 2_000 }, 0, 0, Health::None)
+    };
+    let told = alert(&key(), rules(RestartPolicy::No), &seen, 9_000);
+    let told = told.unwrap_or_default();
+    assert!(
+        told.starts_with("web stopped: post_start hook 1 failed with status 3; restart is \"no\""),
+        "{told}"
+    );
 }
 
 #[test]

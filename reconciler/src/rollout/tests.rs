@@ -214,6 +214,7 @@ fn seen(state: State, health: Health) -> Instance {
         started_at: Some(10_000),
         started_wall: None,
         health,
+        hook: None,
         faults: Vec::new(),
     }
 }

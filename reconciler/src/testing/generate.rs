@@ -162,6 +162,16 @@ pub struct Service {
     pub update: Option<Update>,
 }
 
+impl Service {
+    /// How many hooks its start has. Those who end by themselves have none.
+    pub fn hooks(&self) -> u8 {
+        match self.behaviour {
+            Behaviour::Job | Behaviour::Fail => 0,
+            _ => self.env % 3,
+        }
+    }
+}
+
 /// One project as its file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {

@@ -24,13 +24,13 @@ use tokio::sync::mpsc;
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     memory::{Barred, Good},
-    observed::{Health, Image, ImageConfig, Observed},
+    observed::{Health, Hook, Image, ImageConfig, Observed},
     plan::action::Action,
     port::{ActionError, Backend, HostEvent, Ledger, Retry, Scope},
     time::Now,
 };
 pub use effects::{Progress, Work};
-use objects::Layers;
+use objects::{Layers, Run};
 pub use world::{World, touch};
 
 /// splitmix64 (Steele, Lea, Flood 2014): a seed replays.
@@ -154,6 +154,25 @@ impl SimHost {
     pub fn exit(&self, key: &InstanceKey, code: i32) {
         let at = self.now().boot;
         self.world().ended(key, code, at);
+        self.tell(HostEvent::Instance(key.clone()));
+    }
+
+    /// The hook that the process of `key` is about is done.
+    pub fn end_hook(&self, key: &InstanceKey) {
+        let mut world = self.world();
+        let place = world.instances.get_mut(key);
+        if let Some(shim) = place.and_then(|place| place.shim.as_mut())
+            && let (Run::Running { .. }, Some(container)) = (&shim.run, &shim.container)
+        {
+            let hooks = container.post_start.len();
+            let next = shim.hook.map(|hook| Hook {
+                number: hook.number + 1,
+                ..hook
+            });
+            shim.hook = next.filter(|next| next.number as usize <= hooks);
+        }
+        world.moved(touch::INSTANCES);
+        drop(world);
         self.tell(HostEvent::Instance(key.clone()));
     }
 

@@ -117,6 +117,8 @@ enum Turn {
     Exit(i32),
     Healthy,
     Unhealthy,
+    /// A hook of its start is done.
+    Hook,
 }
 
 /// What reaches the agent between two rounds.

@@ -24,11 +24,15 @@ pub enum Net {
     Bridge,
 }
 
-/// A root file system with nothing but this program.
+/// A root file system with this program, and what every image has.
 pub fn image(place: &Path) -> PathBuf {
     let image = place.join("image");
-    for directory in [&image.join("out"), &image.join("proc"), &place.join("out")] {
+    for directory in ["dev", "etc", "out", "proc", "sys"].map(|name| image.join(name)) {
         fs::create_dir_all(directory).expect("a directory");
+    }
+    fs::create_dir_all(place.join("out")).expect("a directory");
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        fs::write(image.join("etc").join(name), "").expect("a file");
     }
     let own = std::env::current_exe().expect("this program");
     fs::copy(own, image.join("stamp")).expect("a copy of this program");
@@ -60,13 +64,12 @@ pub struct Rig<'a> {
 }
 
 impl Rig<'_> {
+    /// The caller is in the host's network, and stays there.
     pub fn new(host: &Host) -> Rig<'_> {
         let place = host.root.join("rig");
         let reference = format!("rootfs:{}", image(&place).display());
         let layout = Layout::new(Some(&place)).expect("a root");
-        let backend = host
-            .network
-            .on_host(|| LinuxBackend::open(&layout).expect("a backend"));
+        let backend = LinuxBackend::open(&layout).expect("a backend");
         let mut observed = Observed::nothing_known();
         let scope = Scope {
             images: [reference.clone()].into(),
@@ -98,7 +101,7 @@ impl Rig<'_> {
 
     fn apply(&self, action: &Action) {
         let backend = self.backend.as_ref().expect("it is open");
-        let done = self.host.network.on_host(|| backend.apply(action));
+        let done = backend.apply(action);
         done.unwrap_or_else(|error| panic!("{action:?}: {error}"));
     }
 
@@ -162,6 +165,8 @@ impl Rig<'_> {
                 target: "/out".into(),
                 read_only: false,
                 create_host_path: false,
+                propagation: Default::default(),
+                recursive: Default::default(),
             }],
             ..ContainerSpec::default()
         };
@@ -179,8 +184,7 @@ impl Rig<'_> {
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
         self.apply(&Action::RemoveNetwork(network()));
-        let backend = self.backend.take();
-        self.host.network.on_host(|| drop(backend));
+        drop(self.backend.take());
         let _ = fs::remove_dir_all(self.host.root.join("rig"));
     }
 }
@@ -213,6 +217,7 @@ fn sandbox(net: Net) -> SandboxSpec {
         prefix: 20,
         gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),
         mac: [2, 0, 0, 0, 0, 7],
+        mac_asked: false,
     };
     SandboxSpec {
         key: key(),

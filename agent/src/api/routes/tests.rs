@@ -57,6 +57,7 @@ fn fake_status(run: Run) -> Status {
         prefix: 20,
         gateway: None,
         mac: [2, 0, 0, 0, 0, 1],
+        mac_asked: false,
     };
     let instance = Instance {
         sandbox: SandboxSpec {
@@ -79,6 +80,7 @@ fn fake_status(run: Run) -> Status {
         started_at: None,
         started_wall: Some(1_700_000_000_000),
         health: Health::Healthy,
+        hook: None,
         faults: Vec::new(),
     };
     let waiting = Waiting {
@@ -195,7 +197,7 @@ async fn the_documents_have_the_keys_of_the_contract() {
     };
     let ps: serde_json::Value = client.get("/v1/ps").await.unwrap();
     let want = "project service index name state health pid exit_code restarts image image_digest started_at \
-                addresses ports revision intent faults";
+                addresses ports revision intent faults hook";
     assert_eq!(keys(&ps).join(" "), want);
     let status: serde_json::Value = client.get("/v1/status").await.unwrap();
     let want = "project source state conditions revision next_attempt diagnostics";

@@ -50,6 +50,10 @@ pub fn resisting(name: &str, status: &Status, now: Now) -> Vec<wire::Condition> 
         let runs = matches!(instance.state, State::Running { .. });
         (runs && past >= RESISTS).then(|| {
             let signal = fault::signal_name(container.stop_signal);
+            let signal = match container.pre_stop.is_empty() {
+                true => signal,
+                false => format!("its `pre_stop` hooks and {signal}"),
+            };
             let message = match past < container.stop_grace {
                 true => format!(
                     "it has not ended on {signal} so far, and is killed after {} s (`stop_grace_period`)",

@@ -12,6 +12,8 @@ const PAGE: u64 = 4096;
 pub struct Kind {
     pub controller: &'static str,
     pub what: &'static str,
+    /// Of a service: what asks for it. None: it is never asked for by itself.
+    pub attributes: &'static [&'static str],
     pub v2: Option<Setting>,
     pub v1: Option<Setting>,
     /// Whether a manifest asks for it; else a host that cannot is not complained of.
@@ -37,7 +39,7 @@ const fn setting(
     })
 }
 
-pub const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
+pub const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuset", "pids", super::block::CONTROLLER];
 const PERIOD_FILE: &str = "cpu.cfs_period_us";
 pub const MEMORY_FILE: &str = "memory.limit_in_bytes";
 pub const SWAP_FILE: &str = "memory.memsw.limit_in_bytes";
@@ -46,6 +48,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "memory",
         what: "memory",
+        attributes: &["mem_limit"],
         v2: setting("memory.max", "max", memory),
         v1: setting(MEMORY_FILE, "-1", memory),
         asked: |_| true,
@@ -53,6 +56,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "memory",
         what: "reserved memory",
+        attributes: &["mem_reservation"],
         v2: setting("memory.low", "0", |limits| limits.memory_reservation.map(pages)),
         v1: setting("memory.soft_limit_in_bytes", "-1", |limits| {
             limits.memory_reservation.map(pages)
@@ -62,6 +66,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "memory",
         what: "swap",
+        attributes: &["memswap_limit"],
         // Swap alone here, memory and swap together there.
         v2: setting("memory.swap.max", "max", |limits| {
             Some(pages(swap(limits)?.saturating_sub(limits.memory?)))
@@ -74,6 +79,7 @@ pub const KINDS: [Kind; 9] = [
         // A service that has lost some of its processes is no service. v1 has no such file: the supervisor
         // kills the rest.
         what: "what dies when memory is out",
+        attributes: &[],
         v2: setting("memory.oom.group", "0", |limits| {
             limits.memory.map(|_| "1".to_owned())
         }),
@@ -83,6 +89,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "cpu",
         what: "processor time",
+        attributes: &["cpus", "cpu_quota"],
         v2: setting("cpu.max", "max 100000", |limits| {
             Some(format!("{} {}", quota(limits)?, period(limits)))
         }),
@@ -94,6 +101,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "cpu",
         what: "the period of processor time",
+        attributes: &[],
         v2: None,
         v1: setting(PERIOD_FILE, "100000", |limits| {
             quota(limits).map(|_| period(limits).to_string())
@@ -103,6 +111,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "cpu",
         what: "the share of processor time",
+        attributes: &["cpu_shares"],
         v2: setting("cpu.weight", "100", |limits| {
             limits.cpu_shares.map(|shares| weight(shares).to_string())
         }),
@@ -114,6 +123,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "cpuset",
         what: "processors",
+        attributes: &["cpuset"],
         v2: setting("cpuset.cpus", "", |limits| limits.cpuset.clone()),
         v1: setting("cpuset.cpus", "", |limits| limits.cpuset.clone()),
         asked: |_| true,
@@ -121,6 +131,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         controller: "pids",
         what: "processes",
+        attributes: &["pids_limit"],
         v2: setting("pids.max", "max", |limits| {
             limits.pids.map(|pids| pids.to_string())
         }),

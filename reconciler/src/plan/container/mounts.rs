@@ -55,6 +55,22 @@ pub fn mounts(
     Ok(all)
 }
 
+/// With what devices of vendors bring, which takes the place of others at its target.
+pub fn with_edits(mut mounts: Vec<MountSpec>, service: &Service) -> Vec<MountSpec> {
+    for mount in service.security.edits.iter().flat_map(|edits| &edits.mounts) {
+        mounts.retain(|other| *other.target() != mount.target);
+        mounts.push(MountSpec::Bind {
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+            create_host_path: false,
+            propagation: mount.propagation,
+            recursive: mount.recursive,
+        });
+    }
+    mounts
+}
+
 fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageConfig) -> Vec<MountSpec> {
     let anonymous = |target: &Path| ResourceKey {
         project: project.name.clone(),
@@ -76,28 +92,44 @@ fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageCo
                 target,
                 read_only,
                 nocopy,
-                // Refused until the backend knows it.
-                subpath: _,
+                subpath,
             } => MountSpec::Volume {
                 volume: source.map_or_else(|| anonymous(&target), |key| wanted::volume(project, &key)),
                 target,
                 read_only,
                 nocopy,
+                subpath,
             },
             Mount::Bind {
                 source,
                 target,
                 read_only,
                 create_host_path,
-                // Likewise.
-                propagation: _,
+                propagation,
+                recursive,
             } => MountSpec::Bind {
                 source,
                 target,
                 read_only,
                 create_host_path,
+                propagation: propagation.unwrap_or_default(),
+                recursive,
             },
-            Mount::Tmpfs { target, size, mode } => MountSpec::Tmpfs { target, size, mode },
+            Mount::Tmpfs {
+                target,
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+            } => MountSpec::Tmpfs {
+                target,
+                size,
+                mode,
+                uid,
+                gid,
+                exec,
+            },
         })
         .collect();
     let covered: BTreeSet<&PathBuf> = service.volumes.iter().map(Mount::target).collect();
@@ -108,6 +140,7 @@ fn own(project: &Project, key: &InstanceKey, service: &Service, config: &ImageCo
                 target,
                 read_only: false,
                 nocopy: false,
+                subpath: None,
             });
         }
     }

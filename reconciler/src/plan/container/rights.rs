@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::types::{Capability, SecurityOption, Service};
+use model::types::{Capability, Security, SecurityOption, Service};
 
 use crate::spec::{CAPABILITIES, Rights, Rlimit, Seccomp};
 
@@ -12,7 +12,7 @@ pub fn rights(service: &Service) -> Rights {
     let security = &service.security;
     let mut rights = Rights {
         capabilities: capabilities(&security.cap_add, &security.cap_drop),
-        groups: security.group_add.clone(),
+        groups: groups(security),
         oom_score_adj: service.resources.oom_score_adj,
         ..Rights::default()
     };
@@ -38,13 +38,24 @@ pub fn rights(service: &Service) -> Rights {
         }
     }
     if security.privileged {
-        rights.capabilities = Capability::all().map(str::to_owned).collect();
-        rights.seccomp = Seccomp::Unconfined;
-        rights.apparmor = Some("unconfined".to_owned());
-        rights.unmasked = true;
-        rights.privileged = true;
+        raise(&mut rights);
     }
     rights
+}
+
+/// What a command may do in a container of the service that is to have every right.
+pub fn privileged(service: &Service) -> Rights {
+    let mut rights = rights(service);
+    raise(&mut rights);
+    rights
+}
+
+fn raise(rights: &mut Rights) {
+    rights.capabilities = Capability::all().map(str::to_owned).collect();
+    rights.seccomp = Seccomp::Unconfined;
+    rights.apparmor = Some("unconfined".to_owned());
+    rights.unmasked = true;
+    rights.privileged = true;
 }
 
 /// What is dropped first, then what is added; `ALL` of either is where the other begins.
@@ -69,6 +80,14 @@ fn capabilities(add: &[Capability], drop: &[Capability]) -> BTreeSet<String> {
         .filter(|name| !dropped.contains(name))
         .chain(added)
         .collect()
+}
+
+/// Those that are asked for, and those that devices of vendors bring.
+fn groups(security: &Security) -> Vec<String> {
+    let mut groups = security.group_add.clone();
+    let brought = security.edits.iter().flat_map(|edits| &edits.groups);
+    groups.extend(brought.map(ToString::to_string));
+    groups
 }
 
 #[cfg(test)]

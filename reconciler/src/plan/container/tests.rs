@@ -305,6 +305,9 @@ fn image_volumes_become_anonymous_ones_unless_something_is_mounted_there() {
             target: "/cache".into(),
             size: None,
             mode: None,
+            uid: None,
+            gid: None,
+            exec: false,
         }];
     });
     let mounts = build(&service, config).unwrap().mounts;

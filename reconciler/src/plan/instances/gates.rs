@@ -123,6 +123,10 @@ fn dependency<'g>(
         seen: member.seen,
         changing: verdict.starts(),
         last: verdict.course == Course::Rest,
+        hooked: verdict
+            .target
+            .as_ref()
+            .is_ok_and(|target| !target.post_start.is_empty() && !planted!("hooks-ignored")),
         ended: verdict.ended,
         stopped: verdict.stopped.as_deref(),
         failed: failed.map(String::as_str),

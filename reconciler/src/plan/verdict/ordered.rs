@@ -45,9 +45,10 @@ pub(super) fn stop(verdict: &mut Verdict<'_>, key: &InstanceKey, one: bool, seen
 /// An operator has ordered that it starts again, and it was not started since.
 pub(super) fn run(verdict: &mut Verdict<'_>, seen: Option<&Instance>) {
     match (&verdict.course, seen) {
-        (Course::Rest | Course::Later { .. } | Course::Again { .. }, Some(seen))
-            if seen.container.is_some() =>
-        {
+        (
+            Course::Rest | Course::Later { .. } | Course::Starting { .. } | Course::Again { .. },
+            Some(seen),
+        ) if seen.container.is_some() => {
             verdict.course = Course::Again {
                 restarts: seen.restarts,
                 streak: 0,

@@ -365,6 +365,7 @@ fn ensure(instances: &mut BTreeMap<InstanceKey, Instance>, spec: &SandboxSpec) {
         started_at: None,
         started_wall: None,
         health: Health::None,
+        hook: None,
         faults: Vec::new(),
     });
     instance.sandbox = Arc::new(spec.clone());

@@ -81,6 +81,11 @@ fn render(service: &Service) -> types::Service {
         rendered.labels.extend([label]);
     }
     rendered.namespaces.ipc = service.shared.then_some(types::Namespace::Shareable);
+    let hook = |number: u8| types::Hook {
+        command: vec![format!("hook-{number}")],
+        ..types::Hook::default()
+    };
+    rendered.container.post_start = (0..service.hooks()).map(hook).collect();
     rendered.container.scale = (service.scale != 1).then_some(service.scale);
     rendered.container.deploy = service.update.map(|own| Deploy {
         update_config: Some(update(own)),

@@ -8,7 +8,7 @@ use model::types::{Condition, Mount, Project, Service};
 use crate::{
     desired::{Desired, Intent, Target},
     key::InstanceKey,
-    observed::{Fact, Health, Observed, State},
+    observed::{Fact, Health, Instance, Observed, State},
 };
 
 /// How many instances of a service are wanted.
@@ -108,11 +108,17 @@ pub fn unmet(project: &Project, service: &str, observed: &Observed) -> Option<St
         let mut ends = ended.into_iter().flatten().filter(|(key, _)| of_it(key));
         let met = match dependency.condition {
             Condition::Started => {
-                seen.any(|one| matches!(one.state, State::Running { .. } | State::Exited { .. }))
-                    || ends.next().is_some()
+                let started = |one: &Instance| {
+                    matches!(one.state, State::Running { .. } | State::Exited { .. }) && one.hook.is_none()
+                };
+                seen.any(started) || ends.next().is_some()
             }
             Condition::Healthy => {
-                seen.any(|one| matches!(one.state, State::Running { .. }) && one.health == Health::Healthy)
+                let healthy = |one: &Instance| {
+                    let runs = matches!(one.state, State::Running { .. }) && one.hook.is_none();
+                    runs && one.health == Health::Healthy
+                };
+                seen.any(healthy)
             }
             Condition::CompletedSuccessfully => {
                 seen.any(|one| matches!(one.state, State::Exited { code: 0, .. }))

@@ -249,7 +249,7 @@ impl Watch {
         let config = update(service).filter(|_| !settled);
         let rest = config.map_or(0, |config| time(config.monitor) + time(config.delay));
         let until = shim.started_boot.unwrap_or(0) + rest;
-        shim.health == Health::Starting || until > now.boot
+        shim.hook.is_some() || shim.health == Health::Starting || until > now.boot
     }
 
     /// Who is still connected to the one whose place was taken gets as long as its process itself.
@@ -325,6 +325,7 @@ impl Watch {
         }
         let since = new.1.started_at.unwrap_or(0);
         let ready = running(new.1)
+            && new.1.hook.is_none()
             && match new.1.health {
                 Health::Healthy => true,
                 Health::Starting | Health::Unhealthy => false,

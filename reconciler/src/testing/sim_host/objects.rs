@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     key::ResourceKey,
-    observed::Health,
+    observed::{Health, Hook},
     spec::{ContainerSpec, Endpoint, Limits, PortBinding, SandboxSpec},
 };
 
@@ -115,6 +115,8 @@ pub struct Shim {
     pub started_boot: Option<u64>,
     pub started_wall: Option<u64>,
     pub health: Health,
+    /// The one of `post_start` that its process is about, or did not get beyond.
+    pub hook: Option<Hook>,
     /// The exit record could not be written yet.
     pub exit_due: bool,
     /// The supervisor whose namespaces it has joined.

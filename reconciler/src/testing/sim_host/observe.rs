@@ -262,6 +262,7 @@ impl World {
             started_at: shim.started_boot,
             started_wall: shim.started_wall,
             health: shim.health,
+            hook: shim.hook,
             faults: Vec::new(),
         };
         if shim.silent.is_some() {

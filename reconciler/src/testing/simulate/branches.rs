@@ -69,6 +69,7 @@ const ALL: &[(&str, Needs)] = &[
     ("port.foreign", Needs::Nothing),
     // Gates.
     ("gate.started", Needs::Nothing),
+    ("gate.hooks", Needs::Nothing),
     ("gate.healthy", Needs::Nothing),
     ("gate.completed", Needs::Nothing),
     ("gate.stuck", Needs::Nothing),
@@ -230,6 +231,7 @@ impl Branches {
                 _ if why.contains("is used by") => "port.refused",
                 _ if why.contains("is stopped") => "intent.waits",
                 _ if why.starts_with("exited with") && waiting.until.is_some() => "container.backs-off",
+                _ if why.starts_with("post_start hook") => "gate.hooks",
                 _ if why.contains("is unhealthy") || why.contains("must complete") => "gate.stuck",
                 _ if why.starts_with("after ") && why.ends_with("is healthy") => "gate.healthy",
                 _ if why.starts_with("after ") && why.ends_with("has completed") => "gate.completed",

@@ -129,6 +129,14 @@ impl Host {
         Some((pid, container.argv.clone(), container.health.is_some()))
     }
 
+    /// The hooks of an instance's start.
+    pub fn hooks(&self, key: &InstanceKey) -> usize {
+        let world = self.host.world();
+        let shim = world.instances.get(key).and_then(|place| place.shim.as_ref());
+        let container = shim.and_then(|shim| shim.container.as_ref());
+        container.map_or(0, |container| container.post_start.len())
+    }
+
     /// What cannot be started now.
     pub fn refused(&self) -> BTreeSet<InstanceKey> {
         self.host.world().refused.clone()
@@ -160,6 +168,7 @@ impl Host {
             Turn::Exit(code) => self.host.exit(key, code),
             Turn::Healthy => self.host.set_health(key, Health::Healthy),
             Turn::Unhealthy => self.host.set_health(key, Health::Unhealthy),
+            Turn::Hook => self.host.end_hook(key),
         }
     }
 

@@ -16,6 +16,15 @@ impl Simulation {
         // A probe may be added while it runs.
         let fresh = before.is_none_or(|(before, _)| before != pid);
         let behaviour = Behaviour::of(&argv);
+        if fresh {
+            // By the process, so that other lives stay as they were.
+            let mut at = self.now;
+            for number in 0..self.host.hooks(key) as u64 {
+                at += 50 + (u64::from(pid) * 7919 + number * 1_301) % 4_000;
+                let (key, turn) = (key.clone(), Turn::Hook);
+                self.queue.push(at, Event::Process { key, pid, turn });
+            }
+        }
         let turn = match behaviour {
             Behaviour::Job if fresh => Some((200 + self.below(5_000), Turn::Exit(0))),
             Behaviour::Fail if fresh => Some((50 + self.below(3_000), Turn::Exit(1))),

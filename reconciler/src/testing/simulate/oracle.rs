@@ -391,6 +391,8 @@ impl Judge<'_> {
                         if service.health && service.behaviour == Behaviour::Sick {
                             self.verdict.states.insert("sick.told");
                             excused = true;
+                        } else if instance.is_starting() {
+                            self.miss(format!("the hooks of {label} are not done yet"));
                         } else if service.health && instance.health != Health::Healthy {
                             self.miss(format!("{label} is not healthy yet"));
                         }

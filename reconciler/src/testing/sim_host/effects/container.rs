@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     key::{InstanceKey, Key},
-    observed::Health,
+    observed::{Health, Hook, Moment},
     port::{ActionError, Retry},
     spec::{ContainerSpec, MountSpec},
     time::Now,
@@ -142,6 +142,10 @@ impl World {
                 shim.started_boot = Some(now.boot);
                 shim.started_wall = Some(now.wall);
                 shim.exit_due = false;
+                shim.hook = start.spec.post_start.first().map(|_| Hook {
+                    moment: Moment::PostStart,
+                    number: 1,
+                });
                 shim.health = match start.spec.health {
                     Some(_) => Health::Starting,
                     None => Health::None,

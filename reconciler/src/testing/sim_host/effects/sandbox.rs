@@ -244,6 +244,7 @@ impl World {
                 started_boot: None,
                 started_wall: None,
                 health: Health::None,
+                hook: None,
                 exit_due: false,
                 joined,
             });

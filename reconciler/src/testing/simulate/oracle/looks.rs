@@ -41,6 +41,9 @@ impl Judge<'_> {
         if container.environment.get("A") != Some(&service.env.to_string()) {
             return Some("its environment is another".to_owned());
         }
+        if container.post_start.len() != usize::from(service.hooks()) {
+            return Some("its hooks are others".to_owned());
+        }
         if container.health.is_some() != service.health {
             return Some("its probe is another".to_owned());
         }
