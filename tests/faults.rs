@@ -2,6 +2,7 @@
 //! notice.
 
 use std::{
+    os::unix::net::UnixListener,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -287,6 +288,60 @@ fn who_does_not_end_is_killed_when_its_grace_is_over_and_all_of_it_goes() {
         said.message
     );
     neighbour.is_well(&host);
+    host.finish();
+}
+
+/// A server that takes connections and never reads: what it does not take is counted, wherever one looks.
+#[test]
+fn what_a_log_server_does_not_take_is_counted_where_one_looks() {
+    let Some(mut host) = Host::new("faults-syslog") else {
+        return;
+    };
+    host.start_agent();
+    let neighbour = Neighbour::new(&host, 18614);
+    let path = host.root.join("syslog");
+    let server = UnixListener::bind(&path).expect("a server");
+    let driver = format!(
+        "logging: {{ driver: syslog, options: {{ syslog-address: 'unix://{}' }} }}, stop_signal: KILL",
+        path.display()
+    );
+    let script = "/bin/busybox seq 100000; read x; exec sleep 1000000";
+    let [with, without] = [driver.as_str(), "stop_signal: KILL"].map(|logging| {
+        let chatty = service(&host, script, &format!("stdin_open: true, {logging}"));
+        format!("services:\n  chatty: {chatty}\n")
+    });
+    host.write_manifest("bad", &with);
+    host.running("bad", "chatty");
+    let since = Instant::now();
+    host.wait("what is lost is counted", PATIENCE, || {
+        let rows = host.stead(&["--json", "ps", "bad"]).json();
+        let fault = rows[0]["faults"][0].clone();
+        (fault["fault"] == "output-lost" && fault["least"] == 50_000).then_some(())
+    });
+    assert!(since.elapsed() < NAMED + SLACK, "after {:?}", since.elapsed());
+    // The number stands, so that all say the same.
+    let message = named(&host, "chatty", "output-lost", since).message;
+    let expected = format!(
+        "50000 or more lines of its output were not taken by syslog unix://{}: it does not take them fast enough",
+        path.display()
+    );
+    assert!(message.starts_with(&expected), "{message}");
+    neighbour.is_well(&host);
+    // A new agent finds the count, and another driver ends it. The service does not notice.
+    let before = host.running("bad", "chatty").identity();
+    host.kill_agent();
+    host.start_agent();
+    assert_eq!(
+        named(&host, "chatty", "output-lost", Instant::now()).message,
+        message
+    );
+    host.write_manifest("bad", &without);
+    host.wait("it is over", PATIENCE, || {
+        let rows = host.stead(&["--json", "ps", "bad"]).json();
+        rows[0]["faults"].as_array()?.is_empty().then_some(())
+    });
+    assert_eq!(host.running("bad", "chatty").identity(), before);
+    drop(server);
     host.finish();
 }
 

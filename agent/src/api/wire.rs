@@ -45,10 +45,14 @@ pub struct Instance {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// `out-of-memory ignored-stop post-start-failed pre-stop-failed process-limit throttled zombies stuck`
+    /// `out-of-memory ignored-stop post-start-failed pre-stop-failed process-limit throttled zombies stuck
+    /// output-lost`
     pub fault: String,
     /// It is about how the last run ended; else about what runs.
     pub ended: bool,
+    /// How many there are at least: zombies, lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least: Option<u64>,
     pub message: String,
 }
 

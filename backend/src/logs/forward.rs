@@ -14,6 +14,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 use reconciler::{
     key::InstanceKey,
+    observed::Fault,
     spec::{LogForward, SyslogAddress, SyslogFormat},
 };
 use rustix::net::{
@@ -32,6 +33,19 @@ pub struct Dropped {
     pub lines: u64,
     /// Of the first of them.
     pub why: String,
+    /// Also those that were told since: all since the service runs.
+    #[serde(default)]
+    pub total: u64,
+}
+
+/// 1, 2, 5, 10, 20, 50 and so on: the greatest that is not more.
+fn step(count: u64) -> u64 {
+    let mut tens = 1;
+    while count / 10 >= tens {
+        tens *= 10;
+    }
+    let steps = [5, 2, 1].into_iter().map(|step: u64| step.saturating_mul(tens));
+    steps.into_iter().find(|step| *step <= count).unwrap_or(0)
 }
 
 /// The way of one instance.
@@ -46,6 +60,8 @@ pub struct Forward {
     /// On the boot clock: not before.
     retry: u64,
     pub dropped: Dropped,
+    /// What is to be told of it where the service is shown.
+    pub loss: Option<Fault>,
     /// What is to be told in the log here.
     pub news: Option<String>,
     failing: bool,
@@ -53,7 +69,7 @@ pub struct Forward {
 
 impl Forward {
     pub fn new(to: LogForward, key: InstanceKey, dropped: Dropped) -> Self {
-        Forward {
+        let mut forward = Forward {
             to,
             key,
             socket: None,
@@ -61,9 +77,12 @@ impl Forward {
             taken: 0,
             retry: 0,
             dropped,
+            loss: None,
             news: None,
             failing: false,
-        }
+        };
+        forward.count();
+        forward
     }
 
     pub fn to(&self) -> &LogForward {
@@ -87,12 +106,11 @@ impl Forward {
             );
             let message = self.message(true, &[told.as_bytes()], false, now);
             self.waiting.push_back(message);
-            let dropped = std::mem::take(&mut self.dropped);
+            let lines = std::mem::take(&mut self.dropped.lines);
             self.news = Some(format!(
-                "{} lines were not taken by {}: {}",
-                dropped.lines,
+                "{lines} lines were not taken by {}: {}",
                 self.name(),
-                dropped.why
+                self.dropped.why
             ));
         }
         let message = self.message(stderr, text, partial, now);
@@ -109,12 +127,27 @@ impl Forward {
             self.dropped.why = why.to_owned();
         }
         self.dropped.lines += count;
+        self.dropped.total += count;
+        self.count();
         if !self.failing {
             self.failing = true;
             self.news = Some(format!(
                 "lines are not taken by {}: {why}; they are counted",
                 self.name()
             ));
+        }
+    }
+
+    /// In steps: whoever is told looks at the service anew each time.
+    fn count(&mut self) {
+        let reached = step(self.dropped.total);
+        let known = self.loss.as_ref().and_then(Fault::least).unwrap_or_default();
+        if reached > known {
+            self.loss = Some(Fault::OutputLost {
+                to: self.name(),
+                why: self.dropped.why.clone(),
+                least: reached,
+            });
         }
     }
 
@@ -200,6 +233,7 @@ impl Forward {
             dropped.why = "the supervisor was replaced before they were taken".into();
         }
         dropped.lines += left;
+        dropped.total += left;
         dropped
     }
 
@@ -300,5 +334,18 @@ impl Forward {
             out.push(b'\n');
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_told_in_steps() {
+        let told = [0, 1, 3, 5, 9, 10, 19, 20, 99, 100, 4_999, 5_000].map(step);
+        let expected = [0, 1, 2, 5, 5, 10, 10, 20, 50, 100, 2_000, 5_000];
+        assert_eq!(told, expected);
+        assert!(step(u64::MAX) > u64::MAX / 10);
     }
 }

@@ -135,6 +135,7 @@ impl Sandbox {
                 }
                 if let (Some(output), Some(container)) = (&mut self.output, &self.record.container) {
                     output.set(&container.logging, &self.record.key, Dropped::default());
+                    self.count_lost();
                 }
                 self.seal()?;
                 done()
@@ -265,6 +266,13 @@ impl Sandbox {
             resolver_port: self.names.as_ref().map_or(0, |names| names.sockets.port),
             unpaused: self.pause.is_none() && lends(&self.record.assignment.sandbox.spaces),
         }
+    }
+
+    /// What the log driver has not taken so far is told with what else goes wrong.
+    pub fn count_lost(&mut self) {
+        let forward = self.output.as_ref().and_then(Output::forwarded);
+        let lost = forward.and_then(|forward| forward.loss.as_ref());
+        self.watch.logged(lost, clock::boot());
     }
 
     /// The new memfd exists before the old one goes.

@@ -278,6 +278,7 @@ impl Supervisor {
             && let Some(forward) = output.forward()
         {
             forward.flush(clock::boot());
+            sandbox.count_lost();
         }
     }
 
@@ -290,7 +291,9 @@ impl Supervisor {
             return;
         };
         output.drain(false);
-        for number in std::mem::take(&mut output.attached.cut_off) {
+        let cut_off = std::mem::take(&mut output.attached.cut_off);
+        sandbox.count_lost();
+        for number in cut_off {
             self.attach_ended(number, None);
         }
     }

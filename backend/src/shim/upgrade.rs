@@ -367,7 +367,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
         ),
         _ => Watch::default(),
     };
-    let sandbox = Sandbox {
+    let mut sandbox = Sandbox {
         namespaces: Namespaces {
             user: (saved.user >= 0)
                 .then(|| process::inherited(saved.user))
@@ -397,6 +397,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
         idle_leaf: saved.idle_leaf,
         files,
     };
+    sandbox.count_lost();
     drop(old);
     let mut supervisor = Supervisor::new(Phase::Assigned(Box::new(sandbox)));
     supervisor.next_number = saved.next_number;

@@ -66,6 +66,8 @@ pub struct Watch {
     /// Looks left for a kill that was announced.
     short: u32,
     attended: u64,
+    /// What its log driver did not take: counted there, told with the others.
+    unlogged: Option<Fault>,
     next: Option<u64>,
 }
 
@@ -121,6 +123,14 @@ impl Watch {
         self.next = Some(self.next.map_or(now, |next| next.min(now)));
     }
 
+    /// So much of its output was not taken.
+    pub fn logged(&mut self, unlogged: Option<&Fault>, now: u64) {
+        if self.unlogged.as_ref() != unlogged {
+            self.unlogged = unlogged.cloned();
+            self.next = Some(self.next.map_or(now, |next| next.min(now)));
+        }
+    }
+
     /// It was asked to end.
     pub fn signalled(&mut self, signal: i32, now: u64) {
         self.kept.signalled = Some((signal, now));
@@ -142,11 +152,13 @@ impl Watch {
             || self.kept.signalled.is_some()
             || self.limits.cpu.is_some()
             || self.limits.cpu_quota.is_some()
-            || !self.faults.is_empty()
+            || self.faults.iter().any(is_looked_for)
     }
 
     fn plan(&mut self, now: u64) {
+        let told = self.faults.iter().find(|fault| !is_looked_for(fault));
         self.next = match self.busy(now) {
+            _ if told != self.unlogged.as_ref() => Some(now),
             _ if self.short > 0 => Some(now + SOON),
             true => Some(now + PERIOD),
             false => None,
@@ -197,10 +209,8 @@ impl Watch {
         faults.extend(at_limit(&self.limits, &self.faults, refused > self.refused, full));
         self.refused = refused;
         if now < self.last.at + PERIOD - PERIOD / 8 {
-            let lasting = self
-                .faults
-                .iter()
-                .filter(|fault| !matches!(fault, Fault::ProcessLimit { .. }));
+            let lasting = self.faults.iter().filter(|fault| is_looked_for(fault));
+            let lasting = lasting.filter(|fault| !matches!(fault, Fault::ProcessLimit { .. }));
             faults.extend(lasting.cloned());
         } else {
             let sample = Sample {
@@ -214,6 +224,7 @@ impl Watch {
             faults.extend(stuck::first(&self.last.asleep, &sample.asleep));
             self.last = sample;
         }
+        faults.extend(self.unlogged.clone());
         let differ = faults != self.faults;
         self.faults = faults;
         self.plan(now);
@@ -223,6 +234,7 @@ impl Watch {
     /// It has ended with `code`: why, where that does not say it.
     pub fn end(&mut self, code: i32) -> Option<Fault> {
         self.faults.clear();
+        self.unlogged = None;
         self.next = None;
         self.short = 0;
         if self.gauges.killed() > self.kept.killed {
@@ -238,6 +250,11 @@ impl Watch {
             _ => None,
         }
     }
+}
+
+/// Whether it is over is seen by looking.
+fn is_looked_for(fault: &Fault) -> bool {
+    !matches!(fault, Fault::OutputLost { .. })
 }
 
 fn had(have: &[Fault], word: &str) -> bool {
@@ -386,5 +403,23 @@ mod tests {
         assert_eq!(watch.deadline(), Some(6_000 + PERIOD));
         watch.plan(5_000 + ATTENTION);
         assert_eq!(watch.deadline(), None);
+        // What is counted elsewhere is told at once, and then is no reason either.
+        let lost = Fault::OutputLost {
+            to: "syslog".into(),
+            why: String::new(),
+            least: 1,
+        };
+        for expected in [true, false] {
+            watch.logged(Some(&lost), 10_000);
+            assert_eq!(watch.deadline(), expected.then_some(10_000));
+            if expected {
+                assert!(watch.look(10_000));
+                assert_eq!(watch.faults, std::slice::from_ref(&lost));
+            }
+        }
+        assert!(!watch.look(20_000), "it is the same");
+        watch.logged(None, 20_000);
+        assert!(watch.look(20_000));
+        assert_eq!((watch.faults.as_slice(), watch.deadline()), (&[][..], None));
     }
 }

@@ -18,7 +18,10 @@ use backend::{
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use reconciler::spec::{LogFiles, LogForward, LogSettings, SyslogAddress, SyslogFormat};
+use reconciler::{
+    observed::Fault,
+    spec::{LogFiles, LogForward, LogSettings, SyslogAddress, SyslogFormat},
+};
 
 use super::host::{Host, until};
 
@@ -356,6 +359,17 @@ fn deaf() {
             .any(|line| line.contains("are not taken by syslog tcp://127.0.0.1")),
         "it is told here at once, and the log goes on"
     );
+    let lost = until("it is among what goes wrong", || {
+        container
+            .state()
+            .faults
+            .into_iter()
+            .find_map(|fault| match fault {
+                Fault::OutputLost { to, least, .. } if least >= 100_000 => Some((to, least)),
+                _ => None,
+            })
+    });
+    assert_eq!(lost, (format!("syslog tcp://{address}"), 100_000));
     let (mut stream, _) = tcp.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut text = Vec::new();

@@ -42,6 +42,13 @@ pub enum Fault {
         /// The file or the file system it waits for.
         on: Option<String>,
     },
+    /// Lines of its output that its log driver did not take since it runs. Not fewer than so many.
+    OutputLost {
+        /// `syslog unix:///dev/log`
+        to: String,
+        why: String,
+        least: u64,
+    },
     /// Of a newer supervisor.
     #[serde(other)]
     Unknown,
@@ -56,6 +63,14 @@ impl Fault {
         )
     }
 
+    /// How many there are at least, of what is counted.
+    pub fn least(&self) -> Option<u64> {
+        match self {
+            Fault::Zombies { least } | Fault::OutputLost { least, .. } => Some(*least),
+            _ => None,
+        }
+    }
+
     /// One word, for tables and for programs.
     pub fn word(&self) -> &'static str {
         match self {
@@ -67,6 +82,7 @@ impl Fault {
             Fault::Throttled { .. } => "throttled",
             Fault::Zombies { .. } => "zombies",
             Fault::Stuck { .. } => "stuck",
+            Fault::OutputLost { .. } => "output-lost",
             Fault::Unknown => "unknown",
         }
     }
@@ -135,6 +151,11 @@ impl fmt::Display for Fault {
                     None => f.write_str("; it goes on when the device or file system it waits for answers"),
                 }
             }
+            Fault::OutputLost { to, why, least } => write!(
+                f,
+                "{least} or more lines of its output were not taken by {to}: {why}; see that it reads them, or choose \
+                 another `logging.driver`"
+            ),
             Fault::Unknown => f.write_str("something this stead does not know; use the newer one to see it"),
         }
     }
@@ -277,6 +298,15 @@ mod tests {
                 stuck(Some("/data (fuse)")),
                 "process 7 (cat) is stuck in the kernel (D, request_wait_answer), where no signal reaches it; it waits \
                  for /data (fuse), which must answer or be unmounted (`umount -f`)",
+            ),
+            (
+                Fault::OutputLost {
+                    to: "syslog unix:///dev/log".into(),
+                    why: "it does not take them fast enough".into(),
+                    least: 200,
+                },
+                "200 or more lines of its output were not taken by syslog unix:///dev/log: it does not take them fast \
+                 enough; see that it reads them, or choose another `logging.driver`",
             ),
         ];
         for (fault, expected) in cases {

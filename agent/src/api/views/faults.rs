@@ -17,6 +17,7 @@ pub fn row(fault: &Fault) -> wire::Fault {
     wire::Fault {
         fault: fault.word().to_owned(),
         ended: fault.is_end(),
+        least: fault.least(),
         message: fault.to_string(),
     }
 }
