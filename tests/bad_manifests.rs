@@ -19,9 +19,9 @@ const BAD: &[(&str, &str, &[&str])] = &[
         &["bad.yaml", "colour"],
     ),
     (
-        "a key that is not supported yet",
-        "services:\n  web:\n    image: builtin:hello\n    gpus: all\n",
-        &["bad.yaml", "gpus", "not supported"],
+        "a key that is not supported",
+        "services:\n  web:\n    image: builtin:hello\n    cgroup_parent: /x\n",
+        &["bad.yaml", "cgroup_parent", "not supported"],
     ),
     (
         "a dependency cycle",

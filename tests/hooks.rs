@@ -1,5 +1,7 @@
 //! Commands around the life of a service: after each start, and before each stop.
 
+mod before;
+
 use std::{
     fs,
     path::{Path, PathBuf},

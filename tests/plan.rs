@@ -106,7 +106,7 @@ fn what_stead_does_not_run_is_told_in_full_and_nothing_of_it_is_applied() {
     };
     host.start_agent();
     let source = host.directory("source/shop");
-    let text = "services:\n  web:\n    image: builtin:hello\n    gpus: all\n  db:\n    image: builtin:hello\n    mem_swappiness: 5\n";
+    let text = "services:\n  web:\n    image: builtin:hello\n    cgroup_parent: /x\n  db:\n    image: builtin:hello\n    mem_swappiness: 5\n";
     fs::write(source.join("compose.yaml"), text).expect("a file");
     let path = source.display().to_string();
     for arguments in [&["plan", "-f", &path][..], &["apply", "-f", &path]] {

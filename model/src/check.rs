@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    pre_start,
     report::Report,
     tree::At,
     types::{Cidr, Condition, PortRange, Project, Protocol, Service},
@@ -23,7 +24,9 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         namespaces::check(service, &path, report);
         host_tree(service, &path, report);
         hooks(service, &path, report);
+        pre_start(project, name, service, report);
     }
+    many_hooks(project, report);
     ports(project, report);
     hardware_addresses(project, report);
     addresses(project, report);
@@ -127,6 +130,63 @@ fn hooks(service: &Service, path: &str, report: &mut Report) {
                     "remove it, or write `privileged: true` or `userns_mode: host` for the whole service",
                 );
             }
+        }
+    }
+}
+
+/// What runs before the start is a service of its own.
+fn pre_start(project: &Project, name: &str, service: &Service, report: &mut Report) {
+    for (index, hook) in service.container.pre_start.iter().enumerate() {
+        let path = format!("services.{name}.pre_start");
+        let at = report.at(&format!("{path}.{index}"));
+        let path = format!("{path}[{index}]");
+        if hook.command.is_empty() {
+            report.refuse(
+                at,
+                format!("`{path}` has no command to run"),
+                "give it a `command`",
+            );
+        }
+        if hook.privileged && !service.security.privileged {
+            report.warning(
+                at,
+                format!("`{path}.privileged`: whoever is root in it is root of this host"),
+                "remove it if the command works without",
+            );
+        }
+        let runner = pre_start::name(name, index);
+        if project.services.contains_key(&runner) {
+            report.refuse(
+                report.at(&format!("services.{runner}")),
+                format!("`services.{runner}` has the name under which `{path}` runs"),
+                "give the service another name",
+            );
+        }
+    }
+}
+
+/// Each of them is a copy of its service: as much of it as may be read in files.
+const COPIES: usize = 8 << 20;
+
+fn many_hooks(project: &Project, report: &mut Report) {
+    let mut size = 0_usize;
+    for (name, service) in &project.services {
+        let hooks = service.container.pre_start.len();
+        if hooks == 0 {
+            continue;
+        }
+        let length = |text: serde_json::Result<Vec<u8>>| text.map_or(COPIES, |text| text.len());
+        let list = length(serde_json::to_vec(&service.container.pre_start));
+        let own = length(serde_json::to_vec(service)).saturating_sub(list);
+        size = size.saturating_add(own.saturating_mul(hooks));
+        if size > COPIES {
+            let path = format!("services.{name}.pre_start");
+            report.refuse(
+                report.at(&path),
+                format!("`{path}`: the services that are hooks would be more than 8 MiB in all"),
+                "do several things in one command, or make the service smaller",
+            );
+            return;
         }
     }
 }

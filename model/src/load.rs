@@ -17,7 +17,7 @@ use crate::{
     diagnostic::Diagnostic,
     interpolate,
     name::project_name,
-    shape,
+    pre_start, shape,
     source::Sources,
     tree::{At, Node},
     types::Project,
@@ -73,7 +73,10 @@ pub fn load(sources: &dyn Sources, files: &[PathBuf], options: &Options) -> Load
     loading.devices_of_vendors(&mut project, &model);
     let Loading { files, report, .. } = loading;
     let (failed, refused) = (report.failed(), report.refused());
-    let (diagnostics, origins) = report.finish();
+    let (diagnostics, mut origins) = report.finish();
+    if !failed && !refused {
+        pre_start::derive(&mut project, &mut origins);
+    }
     Loaded {
         project: (!failed && !refused).then_some(Project { origins, ..project }),
         canonical: (!failed).then_some(Canonical(model)),

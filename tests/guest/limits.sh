@@ -16,7 +16,7 @@ stead --root $root plan -f /tmp/limits.yaml >/tmp/plan 2>&1
 [ $? = 2 ] && grep -q 'limits.yaml:2:.* warning: it is not known whether this host can limit swap' /tmp/plan || fail "plan: $(cat /tmp/plan)"
 limited | manifest limits
 until_true 30 is_converged limits
-must_say "memory v2, cpu v2, cpuset v2, pids v2, swap v2, io v2, devices v2" stead --root $root doctor
+must_say "memory v2, cpu v2, cpuset v2, pids v2, io v2, swap v2, devices v2" stead --root $root doctor
 stead --root $root plan -f /tmp/limits.yaml >/tmp/plan 2>&1
 grep -q 'not known' /tmp/plan && fail "plan: $(cat /tmp/plan)"
 group=$(payload limits box)

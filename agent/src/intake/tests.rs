@@ -152,12 +152,12 @@ fn a_bad_file_that_was_never_good_is_held() {
 #[test]
 fn what_compose_loads_and_stead_does_not_run_is_held_under_its_own_name() {
     let mut host = Host::new();
-    let refused = "name: shop\nservices: { web: { image: 'builtin:hello', gpus: all } }\n";
+    let refused = "name: shop\nservices: { web: { image: 'builtin:hello', cgroup_parent: /x } }\n";
     host.write("file.yaml", refused);
     let (desired, report) = host.read();
     assert_eq!(wish(&desired, "shop"), "hold");
     assert_eq!((errors(&report, "shop").len(), report.projects.len()), (1, 1));
-    host.write("file.yaml", &refused.replace(", gpus: all", ""));
+    host.write("file.yaml", &refused.replace(", cgroup_parent: /x", ""));
     assert_eq!(wish(&host.read().0, "shop"), "run -");
     host.write("file.yaml", refused);
     assert_eq!(wish(&host.read().0, "shop"), "run -", "the last good version");

@@ -44,6 +44,7 @@ impl Reader<'_> {
                 volumes_from: self.volumes_from(place),
                 logging: self.logging(place),
                 pre_start: self.hooks(place, "pre_start"),
+                pre_start_of: None,
                 post_start: self.hooks(place, "post_start"),
                 pre_stop: self.hooks(place, "pre_stop"),
                 platform: self.parsed(place, "platform", "write it like `linux/amd64`"),

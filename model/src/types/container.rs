@@ -28,6 +28,9 @@ pub struct Container {
     pub logging: Option<Logging>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre_start: Vec<Hook>,
+    /// Of one that is a hook: the service before whose start it runs, and whose mounts it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_start_of: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub post_start: Vec<Hook>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -62,6 +62,15 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
             fields.to_mut().insert(field, value.clone());
         }
     }
+    // A hook runs again before each new version of its service.
+    if let Some(of) = &service.container.pre_start_of
+        && let Some(theirs) = project.services.get(of)
+    {
+        let revision = revision(&compared(project, of, theirs));
+        fields
+            .to_mut()
+            .insert("pre_start_of.revision".to_owned(), revision);
+    }
     for (field, digest) in files::digests(project, service) {
         fields.to_mut().insert(field, digest.to_owned());
     }

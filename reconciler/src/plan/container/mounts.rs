@@ -15,7 +15,8 @@ use crate::{
     spec::MountSpec,
 };
 
-/// Its own, and those of the services in `volumes_from` where it has none itself.
+/// Its own, and those of the services in `volumes_from` where it has none itself. Those of a hook are the ones of
+/// the service that it is of.
 pub fn mounts(
     project: &Project,
     key: &InstanceKey,
@@ -24,6 +25,21 @@ pub fn mounts(
     observed: &Observed,
 ) -> Result<Vec<MountSpec>, String> {
     let mut all = own(project, key, service, config);
+    if let Some(of) = &service.container.pre_start_of
+        && let Some(other) = project.services.get(of)
+    {
+        let image = images::resolve(observed, &other.image)
+            .map_err(|why| format!("the volumes of {of} are not known: {why}"))?;
+        let theirs = InstanceKey {
+            service: of.clone(),
+            ..key.clone()
+        };
+        // Its own are those of its image only.
+        let mut shared = mounts(project, &theirs, other, &image.config, observed)?;
+        all.retain(|own| !shared.iter().any(|mount| mount.target() == own.target()));
+        shared.append(&mut all);
+        return Ok(shared);
+    }
     for from in &service.container.volumes_from {
         let Some(other) = project.services.get(&from.service) else {
             continue;
