@@ -250,7 +250,7 @@ fn what_a_service_renames_takes_nothing_from_it() {
     host.start_agent();
     let service = |name: &str, script: &str| {
         format!(
-            "  {name}: {{ image: {}, command: [sh, -c, '{script}; exec sleep 1000000'], stop_signal: KILL, \
+            "  {name}: {{ image: {}, command: [sh, -c, 'until [ -e /v/go ]; do usleep 20000; done; {script}; exec sleep 1000000'], stop_signal: KILL, \
              tmpfs: [/v/a/scratch], volumes: [\"{name}:/v\", \"in-{name}:/v/a/inner\"] }}\n",
             host.busybox()
         )
@@ -269,6 +269,10 @@ fn what_a_service_renames_takes_nothing_from_it() {
         host.running("moved", "mover").pid(),
         host.running("moved", "jailed").pid(),
     );
+    // What they stand on is written down when they start: they go on after that.
+    for one in ["mover", "jailed"] {
+        host.stead_ok(&["exec", &format!("moved/{one}"), "--", "touch", "/v/go"]);
+    }
     host.wait("both have done it", PATIENCE, || {
         let root = fs::read_link(format!("/proc/{jailed}/root")).ok()?;
         (mounted(mover, "/v/b/scratch") && root.ends_with("jail")).then_some(())

@@ -48,6 +48,13 @@ fn nested(host: &Host) -> Container<'_> {
 
 const RENAME: &str = "busybox mv /v/a /v/b; busybox mv /srv/deep /srv/other";
 
+/// What it stands on is written down when it starts: it goes on after that.
+const WAIT: &str = "until test -e /tmp/go; do sleep 0.02; done";
+
+fn go(container: &mut Container<'_>) {
+    assert_eq!(container.exec(&["/bin/touch", "/tmp/go"], "").unwrap().0, 0);
+}
+
 fn renamed() {
     let host = Host::new();
     let mut container = nested(&host);
@@ -83,9 +90,10 @@ fn taken_away() {
     let host = Host::new();
     let mut container = nested(&host);
     container.script(&format!(
-        "{RENAME}; mkdir -p /v/a/inner; echo done; exec sleep 1000000"
+        "{WAIT}; {RENAME}; mkdir -p /v/a/inner; echo done; exec sleep 1000000"
     ));
     let pid = container.start().unwrap();
+    go(&mut container);
     container.said("done");
     for (point, known) in [
         ("/v/b/inner", "/v/a/inner"),
@@ -123,10 +131,11 @@ fn rooted() {
     let host = Host::new();
     let mut container = nested(&host);
     container.script(
-        "mkdir -p /jail/bin; busybox cp /bin/busybox /jail/bin; echo ready; \
+        "until test -e /tmp/go; do sleep 0.02; done; mkdir -p /jail/bin; busybox cp /bin/busybox /jail/bin; echo ready; \
          exec chroot /jail /bin/busybox sh -c 'echo in; exec /bin/busybox sleep 1000000'",
     );
     let pid = container.start().unwrap();
+    go(&mut container);
     container.said("in");
     let seen = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     assert!(!seen.contains(" /v"), "it sees them: {seen}");
