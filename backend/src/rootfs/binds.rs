@@ -72,7 +72,8 @@ pub fn clone(
     Ok(clone)
 }
 
-/// Gives a clone of `path` the ids of the sandbox, and takes its devices. What is mounted on the host later is not seen there, nor the other way round.
+/// Gives a clone of `path` the ids of the sandbox, and takes its devices. What is mounted on the host later is not
+/// seen there, nor the other way round.
 pub(super) fn shift(
     clone: OwnedFd,
     path: &Path,
