@@ -6,7 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::Pid;
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
 
 use super::{
     assigned::{Answer, Sandbox, done, request_error},
@@ -48,7 +54,7 @@ pub struct Supervisor {
     pub phase: Phase,
     pub connections: Vec<Connection>,
     pub next_number: u64,
-    /// The holder of the namespaces, which is about to end.
+    /// The holder of the namespaces, to be reaped.
     spent: Option<Pid>,
 }
 
@@ -219,7 +225,9 @@ impl Supervisor {
     /// After an answer was sent: what would have delayed it.
     pub fn settle(&mut self) {
         if let Some(holder) = self.spent.take() {
-            let _ = nix::sys::wait::waitpid(holder, None);
+            // Also where the assignment failed before that was done.
+            let _ = kill(holder, Signal::SIGKILL);
+            let _ = waitpid(holder, None);
         }
         if let Phase::Assigned(sandbox) = &mut self.phase
             && !matches!(sandbox.run, Run::Created)
