@@ -23,6 +23,7 @@ mod run;
 mod serve;
 pub mod spawn;
 mod state;
+mod stub;
 pub(crate) mod terminal;
 mod upgrade;
 mod watch;

@@ -37,6 +37,17 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// A policy and nothing else.
+    pub fn by(policy: RestartPolicy) -> Rules {
+        Rules {
+            policy,
+            attempts: None,
+            delay: None,
+            window: STEADY,
+            unhealthy: false,
+        }
+    }
+
     pub fn of(service: &Service) -> Rules {
         let deploy = service.container.deploy.as_ref();
         let time =

@@ -24,7 +24,7 @@ use nix::sys::signal::{SigSet, Signal};
 use reconciler::spec::Limits;
 
 use host::Host;
-use rig::{Net, Rig};
+use rig::{End, Net, Rig};
 
 /// Services of the second part.
 const MANY: usize = 100;
@@ -72,12 +72,15 @@ fn main() {
             rig.starts(rounds, Net::Bridge, &limits),
             "20",
         );
-        row("start again in its sandbox", rig.restarts(rounds, &none), "2");
-        row(
-            "start again in its sandbox, limits",
-            rig.restarts(rounds, &limits),
-            "-",
-        );
+        let again = [
+            ("restart after its end", End::OfItself, &none, "2"),
+            ("restart after its end, limits", End::OfItself, &limits, "2"),
+            ("start again after a stop", End::Stopped, &none, "-"),
+            ("start again after a stop, limits", End::Stopped, &limits, "-"),
+        ];
+        for (what, end, limits, aim) in again {
+            row(what, rig.restarts(rounds, end, limits), aim);
+        }
     });
     many(&mut host);
     host.finish();
@@ -165,6 +168,9 @@ fn stamp() {
     if let Ok(mut file) = fs::File::create(&new) {
         let _ = writeln!(file, "{now}");
         let _ = fs::rename(new, place);
+    }
+    if std::env::var_os(rig::ONCE).is_some() {
+        return;
     }
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);

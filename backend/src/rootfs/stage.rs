@@ -98,7 +98,7 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
 }
 
 /// Where [`GENERATED`] are: who joins the network of another has its files.
-fn files(assignment: &Assignment) -> &Path {
+pub fn files(assignment: &Assignment) -> &Path {
     match assignment.sandbox.spaces.network {
         Space::Joined => lender(assignment),
         Space::Own | Space::Host => &assignment.directory,

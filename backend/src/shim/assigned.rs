@@ -1,6 +1,7 @@
 //! An assigned shim: its sandbox, and what may be asked of it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     os::{
@@ -27,11 +28,13 @@ use super::{
     record, remount,
     run::{Output, reap},
     state::leave_leaf,
+    stub::{self, Stub},
     watch::Watch,
 };
 use crate::{
     cgroup::{self, limits::Controllers},
     health::Health,
+    init::Stdio,
     logs::{forward::Dropped, writer::Lost},
     rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
     sandbox::{self, Namespaces, reserve},
@@ -87,7 +90,16 @@ pub struct Sandbox {
     pub idle_leaf: Option<PathBuf>,
     /// The configs and secrets of the last start.
     pub files: Option<Held>,
+    /// The next run, where it is ready.
+    pub stub: Option<Stub>,
+    /// When that is to be made (boot clock).
+    pub stub_due: Option<u64>,
+    /// Layers and volumes of the last start; `None`: there was none since the shim was made or upgraded.
+    pub sources: Option<Sources>,
 }
+
+/// [`Start::layers`] and [`Start::volumes`].
+pub type Sources = (Vec<PathBuf>, BTreeMap<String, PathBuf>);
 
 impl Sandbox {
     /// `Ok(None)`: the shim is to leave.
@@ -187,6 +199,7 @@ impl Sandbox {
                 Err(request_error("the container still runs; stop it first"))
             }
             Request::Leave => {
+                self.end_stub();
                 let _ = fs::remove_file(&self.record.assignment.socket);
                 if let Some(leaf) = &self.idle_leaf {
                     leave_leaf(leaf);
@@ -219,6 +232,7 @@ impl Sandbox {
     /// As writing to the file `cgroup.kill`.
     pub fn kill(&mut self) -> Result<(), StepError> {
         let payload = self.record.assignment.cgroup.join("payload");
+        self.end_stub();
         if self.first.is_some() {
             self.watch.forced(clock::boot());
             self.cut_hooks();
@@ -285,58 +299,36 @@ impl Sandbox {
         if self.first.is_some() {
             return Err(request_error("the container runs already"));
         }
-        let assignment = &self.record.assignment;
-        self.payload = fresh_payload(assignment)?;
-        stage::prepare(assignment, &start)?;
-        let files = Held::new(
-            &start.container.files,
-            assignment.sandbox.id_base,
-            (&start.contents, along),
-            self.files.as_ref(),
-        )?;
-        let _ = fs::remove_file(assignment.directory.join(record::EXIT));
+        self.stub_due = None;
+        let stub = self.stub.take().and_then(|stub| self.still_fits(stub, &start));
+        let instance = &self.record.assignment.cgroup;
         let limits = &start.container.limits;
-        if let Err(error) = self.controllers.apply(&assignment.cgroup, limits) {
-            // One that was missing when the sandbox was made may be there now.
-            self.controllers = Controllers::find().map_err(|_| error)?;
-            self.controllers.apply(&assignment.cgroup, limits)?;
+        if stub.is_some() {
+            // By hand they may have been changed meanwhile.
+            self.controllers.apply(instance, limits)?;
         }
-        cgroup::devices::limit(
-            &assignment.cgroup.join("payload"),
-            &start.container,
-            assignment.sandbox.spaces.host_ids,
-        )?;
-        let nodes = Nodes::new(&start.container.devices, assignment.sandbox.id_base)?;
-        let mut watch = Watch::begin(&self.controllers, &assignment.cgroup, &start.container.limits);
+        let (files, devices) = match &stub {
+            Some(_) => Default::default(),
+            None => self.prepare(&start, along)?,
+        };
+        let mut watch = Watch::begin(&self.controllers, &self.record.assignment.cgroup, limits);
         self.exit_due = None;
-        let (logs, lost, open) = (&assignment.logs, self.lost.clone(), start.container.stdin_open);
         if let Some(names) = &mut self.names {
             names.follow(&start.container);
         }
-        let held = (files.as_ref(), nodes.as_ref());
-        let (pid, output) = if start.container.tty {
-            let (ours, theirs) = joined::terminal_sockets()?;
-            let input = Input::Terminal(theirs, None);
-            let pid = launch::container(assignment, &start, held, &self.namespaces, self.leaf(), input)?;
-            let master = joined::take_master(&ours)?;
-            (
-                pid,
-                Output::of_terminal(logs, lost, master, open).step("hold", "the terminal")?,
-            )
-        } else {
-            let (output, stdio) =
-                Output::new(logs, assignment.sandbox.id_base, lost, open).step("make", "the output pipes")?;
-            let input = Input::Given(stdio);
-            (
-                launch::container(assignment, &start, held, &self.namespaces, self.leaf(), input)?,
-                output,
-            )
+        let (pid, mut output, files) = match stub {
+            Some(stub) => stub.go()?,
+            None => {
+                let (pid, output) = self.launch(&start, files.as_ref(), devices.as_ref())?;
+                (pid, output, files)
+            }
         };
+        let assignment = &self.record.assignment;
+        let _ = fs::remove_file(assignment.directory.join(record::EXIT));
         self.files = files;
         let now = clock::boot();
         self.record.ground = ground::look(pid, &assignment.directory, &start.layers);
         self.first = Some((pid, joined::pidfd(pid)?));
-        let mut output = output;
         output.set(&start.container.logging, &self.record.key, Dropped::default());
         self.output = Some(output);
         self.run = Run::Running { pid: pid as u32 };
@@ -356,8 +348,128 @@ impl Sandbox {
         self.record.started_wall = Some(clock::wall());
         self.record.hooks = Hooks::begin(&start.container);
         self.record.container = Some(start.container);
+        self.sources = Some((start.layers, start.volumes));
         self.seal()?;
         Ok(pid as u32)
+    }
+
+    /// What a start needs before its first process: a payload leaf, directories, files, limits, devices.
+    fn prepare(
+        &mut self,
+        start: &Start,
+        along: Option<OwnedFd>,
+    ) -> Result<(Option<Held>, Option<Nodes>), StepError> {
+        let assignment = &self.record.assignment;
+        let (base, host_ids) = (assignment.sandbox.id_base, assignment.sandbox.spaces.host_ids);
+        let container = &start.container;
+        self.payload = fresh_payload(assignment)?;
+        stage::prepare(assignment, start)?;
+        let files = Held::new(
+            &container.files,
+            base,
+            (&start.contents, along),
+            self.files.as_ref(),
+        )?;
+        if let Err(error) = self.controllers.apply(&assignment.cgroup, &container.limits) {
+            // One that was missing when the sandbox was made may be there now.
+            self.controllers = Controllers::find().map_err(|_| error)?;
+            self.controllers.apply(&assignment.cgroup, &container.limits)?;
+        }
+        cgroup::devices::limit(&assignment.cgroup.join("payload"), container, host_ids)?;
+        Ok((files, Nodes::new(&container.devices, base)?))
+    }
+
+    fn launch(
+        &self,
+        start: &Start,
+        files: Option<&Held>,
+        devices: Option<&Nodes>,
+    ) -> Result<(i32, Output), StepError> {
+        let plan = self.plan(start, files, devices);
+        let (logs, lost, open) = (
+            &self.record.assignment.logs,
+            self.lost.clone(),
+            start.container.stdin_open,
+        );
+        if start.container.tty {
+            let (ours, theirs) = joined::terminal_sockets()?;
+            let pid = launch::container(plan, Input::Terminal(theirs, None))?;
+            let master = joined::take_master(&ours)?;
+            let output = Output::of_terminal(logs, lost, master, open).step("hold", "the terminal")?;
+            return Ok((pid, output));
+        }
+        let (output, stdio) = self.output(start)?;
+        Ok((launch::container(plan, Input::Given(stdio))?, output))
+    }
+
+    fn plan<'a>(
+        &'a self,
+        start: &'a Start,
+        files: Option<&'a Held>,
+        devices: Option<&'a Nodes>,
+    ) -> launch::Plan<'a> {
+        launch::Plan {
+            assignment: &self.record.assignment,
+            start,
+            files,
+            devices,
+            namespaces: &self.namespaces,
+            leaf: self.leaf(),
+        }
+    }
+
+    fn output(&self, start: &Start) -> Result<(Output, Stdio), StepError> {
+        let assignment = &self.record.assignment;
+        let (base, open) = (assignment.sandbox.id_base, start.container.stdin_open);
+        Output::new(&assignment.logs, base, self.lost.clone(), open).step("make", "the output pipes")
+    }
+
+    /// The stub, where `start` would make the same. It sees the files that are generated, so they are written
+    /// anew where they differ.
+    fn still_fits(&self, stub: Stub, start: &Start) -> Option<Stub> {
+        let written = stage::GENERATED
+            .iter()
+            .try_for_each(|name| stage::generate(&self.record.assignment, &start.container, name));
+        if written.is_ok() && stub.fits(start) {
+            return Some(stub);
+        }
+        stub.end();
+        None
+    }
+
+    /// Makes the next run ready. What goes wrong is told by the start, which does without.
+    pub fn make_stub(&mut self, now: u64) {
+        self.stub_due = None;
+        if let (Run::Exited { .. }, Some(container), Some((layers, volumes))) =
+            (&self.run, &self.record.container, &self.sources)
+        {
+            let start = Start {
+                container: container.clone(),
+                layers: layers.clone(),
+                volumes: volumes.clone(),
+                fresh: false,
+                restarts: 0,
+                streak: 0,
+                flaps: 0,
+                contents: vec![None; container.files.len()],
+            };
+            self.stub = self.try_stub(start, now).ok();
+        }
+    }
+
+    fn try_stub(&mut self, start: Start, now: u64) -> Result<Stub, StepError> {
+        let (files, devices) = self.prepare(&start, None)?;
+        let looked = Stub::look(&self.record.assignment, &start)?;
+        let (output, stdio) = self.output(&start)?;
+        let waiting = launch::Waiting::new(self.plan(&start, files.as_ref(), devices.as_ref()), stdio)?;
+        Stub::new(start, looked, waiting, output, files, now)
+    }
+
+    pub fn end_stub(&mut self) {
+        self.stub_due = None;
+        if let Some(stub) = self.stub.take() {
+            stub.end();
+        }
     }
 
     fn exec(&mut self, number: u64, wish: &Exec, descriptors: Vec<OwnedFd>) -> Answer {
@@ -399,6 +511,12 @@ impl Sandbox {
             (self.lost, attached) = output.finish();
         }
         let at = clock::boot();
+        let asked = self.watch.kept.is_signalled() || self.record.hooks.stop.is_some();
+        if let Some(container) = self.record.container.as_ref().filter(|_| !asked)
+            && stub::is_worth_it(container, code)
+        {
+            self.stub_due = Some(at + stub::SOON);
+        }
         let (code, died) = self.record.hooks.end(code, self.watch.end(code));
         self.run = Run::Exited { code, at };
         self.record.ended = Some((code, at));

@@ -176,7 +176,8 @@ fn compare(ground: &Ground, now: &[Mount]) -> Missing {
     missing
 }
 
-fn gone(directory: &Directory) -> Option<String> {
+/// Why a directory or file is not what it was.
+pub(super) fn gone(directory: &Directory) -> Option<String> {
     match fs::metadata(&directory.path) {
         Ok(metadata) if (metadata.dev(), metadata.ino()) == (directory.device, directory.inode) => None,
         Ok(_) => Some(format!("{} is another directory", directory.path.display())),

@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 enum Word {
     /// The second child, as the host counts.
     Born(i32),
+    /// It is in its tree, and waits at the gate.
+    Waits,
     Failed(StepError),
 }
 
@@ -64,25 +66,79 @@ impl Pipe {
     }
 }
 
+/// What the first process of a container is made from.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    pub assignment: &'a Assignment,
+    pub start: &'a Start,
+    pub files: Option<&'a Held>,
+    pub devices: Option<&'a Nodes>,
+    pub namespaces: &'a Namespaces,
+    pub leaf: Leaf<'a>,
+}
+
 /// Starts the first process of a container: its process id. With [`Input::Terminal`] the container has a
 /// terminal, whose master is sent on the socket.
 ///
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
-pub fn container(
-    assignment: &Assignment,
-    start: &Start,
-    (held, asked): (Option<&Held>, Option<&Nodes>),
-    namespaces: &Namespaces,
-    leaf: Leaf<'_>,
-    input: Input,
-) -> Result<i32, StepError> {
+pub fn container(plan: Plan<'_>, input: Input) -> Result<i32, StepError> {
+    first_process(plan, input, None)?.end(None)
+}
+
+/// A first process that is all but the program, and becomes it when it is told to.
+#[derive(Debug)]
+pub struct Waiting {
+    pub pid: i32,
+    ear: OwnedFd,
+    gate: OwnedFd,
+}
+
+impl Waiting {
+    /// As [`container`], up to where the process has its tree. It ends when it is dropped by [`Waiting::end`].
+    ///
+    /// # Errors
+    /// As [`container`].
+    pub fn new(plan: Plan<'_>, stdio: Stdio) -> Result<Self, StepError> {
+        let (inner, gate) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
+        let forked = first_process(plan, Input::Given(stdio), Some(inner))?;
+        forked.waits(gate)
+    }
+
+    /// It becomes the program.
+    ///
+    /// # Errors
+    /// The step that failed; nothing is left of it.
+    pub fn go(self) -> Result<i32, StepError> {
+        nix::unistd::write(&self.gate, b"g").step("wake", "the process that waits to be the container")?;
+        let mut text = Vec::new();
+        hear(&self.ear, &mut text, None).step("hear of", "the start of the container")?;
+        outcome(&text, Some(self.pid))
+    }
+
+    /// It shall not be needed.
+    pub fn end(self) {
+        let pid = Pid::from_raw(self.pid);
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+    }
+}
+
+fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<Forked, StepError> {
+    let Plan {
+        assignment,
+        start,
+        files,
+        devices,
+        namespaces,
+        leaf,
+    } = plan;
     // Looked for here, once, and not by each child.
     let time = new_time();
-    fork_twice(leaf.payload, input, None, |pipe, input| {
+    fork_twice(leaf.payload, (input, gate), |pipe, (input, gate)| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
-        let staged = stage::stage(assignment, start, held, asked, namespaces)?;
+        let staged = stage::stage(assignment, start, files, devices, namespaces)?;
         let spaces = &assignment.sandbox.spaces;
         let flags = enter(spaces, namespaces)? | time;
         second(pipe, flags, || {
@@ -98,6 +154,9 @@ pub fn container(
                     ));
                 }
             };
+            if let Some(gate) = &gate {
+                wait_at(gate, pipe, &stdio)?;
+            }
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),
@@ -112,6 +171,21 @@ pub fn container(
             }
         })
     })
+}
+
+/// Until the shim says so, or is gone. It may take long: nothing of the shim stays open here meanwhile.
+fn wait_at(gate: &OwnedFd, pipe: &Pipe, stdio: &Stdio) -> Result<(), StepError> {
+    let [input, out, err] = &stdio.descriptors;
+    let kept = [gate, &pipe.0, input, out, err].map(AsRawFd::as_raw_fd);
+    process::close_leaked_but(kept).step("close", "descriptors of the shim")?;
+    pipe.say(&Word::Waits);
+    loop {
+        match nix::unistd::read(gate, &mut [0]) {
+            Ok(0) => process::exit(0),
+            Err(nix::errno::Errno::EINTR) => {}
+            told => return told.map(drop).step("wait for", "the start of the container"),
+        }
+    }
 }
 
 /// Enters the namespaces that are there; those that the next child is to be born in.
@@ -183,7 +257,7 @@ pub fn joined(
     input: Input,
 ) -> Result<i32, StepError> {
     let time = CloneFlags::from_bits_retain(new_time());
-    fork_twice(leaf.payload, input, Some(PATIENCE), |pipe, input| {
+    let forked = fork_twice(leaf.payload, input, |pipe, input| {
         leaf.enter()?;
         rights::raise(program.rights)?;
         // The user namespace that one is in already cannot be entered.
@@ -208,7 +282,8 @@ pub fn joined(
             };
             init::run(program, stdio)
         })
-    })
+    });
+    forked?.end(Some(PATIENCE))
 }
 
 /// Where processes are born: the payload cgroup of an instance.
@@ -261,71 +336,107 @@ fn terminal(socket: &OwnedFd, like: Option<&OwnedFd>) -> Result<Stdio, StepError
 }
 
 /// `first` runs in the first child and is to end in [`second`].
-///
-/// `patience`: for children that the container can see and therefore stop (SIGSTOP): they must not hold up
-/// the shim.
 fn fork_twice<S>(
     payload: BorrowedFd<'_>,
-    stdio: S,
-    patience: Option<Duration>,
+    given: S,
     first: impl FnOnce(&Pipe, S) -> Result<Infallible, StepError>,
-) -> Result<i32, StepError> {
+) -> Result<Forked, StepError> {
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
-    let child = match process::clone(0, Some(payload)).step("fork into", "the payload cgroup")? {
-        Side::Parent(pid) => pid,
+    match process::clone(0, Some(payload)).step("fork into", "the payload cgroup")? {
+        Side::Parent(child) => Ok(Forked { child, ear }),
         Side::Child => {
             drop(ear);
             let _ = prctl::set_dumpable(false);
             // Without a shim there is to be no start; `confine` says it again after the ids have changed.
             let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
             let pipe = Pipe(mouth);
-            let Err(error) = first(&pipe, stdio);
+            let Err(error) = first(&pipe, given);
             pipe.say(&Word::Failed(error));
             process::exit(127);
         }
-    };
-    drop(mouth);
-    drop(stdio);
-    let mut text = Vec::new();
-    let heard = hear(ear, &mut text, patience);
-    if heard.is_err() {
-        let born = words(&text).find_map(|word| match word {
-            Word::Born(pid) => Some(pid),
-            Word::Failed(_) => None,
-        });
-        for pid in born.into_iter().chain([child]) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        if let Some(born) = born {
-            let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
-        }
     }
-    let _ = waitpid(Pid::from_raw(child), Some(WaitPidFlag::__WALL));
-    heard.step("start a process in", "the container, which may be frozen")?;
+}
 
-    let mut born = 0;
-    let mut failed = None;
-    for word in words(&text) {
-        match word {
-            Word::Born(pid) => born = pid,
-            Word::Failed(error) => failed = failed.or(Some(error)),
-        }
-    }
-    if born == 0 && failed.is_none() {
-        failed = Some(StepError {
-            message: "the start ended without a word (killed?); it is tried again".into(),
-            errno: None,
-            reason: Reason::System,
-        });
-    }
-    match failed {
-        None => Ok(born),
-        Some(error) => {
-            if born > 0 {
+/// The first child, and what is heard of both.
+struct Forked {
+    child: i32,
+    ear: OwnedFd,
+}
+
+impl Forked {
+    /// Until the second has executed its program: its process id.
+    ///
+    /// `patience`: for children that the container can see and therefore stop (SIGSTOP): they must not hold up
+    /// the shim.
+    fn end(self, patience: Option<Duration>) -> Result<i32, StepError> {
+        let mut text = Vec::new();
+        let heard = hear(&self.ear, &mut text, patience);
+        if heard.is_err() {
+            let born = born(&text);
+            for pid in born.into_iter().chain([self.child]) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            if let Some(born) = born {
                 let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
             }
-            Err(error)
         }
+        let _ = waitpid(Pid::from_raw(self.child), Some(WaitPidFlag::__WALL));
+        heard.step("start a process in", "the container, which may be frozen")?;
+        outcome(&text, born(&text))
+    }
+
+    /// Until the second waits at its gate, which opens by a word on `gate`.
+    fn waits(self, gate: OwnedFd) -> Result<Waiting, StepError> {
+        let mut text = Vec::new();
+        let waits = |text: &[u8]| words(text).any(|word| matches!(word, Word::Waits));
+        while !waits(&text) && listen(&self.ear, &mut text).is_ok_and(|count| count > 0) {}
+        let _ = waitpid(Pid::from_raw(self.child), Some(WaitPidFlag::__WALL));
+        // The first has said all it had to say; the second may have been quicker.
+        let _ = hear(&self.ear, &mut text, Some(Duration::ZERO));
+        match (waits(&text), born(&text)) {
+            (true, Some(pid)) => Ok(Waiting {
+                pid,
+                ear: self.ear,
+                gate,
+            }),
+            (_, born) => Err(match outcome(&text, born) {
+                Err(error) => error,
+                Ok(_) => ended_without_a_word(),
+            }),
+        }
+    }
+}
+
+/// The process id of the second child, once the first has said it.
+fn born(text: &[u8]) -> Option<i32> {
+    words(text).find_map(|word| match word {
+        Word::Born(pid) => Some(pid),
+        Word::Waits | Word::Failed(_) => None,
+    })
+}
+
+/// What all the words say. A second child that failed is reaped.
+fn outcome(text: &[u8], born: Option<i32>) -> Result<i32, StepError> {
+    let failed = words(text).find_map(|word| match word {
+        Word::Failed(error) => Some(error),
+        Word::Born(_) | Word::Waits => None,
+    });
+    match (failed, born) {
+        (None, Some(pid)) => Ok(pid),
+        (failed, born) => {
+            if let Some(pid) = born {
+                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL));
+            }
+            Err(failed.unwrap_or_else(ended_without_a_word))
+        }
+    }
+}
+
+fn ended_without_a_word() -> StepError {
+    StepError {
+        message: "the start ended without a word (killed?); it is tried again".into(),
+        errno: None,
+        reason: Reason::System,
     }
 }
 
@@ -335,9 +446,8 @@ fn words(text: &[u8]) -> impl Iterator<Item = Word> {
 }
 
 /// Reads to the end, which is the exec of the last child or its death.
-fn hear(ear: OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<()> {
+fn hear(ear: &OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<()> {
     let end = patience.map(|patience| Instant::now() + patience);
-    let mut chunk = [0; 4096];
     loop {
         if let Some(end) = end {
             let left = end.saturating_duration_since(Instant::now()).as_millis();
@@ -349,9 +459,21 @@ fn hear(ear: OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Res
                 continue;
             }
         }
-        match nix::unistd::read(&ear, &mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(count) => text.extend_from_slice(&chunk[..count]),
+        if listen(ear, text)? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads once. 0: the end.
+fn listen(ear: &OwnedFd, text: &mut Vec<u8>) -> io::Result<usize> {
+    let mut chunk = [0; 4096];
+    loop {
+        match nix::unistd::read(ear, &mut chunk) {
+            Ok(count) => {
+                text.extend_from_slice(&chunk[..count]);
+                return Ok(count);
+            }
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -144,6 +144,9 @@ impl Sandbox {
             watch: Watch::default(),
             idle_leaf: None,
             files: None,
+            stub: None,
+            stub_due: None,
+            sources: None,
         })
     }
 }

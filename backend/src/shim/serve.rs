@@ -15,6 +15,7 @@ use super::{
     clock,
     protocol::{Reason, Reply, Request},
     state::{Phase, Supervisor},
+    stub::Stub,
     wire::{self, Inbox},
 };
 use crate::{
@@ -56,6 +57,7 @@ enum Token {
     Limits,
     Pause,
     Joined(i32),
+    Stub,
     Names,
 }
 
@@ -159,6 +161,10 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push((pidfd.as_raw_fd(), libc::POLLIN));
             tokens.push(Token::Pause);
         }
+        for wish in sandbox.stub.iter().flat_map(Stub::poll_fds) {
+            wanted.push(wish);
+            tokens.push(Token::Stub);
+        }
         if let Some(names) = &sandbox.names {
             names.server.poll_fds(&mut wanted);
         }
@@ -175,12 +181,13 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::Joined(pid) => supervisor.joined_ended(pid),
         Token::Output => supervisor.printed(),
         Token::Forward => supervisor.forward(),
-        Token::Listener | Token::Door | Token::Names | Token::Pause => {
+        Token::Listener | Token::Door | Token::Names | Token::Pause | Token::Stub => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
             match token {
                 Token::Pause => sandbox.pause_ended(),
+                Token::Stub => sandbox.end_stub(),
                 Token::Names => {
                     if let Some(names) = &mut sandbox.names {
                         names.server.ready(fd, event);

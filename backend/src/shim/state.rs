@@ -158,6 +158,10 @@ impl Supervisor {
                     .into_iter()
                     .next()
                     .ok_or_else(|| request_error("an upgrade needs the descriptor of the new program"))?;
+                // Not a child that the new program would know.
+                if let Phase::Assigned(sandbox) = &mut self.phase {
+                    sandbox.end_stub();
+                }
                 super::upgrade::replace(self, number, &binary)
                     .step("hand over to", "the new program; this one goes on")?;
                 Ok(None)
@@ -372,6 +376,8 @@ impl Supervisor {
                     .and_then(|names| names.server.next_deadline()),
             )
             .chain(sandbox.exit_due)
+            .chain(sandbox.stub_due)
+            .chain(sandbox.stub.as_ref().map(|stub| stub.until))
             .chain(sandbox.hooks_due())
             .chain(sandbox.watch.deadline())
             .chain(self.forward_due())
@@ -392,6 +398,12 @@ impl Supervisor {
         }
         if sandbox.exit_due.is_some_and(|at| at <= now) {
             sandbox.write_exit();
+        }
+        if sandbox.stub_due.is_some_and(|at| at <= now) {
+            sandbox.make_stub(now);
+        }
+        if sandbox.stub.as_ref().is_some_and(|stub| stub.until <= now) {
+            sandbox.end_stub();
         }
         let hooked = sandbox.follow_hooks(now);
         let differ = sandbox.watch.deadline().is_some_and(|at| at <= now) && sandbox.watch.look(now);

@@ -396,6 +396,9 @@ pub fn resume(argument: &str) -> io::Result<()> {
         health: saved.health,
         idle_leaf: saved.idle_leaf,
         files,
+        stub: None,
+        stub_due: None,
+        sources: None,
     };
     sandbox.count_lost();
     drop(old);

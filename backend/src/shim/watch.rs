@@ -42,6 +42,13 @@ pub struct Kept {
     forced: Option<u64>,
 }
 
+impl Kept {
+    /// The run was asked to end.
+    pub fn is_signalled(&self) -> bool {
+        self.signalled.is_some()
+    }
+}
+
 /// One look at processes, of which two at some distance say something.
 #[derive(Debug, Default)]
 struct Sample {

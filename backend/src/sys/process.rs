@@ -189,6 +189,25 @@ pub fn close_leaked_from(first: u32) -> io::Result<()> {
     }
 }
 
+/// As [`close_leaked_from`] from 3 on, but for `kept`.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_leaked_but<const N: usize>(mut kept: [i32; N]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
+        if fd > first {
+            // SAFETY: as in `close_leaked_from`.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(fd + 1);
+    }
+    close_leaked_from(first)
+}
+
 /// Makes `fd` the descriptor `target` (dup2(2)), not close-on-exec.
 ///
 /// # Errors

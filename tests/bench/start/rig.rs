@@ -8,6 +8,7 @@ use std::{
 };
 
 use backend::{LinuxBackend, layout::Layout};
+use model::types::RestartPolicy;
 use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
     observed::{Fact, Observed},
@@ -61,7 +62,19 @@ pub struct Rig<'a> {
     backend: Option<LinuxBackend>,
     out: PathBuf,
     digest: String,
+    /// What is started ends after its first act.
+    once: bool,
 }
+
+/// How the program ended that is started again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    OfItself,
+    Stopped,
+}
+
+/// In the environment of a program that is to end after its first act.
+pub const ONCE: &str = "ONCE";
 
 impl Rig<'_> {
     /// The caller is in the host's network, and stays there.
@@ -85,6 +98,7 @@ impl Rig<'_> {
             backend: Some(backend),
             out: place.join("out"),
             digest: digest.clone(),
+            once: false,
         };
         rig.apply(&Action::UnpackImage { reference, digest });
         rig.apply(&Action::EnsureNetwork(NetworkSpec {
@@ -133,13 +147,18 @@ impl Rig<'_> {
         times
     }
 
-    /// Milliseconds from the order to start what has ended to its first act.
-    pub fn restarts(&mut self, rounds: usize, limits: &Limits) -> Vec<f64> {
+    /// Milliseconds from the order to start what has ended to its first act. The delay before a restart is not in
+    /// it; the rest between two rounds is longer.
+    pub fn restarts(&mut self, rounds: usize, end: End, limits: &Limits) -> Vec<f64> {
         let mut times = Vec::new();
+        self.once = end == End::OfItself;
         self.apply(&Action::EnsureSandbox(sandbox(Net::Bridge)));
         self.start(limits, true);
         for round in 0..=rounds {
-            self.apply(&Action::StopContainer { key: key(), drain: 0 });
+            read_stamp(&self.out.join("stamp"));
+            if end == End::Stopped {
+                self.apply(&Action::StopContainer { key: key(), drain: 0 });
+            }
             forget(&self.out);
             self.rest();
             let begin = milliseconds();
@@ -149,7 +168,9 @@ impl Rig<'_> {
                 times.push(time);
             }
         }
+        self.apply(&Action::StopContainer { key: key(), drain: 0 });
         self.apply(&Action::RemoveSandbox(key()));
+        self.once = false;
         times
     }
 
@@ -157,6 +178,12 @@ impl Rig<'_> {
         let spec = ContainerSpec {
             image_digest: self.digest.clone(),
             argv: vec!["/stamp".into()],
+            environment: self
+                .once
+                .then(|| (ONCE.into(), String::new()))
+                .into_iter()
+                .collect(),
+            restart: RestartPolicy::Always,
             hostname: "stamp".into(),
             limits: limits.clone(),
             stop_signal: libc_sigkill(),
