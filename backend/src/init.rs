@@ -69,11 +69,24 @@ pub fn become_namespace_root() -> Result<(), StepError> {
     prctl::set_dumpable(false).step("set", "PR_SET_DUMPABLE")
 }
 
+/// What comes between the last look at files and the first step that cannot be taken back.
+pub trait Gate: FnOnce(&Stdio) -> Result<(), StepError> {}
+
+impl<G: FnOnce(&Stdio) -> Result<(), StepError>> Gate for G {}
+
+/// There is nothing to wait for.
+///
+/// # Errors
+/// None.
+pub fn open(_: &Stdio) -> Result<(), StepError> {
+    Ok(())
+}
+
 /// Does not come back when it succeeds. Called as root of the container, inside its tree.
 ///
 /// # Errors
 /// The first step that failed.
-pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> {
+pub fn run(program: Program<'_>, stdio: Stdio, gate: impl Gate) -> Result<Infallible, StepError> {
     let root =
         rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).step("open", "/")?;
     let account = user::look_up(root.as_fd(), program.user, &program.rights.groups)?;
@@ -88,6 +101,7 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
         };
         set_attributes(root.as_fd(), attributes).step("make read-only", "/")?;
     }
+    drop(root);
     let mut environment = program.environment;
     environment
         .entry("PATH".into())
@@ -96,6 +110,23 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
     environment
         .entry("HOME".into())
         .or_insert_with(|| account.home.clone());
+    let argv: Vec<CString> = program
+        .argv
+        .iter()
+        .map(|text| c_string(text))
+        .collect::<Result<_, _>>()?;
+    let envp: Vec<CString> = environment
+        .iter()
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect::<Result<_, _>>()?;
+    let Some(name) = program.argv.first() else {
+        return Err(StepError::spec(
+            "there is no command; set `command` or use an image that has one",
+        ));
+    };
+    let candidates = candidates(name, &environment["PATH"]);
+    let filter = seccomp::filter(program.rights)?;
+    gate(&stdio)?;
 
     process::default_signals();
     nix::unistd::setsid().step("start", "a session")?;
@@ -115,23 +146,7 @@ pub fn run(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> 
     }
     process::close_on_exec_from(3).step("close", "descriptors")?;
 
-    let argv: Vec<CString> = program
-        .argv
-        .iter()
-        .map(|text| c_string(text))
-        .collect::<Result<_, _>>()?;
-    let envp: Vec<CString> = environment
-        .iter()
-        .map(|(name, value)| c_string(&format!("{name}={value}")))
-        .collect::<Result<_, _>>()?;
-    let Some(name) = program.argv.first() else {
-        return Err(StepError::spec(
-            "there is no command; set `command` or use an image that has one",
-        ));
-    };
-    let candidates = candidates(name, &environment["PATH"]);
-
-    confine(&account, program.rights)?;
+    confine(&account, program.rights, filter.as_deref())?;
     let mut refusal = Errno::ENOENT;
     for path in &candidates {
         let Err(error) = nix::unistd::execve(path, &argv, &envp);
@@ -158,13 +173,15 @@ fn hostname() -> String {
 ///
 /// # Errors
 /// The first step that failed.
-pub fn run_below(program: Program<'_>, stdio: Stdio) -> Result<Infallible, StepError> {
+pub fn run_below(program: Program<'_>, stdio: Stdio, gate: impl Gate) -> Result<Infallible, StepError> {
+    let filter = seccomp::filter(program.rights)?;
+    gate(&stdio)?;
     process::block_signals().step("block", "signals")?;
     match process::clone(0, None).step("fork", "the program")? {
-        process::Side::Child => run(program, stdio),
+        process::Side::Child => run(program, stdio, open),
         process::Side::Parent(child) => {
             let own = reaper::CAPABILITIES.into_iter().collect();
-            bound(&own, program.rights)?;
+            bound(&own, filter.as_deref())?;
             hold(&own)?;
             // Its own name and arguments are of the host.
             prctl::set_name(c"init").step("rename", "the first process")?;
@@ -234,9 +251,9 @@ fn enter_working_dir(root: BorrowedFd<'_>, path: &Path, account: &user::Account)
 }
 
 /// Filter first (it needs CAP_SYS_ADMIN while no_new_privs is off), then the set that nothing gets beyond.
-fn bound(most: &CapsHashSet, rights: &Rights) -> Result<(), StepError> {
-    if let Some(filter) = seccomp::filter(rights)? {
-        process::load_filter(&filter).step("load", "the seccomp filter")?;
+fn bound(most: &CapsHashSet, filter: Option<&[libc::sock_filter]>) -> Result<(), StepError> {
+    if let Some(filter) = filter {
+        process::load_filter(filter).step("load", "the seccomp filter")?;
     }
     for capability in caps::runtime::thread_all_supported() {
         if !most.contains(&capability) {
@@ -261,12 +278,16 @@ fn refused(error: caps::errors::CapsError) -> StepError {
 }
 
 /// What is held comes last: it may not be enough to change ids.
-fn confine(account: &user::Account, rights: &Rights) -> Result<(), StepError> {
+fn confine(
+    account: &user::Account,
+    rights: &Rights,
+    filter: Option<&[libc::sock_filter]>,
+) -> Result<(), StepError> {
     if let Some(profile) = &rights.apparmor {
         rights::apparmor(profile)?;
     }
     let most = rights::capabilities(rights)?;
-    bound(&most, rights)?;
+    bound(&most, filter)?;
     let groups: Vec<Gid> = account.groups.iter().map(|id| Gid::from_raw(*id)).collect();
     let (user, group) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
     nix::unistd::setgroups(&groups).step("set", "supplementary groups")?;

@@ -1,5 +1,5 @@
 //! How fast a container starts, and what it costs besides its workload: `cargo bench -p stead --bench start`.
-//! `ROUNDS=n` for another number of rounds than 60.
+//! `ROUNDS=n` for another number of rounds than 60, `ONLY=text` for the rows with it in their names.
 //!
 //! The first part speaks to the backend as the loop does: from the order to the first act of a program in a
 //! sandbox of its own, with an overlay, all mounts, seccomp and cgroup. The second part is the whole of
@@ -15,12 +15,10 @@ mod rig;
 
 use std::{
     fs,
-    io::Write,
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use nix::sys::signal::{SigSet, Signal};
 use reconciler::spec::Limits;
 
 use host::Host;
@@ -33,9 +31,6 @@ fn main() {
     // The shims of the first part are this program.
     backend::shim::dispatch();
     let name = std::env::args_os().next().unwrap_or_default();
-    if name.as_encoded_bytes().ends_with(b"/stamp") {
-        return stamp();
-    }
     if name == floor::NAME {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
         let [image, work, out] = arguments.as_slice() else {
@@ -51,11 +46,9 @@ fn main() {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.trim());
     println!("{:<52} {:>20} {:>10}", "what", "ms, p50 (p95)", "aim");
-    row(
-        "floor: namespaces, overlay, exec",
-        floor::times(&host, rounds),
-        "-",
-    );
+    row("floor: namespaces, overlay, exec", "-", || {
+        floor::times(&host, rounds)
+    });
     let limits = Limits {
         memory: Some(256 << 20),
         cpu: Some(1500),
@@ -65,13 +58,14 @@ fn main() {
     host.network.on_host(|| {
         let mut rig = Rig::new(&host);
         let none = Limits::default();
-        row("start, no network", rig.starts(rounds, Net::None, &none), "5");
-        row("start, network", rig.starts(rounds, Net::Bridge, &none), "5");
-        row(
-            "start, network and limits",
-            rig.starts(rounds, Net::Bridge, &limits),
-            "20",
-        );
+        let first = [
+            ("start, no network", Net::None, &none, "5"),
+            ("start, network", Net::Bridge, &none, "5"),
+            ("start, network and limits", Net::Bridge, &limits, "20"),
+        ];
+        for (what, net, limits, aim) in first {
+            row(what, aim, || rig.starts(rounds, net, limits));
+        }
         let again = [
             ("restart after its end", End::OfItself, &none, "2"),
             ("restart after its end, limits", End::OfItself, &limits, "2"),
@@ -79,10 +73,12 @@ fn main() {
             ("start again after a stop, limits", End::Stopped, &limits, "-"),
         ];
         for (what, end, limits, aim) in again {
-            row(what, rig.restarts(rounds, end, limits), aim);
+            row(what, aim, || rig.restarts(rounds, end, limits));
         }
     });
-    many(&mut host);
+    if wanted("services") {
+        many(&mut host);
+    }
     host.finish();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load after: {}", load.trim());
@@ -95,7 +91,7 @@ fn many(host: &mut Host) {
     let mut text = String::from("services:\n");
     for number in 0..MANY {
         text.push_str(&format!(
-            "  s{number}: {{ image: \"rootfs:{}\", command: [/stamp], environment: {{ NAME: s{number} }}, volumes: [\"{}:/out\"] }}\n",
+            "  s{number}: {{ image: \"rootfs:{}\", command: [/stamp], stop_signal: SIGKILL, environment: {{ NAME: s{number} }}, volumes: [\"{}:/out\"] }}\n",
             image.display(),
             out.display()
         ));
@@ -124,15 +120,15 @@ fn many(host: &mut Host) {
         }
         rig::forget(&out);
     }
-    row(
+    print(
         &format!("{MANY} services, file in place -> last first act"),
+        "1000",
         up,
-        "1000",
     );
-    row(
+    print(
         &format!("{MANY} services, file removed -> nothing left"),
-        down,
         "1000",
+        down,
     );
     each.sort_by(f64::total_cmp);
     let text = format!("{:.0} KiB", each[each.len() / 2]);
@@ -159,33 +155,24 @@ fn field(file: &str, name: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-/// What runs inside: time first, then wait for the end.
-fn stamp() {
-    let now = milliseconds();
-    let name = std::env::var("NAME").unwrap_or_else(|_| "stamp".to_owned());
-    // Seen whole or not at all.
-    let (new, place) = (format!("/out/.{name}"), format!("/out/{name}"));
-    if let Ok(mut file) = fs::File::create(&new) {
-        let _ = writeln!(file, "{now}");
-        let _ = fs::rename(new, place);
-    }
-    if std::env::var_os(rig::ONCE).is_some() {
-        return;
-    }
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    // Process 1 of a namespace gets no signal it does not ask for.
-    let _ = signals.thread_block();
-    let _ = signals.wait();
-}
-
 fn milliseconds() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs_f64() * 1000.0
 }
 
+/// Whether `ONLY` leaves it.
+fn wanted(what: &str) -> bool {
+    std::env::var("ONLY").is_ok_and(|only| what.contains(&only)) || std::env::var_os("ONLY").is_none()
+}
+
+fn row(what: &str, aim: &str, measure: impl FnOnce() -> Vec<f64>) {
+    if wanted(what) {
+        print(what, aim, measure());
+    }
+}
+
 /// Median and 95th percentile.
-fn row(what: &str, mut times: Vec<f64>, aim: &str) {
+fn print(what: &str, aim: &str, mut times: Vec<f64>) {
     times.sort_by(f64::total_cmp);
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     let text = format!("{:.2} ({:.2})", at(50), at(95));

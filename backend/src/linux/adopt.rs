@@ -102,7 +102,7 @@ impl LinuxBackend {
                 source,
             })?;
         self.watcher
-            .subscribe(key, stream)
+            .subscribe(key, stream.into())
             .map_err(|source| ApplyError::Path {
                 path: self.shim_socket(key),
                 source,

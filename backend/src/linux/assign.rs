@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::Arc,
 };
 
@@ -48,7 +51,9 @@ impl LinuxBackend {
             lent: lent.0,
             lender,
         };
-        let along: Vec<_> = lent.1.iter().map(AsFd::as_fd).collect();
+        let (events, theirs) = UnixStream::pair().map_err(|source| at(&assignment.socket, source))?;
+        let lent = lent.1.iter().map(AsFd::as_fd);
+        let along: Vec<_> = [theirs.as_fd()].into_iter().chain(lent).collect();
         let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
         let request = Request::Assign(Box::new(assignment));
         let answer = client
@@ -57,7 +62,9 @@ impl LinuxBackend {
         let (Reply::Assigned { .. }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
             return Err(asked(&spec.key, ClientError::Unexpected));
         };
-        self.listen(&spec.key)?;
+        self.watcher
+            .subscribe(&spec.key, events.into())
+            .map_err(|source| at(&self.shim_socket(&spec.key), source))?;
         let links = sandboxes::links(&self.layout.mark, &spec.key);
         let sandbox = Sandbox::new(netns, client, links);
         Ok(self.sandboxes.insert(spec.key.clone(), sandbox))

@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -28,7 +28,6 @@ use crate::{
         watch::{NetEvent, Watch},
     },
     records,
-    shim::client::Subscription,
 };
 
 /// Where hints are gathered.
@@ -44,7 +43,7 @@ const FILES: u64 = u64::MAX;
 struct Subscriptions {
     epoll: Epoll,
     files: Arc<Files>,
-    streams: Mutex<BTreeMap<u64, (InstanceKey, Subscription)>>,
+    streams: Mutex<BTreeMap<u64, (InstanceKey, OwnedFd)>>,
 }
 
 /// Turns what netlink tells about our links and rules into hints.
@@ -138,7 +137,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The kernel has no room for another watch.
-    pub fn subscribe(&self, key: &InstanceKey, stream: Subscription) -> std::io::Result<()> {
+    pub fn subscribe(&self, key: &InstanceKey, stream: OwnedFd) -> std::io::Result<()> {
         rustix::io::ioctl_fionbio(&stream, true)?;
         let mut streams = self
             .subscriptions

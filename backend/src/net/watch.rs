@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, OwnedFd},
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use nix::{
 
 use super::{
     Net, NetError, is_ours,
-    netlink::{Message, Netlink, NetlinkError, u32_at},
+    netlink::{Message, Netlink, u32_at},
 };
 use crate::firewall::encode;
 
@@ -45,6 +46,8 @@ pub struct Watch {
 // only when it is known to be nobody else's: a second or two later.
 const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 const NFTABLES_GROUP: u32 = 1 << 6;
+/// From the first event to the report of it and those that follow it.
+const GATHER: Duration = Duration::from_millis(5);
 
 impl Net {
     /// Calls `sink` on a thread of its own for every change in the namespace this [`Net`] is for, and in
@@ -78,12 +81,14 @@ impl Net {
                 .collect(),
             mark: self.mark.clone(),
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("netwatch".to_owned())
             .spawn(move || {
                 while wait(&[&routes.as_fd(), &nft.as_fd()], &ended) {
-                    deliver(routes.events(), &sink, |message| links.event(message));
-                    deliver(nft.events(), &sink, |message| rules_event(message, ours));
+                    // A link that is made tells of itself a dozen times, and whoever makes it needs the processor.
+                    thread::sleep(GATHER);
+                    deliver(&routes, &sink, |message| links.event(message));
+                    deliver(&nft, &sink, |message| rules_event(message, ours));
                 }
             })
             .map_err(NetError::Thread)?;
@@ -125,22 +130,25 @@ fn wait(sockets: &[&dyn AsFd], ended: &OwnedFd) -> bool {
     }
 }
 
-/// Reports each event of one datagram once.
+/// Reports each event of all that has come once.
 fn deliver(
-    events: Result<Vec<Message>, NetlinkError>,
+    socket: &Netlink,
     sink: &impl Fn(NetEvent),
-    meaning: impl FnMut(&Message) -> Option<NetEvent>,
+    mut meaning: impl FnMut(&Message) -> Option<NetEvent>,
 ) {
-    match events {
-        Ok(messages) => {
-            let events: BTreeSet<NetEvent> = messages.iter().filter_map(meaning).collect();
-            events.into_iter().for_each(sink);
-        }
-        Err(error) => {
-            tracing::debug!(%error, "network events were lost");
-            sink(NetEvent::Lost);
+    let mut events = BTreeSet::new();
+    loop {
+        match socket.events() {
+            Ok(messages) if messages.is_empty() => break,
+            Ok(messages) => events.extend(messages.iter().filter_map(&mut meaning)),
+            Err(error) => {
+                tracing::debug!(%error, "network events were lost");
+                events.insert(NetEvent::Lost);
+                break;
+            }
         }
     }
+    events.into_iter().for_each(sink);
 }
 
 /// Our links by index: addresses and routes name nothing else, and a link that was renamed is still ours.

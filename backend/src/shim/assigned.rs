@@ -301,26 +301,16 @@ impl Sandbox {
         }
         self.stub_due = None;
         let stub = self.stub.take().and_then(|stub| self.still_fits(stub, &start));
-        let instance = &self.record.assignment.cgroup;
-        let limits = &start.container.limits;
-        if stub.is_some() {
-            // By hand they may have been changed meanwhile.
-            self.controllers.apply(instance, limits)?;
-        }
-        let (files, devices) = match &stub {
-            Some(_) => Default::default(),
-            None => self.prepare(&start, along)?,
-        };
-        let mut watch = Watch::begin(&self.controllers, &self.record.assignment.cgroup, limits);
         self.exit_due = None;
         if let Some(names) = &mut self.names {
             names.follow(&start.container);
         }
-        let (pid, mut output, files) = match stub {
+        let (pid, mut output, files, mut watch) = match stub {
             Some(stub) => stub.go()?,
             None => {
+                let (files, devices, watch) = self.prepare(&start, along)?;
                 let (pid, output) = self.launch(&start, files.as_ref(), devices.as_ref())?;
-                (pid, output, files)
+                (pid, output, files, watch)
             }
         };
         let assignment = &self.record.assignment;
@@ -358,7 +348,7 @@ impl Sandbox {
         &mut self,
         start: &Start,
         along: Option<OwnedFd>,
-    ) -> Result<(Option<Held>, Option<Nodes>), StepError> {
+    ) -> Result<(Option<Held>, Option<Nodes>, Watch), StepError> {
         let assignment = &self.record.assignment;
         let (base, host_ids) = (assignment.sandbox.id_base, assignment.sandbox.spaces.host_ids);
         let container = &start.container;
@@ -376,7 +366,9 @@ impl Sandbox {
             self.controllers.apply(&assignment.cgroup, &container.limits)?;
         }
         cgroup::devices::limit(&assignment.cgroup.join("payload"), container, host_ids)?;
-        Ok((files, Nodes::new(&container.devices, base)?))
+        let devices = Nodes::new(&container.devices, base)?;
+        let watch = Watch::begin(&self.controllers, &assignment.cgroup, &container.limits);
+        Ok((files, devices, watch))
     }
 
     fn launch(
@@ -458,11 +450,11 @@ impl Sandbox {
     }
 
     fn try_stub(&mut self, start: Start, now: u64) -> Result<Stub, StepError> {
-        let (files, devices) = self.prepare(&start, None)?;
+        let (files, devices, watch) = self.prepare(&start, None)?;
         let looked = Stub::look(&self.record.assignment, &start)?;
         let (output, stdio) = self.output(&start)?;
         let waiting = launch::Waiting::new(self.plan(&start, files.as_ref(), devices.as_ref()), stdio)?;
-        Stub::new(start, looked, waiting, output, files, now)
+        Stub::new(start, looked, waiting, output, (files, watch), now)
     }
 
     pub fn end_stub(&mut self) {
@@ -557,7 +549,7 @@ pub(super) fn lends(spaces: &Spaces) -> bool {
 /// The payload leaf of a start is a new one: the kernel (seen on 6.18) kills whatever is cloned into a
 /// cgroup that was ever killed, because it compares the kill counts of two cgroups. A leaf that is not
 /// empty cannot be removed, so nothing starts beside a survivor.
-pub(super) fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
+fn fresh_payload(assignment: &Assignment) -> Result<OwnedFd, StepError> {
     let path = assignment.cgroup.join("payload");
     match fs::remove_dir(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -352,6 +352,12 @@ impl Subscription {
     }
 }
 
+impl From<Subscription> for OwnedFd {
+    fn from(subscription: Subscription) -> Self {
+        subscription.client.socket.into()
+    }
+}
+
 impl AsFd for Subscription {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.client.as_fd()

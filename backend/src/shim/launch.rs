@@ -154,9 +154,6 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
                     ));
                 }
             };
-            if let Some(gate) = &gate {
-                wait_at(gate, pipe, &stdio)?;
-            }
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),
@@ -165,9 +162,10 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
                 rights: &spec.rights,
                 read_only: spec.read_only,
             };
+            let gate = |stdio: &Stdio| gate.iter().try_for_each(|gate| wait_at(gate, pipe, stdio));
             match spec.init {
-                true => init::run_below(program, stdio),
-                false => init::run(program, stdio),
+                true => init::run_below(program, stdio, gate),
+                false => init::run(program, stdio, gate),
             }
         })
     })
@@ -280,7 +278,7 @@ pub fn joined(
                 Input::Given(stdio) => stdio,
                 Input::Terminal(socket, like) => terminal(&socket, like.as_ref())?,
             };
-            init::run(program, stdio)
+            init::run(program, stdio, init::open)
         })
     });
     forked?.end(Some(PATIENCE))

@@ -13,7 +13,7 @@ use std::{
 use reconciler::spec::ContainerSpec;
 
 use super::{
-    assigned::{Sandbox, fresh_payload, lends},
+    assigned::{Sandbox, lends},
     door::Door,
     joined,
     protocol::{Assignment, Ground, Hooks, Record, Run, VERSION},
@@ -91,7 +91,9 @@ impl Sandbox {
         let lent = assignment.lent.iter().copied().zip(descriptors).collect();
         let sandbox = &assignment.sandbox;
         let (mut namespaces, sockets) = Namespaces::new(sandbox, holder, lent)?;
-        let payload = fresh_payload(&assignment)?;
+        cgroup::create(&assignment.cgroup).step("make", assignment.cgroup.display())?;
+        // Until a start makes the leaf.
+        let payload = File::open(&assignment.cgroup).step("open", assignment.cgroup.display())?;
         let pause = pause(&assignment, &mut namespaces)?;
         let mut ports = Vec::new();
         for port in &assignment.sandbox.ports {
@@ -132,7 +134,7 @@ impl Sandbox {
             door,
             memfd: record::seal(&record).step("write", "the record")?,
             record,
-            payload,
+            payload: payload.into(),
             controllers,
             run: Run::Created,
             first: None,

@@ -26,7 +26,8 @@ pub enum Request {
         version: u32,
     },
     /// An idle shim becomes the supervisor of this sandbox: writes the id maps, moves to its cgroup,
-    /// binds the resolver and the host ports. Answered by `Assigned` with the network namespace.
+    /// binds the resolver and the host ports. A connection comes along on which events are told, before what is
+    /// lent. Answered by `Assigned` with the network namespace.
     Assign(Box<Assignment>),
     /// New port reservations and networks for a sandbox that runs.
     Update {

@@ -73,7 +73,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// The socket cannot be set up, or every connection is in use.
-    pub fn connect(&mut self, socket: UnixStream) -> io::Result<()> {
+    pub fn connect(&mut self, socket: UnixStream) -> io::Result<&mut Connection> {
         if self.connections.len() >= MOST {
             let busy: Vec<u64> = match &self.phase {
                 Phase::Assigned(sandbox) => sandbox
@@ -98,14 +98,13 @@ impl Supervisor {
         }
         socket.set_nonblocking(true)?;
         self.next_number += 1;
-        self.connections.push(Connection {
+        Ok(self.connections.push_mut(Connection {
             number: self.next_number,
             socket,
             inbox: Inbox::default(),
             subscribed: false,
             heard: None,
-        });
-        Ok(())
+        }))
     }
 
     pub fn connection(&mut self, number: u64) -> Option<&mut Connection> {
@@ -190,6 +189,12 @@ impl Supervisor {
     }
 
     fn assign(&mut self, assignment: Assignment, descriptors: Vec<OwnedFd>) -> Answer {
+        let mut descriptors = descriptors.into_iter();
+        if let Some(events) = descriptors.next() {
+            let events = self.connect(UnixStream::from(events));
+            events.step("take", "the connection for events")?.subscribed = true;
+        }
+        let lent = descriptors.collect();
         match std::mem::replace(&mut self.phase, Phase::Left) {
             Phase::Idle {
                 holder,
@@ -202,7 +207,7 @@ impl Supervisor {
                 let controllers = controllers.or_else(|_| Controllers::find());
                 let made = controllers
                     .map_err(StepError::from)
-                    .and_then(|controllers| Sandbox::new(assignment, (holder, controllers), descriptors));
+                    .and_then(|controllers| Sandbox::new(assignment, (holder, controllers), lent));
                 let sandbox = match made {
                     Ok(sandbox) => sandbox,
                     Err(error) => {

@@ -21,6 +21,7 @@ use super::{
     launch::Waiting,
     protocol::{Assignment, Directory, Start},
     run::Output,
+    watch::Watch,
 };
 use crate::rootfs::{Step, StepError, files::Held, stage};
 
@@ -42,6 +43,7 @@ pub struct Stub {
     pidfd: OwnedFd,
     output: Output,
     files: Option<Held>,
+    watch: Watch,
     stands_on: Vec<Directory>,
     /// The mounts of the host: whatever changes there may be under it.
     mounts: File,
@@ -71,7 +73,7 @@ impl Stub {
         (stands_on, mounts): (Vec<Directory>, File),
         waiting: Waiting,
         output: Output,
-        files: Option<Held>,
+        (files, watch): (Option<Held>, Watch),
         now: u64,
     ) -> Result<Self, StepError> {
         let pidfd = match joined::pidfd(waiting.pid) {
@@ -87,6 +89,7 @@ impl Stub {
             waiting,
             output,
             files,
+            watch,
             stands_on,
             mounts,
             until: now + WAITS,
@@ -116,8 +119,8 @@ impl Stub {
     ///
     /// # Errors
     /// The step that failed; nothing is left of it.
-    pub fn go(self) -> Result<(i32, Output, Option<Held>), StepError> {
-        Ok((self.waiting.go()?, self.output, self.files))
+    pub fn go(self) -> Result<(i32, Output, Option<Held>, Watch), StepError> {
+        Ok((self.waiting.go()?, self.output, self.files, self.watch))
     }
 
     pub fn end(self) {

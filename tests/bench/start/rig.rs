@@ -4,6 +4,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,7 @@ pub enum Net {
     Bridge,
 }
 
-/// A root file system with this program, and what every image has.
+/// A root file system with the program that says when it began, and what every image has.
 pub fn image(place: &Path) -> PathBuf {
     let image = place.join("image");
     for directory in ["dev", "etc", "out", "proc", "sys"].map(|name| image.join(name)) {
@@ -35,8 +36,22 @@ pub fn image(place: &Path) -> PathBuf {
     for name in ["hosts", "hostname", "resolv.conf"] {
         fs::write(image.join("etc").join(name), "").expect("a file");
     }
-    let own = std::env::current_exe().expect("this program");
-    fs::copy(own, image.join("stamp")).expect("a copy of this program");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/start/stamp.rs");
+    let built = Command::new("rustc")
+        .args([
+            "--edition=2024",
+            "-O",
+            "-Cpanic=abort",
+            "-Ctarget-feature=+crt-static",
+            "-o",
+        ])
+        .args([&image.join("stamp"), &source])
+        .status();
+    assert!(
+        built.is_ok_and(|status| status.success()),
+        "rustc makes {}",
+        source.display()
+    );
     image
 }
 
@@ -72,9 +87,6 @@ pub enum End {
     OfItself,
     Stopped,
 }
-
-/// In the environment of a program that is to end after its first act.
-pub const ONCE: &str = "ONCE";
 
 impl Rig<'_> {
     /// The caller is in the host's network, and stays there.
@@ -127,60 +139,66 @@ impl Rig<'_> {
         }
     }
 
-    /// Milliseconds from the order to the first act.
+    /// Milliseconds from the order to the first act. Each round is a service of its own, and all go at the end: a file
+    /// system does not soon give out again what was just removed.
     pub fn starts(&mut self, rounds: usize, net: Net, limits: &Limits) -> Vec<f64> {
         let mut times = Vec::new();
+        let keys = || (0..=rounds).map(key);
         // The first warms caches and is not counted.
-        for round in 0..=rounds {
+        for key in keys() {
             forget(&self.out);
             self.rest();
-            let sandbox = sandbox(net);
+            let sandbox = sandbox(&key, net);
             let begin = milliseconds();
             self.apply(&Action::EnsureSandbox(sandbox));
-            self.start(limits, true);
-            let time = read_stamp(&self.out.join("stamp")) - begin;
-            self.apply(&Action::RemoveSandbox(key()));
-            if round > 0 {
-                times.push(time);
-            }
+            self.start(&key, limits, true);
+            times.push(read_stamp(&self.out.join("stamp")) - begin);
         }
-        times
+        for key in keys() {
+            self.apply(&Action::RemoveSandbox(key));
+        }
+        times.split_off(1)
     }
 
     /// Milliseconds from the order to start what has ended to its first act. The delay before a restart is not in
     /// it; the rest between two rounds is longer.
     pub fn restarts(&mut self, rounds: usize, end: End, limits: &Limits) -> Vec<f64> {
         let mut times = Vec::new();
+        let key = key(0);
+        let stop = Action::StopContainer {
+            key: key.clone(),
+            drain: 0,
+        };
         self.once = end == End::OfItself;
-        self.apply(&Action::EnsureSandbox(sandbox(Net::Bridge)));
-        self.start(limits, true);
+        self.apply(&Action::EnsureSandbox(sandbox(&key, Net::Bridge)));
+        self.start(&key, limits, true);
         for round in 0..=rounds {
             read_stamp(&self.out.join("stamp"));
             if end == End::Stopped {
-                self.apply(&Action::StopContainer { key: key(), drain: 0 });
+                self.apply(&stop);
             }
             forget(&self.out);
             self.rest();
             let begin = milliseconds();
-            self.start(limits, false);
+            self.start(&key, limits, false);
             let time = read_stamp(&self.out.join("stamp")) - begin;
             if round > 0 {
                 times.push(time);
             }
         }
-        self.apply(&Action::StopContainer { key: key(), drain: 0 });
-        self.apply(&Action::RemoveSandbox(key()));
+        self.apply(&stop);
+        self.apply(&Action::RemoveSandbox(key));
         self.once = false;
         times
     }
 
-    fn start(&self, limits: &Limits, fresh: bool) {
+    fn start(&self, key: &InstanceKey, limits: &Limits, fresh: bool) {
         let spec = ContainerSpec {
             image_digest: self.digest.clone(),
             argv: vec!["/stamp".into()],
             environment: self
                 .once
-                .then(|| (ONCE.into(), String::new()))
+                .then(|| ("ONCE".into(), String::new()))
                 .into_iter()
                 .collect(),
             restart: RestartPolicy::Always,
@@ -198,7 +216,7 @@ impl Rig<'_> {
             ..ContainerSpec::default()
         };
         self.apply(&Action::StartContainer {
-            key: key(),
+            key: key.clone(),
             spec: Box::new(spec),
             fresh,
             restarts: 0,
@@ -227,27 +245,28 @@ fn network() -> ResourceKey {
     }
 }
 
-fn key() -> InstanceKey {
+fn key(number: usize) -> InstanceKey {
     InstanceKey {
         project: "bench".into(),
         service: "stamp".into(),
-        index: 1,
+        index: number as u32 + 1,
         slot: Slot::A,
     }
 }
 
-fn sandbox(net: Net) -> SandboxSpec {
+fn sandbox(key: &InstanceKey, net: Net) -> SandboxSpec {
+    let [high, low] = (key.index as u16 + 1).to_be_bytes();
     let endpoint = Endpoint {
         network: network(),
         interface: "eth0".into(),
-        address: Ipv4Addr::new(10, 99, 0, 7),
+        address: Ipv4Addr::new(10, 99, high, low),
         prefix: 20,
         gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),
-        mac: [2, 0, 0, 0, 0, 7],
+        mac: [2, 0, 0, 0, high, low],
         mac_asked: false,
     };
     SandboxSpec {
-        key: key(),
+        key: key.clone(),
         id_base: 0x7000_0000,
         endpoints: match net {
             Net::None => Vec::new(),
