@@ -36,6 +36,8 @@ mod repair;
 mod rig;
 #[path = "kernel/run.rs"]
 mod run;
+#[path = "kernel/stub.rs"]
+mod stub;
 #[path = "kernel/terminal.rs"]
 mod terminal;
 #[path = "kernel/volumes.rs"]
@@ -62,6 +64,7 @@ fn tests() -> Vec<Test> {
     all.extend(terminal::TESTS);
     all.extend(copy::TESTS);
     all.extend(mounts::TESTS);
+    all.extend(stub::TESTS);
     all
 }
 

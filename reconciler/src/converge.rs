@@ -42,6 +42,9 @@ enum Wake {
     Timer,
 }
 
+/// How much longer than a round the loop waits before the next, while steps are under way.
+const BREATH: u32 = 3;
+
 /// What the loop acts through.
 #[derive(Clone)]
 pub struct Outside {
@@ -126,7 +129,13 @@ async fn run(mut engine: Engine, mut inputs: Inputs, outputs: Outputs) {
         while let Some(wake) = inputs.try_next() {
             take(&mut engine, &mut inputs, wake, outputs.now());
         }
+        let begun = Instant::now();
         outputs.go_round(&mut engine);
+        // Planning costs the more the more there is, and what is under way needs the processor, too: what ends in the
+        // meantime is planned for at once.
+        if engine.is_busy() {
+            tokio::time::sleep(begun.elapsed() * BREATH).await;
+        }
     }
 }
 

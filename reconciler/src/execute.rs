@@ -15,7 +15,7 @@ use crate::{
 /// waits for a source that may stall, and another image is not to wait for that one.
 const STOPS: usize = 64;
 const UNPACKS: usize = 8;
-const OTHERS: usize = 8;
+const OTHERS: usize = 16;
 
 /// Steps that share a limit, so that slow ones delay only their like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use nix::{
@@ -13,6 +12,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::SockProtocol,
 };
+use rustix::process::setpriority_process;
 
 use super::{
     Net, NetError, is_ours,
@@ -46,8 +46,8 @@ pub struct Watch {
 // only when it is known to be nobody else's: a second or two later.
 const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 const NFTABLES_GROUP: u32 = 1 << 6;
-/// From the first event to the report of it and those that follow it.
-const GATHER: Duration = Duration::from_millis(5);
+/// Of the thread that listens: setpriority(2).
+const PRIORITY: i32 = 10;
 
 impl Net {
     /// Calls `sink` on a thread of its own for every change in the namespace this [`Net`] is for, and in
@@ -84,9 +84,9 @@ impl Net {
         let thread = thread::Builder::new()
             .name("netwatch".to_owned())
             .spawn(move || {
+                // A link that is made tells of itself a dozen times, and whoever makes it needs the processor.
+                let _ = setpriority_process(None, PRIORITY);
                 while wait(&[&routes.as_fd(), &nft.as_fd()], &ended) {
-                    // A link that is made tells of itself a dozen times, and whoever makes it needs the processor.
-                    thread::sleep(GATHER);
                     deliver(&routes, &sink, |message| links.event(message));
                     deliver(&nft, &sink, |message| rules_event(message, ours));
                 }

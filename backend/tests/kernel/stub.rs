@@ -1,0 +1,227 @@
+//! The next run of a container that ended by itself waits in its tree, and is sent away when it would not be the same.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use backend::{
+    cgroup,
+    shim::{protocol::Request, record},
+};
+use model::types::RestartPolicy;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reconciler::spec::{Content, FileSpec};
+
+use super::host::{Container, Host, bind_mount, until};
+
+pub const TESTS: [(&str, fn()); 4] = [
+    (
+        "the_next_run_of_what_failed_waits_and_becomes_the_program",
+        becomes,
+    ),
+    ("a_run_that_waits_holds_nothing_of_its_supervisor", holds),
+    ("a_run_that_would_be_another_is_sent_away", sent_away),
+    ("nothing_waits_where_no_start_follows", nothing),
+];
+
+/// One that fails after a line.
+fn failing<'a>(host: &'a Host, change: impl FnOnce(&mut Container)) -> Container<'a> {
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.script("cat /data/which /run/secrets/key 2>/dev/null; exit 3");
+    container.spec.restart = RestartPolicy::OnFailure(None);
+    let data = host.path("data");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("which"), "old\n").unwrap();
+    container.spec.mounts = vec![bind_mount(&data, "/data", true)];
+    change(&mut container);
+    container.start().unwrap();
+    container.ended();
+    container.fresh = false;
+    container
+}
+
+fn waiting(container: &Container) -> Vec<u32> {
+    cgroup::pids(&container.assignment.cgroup.join("payload")).unwrap()
+}
+
+fn stub(container: &Container) -> u32 {
+    until("the next run waits", || waiting(container).first().copied())
+}
+
+fn secret(content: Option<&str>) -> FileSpec {
+    FileSpec {
+        name: "secrets.key".into(),
+        target: "/run/secrets/key".into(),
+        uid: 0,
+        gid: 0,
+        mode: 0o400,
+        digest: "1".into(),
+        content: content.map_or_else(Content::default, |text| Content::new(text.into())),
+    }
+}
+
+fn becomes() {
+    let host = Host::new();
+    for init in [false, true] {
+        let mut container = failing(&host, |container| {
+            container.spec.init = init;
+            container.spec.files = vec![secret(Some("canary\n"))];
+        });
+        let before = container.lines().len();
+        for number in 1..4 {
+            let pid = stub(&container);
+            let born = record::start_ticks(pid as i32);
+            // Whoever starts it again may know the content anew, or not.
+            container.spec.files = vec![secret((number == 2).then_some("canary\n"))];
+            assert_eq!(container.start().unwrap(), pid);
+            assert_eq!(container.state().record.start_ticks, born);
+            assert_eq!(container.ended(), 3);
+            let lines = container.lines().split_off(before);
+            assert_eq!(lines, ["old", "canary"].repeat(number), "init: {init}");
+        }
+        container.client.order(&Request::Kill).unwrap();
+        assert!(waiting(&container).is_empty(), "the end of the service is its end");
+    }
+}
+
+fn holds() {
+    let host = Host::new();
+    let container = failing(&host, |_| {});
+    let pid = stub(&container);
+    until("it has closed what is the supervisor's", || {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let open: Vec<String> = open
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .map(|target| target.to_string_lossy().into_owned())
+            .collect();
+        let harmless = |target: &String| target.starts_with("pipe:") || target.ends_with("null");
+        // The three of the supervisor, the three of the program, and the two ends between them.
+        (open.iter().filter(|target| !harmless(target)).count() <= 1 && open.len() == 8).then_some(())
+    });
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert!(ids.contains(&super::host::BASE.to_string()), "{ids}");
+    assert_ne!(
+        fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap(),
+        fs::read_link("/proc/self/ns/mnt").unwrap()
+    );
+}
+
+fn sent_away() {
+    type Change = fn(&Host, &mut Container, u32);
+    let cases: [(&str, Change, &str); 7] = [
+        (
+            "another specification",
+            |_, container, _| {
+                container.spec.environment.insert("A".into(), "b".into());
+            },
+            "old",
+        ),
+        ("an empty tree", |_, container, _| container.fresh = true, "old"),
+        (
+            "another directory of the same name",
+            |host, _, _| {
+                fs::rename(host.path("data"), host.path("data.old")).unwrap();
+                fs::create_dir(host.path("data")).unwrap();
+                fs::write(host.path("data/which"), "new\n").unwrap();
+            },
+            "new",
+        ),
+        (
+            "the upper directory is gone",
+            |_, container, _| fs::remove_dir_all(container.assignment.directory.join("upper")).unwrap(),
+            "old",
+        ),
+        (
+            "a mount on the host",
+            |host, container, _| {
+                mounted(&host.path("data"));
+                until("it goes by itself", || {
+                    waiting(container).is_empty().then_some(())
+                });
+                fs::write(host.path("data/which"), "mounted\n").unwrap();
+            },
+            "mounted",
+        ),
+        (
+            "it was killed",
+            |_, _, pid| kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap(),
+            "old",
+        ),
+        (
+            "another build of the supervisor",
+            |_, container, _| {
+                let program = fs::File::open(std::env::current_exe().unwrap()).unwrap();
+                container.client.upgrade(program.as_fd()).unwrap();
+            },
+            "old",
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let host = Host::new();
+        let mut container = failing(&host, |_| {});
+        let pid = stub(&container);
+        let born = record::start_ticks(pid as i32);
+        change(&host, &mut container, pid);
+        container
+            .start()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_ne!(container.state().record.start_ticks, born, "{what}");
+        assert_eq!(container.ended(), 3, "{what}");
+        assert_eq!(
+            container.lines().last().map(String::as_str),
+            Some(expected),
+            "{what}"
+        );
+        container.client.order(&Request::Kill).unwrap();
+        let _ = umount2(&host.path("data"), MntFlags::MNT_DETACH);
+    }
+}
+
+fn mounted(place: &Path) {
+    mount(Some("none"), place, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+}
+
+fn nothing() {
+    type Change = fn(&mut Container);
+    let cases: [(&str, Change); 4] = [
+        ("no restart", |container| {
+            container.spec.restart = RestartPolicy::No
+        }),
+        ("a success", |container| container.script("exit 0")),
+        ("a terminal", |container| container.spec.tty = true),
+        ("every device", |container| {
+            container.spec.rights.privileged = true
+        }),
+    ];
+    for (what, change) in cases {
+        let host = Host::new();
+        let container = failing(&host, change);
+        stays_empty(&container, what);
+    }
+    let host = Host::new();
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.spec.restart = RestartPolicy::Always;
+    container.script("trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done");
+    container.start().unwrap();
+    container.said("ready");
+    container.client.order(&Request::Signal { signal: 15 }).unwrap();
+    assert_eq!(container.ended(), 4);
+    stays_empty(&container, "it was stopped");
+}
+
+/// What is to wait does so within some 30 ms.
+fn stays_empty(container: &Container, what: &str) {
+    let end = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < end {
+        assert!(waiting(container).is_empty(), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
