@@ -162,6 +162,7 @@ impl Supervisor {
                     .step("hand over to", "the new program; this one goes on")?;
                 Ok(None)
             }
+            Request::Attend => Ok(Some((self.attend(), Vec::new()))),
             Request::Leave if matches!(self.phase, Phase::Idle { .. }) => {
                 self.disconnect(number);
                 Ok(None)
@@ -246,6 +247,21 @@ impl Supervisor {
         for connection in self.connections.iter().filter(|one| one.subscribed) {
             connection.send(&Reply::Event(event.clone()), &[]);
         }
+    }
+
+    /// Somebody asks how it is.
+    fn attend(&mut self) -> Reply {
+        let Phase::Assigned(sandbox) = &mut self.phase else {
+            return Reply::Done;
+        };
+        let differ = sandbox.first.is_some() && sandbox.watch.attend(clock::boot());
+        let hooks = sandbox.record.hooks.faults.iter().cloned();
+        let faults = sandbox.faults().into_iter().chain(hooks).collect();
+        let suspected = sandbox.watch.suspected().filter(|_| sandbox.first.is_some());
+        if differ {
+            self.tell(&Event::Faults);
+        }
+        Reply::Attended { faults, suspected }
     }
 
     /// The kernel has something to say about the container's limits.
