@@ -82,9 +82,7 @@ pub enum Reply {
         pid: u32,
     },
     /// The network namespace comes along as a descriptor.
-    Assigned {
-        resolver_port: u16,
-    },
+    Assigned,
     Done,
     Started {
         pid: u32,

@@ -212,9 +212,8 @@ impl Supervisor {
                     ..sandbox
                 };
                 let net = sandbox.namespaces.net.try_clone().step("copy", "a descriptor")?;
-                let resolver_port = sandbox.names.as_ref().map_or(0, |names| names.sockets.port);
                 self.phase = Phase::Assigned(Box::new(sandbox));
-                Ok(Some((Reply::Assigned { resolver_port }, vec![net])))
+                Ok(Some((Reply::Assigned, vec![net])))
             }
             other => {
                 self.phase = other;
