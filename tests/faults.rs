@@ -191,9 +191,12 @@ fn a_service_at_its_limits_is_named_while_it_is() {
         "/bin/busybox yes 'sleep 1000 &' | /bin/busybox sh -i",
     ]);
     let since = Instant::now();
-    let mut fork = host
-        .network
-        .on_host(|| fork.stderr(Stdio::null()).spawn().expect("the bomb"));
+    let mut fork = host.network.on_host(|| {
+        fork.stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the bomb")
+    });
     let message = named(&host, "bomb", "process-limit", since);
     assert!(message.contains("limit of 48 processes"), "{message}");
     neighbour.is_well(&host);

@@ -22,6 +22,9 @@ use host::{Host, PATIENCE, fuse::Silent};
 /// How long after its beginning a fault is asked for once.
 const LATER: Duration = Duration::from_millis(1_200);
 
+/// After which nothing is left of the attention that a question brought.
+const FORGOTTEN: Duration = Duration::from_millis(4_500);
+
 struct Kind {
     fault: &'static str,
     /// What the first process does once it is told to.
@@ -126,7 +129,7 @@ fn main() {
     {
         let (mut watched, mut once, mut missed, mut stops) = (Vec::new(), Vec::new(), 0, Vec::new());
         for _ in 0..rounds {
-            round(&host, kind, |since| {
+            round(&host, kind, Duration::ZERO, |since| {
                 watched.push(host.wait(kind.fault, PATIENCE, || {
                     is_said(&host, kind).then(|| since.elapsed())
                 }));
@@ -138,7 +141,7 @@ fn main() {
                     stops.push(since.elapsed());
                 }
             });
-            round(&host, kind, |since| {
+            round(&host, kind, FORGOTTEN, |since| {
                 thread::sleep(LATER.saturating_sub(since.elapsed()));
                 match is_said(&host, kind) {
                     true => once.push(since.elapsed()),
@@ -161,7 +164,7 @@ fn is_said(host: &Host, kind: &Kind) -> bool {
     host.stead_ok(&["status", "bad"]).contains(kind.said)
 }
 
-fn round(host: &Host, kind: &Kind, look: impl FnOnce(Instant)) {
+fn round(host: &Host, kind: &Kind, pause: Duration, look: impl FnOnce(Instant)) {
     let out = host.directory("out");
     let go = out.join("go");
     let _ = fs::remove_file(&go);
@@ -194,8 +197,7 @@ fn round(host: &Host, kind: &Kind, look: impl FnOnce(Instant)) {
         ),
     );
     host.running("bad", "one");
-    // Attention that was given before is over.
-    thread::sleep(Duration::from_millis(4_500));
+    thread::sleep(pause);
     let since = Instant::now();
     let stop = match kind.begins {
         Begins::Told => {
