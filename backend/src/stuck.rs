@@ -1,5 +1,4 @@
-//! Processes that hang in the kernel, where no signal reaches them: which, where, and what they wait for. And
-//! those that have ended and are not waited for.
+//! Processes that hang in the kernel, where no signal reaches them, and those that nobody waits for.
 //!
 //! Nothing here touches what such a process may hold: no file of the file system it waits for, and no
 //! memory of its own.

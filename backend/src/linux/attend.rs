@@ -1,5 +1,6 @@
-//! Somebody asks how it is: the supervisors themselves are asked, for some of it tells nothing by itself, and an
-//! instance that a step is about is not observed meanwhile.
+//! How it is, as the supervisors themselves say when somebody asks.
+//!
+//! Some of it tells nothing by itself, and an instance that a step is about is not observed meanwhile.
 
 use std::{
     sync::MutexGuard,
@@ -15,7 +16,7 @@ use crate::shim::client::Client;
 /// For all of them together: one that stands still does not answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// For the end of what somebody else asks; a start takes longer, and has nothing to tell so far.
-const TURN: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_millis(20);
 
 impl LinuxBackend {
     pub(super) fn how_it_is(&self, project: Option<&str>) -> Attention {
