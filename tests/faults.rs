@@ -305,14 +305,20 @@ fn what_a_log_server_does_not_take_is_counted_where_one_looks() {
         "logging: {{ driver: syslog, options: {{ syslog-address: 'unix://{}' }} }}, stop_signal: KILL",
         path.display()
     );
-    let script = "/bin/busybox seq 100000; read x; exec sleep 1000000";
+    // More than a supervisor keeps for a server, and it has taken nearly all of it.
+    let script =
+        "/bin/busybox seq 60000; touch /out/written; /bin/busybox seq 40000; read x; exec sleep 1000000";
     let [with, without] = [driver.as_str(), "stop_signal: KILL"].map(|logging| {
         let chatty = waiting(&host, "chatty", script, &format!("stdin_open: true, {logging}"));
         format!("services:\n{chatty}")
     });
     host.write_manifest("bad", &with);
     host.running("bad", "chatty");
-    let since = go(&host, "chatty");
+    go(&host, "chatty");
+    let written = host.directory("out").join("written");
+    let since = host.wait("more was written than is kept", PATIENCE, || {
+        written.exists().then(Instant::now)
+    });
     host.wait("what is lost is named", NAMED, || condition(&host, "Fault", key));
     eprintln!("lost output was named after {:?}", since.elapsed());
     host.wait("what is lost is counted", PATIENCE, || {
