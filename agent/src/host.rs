@@ -17,7 +17,7 @@ use reconciler::{key::InstanceKey, port::Backend};
 
 pub use backend::{
     copy::{Options as CopyOptions, Place},
-    doctor::{Finding, Verdict, abilities, check},
+    doctor::{Finding, USER_NAMESPACES, Verdict, abilities, check},
     logs::{
         ELSEWHERE,
         reader::{Line as LogLine, Reader as LogReader},

@@ -16,6 +16,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
 pub use self::{abilities::abilities, forward::foreign_forwarding};
 use crate::layout::Layout;
 
+/// The name of that finding.
+pub const USER_NAMESPACES: &str = "user namespaces";
+
 /// The oldest kernel the tests run on.
 const KERNEL: (u32, u32) = (6, 1);
 
@@ -47,7 +50,7 @@ pub fn check(layout: &Layout) -> Vec<Finding> {
     vec![
         user(rustix::process::geteuid().is_root()),
         kernel(&rustix::system::uname().release().to_string_lossy()),
-        user_namespaces(&host),
+        user_namespaces(&host, abilities::try_user_namespace()),
         overlay(&host),
         cgroups(&host.read("proc/self/mountinfo").unwrap_or_default()),
         nftables(),
@@ -121,8 +124,9 @@ fn kernel(release: &str) -> Finding {
     }
 }
 
-fn user_namespaces(host: &Host) -> Finding {
-    const NAME: &str = "user namespaces";
+/// `tried`: how it went to make one.
+fn user_namespaces(host: &Host, tried: io::Result<()>) -> Finding {
+    const NAME: &str = USER_NAMESPACES;
     if !host.has("proc/self/ns/user") {
         return fail(
             NAME,
@@ -130,7 +134,7 @@ fn user_namespaces(host: &Host) -> Finding {
             "use a kernel with CONFIG_USER_NS, or give each service `userns_mode: host`",
         );
     }
-    match host.number("proc/sys/user/max_user_namespaces") {
+    match host.number(abilities::MOST) {
         Some(0) => {
             return fail(
                 NAME,
@@ -147,6 +151,13 @@ fn user_namespaces(host: &Host) -> Finding {
             );
         }
         _ => {}
+    }
+    if let Err(error) = tried {
+        return fail(
+            NAME,
+            &format!("refused: {error}"),
+            "see which security module or limit of this host forbids them, or give each service `userns_mode: host`",
+        );
     }
     // These bind processes without CAP_SYS_ADMIN only: good to know, no hindrance for the agent.
     let restricted: Vec<&str> = [

@@ -3,6 +3,7 @@
 mod adopt;
 mod apply;
 mod assign;
+mod attend;
 mod error;
 mod events;
 mod files;
@@ -25,7 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use reconciler::{
     observed::Observed,
     plan::action::Action,
-    port::{ActionError, Backend, HostEvent, Scope},
+    port::{ActionError, Attention, Backend, HostEvent, Scope},
     spec::NetworkSpec,
     time::Now,
 };
@@ -41,7 +42,7 @@ use crate::{
     names,
     net::{Net, watch::Watch},
     records,
-    shim::{self, protocol::Request, spawn::Pool},
+    shim::{self, spawn::Pool},
     volume::Volumes,
 };
 use events::Watcher;
@@ -194,13 +195,8 @@ impl Backend for LinuxBackend {
         self.apply_action(action).map_err(Into::into)
     }
 
-    fn attend(&self, project: Option<&str>) {
-        for key in self.sandboxes.keys() {
-            if project.is_none_or(|project| project == key.project) {
-                // Of a supervisor before there was such a question, or one that is gone, nothing is heard.
-                let _ = self.ask(&key, &Request::Attend);
-            }
-        }
+    fn attend(&self, project: Option<&str>) -> Attention {
+        self.how_it_is(project)
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<HostEvent> {

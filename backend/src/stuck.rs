@@ -1,30 +1,87 @@
-//! Processes that hang in the kernel, where no signal reaches them: which, where, and what they wait for.
+//! Processes that hang in the kernel, where no signal reaches them, and those that nobody waits for.
 //!
 //! Nothing here touches what such a process may hold: no file of the file system it waits for, and no
 //! memory of its own.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use reconciler::observed::Fault;
 
-/// Sleeps that look like this and are none of it: a parent in vfork(2), a frozen process, a core dump.
+/// Milliseconds after which what is seen again hangs: nearly everybody does so for a moment.
+pub const LASTS: u64 = 700;
+/// Children not waited for: fewer come and go.
+const FEW: usize = 10;
+/// More of them are not counted.
+const MOST: usize = 1_000;
+/// Sleeps that look like a hang and are none: a parent in vfork(2), a frozen process, a core dump.
 const HARMLESS: [&str; 4] = ["vfork", "kernel_clone", "refrigerator", "coredump"];
 
 /// A thread that sleeps uninterruptibly just now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asleep {
-    pub thread: u32,
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Asleep {
+    thread: u32,
     /// Of a thread that runs now and then, this grows.
     switches: u64,
 }
 
-/// Threads in `payload` that sleep uninterruptibly. Most do so for a moment only: whoever is there again
-/// after a second, and has not run in between, hangs.
-pub fn asleep(payload: &Path) -> Vec<Asleep> {
+/// Who may hang, and since which look (boot clock) it is so at each.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    asleep: BTreeMap<Asleep, u64>,
+    /// Children of the first process that have ended.
+    zombies: BTreeMap<u32, u64>,
+}
+
+impl Suspects {
+    /// Looks at what is in `payload`, whose first process is `first`.
+    pub fn look(&mut self, payload: &Path, first: u32, now: u64) {
+        self.see(asleep(payload), zombies(first), now);
+    }
+
+    fn see(&mut self, asleep: Vec<Asleep>, zombies: Vec<u32>, now: u64) {
+        self.asleep = aged(&self.asleep, asleep, now);
+        self.zombies = aged(&self.zombies, zombies, now);
+    }
+
+    /// What is certain by now.
+    pub fn faults(&self, now: u64) -> impl Iterator<Item = Fault> {
+        let lasts = |since: &u64| since + LASTS <= now;
+        let lasting = self.zombies.values().filter(|since| lasts(since)).count();
+        let mut stuck = self.asleep.iter().filter(|(_, since)| lasts(since));
+        let stuck = stuck.next().map(|(one, _)| describe(one.thread));
+        unreaped(lasting).into_iter().chain(stuck)
+    }
+
+    /// Since when something is suspected that is not certain yet.
+    pub fn suspected(&self, now: u64) -> Option<u64> {
+        let mut zombies: Vec<u64> = self.zombies.values().copied().collect();
+        zombies.sort_unstable();
+        let asleep = self.asleep.values().copied();
+        let all = asleep.chain(zombies.get(FEW - 1).copied());
+        all.filter(|since| now < since + LASTS).min()
+    }
+}
+
+/// Those who are there `now`, with the age of those who were there before.
+fn aged<T: Ord>(before: &BTreeMap<T, u64>, there: Vec<T>, now: u64) -> BTreeMap<T, u64> {
+    let since = |one: &T| before.get(one).copied().unwrap_or(now);
+    let there = there.into_iter().map(|one| (since(&one), one));
+    there.map(|(since, one)| (one, since)).collect()
+}
+
+/// In powers of ten, so that it stays the same while it lasts.
+fn unreaped(counted: usize) -> Option<Fault> {
+    let least = [MOST, 100, FEW].into_iter().find(|least| counted >= *least)?;
+    Some(Fault::Zombies { least: least as u64 })
+}
+
+/// Threads in `payload` that sleep uninterruptibly, and not as a matter of course.
+fn asleep(payload: &Path) -> Vec<Asleep> {
     let threads = fs::read_to_string(payload.join("cgroup.threads")).unwrap_or_default();
     let threads = threads.lines().filter_map(|line| line.parse::<u32>().ok());
     threads
         .filter(|thread| state(*thread) == Some('D'))
+        .filter(|thread| !HARMLESS.iter().any(|sleep| wchan(*thread).contains(sleep)))
         .filter_map(|thread| {
             let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
             let switches = status
@@ -38,22 +95,19 @@ pub fn asleep(payload: &Path) -> Vec<Asleep> {
         .collect()
 }
 
-/// The first of those who were asleep before and are now. `harmless` sleeps are none.
-pub fn first(before: &[Asleep], now: &[Asleep]) -> Option<Fault> {
-    let both = now.iter().filter(|one| before.contains(one));
-    both.filter_map(|one| describe(one.thread)).next()
-}
-
 /// What hangs in `payload`, as far as one look tells: for processes that were killed and are still there.
 pub fn after_kill(payload: &Path) -> Option<Fault> {
-    asleep(payload).iter().find_map(|one| describe(one.thread))
+    asleep(payload).first().map(|one| describe(one.thread))
 }
 
-/// How many children of `parent` have ended and are not waited for; counted up to `most`.
-pub fn zombies(parent: u32, most: usize) -> usize {
+/// Children of `parent` that have ended and are not waited for.
+fn zombies(parent: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    children.filter(|pid| state(*pid) == Some('Z')).take(most).count()
+    children
+        .filter(|pid| state(*pid) == Some('Z'))
+        .take(MOST)
+        .collect()
 }
 
 /// proc_pid_stat(5), field 3.
@@ -63,18 +117,20 @@ fn state(thread: u32) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-fn describe(thread: u32) -> Option<Fault> {
+/// The kernel function it sleeps in; empty: not known.
+fn wchan(thread: u32) -> String {
+    let wchan = fs::read_to_string(format!("/proc/{thread}/wchan")).unwrap_or_default();
+    if wchan == "0" { String::new() } else { wchan }
+}
+
+fn describe(thread: u32) -> Fault {
     let read = |file: &str| fs::read_to_string(format!("/proc/{thread}/{file}")).unwrap_or_default();
-    let wchan = read("wchan");
-    if HARMLESS.iter().any(|sleep| wchan.contains(sleep)) {
-        return None;
-    }
-    Some(Fault::Stuck {
+    Fault::Stuck {
         pid: thread,
         name: read("comm").trim().to_owned(),
-        wchan: if wchan == "0" { String::new() } else { wchan },
+        wchan: wchan(thread),
         on: file(thread, &read("syscall")).or_else(|| served(&read("mountinfo"))),
-    })
+    }
 }
 
 /// The file of a call whose first argument is a descriptor, and the file system it is on.
@@ -136,12 +192,69 @@ mod tests {
         assert_eq!(served("21 20 0:30 / / rw - overlay overlay rw\n"), None);
     }
 
+    fn asleep(thread: u32, switches: u64) -> Vec<Asleep> {
+        vec![Asleep { thread, switches }]
+    }
+
+    /// Nobody has this number, so nothing more can be said of it.
+    const NOBODY: u32 = u32::MAX;
+
     #[test]
     fn only_who_has_not_run_in_between_hangs() {
-        let one = |thread, switches| Asleep { thread, switches };
-        // Nobody has these numbers, so nothing can be said of them: none is named without a second look.
-        assert_eq!(first(&[], &[one(u32::MAX, 3)]), None);
-        assert_eq!(first(&[one(u32::MAX, 2)], &[one(u32::MAX, 3)]), None);
-        assert!(first(&[one(u32::MAX, 3)], &[one(u32::MAX, 3)]).is_some());
+        // When it is seen, how often it had run by then; whether it is named at the last look.
+        let cases: [(&[(u64, u64)], bool); 5] = [
+            (&[(1_000, 3)], false),
+            (&[(1_000, 3), (1_000 + LASTS - 1, 3)], false),
+            (&[(1_000, 3), (1_000 + LASTS, 3)], true),
+            (&[(1_000, 3), (1_300, 3), (1_000 + LASTS, 3)], true),
+            (&[(1_000, 3), (1_300, 4), (1_000 + LASTS, 4)], false),
+        ];
+        for (looks, named) in cases {
+            let mut suspects = Suspects::default();
+            for (at, switches) in looks {
+                suspects.see(asleep(NOBODY, *switches), Vec::new(), *at);
+            }
+            let (now, _) = looks[looks.len() - 1];
+            assert_eq!(suspects.faults(now).next().is_some(), named, "{looks:?}");
+            assert_eq!(suspects.suspected(now).is_none(), named, "{looks:?}");
+        }
+    }
+
+    #[test]
+    fn zombies_are_named_when_ten_have_lasted() {
+        let mut suspects = Suspects::default();
+        let named = |suspects: &Suspects, now| suspects.faults(now).next();
+        let least = |least| Some(Fault::Zombies { least });
+        suspects.see(Vec::new(), (0..9).collect(), 0);
+        assert_eq!(
+            (named(&suspects, LASTS), suspects.suspected(0)),
+            (None, None),
+            "a few are nothing"
+        );
+        // One more, and the others are as old as they are.
+        suspects.see(Vec::new(), (0..10).collect(), 500);
+        assert_eq!(
+            (named(&suspects, LASTS), suspects.suspected(LASTS)),
+            (None, Some(500))
+        );
+        suspects.see(Vec::new(), (0..150).collect(), 500 + LASTS);
+        assert_eq!(named(&suspects, 500 + LASTS), least(10));
+        assert_eq!(suspects.suspected(500 + LASTS), None, "it is certain");
+        suspects.see(Vec::new(), (0..150).collect(), 500 + 2 * LASTS);
+        assert_eq!(named(&suspects, 500 + 2 * LASTS), least(100));
+        // Others in their place: somebody waits for them.
+        suspects.see(Vec::new(), (200..350).collect(), 500 + 3 * LASTS);
+        assert_eq!(named(&suspects, 500 + 3 * LASTS), None);
+        assert_eq!([9, 99, 5_000].map(unreaped), [None, least(10), least(1_000)]);
+    }
+
+    #[test]
+    fn what_waits_longest_is_what_is_suspected() {
+        let mut suspects = Suspects::default();
+        suspects.see(asleep(NOBODY, 1), Vec::new(), 100);
+        suspects.see(asleep(NOBODY, 1), (0..10).collect(), 300);
+        assert_eq!(suspects.suspected(300), Some(100));
+        suspects.see(Vec::new(), (0..10).collect(), 400);
+        assert_eq!(suspects.suspected(400), Some(300), "the other has gone on");
     }
 }

@@ -2,7 +2,7 @@
 
 use model::{
     diagnostic::{Diagnostic, Severity, Span},
-    types::{Project, SecurityOption, Service},
+    types::{Namespace, Project, SecurityOption, Service},
 };
 
 use crate::observed::{Abilities, Fact, Lack};
@@ -34,6 +34,7 @@ pub fn lacking(project: &Project, abilities: &Abilities) -> Vec<Diagnostic> {
             }
         }
         found.extend(profile(project, name, service, abilities));
+        found.extend(user_namespace(project, name, service, abilities));
     }
     found.sort_by(|a, b| (&a.span, &a.message).cmp(&(&b.span, &b.message)));
     // Two attributes of one place, or of one lack.
@@ -79,6 +80,32 @@ fn profile(project: &Project, name: &str, service: &Service, abilities: &Abiliti
         &lack,
         "or correct or remove it in `security_opt`",
     ))
+}
+
+/// Who has one of its own. Who shares a namespace with another service is in that one's.
+fn user_namespace(
+    project: &Project,
+    name: &str,
+    service: &Service,
+    abilities: &Abilities,
+) -> Option<Diagnostic> {
+    let lack = abilities.user_namespaces.as_ref()?;
+    let asked = &service.namespaces;
+    let shared = [&asked.network_mode, &asked.ipc, &asked.pid]
+        .into_iter()
+        .flatten();
+    let mut shared = shared.filter(|space| {
+        matches!(
+            space,
+            Namespace::Host | Namespace::Service(_) | Namespace::Container(_)
+        )
+    });
+    let none = service.security.privileged || asked.userns_mode == Some(Namespace::Host);
+    if none || shared.next().is_some() {
+        return None;
+    }
+    let remedy = "or write `userns_mode: host` if the service may do without";
+    Some(told(project, &format!("services.{name}"), lack, remedy))
 }
 
 fn told(project: &Project, path: &str, lack: &Lack, otherwise: &str) -> Diagnostic {

@@ -1,13 +1,18 @@
 //! The door to the host. The reconciler owns the trait; `backend` and the simulated host implement it.
 
-use std::{collections::BTreeSet, error::Error, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 
 use crate::{
     key::{InstanceKey, ResourceKey},
     memory::{Barred, Good},
-    observed::Observed,
+    observed::{Fault, Observed},
     plan::action::Action,
 };
 
@@ -57,6 +62,15 @@ pub enum HostEvent {
     Lost,
 }
 
+/// How it is, from those who were asked just now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attention {
+    /// What goes wrong with what runs, of each that has answered; how its last run was ended is not among it.
+    pub faults: BTreeMap<InstanceKey, Vec<Fault>>,
+    /// Since when (boot clock) something is suspected that only time makes certain.
+    pub suspected: Option<u64>,
+}
+
 /// The host. Calls block; the loop runs them on blocking threads.
 pub trait Backend: Send + Sync + 'static {
     /// Looks again at the parts in `scope` and replaces them in `observed`; the rest stays.
@@ -69,8 +83,10 @@ pub trait Backend: Send + Sync + 'static {
     fn apply(&self, action: &Action) -> Result<(), ActionError>;
 
     /// Somebody asks how it is, of one project or of all: what tells nothing by itself (a process that
-    /// hangs) is looked for during the next seconds, and a hint follows where something is found.
-    fn attend(&self, _project: Option<&str>) {}
+    /// hangs) is looked for at once and during the next seconds, and a hint follows where something is found.
+    fn attend(&self, _project: Option<&str>) -> Attention {
+        Attention::default()
+    }
 
     /// Hints from now on. Called once.
     fn events(&self) -> mpsc::UnboundedReceiver<HostEvent>;

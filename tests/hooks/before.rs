@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Diary, write};
+use super::{Diary, begun, write};
 use crate::host::{Host, PATIENCE, signal};
 
 /// A service that waits for a hook, with a diary of both.
@@ -17,10 +17,9 @@ fn prepared(host: &Host, diary: &Diary, hooks: &str, more: &str) -> String {
 
 #[test]
 fn what_runs_before_the_start_runs_once_for_each_version_of_the_service() {
-    let Some(mut host) = Host::new("hooks-before") else {
+    let Some((host, diary)) = begun("hooks-before") else {
         return;
     };
-    let diary = Diary::of(&host);
     let hooks = format!(
         r#"{{ command: [sh, -c, "sleep 0.3; echo $$A$$B one >> /out/log; echo left > /own/file"], environment: {{ B: 2 }} }}, {}"#,
         write("two")
@@ -28,7 +27,6 @@ fn what_runs_before_the_start_runs_once_for_each_version_of_the_service() {
     // What has no name is each container's own.
     let own = r#"    post_start: [{ command: [sh, -c, "[ ! -e /own/file ] || cat /own/file >> /out/log"] }]"#;
     let text = |more: &str| format!("    environment: {{ A: 1 }}\n{own}\n{more}");
-    host.start_agent();
     let plain = prepared(&host, &diary, &hooks, &text(""));
     let done = host.change("shop", &plain);
     let keys: Vec<&str> = done.iter().map(|(key, _, _)| key.as_str()).collect();
@@ -92,13 +90,11 @@ fn what_runs_before_the_start_runs_once_for_each_version_of_the_service() {
 
 #[test]
 fn a_service_does_not_start_before_what_runs_before_it_has_succeeded() {
-    let Some(mut host) = Host::new("hooks-before-failing") else {
+    let Some((mut host, diary)) = begun("hooks-before-failing") else {
         return;
     };
-    let diary = Diary::of(&host);
     let failing = r#"{ command: [sh, -c, "echo tried >> /out/log; [ -e /out/go ] || exit 5"] }"#;
     let each = r#"{ command: [sh, -c, "echo each >> /out/log"], per_replica: true }"#;
-    host.start_agent();
     host.write_manifest(
         "shop",
         &prepared(&host, &diary, &format!("{failing}, {each}"), "    scale: 2\n"),

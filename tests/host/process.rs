@@ -16,6 +16,18 @@ pub fn alive(pid: u32) -> bool {
     stat_field(pid, 3).is_some_and(|state| state != "Z" && state != "X")
 }
 
+/// `R`, `S`, `D`, `Z`, …
+pub fn state(pid: u32) -> Option<char> {
+    stat_field(pid, 3)?.chars().next()
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
+}
+
 /// What /proc/PID/comm says.
 pub fn name(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -16,7 +16,11 @@ use axum::{
 };
 use backend::layout::Layout;
 use model::diagnostic::Diagnostic;
-use reconciler::{observed::State as Running, port::Backend, status::Status};
+use reconciler::{
+    observed::State as Running,
+    port::{Attention, Backend},
+    status::Status,
+};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -44,11 +48,16 @@ pub struct Context {
 
 /// How long what has changed is left to change further before it is noted.
 const NOTICE: Duration = Duration::from_millis(100);
+/// Milliseconds after which what a supervisor suspects is certain, with some to spare.
+const CERTAIN: u64 = 1_000;
+/// From one question whether it is so to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Notes when conditions change, also while nobody asks.
 pub async fn notice(mut context: Context) {
     loop {
-        projects(&context);
+        let status = Arc::clone(&context.status.borrow());
+        projects(&context, &status);
         let noted = tokio::time::Instant::now();
         let changed = tokio::select! {
             changed = context.status.changed() => changed,
@@ -62,11 +71,10 @@ pub async fn notice(mut context: Context) {
     }
 }
 
-fn projects(context: &Context) -> Vec<wire::Project> {
-    let status = Arc::clone(&context.status.borrow());
-    let mut rows = views::projects(&status, &context.report.borrow());
+fn projects(context: &Context, status: &Status) -> Vec<wire::Project> {
+    let mut rows = views::projects(status, &context.report.borrow());
     for row in &mut rows {
-        let resisting = views::faults::resisting(&row.project, &status, context.backend.now());
+        let resisting = views::faults::resisting(&row.project, status, context.backend.now());
         row.conditions.extend(resisting);
     }
     let mut since = context.since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,22 +128,34 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
-/// What tells nothing by itself is looked for while somebody asks.
-fn attend(context: &Context, project: Option<&str>) {
-    let (backend, project) = (Arc::clone(&context.backend), project.map(str::to_owned));
-    tokio::task::spawn_blocking(move || backend.attend(project.as_deref()));
+/// What is known, with what the supervisors say just now. What they only suspect is waited for, so that who asks
+/// once is told as much as who asks again and again.
+async fn attended(context: &Context, project: Option<&str>) -> Arc<Status> {
+    let ask = async || {
+        let (backend, project) = (Arc::clone(&context.backend), project.map(str::to_owned));
+        let ask = tokio::task::spawn_blocking(move || backend.attend(project.as_deref()));
+        ask.await.unwrap_or_default()
+    };
+    let mut attention = ask().await;
+    let asked = context.backend.now().boot;
+    let lasts = |attention: &Attention| attention.suspected.is_some_and(|since| since <= asked);
+    while lasts(&attention) && context.backend.now().boot < asked + CERTAIN {
+        tokio::time::sleep(AGAIN).await;
+        attention = ask().await;
+    }
+    views::faults::told(&context.status.borrow(), attention)
 }
 
 async fn ps(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Instance>> {
-    attend(&context, of.project.as_deref());
-    let mut rows = views::instances(&context.status.borrow(), &context.report.borrow());
+    let status = attended(&context, of.project.as_deref()).await;
+    let mut rows = views::instances(&status, &context.report.borrow());
     rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
     Json(rows)
 }
 
 async fn status(State(context): State<Context>, Query(of): Query<Of>) -> Json<Vec<wire::Project>> {
-    attend(&context, of.project.as_deref());
-    let mut rows = projects(&context);
+    let status = attended(&context, of.project.as_deref()).await;
+    let mut rows = projects(&context, &status);
     rows.retain(|row| of.project.as_ref().is_none_or(|project| *project == row.project));
     Json(rows)
 }

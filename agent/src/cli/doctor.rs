@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Global, print, print_json};
 use crate::{
     exit,
-    host::{self, Finding, Verdict},
+    host::{self, Finding, USER_NAMESPACES, Verdict},
     render::{self, Tone},
 };
 
@@ -64,9 +64,11 @@ fn text(findings: &[Finding], colour: bool) -> String {
     text
 }
 
-/// The first thing that makes running containers impossible here, in one sentence with its remedy.
+/// The first thing that makes running containers impossible here, in one sentence with its remedy. Without user
+/// namespaces some can run: the others are refused at their line.
 pub fn obstacle(findings: &[Finding]) -> Option<String> {
-    let failed = findings.iter().find(|finding| finding.verdict == Verdict::Fail)?;
+    let mut failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail);
+    let failed = failed.find(|finding| finding.name != USER_NAMESPACES)?;
     let Finding {
         name, detail, remedy, ..
     } = failed;
@@ -90,13 +92,15 @@ mod tests {
         let findings = [
             finding("kernel", Verdict::Ok, ""),
             finding("user namespaces", Verdict::Fail, "allow them"),
+            finding("overlay", Verdict::Fail, "load it"),
         ];
         assert_eq!(
             text(&findings, false),
-            "ok    kernel           6.18\nfail  user namespaces  6.18\n                       remedy: allow them\n"
+            "ok    kernel           6.18\nfail  user namespaces  6.18\n                       remedy: allow them\n\
+             fail  overlay          6.18\n                       remedy: load it\n"
         );
-        let want = "stead cannot run containers here: user namespaces: 6.18; allow them";
+        let want = "stead cannot run containers here: overlay: 6.18; load it";
         assert_eq!(obstacle(&findings).as_deref(), Some(want));
-        assert_eq!(obstacle(&findings[..1]), None);
+        assert_eq!(obstacle(&findings[..2]), None, "a plan says who needs one");
     }
 }

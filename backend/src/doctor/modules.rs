@@ -38,34 +38,31 @@ pub fn selinux(host: &Host) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::{Verdict, tests::Little};
 
     #[test]
     fn each_module_says_what_a_service_can_ask_of_it() {
-        let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            root: root.path().to_owned(),
-        };
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        assert_eq!(apparmor(&host).verdict, Verdict::Warn, "nothing can be seen");
-        write("sys/kernel/mm/x", "");
-        assert!(apparmor(&host).detail.starts_with("off") && selinux(&host).detail.starts_with("off"));
-        write("sys/module/apparmor/parameters/enabled", "Y\n");
-        let found = apparmor(&host);
+        let little = Little::new();
+        assert_eq!(
+            apparmor(&little.host).verdict,
+            Verdict::Warn,
+            "nothing can be seen"
+        );
+        little.write("sys/kernel/mm/x", "");
+        assert!(
+            apparmor(&little.host).detail.starts_with("off")
+                && selinux(&little.host).detail.starts_with("off")
+        );
+        little.write("sys/module/apparmor/parameters/enabled", "Y\n");
+        let found = apparmor(&little.host);
         assert!(
             found.verdict == Verdict::Warn && found.remedy.contains("securityfs"),
             "{found:?}"
         );
-        write("sys/kernel/security/apparmor/profiles", "a (enforce)\nb (kill)\n");
-        assert!(apparmor(&host).detail.starts_with("on, 2 profiles"));
-        write("sys/fs/selinux/enforce", "1");
-        assert!(selinux(&host).detail.starts_with("enforcing"));
+        little.write("sys/kernel/security/apparmor/profiles", "a (enforce)\nb (kill)\n");
+        assert!(apparmor(&little.host).detail.starts_with("on, 2 profiles"));
+        little.write("sys/fs/selinux/enforce", "1");
+        assert!(selinux(&little.host).detail.starts_with("enforcing"));
     }
 }

@@ -2,6 +2,28 @@
 
 use super::*;
 
+/// A host of a few files.
+pub(super) struct Little {
+    directory: tempfile::TempDir,
+    pub host: Host,
+}
+
+impl Little {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host {
+            root: directory.path().to_owned(),
+        };
+        Little { directory, host }
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
 #[test]
 fn whatever_is_not_well_has_a_remedy() {
     let root = tempfile::tempdir().unwrap();
@@ -50,27 +72,23 @@ fn cgroup_trees_are_told_apart() {
 
 #[test]
 fn switched_off_user_namespaces_are_a_failure() {
-    let root = tempfile::tempdir().unwrap();
-    let host = Host {
-        root: root.path().to_owned(),
-    };
-    let write = |path: &str, text: &str| {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    assert_eq!(user_namespaces(&host).verdict, Verdict::Fail);
-    write("proc/self/ns/user", "");
+    let little = Little::new();
+    let found = || user_namespaces(&little.host, Ok(()));
+    assert_eq!(found().verdict, Verdict::Fail);
+    little.write("proc/self/ns/user", "");
     for (limit, verdict) in [
         ("0\n", Verdict::Fail),
         ("100\n", Verdict::Warn),
         ("15000\n", Verdict::Ok),
     ] {
-        write("proc/sys/user/max_user_namespaces", limit);
-        assert_eq!(user_namespaces(&host).verdict, verdict);
+        little.write("proc/sys/user/max_user_namespaces", limit);
+        assert_eq!(found().verdict, verdict);
     }
-    write("proc/sys/kernel/unprivileged_userns_clone", "0\n");
-    let finding = user_namespaces(&host);
+    let refused = Err(io::Error::from_raw_os_error(libc::EPERM));
+    let finding = user_namespaces(&little.host, refused);
+    assert_eq!(finding.verdict, Verdict::Fail, "the files are not all there is");
+    little.write("proc/sys/kernel/unprivileged_userns_clone", "0\n");
+    let finding = found();
     assert_eq!(finding.verdict, Verdict::Ok, "binds the unprivileged only");
     assert!(finding.detail.contains("unprivileged_userns_clone"));
 }

@@ -22,10 +22,7 @@ use super::{
 };
 use crate::{
     cgroup,
-    shim::{
-        client::Client,
-        protocol::{Record, Reply, Request, Run},
-    },
+    shim::{client::Client, protocol::Record},
 };
 
 /// Where shims wait that nobody has assigned.
@@ -72,14 +69,6 @@ impl LinuxBackend {
             // It goes on as it was, which serves as well.
             tracing::warn!(key = %key, pid, %error, "a supervisor keeps its old program");
             client = Client::connect(&self.shim_socket(key)).map_err(failed)?;
-        }
-        // An agent that was killed right after the assignment may not have come to this.
-        if self.purpose == Use::Converge
-            && let (Reply::State(state), _) = client.request(&Request::State, &[]).map_err(failed)?
-            && state.run == Run::Created
-            && spaces.network == Space::Own
-        {
-            self.net.prepare_resolver(netns.as_fd(), state.resolver_port)?;
         }
         self.listen(key)?;
         let links = sandboxes::links(&self.layout.mark, key);

@@ -59,7 +59,7 @@ impl LinuxBackend {
         let answer = client
             .request(&request, &along)
             .map_err(|error| asked(&spec.key, error))?;
-        let (Reply::Assigned { .. }, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
+        let (Reply::Assigned, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
             return Err(asked(&spec.key, ClientError::Unexpected));
         };
         self.watcher

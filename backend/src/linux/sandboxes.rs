@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
 };
 
 use reconciler::key::InstanceKey;
@@ -60,6 +60,15 @@ impl Sandbox {
     /// One conversation at a time.
     pub fn client(&self) -> MutexGuard<'_, Client> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: somebody else has one.
+    pub fn try_client(&self) -> Option<MutexGuard<'_, Client>> {
+        match self.client.try_lock() {
+            Ok(client) => Some(client),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, os::fd::BorrowedFd};
 
-use nix::{errno::Errno, sys::socket::SockProtocol};
+use nix::sys::socket::SockProtocol;
 
 use super::{
     Net, NetError, home,
@@ -19,7 +19,7 @@ use crate::firewall::{
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const TABLE: &str = "stead-resolver";
 
-/// As [`Net::prepare_resolver`], in the namespace of the caller, which has no such rules yet.
+/// As [`Net::prepare_resolver`] repairs it, in the namespace of the caller, which has no such rules yet.
 ///
 /// # Errors
 /// The kernel refused.
@@ -29,7 +29,7 @@ pub fn lead_to(port: u16) -> Result<(), NetlinkError> {
 }
 
 impl Net {
-    /// From now on 127.0.0.11:53 inside `netns` is 127.0.0.11:`port`, over UDP and TCP.
+    /// Whatever was there before: from now on 127.0.0.11:53 inside `netns` is 127.0.0.11:`port`, over UDP and TCP.
     ///
     /// Loopback traffic of any other address stays untracked, so that a service in the sandbox may
     /// listen on 0.0.0.0:53 and answer from whatever address it likes.
@@ -38,11 +38,7 @@ impl Net {
     /// The namespace cannot be entered, or the kernel refused.
     pub fn prepare_resolver(&self, netns: BorrowedFd<'_>, port: u16) -> Result<(), NetError> {
         let nft = self.rules_inside(netns)?;
-        let done = match nft.request(&ruleset(port, false)) {
-            // Replacing costs the kernel a grace period of milliseconds; a new sandbox has nothing.
-            Err(error) if error.is(Errno::EEXIST) => nft.request(&ruleset(port, true)),
-            done => done,
-        };
+        let done = nft.request(&ruleset(port, true));
         done.map(drop).map_err(NetError::Resolver)
     }
 
@@ -75,7 +71,10 @@ fn ruleset(port: u16, replace: bool) -> Batch {
     let family = Family::Ip;
     let wanted = table(port);
     let mut transaction = Transaction::default();
+    // Costs the kernel a grace period of milliseconds.
     if replace {
+        // What is not there cannot be deleted.
+        transaction.add_table(family, TABLE, 0, None);
         transaction.delete_table(family, TABLE);
     }
     let note = ruleset::fingerprint(std::slice::from_ref(&wanted));

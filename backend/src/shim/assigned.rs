@@ -11,7 +11,10 @@ use std::{
     path::PathBuf,
 };
 
-use reconciler::spec::{PortBinding, Space, Spaces};
+use reconciler::{
+    observed::Fault,
+    spec::{PortBinding, Space, Spaces},
+};
 
 use super::{
     attached::Attached,
@@ -175,12 +178,6 @@ impl Sandbox {
                 self.seal()?;
                 done()
             }
-            Request::Attend => {
-                if self.first.is_some() {
-                    self.watch.attend(clock::boot());
-                }
-                done()
-            }
             Request::Exec(wish) => self.exec(number, &wish, descriptors),
             Request::Attach => self.attach(number),
             Request::State => {
@@ -276,10 +273,16 @@ impl Sandbox {
                 HealthState::None
             },
             ports: self.ports.iter().map(|(port, _)| port.clone()).collect(),
-            faults: self.watch.faults.clone(),
+            faults: self.faults(),
             resolver_port: self.names.as_ref().map_or(0, |names| names.sockets.port),
             unpaused: self.pause.is_none() && lends(&self.record.assignment.sandbox.spaces),
         }
+    }
+
+    /// What goes wrong with what runs.
+    pub fn faults(&self) -> Vec<Fault> {
+        let failing = self.record.hooks.failing().filter(|_| self.first.is_some());
+        self.watch.faults.iter().cloned().chain(failing).collect()
     }
 
     /// What the log driver has not taken so far is told with what else goes wrong.

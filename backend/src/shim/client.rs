@@ -12,6 +12,8 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use reconciler::observed::Fault;
+
 use super::{
     door,
     protocol::{Event, Exec, Reason, Reply, Request, SandboxState, VERSION},
@@ -54,6 +56,15 @@ pub struct Client {
     pub build: String,
     /// When its state was asked for, and the answer has not been taken.
     ahead: Option<Instant>,
+    /// An answer that came too late is still to come.
+    owed: bool,
+}
+
+/// What [`Reply::Attended`] says.
+#[derive(Debug, Default)]
+pub struct Attended {
+    pub faults: Vec<Fault>,
+    pub suspected: Option<u64>,
 }
 
 impl Client {
@@ -103,6 +114,7 @@ impl Client {
             pid: 0,
             build: String::new(),
             ahead: None,
+            owed: false,
         };
         client.limit(patience)?;
         wire::send(client.socket.as_fd(), &Request::Hello { version: VERSION }, &[])?;
@@ -140,6 +152,11 @@ impl Client {
             PATIENCE
         };
         self.limit(patience)?;
+        if std::mem::take(&mut self.owed)
+            && let Err(error @ ClientError::Io(_)) = self.answer()
+        {
+            return Err(error);
+        }
         match (request, self.ahead.take()) {
             (Request::State, Some(asked)) if asked.elapsed() < FRESH => return self.answer(),
             (_, Some(_)) => {
@@ -165,6 +182,36 @@ impl Client {
             self.ahead = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Asks how it is; the answer is for [`Client::attended`], which is to follow.
+    ///
+    /// # Errors
+    /// The shim is gone, or has not answered what it was asked before.
+    pub fn attend(&mut self) -> Result<(), ClientError> {
+        if self.owed || self.ahead.is_some() {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
+        self.socket.set_write_timeout(Some(PATIENCE))?;
+        wire::send(self.socket.as_fd(), &Request::Attend, &[])?;
+        self.owed = true;
+        Ok(())
+    }
+
+    /// How it is, unless it does not say so in time.
+    ///
+    /// # Errors
+    /// No answer so far; one that comes later is passed over.
+    pub fn attended(&mut self, patience: Duration) -> Result<Attended, ClientError> {
+        // None at all would be for ever.
+        self.limit(patience.max(Duration::from_millis(1)))?;
+        let answer = self.answer();
+        self.owed = matches!(answer, Err(ClientError::Io(_)));
+        match answer?.0 {
+            Reply::Attended { faults, suspected } => Ok(Attended { faults, suspected }),
+            // An older one tells it as an event.
+            _ => Ok(Attended::default()),
+        }
     }
 
     /// Waits until there is something to be read of what was asked ahead.

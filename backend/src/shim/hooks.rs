@@ -55,6 +55,14 @@ impl Hooks {
         }
     }
 
+    /// For what it is being stopped.
+    pub fn failing(&self) -> Option<Fault> {
+        match self.failed.clone()? {
+            Fault::PostStart { hook, status, why } => Some(Fault::PostStartNow { hook, status, why }),
+            _ => None,
+        }
+    }
+
     /// The hook that runs or is about to; not one that the container is stopped for.
     fn live(&self) -> Option<Hook> {
         self.current

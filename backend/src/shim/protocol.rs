@@ -60,7 +60,8 @@ pub enum Request {
     /// Output from now on, and a way to standard input. `AttachEnded` follows at the end.
     Attach,
     State,
-    /// Somebody asks how it is: what hangs is looked for during the next seconds, and told as an event.
+    /// Somebody asks how it is: what hangs is looked for at once and during the next seconds, and told as an
+    /// event. Answered by `Attended`.
     Attend,
     /// Answered by `Lent` with descriptors of what others may join, in its order.
     Lend,
@@ -82,9 +83,7 @@ pub enum Reply {
         pid: u32,
     },
     /// The network namespace comes along as a descriptor.
-    Assigned {
-        resolver_port: u16,
-    },
+    Assigned,
     Done,
     Started {
         pid: u32,
@@ -94,6 +93,12 @@ pub enum Reply {
     },
     /// The pidfd of the container's first process comes along while it runs.
     State(Box<SandboxState>),
+    /// What goes wrong just now; how the last run was ended is not among it.
+    Attended {
+        faults: Vec<Fault>,
+        /// Since when something is suspected that is not certain yet (boot clock).
+        suspected: Option<u64>,
+    },
     ExecStarted {
         pid: u32,
     },

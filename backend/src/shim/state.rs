@@ -165,6 +165,7 @@ impl Supervisor {
                     .step("hand over to", "the new program; this one goes on")?;
                 Ok(None)
             }
+            Request::Attend => Ok(Some((self.attend(), Vec::new()))),
             Request::Leave if matches!(self.phase, Phase::Idle { .. }) => {
                 self.disconnect(number);
                 Ok(None)
@@ -220,9 +221,8 @@ impl Supervisor {
                     ..sandbox
                 };
                 let net = sandbox.namespaces.net.try_clone().step("copy", "a descriptor")?;
-                let resolver_port = sandbox.names.as_ref().map_or(0, |names| names.sockets.port);
                 self.phase = Phase::Assigned(Box::new(sandbox));
-                Ok(Some((Reply::Assigned { resolver_port }, vec![net])))
+                Ok(Some((Reply::Assigned, vec![net])))
             }
             other => {
                 self.phase = other;
@@ -255,6 +255,21 @@ impl Supervisor {
         for connection in self.connections.iter().filter(|one| one.subscribed) {
             connection.send(&Reply::Event(event.clone()), &[]);
         }
+    }
+
+    /// Somebody asks how it is.
+    fn attend(&mut self) -> Reply {
+        let Phase::Assigned(sandbox) = &mut self.phase else {
+            return Reply::Done;
+        };
+        let differ = sandbox.first.is_some() && sandbox.watch.attend(clock::boot());
+        let hooks = sandbox.record.hooks.faults.iter().cloned();
+        let faults = sandbox.faults().into_iter().chain(hooks).collect();
+        let suspected = sandbox.watch.suspected().filter(|_| sandbox.first.is_some());
+        if differ {
+            self.tell(&Event::Faults);
+        }
+        Reply::Attended { faults, suspected }
     }
 
     /// The kernel has something to say about the container's limits.

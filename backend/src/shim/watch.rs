@@ -2,7 +2,8 @@
 //!
 //! A fork that is refused and memory that is out are told by the kernel. Throttling is looked for where
 //! processor time is limited; a process that hangs, and zombies, while somebody asks how it is or the
-//! container is to stop. Else nothing wakes the shim.
+//! container is to stop. Who asks is answered by a look, and told what a later one may confirm. Else nothing
+//! wakes the shim.
 
 use std::path::{Path, PathBuf};
 
@@ -17,19 +18,23 @@ use crate::{
             gauges::{Cpu, Gauges},
         },
     },
-    stuck::{self, Asleep},
+    stuck::{LASTS, Suspects},
 };
 
-/// Milliseconds between two looks: one that lasts is named by the second.
+/// Milliseconds between two looks.
 const PERIOD: u64 = 800;
+/// Between two looks at processes, however often somebody asks.
+const LEAST: u64 = 100;
 /// How long it is looked for after somebody has asked.
 const ATTENTION: u64 = 4_000;
 /// Between the word that memory is short and the count of whom that has killed.
 const SOON: u64 = 20;
 /// A count that has not come after so many looks does not come: memory was found after all.
 const LOOKS: u32 = 50;
-/// Children not waited for, counted in powers of ten; a few come and go.
-const ZOMBIES: usize = 1_000;
+/// Microseconds in which so much processor time may be used, cgroups(7).
+const CPU_PERIOD: u64 = 100_000;
+/// [`Fault::word`] of [`Fault::Throttled`].
+const THROTTLED: &str = "throttled";
 
 /// What outlives an upgrade of the shim.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -49,16 +54,6 @@ impl Kept {
     }
 }
 
-/// One look at processes, of which two at some distance say something.
-#[derive(Debug, Default)]
-struct Sample {
-    /// Boot clock.
-    at: u64,
-    cpu: Option<Cpu>,
-    asleep: Vec<Asleep>,
-    zombies: usize,
-}
-
 #[derive(Debug, Default)]
 pub struct Watch {
     pub kept: Kept,
@@ -69,7 +64,11 @@ pub struct Watch {
     limits: Limits,
     first: u32,
     refused: u64,
-    last: Sample,
+    suspects: Suspects,
+    /// When they were looked at (boot clock).
+    looked: u64,
+    /// What throttling is measured from, and when that was read.
+    cpu: Option<(u64, Cpu)>,
     /// Looks left for a kill that was announced.
     short: u32,
     attended: u64,
@@ -115,19 +114,26 @@ impl Watch {
         if had_memory != self.gauges.kills_one() {
             self.kept.killed = self.kept.killed.max(self.gauges.killed());
         }
+        self.cpu = self.gauges.cpu().map(|cpu| (now, cpu));
         self.plan(now);
     }
 
     /// The first process runs.
     pub fn runs(&mut self, first: u32, now: u64) {
         self.first = first;
+        self.cpu = self.gauges.cpu().map(|cpu| (now, cpu));
         self.plan(now);
     }
 
-    /// Somebody asks how it is.
-    pub fn attend(&mut self, now: u64) {
+    /// Somebody asks how it is. Answers whether the faults are others than before.
+    pub fn attend(&mut self, now: u64) -> bool {
         self.attended = now + ATTENTION;
-        self.next = Some(self.next.map_or(now, |next| next.min(now)));
+        self.look(now)
+    }
+
+    /// Since when something is suspected that is not certain yet (boot clock).
+    pub fn suspected(&self) -> Option<u64> {
+        self.suspects.suspected(self.looked)
     }
 
     /// So much of its output was not taken.
@@ -141,7 +147,8 @@ impl Watch {
     /// It was asked to end.
     pub fn signalled(&mut self, signal: i32, now: u64) {
         self.kept.signalled = Some((signal, now));
-        self.attend(now);
+        self.attended = now + ATTENTION;
+        self.next = Some(now);
     }
 
     /// It is killed while it runs.
@@ -167,9 +174,23 @@ impl Watch {
         self.next = match self.busy(now) {
             _ if told != self.unlogged.as_ref() => Some(now),
             _ if self.short > 0 => Some(now + SOON),
-            true => Some(now + PERIOD),
+            true => Some(self.due(now)),
             false => None,
         };
+    }
+
+    /// When the next look says something that this one does not.
+    fn due(&self, now: u64) -> u64 {
+        let certain = self.suspected().map(|since| since + LASTS);
+        let certain = certain.map(|at| at.max(self.looked + LEAST));
+        let measured = self.cpu.map(|(since, _)| since + self.window());
+        let due = certain.into_iter().chain(measured.filter(|at| *at > now));
+        due.chain([now + PERIOD]).min().unwrap_or(now)
+    }
+
+    /// Milliseconds over which throttling is measured: something must have been counted in them.
+    fn window(&self) -> u64 {
+        PERIOD.max(cpu_period(&self.limits) / 1000)
     }
 
     /// The descriptors to wait for, and for what.
@@ -215,27 +236,28 @@ impl Watch {
         let mut faults = Vec::new();
         faults.extend(at_limit(&self.limits, &self.faults, refused > self.refused, full));
         self.refused = refused;
-        if now < self.last.at + PERIOD - PERIOD / 8 {
-            let lasting = self.faults.iter().filter(|fault| is_looked_for(fault));
-            let lasting = lasting.filter(|fault| !matches!(fault, Fault::ProcessLimit { .. }));
-            faults.extend(lasting.cloned());
-        } else {
-            let sample = Sample {
-                at: now,
-                cpu: self.gauges.cpu(),
-                asleep: stuck::asleep(&self.payload),
-                zombies: stuck::zombies(self.first, ZOMBIES),
-            };
-            faults.extend(throttled(&self.limits, &self.faults, self.last.cpu, sample.cpu));
-            faults.extend(unreaped(self.last.zombies.min(sample.zombies)));
-            faults.extend(stuck::first(&self.last.asleep, &sample.asleep));
-            self.last = sample;
+        faults.extend(self.throttling(now));
+        if now >= self.looked + LEAST {
+            self.suspects.look(&self.payload, self.first, now);
+            self.looked = now;
         }
+        faults.extend(self.suspects.faults(self.looked));
         faults.extend(self.unlogged.clone());
         let differ = faults != self.faults;
         self.faults = faults;
         self.plan(now);
         differ
+    }
+
+    fn throttling(&mut self, now: u64) -> Option<Fault> {
+        let since = self.cpu.map(|(since, _)| since);
+        if since.is_some_and(|since| now < since + self.window() * 7 / 8) {
+            let mut have = self.faults.iter();
+            return have.find(|fault| fault.word() == THROTTLED).cloned();
+        }
+        let before = self.cpu.take();
+        self.cpu = self.gauges.cpu().map(|cpu| (now, cpu));
+        throttled(&self.limits, &self.faults, before, self.cpu)
     }
 
     /// It has ended with `code`: why, where that does not say it.
@@ -274,26 +296,31 @@ fn at_limit(limits: &Limits, have: &[Fault], refused: bool, full: bool) -> Optio
     (refused || (full && had(have, "process-limit"))).then_some(Fault::ProcessLimit { limit })
 }
 
+/// Microseconds.
+fn cpu_period(limits: &Limits) -> u64 {
+    limits.cpu_period.unwrap_or(CPU_PERIOD).max(1)
+}
+
 /// Half of the time to be named, a quarter to stay so.
-fn throttled(limits: &Limits, have: &[Fault], before: Option<Cpu>, now: Option<Cpu>) -> Option<Fault> {
-    let (before, now) = (before?, now?);
+fn throttled(
+    limits: &Limits,
+    have: &[Fault],
+    before: Option<(u64, Cpu)>,
+    now: Option<(u64, Cpu)>,
+) -> Option<Fault> {
+    let ((since, before), (at, now)) = (before?, now?);
     let periods = now.periods.saturating_sub(before.periods);
     let throttled = now.throttled.saturating_sub(before.throttled);
-    let parts = if had(have, "throttled") { 4 } else { 2 };
-    // Too few periods say nothing: it sleeps.
-    if periods < 4 || throttled * parts < periods {
+    let parts = if had(have, THROTTLED) { 4 } else { 2 };
+    // Those in which it wants nothing are not counted: it sleeps most of the time.
+    let awake = periods * cpu_period(limits) / 1000;
+    if awake * 2 < at.saturating_sub(since) || throttled * parts < periods.max(1) {
         return None;
     }
-    let of_quota = |quota: u64| quota.saturating_mul(1000) / limits.cpu_period.unwrap_or(100_000).max(1);
+    let of_quota = |quota: u64| quota.saturating_mul(1000) / cpu_period(limits);
     Some(Fault::Throttled {
         limit: limits.cpu_quota.map(of_quota).or(limits.cpu),
     })
-}
-
-/// In powers of ten, so that it stays the same while it lasts.
-fn unreaped(counted: usize) -> Option<Fault> {
-    let least = [1000, 100, 10].into_iter().find(|least| counted >= *least)?;
-    Some(Fault::Zombies { least: least as u64 })
 }
 
 #[cfg(test)]
@@ -343,8 +370,13 @@ mod tests {
             (&have, cpu(18, 4), cpu(26, 5), false),
             (&have, cpu(18, 4), cpu(18, 4), false),
         ];
+        // One look and the next.
+        let look = |limits, have, before: Option<Cpu>, now: Option<Cpu>, window| {
+            let before = before.map(|cpu| (5_000, cpu));
+            throttled(limits, have, before, now.map(|cpu| (5_000 + window, cpu)))
+        };
         for (number, (have, before, now, named)) in cases.into_iter().enumerate() {
-            let found = throttled(&limits, have, before, now);
+            let found = look(&limits, have, before, now, PERIOD);
             assert_eq!(found, named.then_some(fault.clone()), "case {number}");
         }
         let quota = Limits {
@@ -353,20 +385,23 @@ mod tests {
             ..Limits::default()
         };
         let limit = Some(250);
+        let fault = Some(Fault::Throttled { limit });
+        assert_eq!(look(&quota, &[], cpu(0, 0), cpu(20, 20), PERIOD), fault);
+        // The longest period there may be: one is enough, and it is waited for.
+        let long = Watch {
+            limits: Limits {
+                cpu_quota: Some(250_000),
+                cpu_period: Some(1_000_000),
+                ..Limits::default()
+            },
+            ..Watch::default()
+        };
+        assert_eq!(long.window(), 1_000);
         assert_eq!(
-            throttled(&quota, &[], cpu(0, 0), cpu(8, 8)),
-            Some(Fault::Throttled { limit })
+            look(&long.limits, &[], cpu(3, 0), cpu(4, 1), long.window()),
+            fault
         );
-    }
-
-    #[test]
-    fn a_few_zombies_are_nothing() {
-        let counted = [9, 10, 99, 100, 1000].map(unreaped);
-        let zombies = |least| Some(Fault::Zombies { least });
-        assert_eq!(
-            counted,
-            [None, zombies(10), zombies(10), zombies(100), zombies(1000)]
-        );
+        assert_eq!(look(&long.limits, &[], cpu(3, 0), cpu(3, 0), long.window()), None);
     }
 
     #[test]
@@ -402,10 +437,10 @@ mod tests {
     #[test]
     fn nothing_wakes_a_shim_without_a_reason() {
         let mut watch = Watch::default();
-        watch.runs(1, 0);
+        watch.runs(u32::MAX, 0);
         assert_eq!(watch.deadline(), None);
-        watch.attend(5_000);
-        assert_eq!(watch.deadline(), Some(5_000));
+        assert!(!watch.attend(5_000), "nothing is wrong");
+        assert_eq!(watch.deadline(), Some(5_000 + PERIOD));
         watch.plan(6_000);
         assert_eq!(watch.deadline(), Some(6_000 + PERIOD));
         watch.plan(5_000 + ATTENTION);

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
 };
 
 use backend::{
@@ -13,11 +14,11 @@ use backend::{
         spawn::Pool,
     },
 };
-use reconciler::spec::{HealthSpec, PortBinding, Protocol};
+use reconciler::spec::{HealthSpec, PortBinding, Protocol, Space, Spaces};
 
 use super::host::{Host, until};
 
-pub const TESTS: [(&str, fn()); 13] = [
+pub const TESTS: [(&str, fn()); 14] = [
     ("a_container_starts_is_seen_exits_and_starts_again", starts),
     ("exit_codes_and_signals_are_told_and_recorded", exits),
     ("a_command_that_cannot_run_says_what_to_mend", refusals),
@@ -30,6 +31,10 @@ pub const TESTS: [(&str, fn()); 13] = [
     ("health_turns_with_the_probes", health),
     ("a_hung_probe_is_killed_at_its_time_limit", hung_probe),
     ("a_taken_port_is_named", taken_port),
+    (
+        "an_assignment_that_fails_at_once_leaves_no_process",
+        failed_assignment,
+    ),
     ("a_shim_is_small_and_nothing_is_left", leaves_nothing),
 ];
 
@@ -371,6 +376,38 @@ fn taken_port() {
     until("the port is free again", || {
         std::net::TcpListener::bind(("127.0.0.1", number)).ok()
     });
+}
+
+/// What it is to join was not lent, so it fails before the namespaces that are ready are used.
+fn failed_assignment() {
+    let host = Host::new();
+    let mut assignment = host.assignment("web", Vec::new());
+    assignment.sandbox.spaces = Spaces {
+        network: Space::Joined,
+        of: Some(host.assignment("lender", Vec::new()).sandbox.key),
+        ..Spaces::default()
+    };
+    let mut client = host.pool.as_ref().unwrap().take().unwrap();
+    let shim = client.pid;
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let holders: Vec<&str> = children.split_whitespace().collect();
+    assert_eq!(holders.len(), 1, "one that holds what is ready");
+    let refused = client.request(&Request::Assign(Box::new(assignment.clone())), &[]);
+    let Err(ClientError::Refused { message, reason, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(reason, Reason::System);
+    assert!(message.contains("was not handed over"), "{message}");
+    until("both are gone, though nobody has hung up", || {
+        let there = |pid: &str| Path::new("/proc").join(pid).exists();
+        (!there(&shim.to_string()) && !there(holders[0])).then_some(())
+    });
+    assert!(!assignment.socket.exists());
+    // Another one is taken, for the same place.
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.script("exit 4");
+    container.start().unwrap();
+    assert_eq!(container.ended(), 4);
 }
 
 fn leaves_nothing() {

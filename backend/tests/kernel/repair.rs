@@ -15,7 +15,7 @@ use reconciler::{observed::Ended, spec::Limits};
 
 use super::host::{Container, Host, bind_mount, until, volume_mount};
 
-pub const TESTS: [(&str, fn()); 9] = [
+pub const TESTS: [(&str, fn()); 10] = [
     ("a_shim_without_its_socket_file_is_reached_all_the_same", door),
     ("the_door_stays_through_an_upgrade", door_upgraded),
     ("how_a_container_ended_is_read_back_whole", ended),
@@ -27,6 +27,7 @@ pub const TESTS: [(&str, fn()); 9] = [
         "what_is_unmounted_is_hung_again_under_the_same_process",
         remounted,
     ),
+    ("what_is_hung_again_is_as_private_as_it_was", private_again),
     ("a_root_whose_directories_are_gone_is_told", grounded),
 ];
 
@@ -403,6 +404,42 @@ fn remounted() {
     assert!(error.contains("bind"), "{error}");
     assert!(!bind.exists());
     assert_eq!(container.state().run, Run::Running { pid });
+}
+
+/// Neither side sees what the other mounts later, though the source of the bind shares what is mounted below it.
+fn private_again() {
+    let host = Host::new();
+    let bind = host.path("bind");
+    fs::create_dir_all(bind.join("below")).unwrap();
+    let source = bind.to_str().unwrap();
+    let below = format!("{source}/below");
+    let mount =
+        |arguments: &[&str]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    mount(&["--bind", "--make-shared", source, source]);
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.spec.mounts = vec![bind_mount(&bind, "/bound", false)];
+    let pid = running(&mut container);
+    // proc_pid_mountinfo(5): what stands between the options and the dash.
+    let shared_with = || {
+        let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let line = text.lines().find(|line| line.contains(" /bound ")).unwrap();
+        let (before, _) = line.split_once(" - ").unwrap();
+        before.split(' ').skip(6).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shared_with(), [""; 0]);
+    inside(pid, &["umount", "/bound"]);
+    let volumes = container.volumes.clone();
+    container.client.order(&Request::Remount { volumes }).unwrap();
+    assert_eq!(missing(&mut container), Missing::default());
+    assert_eq!(shared_with(), [""; 0], "hung in again");
+    mount(&["-t", "tmpfs", "outside", &below]);
+    inside(pid, &["mount", "-t", "tmpfs", "inside", "/bound/below"]);
+    let mounts = |pid: &str| fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap();
+    assert!(!mounts(&pid.to_string()).contains("outside /bound/below"));
+    assert!(!mounts("self").contains(&format!("inside {below}")));
+    for place in [below.as_str(), source] {
+        assert!(Command::new("umount").arg(place).status().unwrap().success());
+    }
 }
 
 fn grounded() {

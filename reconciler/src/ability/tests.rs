@@ -173,3 +173,42 @@ fn a_profile_is_one_that_is_loaded() {
         assert_eq!(found, expected, "{options}");
     }
 }
+
+#[test]
+fn a_service_needs_a_user_namespace_unless_it_has_that_of_the_host_or_of_another() {
+    let with = |lack| Abilities {
+        user_namespaces: Some(lack),
+        ..Abilities::default()
+    };
+    let forbidden = with(Lack::Missing {
+        what: "this host lets nobody make one".into(),
+        remedy: "allow it".into(),
+    });
+    let text = "\
+services:
+  web:
+    image: builtin:hello
+  beside:
+    image: builtin:hello
+    network_mode: service:web
+  ids: { image: 'builtin:hello', userns_mode: host }
+  all: { image: 'builtin:hello', privileged: true }
+  net: { image: 'builtin:hello', network_mode: host }
+  pid: { image: 'builtin:hello', pid: host }
+  ipc: { image: 'builtin:hello', ipc: shareable }
+";
+    let refused = [
+        "2:3 error: this host lets nobody make one",
+        "11:3 error: this host lets nobody make one",
+    ];
+    assert_eq!(found(text, &forbidden), refused);
+    let unknown = with(Lack::Unknown("whether there is room for one".into()));
+    let warned = refused.map(|line| {
+        line.replace(
+            "error: this host lets nobody make one",
+            "warning: it is not known whether there is room for one",
+        )
+    });
+    assert_eq!(found(text, &unknown), warned);
+    assert!(found(text, &Abilities::default()).is_empty());
+}

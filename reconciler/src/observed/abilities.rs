@@ -12,6 +12,8 @@ pub struct Abilities {
     pub attributes: BTreeMap<&'static str, Lack>,
     /// The profiles of AppArmor that are loaded; `None`: the host has no AppArmor.
     pub profiles: Fact<Option<BTreeSet<String>>>,
+    /// Why a service can have no user namespace of its own.
+    pub user_namespaces: Option<Lack>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,7 @@ impl Default for Abilities {
         Abilities {
             attributes: BTreeMap::new(),
             profiles: Fact::Unknown("nobody has looked".to_owned()),
+            user_namespaces: None,
         }
     }
 }

@@ -20,6 +20,13 @@ pub enum Fault {
         #[serde(default)]
         why: Option<String>,
     },
+    /// A hook after its start has failed, and it is being stopped for that.
+    PostStartNow {
+        hook: u32,
+        status: i32,
+        #[serde(default)]
+        why: Option<String>,
+    },
     /// A hook before its stop failed; it was stopped all the same.
     PreStop {
         hook: u32,
@@ -76,7 +83,7 @@ impl Fault {
         match self {
             Fault::OutOfMemory { .. } => "out-of-memory",
             Fault::Resisted { .. } => "ignored-stop",
-            Fault::PostStart { .. } => "post-start-failed",
+            Fault::PostStart { .. } | Fault::PostStartNow { .. } => "post-start-failed",
             Fault::PreStop { .. } => "pre-stop-failed",
             Fault::ProcessLimit { .. } => "process-limit",
             Fault::Throttled { .. } => "throttled",
@@ -111,6 +118,13 @@ impl fmt::Display for Fault {
                 write!(
                     f,
                     "stopped: post_start hook {hook} failed{}",
+                    Failed(*status, why.as_deref())
+                )
+            }
+            Fault::PostStartNow { hook, status, why } => {
+                write!(
+                    f,
+                    "it is being stopped: post_start hook {hook} failed{}",
                     Failed(*status, why.as_deref())
                 )
             }
@@ -280,6 +294,14 @@ mod tests {
                     why: None,
                 },
                 "stopped: post_start hook 2 failed with status 3",
+            ),
+            (
+                Fault::PostStartNow {
+                    hook: 1,
+                    status: 3,
+                    why: None,
+                },
+                "it is being stopped: post_start hook 1 failed with status 3",
             ),
             (
                 Fault::PreStop {

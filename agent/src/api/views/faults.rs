@@ -1,8 +1,11 @@
 //! What goes wrong with instances, as it is shown. Pure.
 
+use std::sync::Arc;
+
 use reconciler::{
     key::{InstanceKey, Key},
-    observed::{Fault, State, fault},
+    observed::{Fact, Fault, State, fault},
+    port::Attention,
     status::Status,
     time::Now,
 };
@@ -20,6 +23,35 @@ pub fn row(fault: &Fault) -> wire::Fault {
         least: fault.least(),
         message: fault.to_string(),
     }
+}
+
+/// `status`, with what its supervisors have said since: it is not published anew for an instance that a step is
+/// about.
+pub fn told(status: &Arc<Status>, attention: Attention) -> Arc<Status> {
+    let Some(seen) = status.observed.instances.known() else {
+        return Arc::clone(status);
+    };
+    let news: Vec<_> = attention
+        .faults
+        .into_iter()
+        .filter_map(|(key, mut faults)| {
+            let before = &seen.get(&key)?.faults;
+            faults.extend(before.iter().filter(|fault| fault.is_end()).cloned());
+            (faults != *before).then_some((key, faults))
+        })
+        .collect();
+    if news.is_empty() {
+        return Arc::clone(status);
+    }
+    let mut status = Status::clone(status);
+    if let Fact::Known(instances) = &mut Arc::make_mut(&mut status.observed).instances {
+        for (key, faults) in news {
+            instances
+                .entry(key)
+                .and_modify(|instance| instance.faults = faults);
+        }
+    }
+    Arc::new(status)
 }
 
 /// What goes wrong with instances of a project, by what is seen of them.
@@ -81,7 +113,7 @@ fn condition(key: &InstanceKey, message: String, since: Option<String>) -> wire:
 mod tests {
     use reconciler::{
         key::Slot,
-        observed::{Fact, Instance, Observed},
+        observed::{Instance, Observed},
         spec::ContainerSpec,
     };
 
@@ -134,6 +166,43 @@ mod tests {
             ["its last run was killed: out of memory, limit 32 MiB"]
         );
         assert!(conditions("other", &status(State::Created, vec![Fault::Unknown])).is_empty());
+    }
+
+    #[test]
+    fn what_supervisors_say_just_now_takes_the_place_of_what_was_seen() {
+        let memory = Fault::OutOfMemory {
+            limit: None,
+            peak: None,
+        };
+        let (few, many) = (Fault::Zombies { least: 10 }, Fault::Zombies { least: 100 });
+        let running = || State::Running { pid: 7 };
+        // Seen, said, and what is shown: how the last run was ended nobody says again.
+        let cases = [
+            (vec![], vec![few.clone()], vec![few.clone()]),
+            (vec![few.clone()], vec![many.clone()], vec![many]),
+            (vec![few.clone()], vec![], vec![]),
+            (vec![memory.clone()], vec![few.clone()], vec![few, memory.clone()]),
+            (vec![memory.clone()], vec![], vec![memory]),
+        ];
+        let shown = |status: &Status| status.observed.instances.known().unwrap()[&key()].faults.clone();
+        for (seen, said, expected) in cases {
+            let status = Arc::new(status(running(), seen.clone()));
+            let attention = Attention {
+                faults: [(key(), said)].into(),
+                suspected: None,
+            };
+            let told = told(&status, attention);
+            assert_eq!(shown(&told), expected, "{seen:?}");
+            assert_eq!(Arc::ptr_eq(&told, &status), seen == expected, "{seen:?}");
+        }
+        // One that has not answered, and one that nobody has seen.
+        let zombies = Arc::new(status(running(), vec![Fault::Zombies { least: 10 }]));
+        let stranger = InstanceKey { index: 2, ..key() };
+        let attention = Attention {
+            faults: [(stranger, vec![Fault::Unknown])].into(),
+            suspected: None,
+        };
+        assert!(Arc::ptr_eq(&told(&zombies, attention), &zombies));
     }
 
     #[test]
