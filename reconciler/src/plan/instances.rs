@@ -11,6 +11,7 @@ use super::{
     draft::{Draft, Ready},
     firewall,
     images::Unpacked,
+    spaces::{self, Within},
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
@@ -39,6 +40,7 @@ pub struct Ground<'a> {
     pub firewall: Ready,
     /// Sandboxes that go in this pass.
     pub removed: &'a BTreeMap<InstanceKey, Ready>,
+    pub within: &'a Within<'a>,
 }
 
 /// What became of each wanted instance.
@@ -48,6 +50,8 @@ pub struct Instances {
     pub sandboxes: Vec<Option<Ready>>,
     /// Starts; `Now` for what runs or has run as wanted.
     pub starts: Vec<Option<Ready>>,
+    /// Stops of those who live in a process namespace that goes.
+    stops: BTreeMap<InstanceKey, Ready>,
 }
 
 impl Instances {
@@ -100,6 +104,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
     let mut instances = Instances {
         sandboxes: nothing(),
         starts: nothing(),
+        stops: BTreeMap::new(),
     };
     if let Err(why) = known(draft) {
         for Member { key, .. } in &wants.instances {
@@ -235,13 +240,18 @@ fn instance(
             before.extend(layers(draft, ground, &object, &target.image_digest));
         }
     }
+    let stopped = instances.stops.get(key).copied();
     let stop = |draft: &mut Draft<'_>, needs: &[Ready]| {
+        if let Some(stopped) = stopped {
+            return stopped;
+        }
         let action = Action::StopContainer {
             key: key.clone(),
             drain: 0,
         };
         draft.step(&object, action, &cause, None, needs)
     };
+    let joined = joined(draft, ground, instances, place);
     let running = matches!(state, Some(State::Running { .. })) && !planted!("no-stop-before");
     let removed = (verdict.course == Course::Rebuild).then(|| {
         let mut first = Vec::new();
@@ -250,6 +260,8 @@ fn instance(
             first.extend(needs.iter().chain(&before).copied());
             first.push(ground.firewall);
             first.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
+            first.extend(joined.filter(|joined| *joined == Ready::Blocked));
+            stop_dwellers(draft, ground, instances, key, &mut first);
         }
         if running {
             first = vec![stop(draft, &first)];
@@ -269,7 +281,6 @@ fn instance(
         seen.into_iter()
             .for_each(|seen| repair(draft, ground, place, seen));
     }
-    let joined = joined(ground, instances, place);
     let sandbox = sandbox(
         draft,
         ground,
@@ -284,6 +295,7 @@ fn instance(
     // A sandbox that is there may be older than the rules that keep it apart.
     if verdict.starts() && sandbox == Ready::Now {
         needs.extend(isolated(draft, ground, place));
+        needs.extend(joined);
     }
     let Ok(target) = &verdict.target else {
         let blocked = verdict.stopped.is_some();
@@ -397,19 +409,72 @@ fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
 }
 
+/// Stops those who live in the process namespace of `key`, which its sandbox takes along: with their grace, once
+/// nothing keeps that from being removed. Adds their stops to what its own waits for.
+fn stop_dwellers(
+    draft: &mut Draft<'_>,
+    ground: &Ground<'_>,
+    instances: &mut Instances,
+    key: &InstanceKey,
+    first: &mut Vec<Ready>,
+) {
+    let object = Key::Instance(key.clone());
+    if planted!("dwellers-not-stopped")
+        || draft.busy(&object)
+        || draft.memory.held(&object, draft.now).is_some()
+    {
+        return;
+    }
+    let needs = first.clone();
+    for (other, _) in ground.within.of(key).filter(|(_, kinds)| kinds.pid) {
+        let stop = match ground.removed.get(other) {
+            Some(removed) => *removed,
+            None => {
+                let action = Action::StopContainer {
+                    key: other.clone(),
+                    drain: 0,
+                };
+                let stop = draft.step(
+                    &Key::Instance(other.clone()),
+                    action,
+                    &spaces::anew(key),
+                    None,
+                    &needs,
+                );
+                instances.stops.insert(other.clone(), stop);
+                stop
+            }
+        };
+        first.push(stop);
+    }
+}
+
 /// When the sandbox is there whose namespaces are joined.
-fn joined(ground: &Ground<'_>, instances: &Instances, place: usize) -> Option<Ready> {
-    let lender = ground.allocation.sandbox(place)?.spaces.of.as_ref()?;
+fn joined(draft: &mut Draft<'_>, ground: &Ground<'_>, instances: &Instances, place: usize) -> Option<Ready> {
+    let spaces = &ground.allocation.sandbox(place)?.spaces;
     // Of a project that nothing is planned for: it is there.
-    let lender = ground.wants.place(lender)?;
-    Some(
-        instances
-            .sandboxes
-            .get(lender)
-            .copied()
-            .flatten()
-            .unwrap_or(Ready::Blocked),
-    )
+    let lender = ground.wants.place(spaces.of.as_ref()?)?;
+    let there = ground.wants.instances.get(lender)?;
+    let sandbox = instances.sandboxes.get(lender).copied().flatten();
+    let sandbox = sandbox.unwrap_or(Ready::Blocked);
+    if sandbox != Ready::Now || planted!("joins-whatever-there-is") {
+        return Some(sandbox);
+    }
+    // What is seen of it does not last.
+    if draft.removing(&there.key) {
+        return Some(Ready::Blocked);
+    }
+    let InstanceKey { project, service, .. } = &there.key;
+    let why = match there.seen {
+        Some(seen) if spaces::lends(&seen.sandbox.spaces, spaces) => return Some(Ready::Now),
+        Some(_) => format!("{service} does not lend what is to be shared before its sandbox is made anew"),
+        // Stopped, or at its end, with nothing left of it: nothing of it is going to be made.
+        None => {
+            format!("{service} does not run, and what it shares is gone; `stead start {project}/{service}`")
+        }
+    };
+    let own = ground.wants.instances.get(place)?.key.clone();
+    Some(draft.wait(Key::Instance(own), why, None))
 }
 
 /// `wrong`: it must be made, or brought to its specification.
@@ -424,9 +489,16 @@ fn sandbox(
 ) -> Ready {
     let key = &member.key;
     let object = Key::Instance(key.clone());
+    // What is there has joined already.
+    let anew = removed.is_some() || member.seen.is_none();
+    let joined = joined.filter(|_| anew);
     let mut needs: Vec<Ready> = removed.into_iter().chain(joined).collect();
     let mut spec = match ground.allocation.sandboxes.get(place) {
-        Some(Ok(_)) if !wrong => return Ready::Now,
+        Some(Ok(spec)) if !wrong => {
+            // Stopped, it is not made anew, and is on the networks that it was on.
+            let as_it_was = member.seen.is_some_and(|seen| *seen.sandbox != **spec);
+            return if as_it_was { Ready::Blocked } else { Ready::Now };
+        }
         Some(Ok(spec)) => spec.clone().into_owned(),
         Some(Err(why)) => {
             if let Some(seen) = member.seen {
