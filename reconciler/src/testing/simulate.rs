@@ -117,8 +117,11 @@ enum Turn {
     Exit(i32),
     Healthy,
     Unhealthy,
-    /// A hook of its start is done.
-    Hook,
+    /// This hook of its start, or before its stop, is over, with this.
+    Started(u32, i32),
+    Stopping(u32, i32),
+    /// The grace of its stop is over.
+    Grace,
 }
 
 /// What reaches the agent between two rounds.
@@ -159,6 +162,8 @@ pub struct Simulation {
     peace: Peace,
     /// Processes whose life is laid out.
     lives: BTreeMap<InstanceKey, (u32, bool)>,
+    /// And whose end is.
+    ends: BTreeMap<InstanceKey, u32>,
     rounds: u64,
     steps: u64,
     trace: Trace,
@@ -207,6 +212,7 @@ impl Simulation {
             status: None,
             peace: Peace::default(),
             lives: BTreeMap::new(),
+            ends: BTreeMap::new(),
             rounds: 0,
             steps: 0,
             trace: Trace::new(options.lines),

@@ -19,7 +19,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::Health,
     port::HostEvent,
-    spec::{FirewallSpec, Subnet},
+    spec::{FirewallSpec, Spaces, Subnet},
 };
 
 /// One accident. Those that say what they undo are the end of another one.
@@ -85,6 +85,8 @@ pub enum Damage {
     DiskFull,
     DiskFreed,
     ShimKilled(InstanceKey),
+    /// The process that holds what a sandbox lends to others.
+    PauseKilled(InstanceKey),
     ShimSilent(InstanceKey),
     ShimAnswers(InstanceKey),
     ProcessKilled(InstanceKey, i32),
@@ -100,6 +102,11 @@ pub enum Damage {
     /// A part cannot be read, and can be read again.
     Unreadable(&'static str),
     Readable(&'static str),
+}
+
+/// There is something in it that outlives its container.
+fn lends(spaces: &Spaces) -> bool {
+    spaces.lends_pid || spaces.lends_ipc.is_some()
 }
 
 impl World {
@@ -353,6 +360,17 @@ impl World {
             }
             Damage::ShimKilled(key) => {
                 self.shim_dies(key);
+                vec![HostEvent::Instance(key.clone())]
+            }
+            Damage::PauseKilled(key) => {
+                let place = self.instances.get_mut(key);
+                if let Some(shim) = place.and_then(|place| place.shim.as_mut())
+                    && lends(&shim.sandbox.spaces)
+                {
+                    shim.unpaused = true;
+                    let owner = shim.sandbox.spaces.lends_pid.then_some(shim.pid);
+                    owner.into_iter().for_each(|owner| self.pause_ends(owner));
+                }
                 vec![HostEvent::Instance(key.clone())]
             }
             Damage::ShimSilent(key) | Damage::ShimAnswers(key) => {

@@ -7,7 +7,7 @@ use super::{
         SimError, World, disk,
         disk::Content,
         error,
-        objects::{Cgroup, MTU, Netns, Pair, Run, Shim},
+        objects::{Cgroup, Lives, MTU, Netns, Pair, Place, Run, Shim},
         world::touch,
     },
     KILL_PATIENCE, Next, Work,
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     key::{InstanceKey, Key},
     observed::Health,
-    port::{ActionError, Retry},
-    spec::{Endpoint, MountSpec, PortBinding, SandboxSpec},
+    port::{ActionError, HostEvent, Retry},
+    spec::{Endpoint, MountSpec, PortBinding, SandboxSpec, Space},
     time::Now,
 };
 
@@ -33,6 +33,8 @@ const MOUNTS: u8 = 14;
 const ATTACH: u8 = 20;
 /// Per interface: the link, its setting, its inside.
 const PER_ENDPOINT: u8 = 3;
+/// What SIGKILL makes of a process.
+const KILLED: i32 = 137;
 
 impl World {
     /// 0.. ids · a new one: directory, assignment, resolver · an old one: update, what it leaves ·
@@ -185,12 +187,6 @@ impl World {
         place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| shim.silent.is_none()))
     }
 
-    /// The process of its supervisor.
-    pub(in super::super) fn supervisor(&self, key: &InstanceKey) -> Option<u32> {
-        let place = self.instances.get(key)?;
-        place.shim.as_ref().map(|shim| shim.pid)
-    }
-
     fn netns(&mut self, key: &InstanceKey) -> Option<&mut Netns> {
         self.instances.get_mut(key)?.netns.as_mut()
     }
@@ -206,14 +202,20 @@ impl World {
     /// One request to an idle supervisor: it goes on by itself, whatever becomes of the agent.
     fn assign(&mut self, spec: &SandboxSpec) -> Result<Next, ActionError> {
         let key = &spec.key;
-        let joined = match &spec.spaces.of {
-            Some(lender) if !self.answers(lender) => {
-                return Err(error(Retry::Again, SimError::NoSandbox(lender.clone())));
-            }
-            Some(lender) => self.supervisor(lender),
+        let lent = match &spec.spaces.of {
+            Some(lender) => Some(self.lend(lender, spec)?),
             None => None,
         };
         let pid = self.pid();
+        let of = |space, theirs: fn(&Lives) -> u32| match (&lent, space) {
+            (Some((_, lives)), Space::Joined) => theirs(lives),
+            _ => pid,
+        };
+        let lives = Lives {
+            network: of(spec.spaces.network, |lives| lives.network),
+            ipc: of(spec.spaces.ipc, |lives| lives.ipc),
+            pid: of(spec.spaces.pid, |lives| lives.pid),
+        };
         let place = self.instances.entry(key.clone()).or_default();
         if place.shim.is_some() || !place.processes.is_empty() {
             // It does not answer, or has left something behind: its leaf is in the way.
@@ -226,7 +228,7 @@ impl World {
             self.taken(binding)?;
         }
         if let Some(place) = self.instances.get_mut(key) {
-            place.netns = Some(Netns {
+            place.netns = (spec.spaces.network != Space::Joined).then(|| Netns {
                 loopback: true,
                 ..Netns::default()
             });
@@ -245,11 +247,82 @@ impl World {
                 started_wall: None,
                 health: Health::None,
                 hook: None,
+                stops_at: None,
+                died: None,
                 exit_due: false,
-                joined,
+                joined: lent.map(|(lender, _)| lender),
+                lives,
+                unpaused: false,
             });
         }
         Ok(Next::Did(RESOLVER))
+    }
+
+    /// The supervisor of `lender`, and what `spec` may join there: a process namespace and an IPC of its own only
+    /// where they outlive the container.
+    fn lend(&mut self, lender: &InstanceKey, spec: &SandboxSpec) -> Result<(u32, Lives), ActionError> {
+        if self.instances.get(lender).is_some_and(|place| place.leaving) {
+            let text = format!("{} joins the namespaces of {lender}, which goes", spec.key);
+            self.violations.push(text);
+        }
+        let shim = self.instances.get(lender).and_then(|place| place.shim.as_ref());
+        let shim = shim.filter(|shim| shim.silent.is_none());
+        let none = || error(Retry::Again, SimError::NoSandbox(lender.clone()));
+        let shim = shim.ok_or_else(none)?;
+        let (asked, theirs) = (&spec.spaces, &shim.sandbox.spaces);
+        let lent = (asked.pid != Space::Joined || theirs.pid == Space::Joined || theirs.lends_pid)
+            && (asked.ipc != Space::Joined || theirs.ipc == Space::Joined || theirs.lends_ipc.is_some());
+        if !lent {
+            let (key, lender) = (spec.key.clone(), lender.clone());
+            return Err(error(Retry::Again, SimError::NotLent { key, lender }));
+        }
+        Ok((shim.pid, shim.lives))
+    }
+
+    /// The first process of a process namespace that is lent is gone: the kernel ends all others.
+    pub(in super::super) fn pause_ends(&mut self, owner: u32) {
+        let others = self.instances.iter().filter_map(|(key, place)| {
+            let shim = place.shim.as_ref()?;
+            (shim.lives.pid == owner && !place.processes.is_empty()).then(|| key.clone())
+        });
+        let others: Vec<InstanceKey> = others.collect();
+        for key in others {
+            if let Some(place) = self.instances.get_mut(&key) {
+                place.kill();
+                if place.processes.is_empty() {
+                    self.ended(&key, KILLED, self.boot);
+                }
+            }
+            self.tell(&HostEvent::Instance(key));
+        }
+    }
+
+    /// Those who live in the process namespace of `key` were stopped before it goes.
+    fn spares_dwellers(&mut self, key: &InstanceKey) {
+        let shim = self.instances.get(key).and_then(|place| place.shim.as_ref());
+        let lent = shim.filter(|shim| shim.sandbox.spaces.lends_pid && !shim.unpaused);
+        let Some(owner) = lent.map(|shim| shim.pid) else {
+            return;
+        };
+        let lives = |place: &Place| {
+            let shim = place.shim.as_ref();
+            shim.is_some_and(|shim| shim.lives.pid == owner && matches!(shim.run, Run::Running { .. }))
+        };
+        let mut others = self.instances.iter().filter(|(other, _)| *other != key);
+        if let Some((other, _)) = others.find(|(_, place)| lives(place)) {
+            let text = format!("{other} ends with the namespaces of {key}, without its grace");
+            self.violations.push(text);
+        }
+    }
+
+    /// What its container lives in is there: no process can be made in a process namespace that has ended.
+    pub(super) fn has_processes(&self, shim: &Shim) -> bool {
+        let spaces = &shim.sandbox.spaces;
+        if !spaces.lends_pid && spaces.pid != Space::Joined {
+            return true;
+        }
+        let mut shims = self.instances.values().filter_map(|place| place.shim.as_ref());
+        shims.any(|owner| owner.pid == shim.lives.pid && !owner.unpaused)
     }
 
     /// Ports are reserved before any is given up: a refusal leaves all as it was.
@@ -358,12 +431,19 @@ impl World {
         now: Now,
     ) -> Result<Next, ActionError> {
         let answers = self.answers(key);
+        if work.stage == 0 {
+            self.spares_dwellers(key);
+        }
         let place = self.instances.get_mut(key);
         let stage = work.stage;
         match (stage, place) {
             (0, place) => {
                 // Of what is lost, only the sandbox goes: how its container ended stays known.
                 work.whole = place.as_ref().is_none_or(|place| place.shim.is_some());
+                let place = place.map(|place| {
+                    place.leaving = true;
+                    place
+                });
                 match place {
                     Some(place) if answers && !place.processes.is_empty() => {
                         let pids: Vec<u32> = place.processes.iter().map(|process| process.pid).collect();
@@ -380,10 +460,10 @@ impl World {
                 }
             }
             (1, Some(place)) => {
-                let Some(shim) = place.shim.take() else {
+                let Some(pid) = place.shim.as_ref().map(|shim| shim.pid) else {
                     return Ok(Next::To(2));
                 };
-                self.signalled(key, &[shim.pid]);
+                self.signalled(key, &[pid]);
                 self.shim_dies(key);
                 Ok(Next::Did(2))
             }
@@ -435,7 +515,7 @@ impl World {
     }
 
     /// Signals are sent under a descriptor of the process, or to a whole cgroup.
-    pub(super) fn signalled(&mut self, key: &InstanceKey, pids: &[u32]) {
+    pub(in super::super) fn signalled(&mut self, key: &InstanceKey, pids: &[u32]) {
         for pid in pids.iter().filter(|pid| self.foreign.processes.contains(*pid)) {
             self.violations
                 .push(format!("{pid}, a foreign process, was signalled for {key}"));
