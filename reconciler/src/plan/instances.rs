@@ -1,6 +1,7 @@
 //! The steps of wanted instances: sandbox, container, and what must be gone before.
 
 mod gates;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use super::{
     draft::{Draft, Ready},
     firewall,
     images::Unpacked,
-    spaces::{self, Within},
+    spaces::Within,
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
@@ -251,7 +252,7 @@ fn instance(
         };
         draft.step(&object, action, &cause, None, needs)
     };
-    let joined = joined(draft, ground, instances, place);
+    let joined = sharing::joined(draft, ground, instances, place);
     let running = matches!(state, Some(State::Running { .. })) && !planted!("no-stop-before");
     let removed = (verdict.course == Course::Rebuild).then(|| {
         let mut first = Vec::new();
@@ -261,7 +262,7 @@ fn instance(
             first.push(ground.firewall);
             first.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
             first.extend(joined.filter(|joined| *joined == Ready::Blocked));
-            stop_dwellers(draft, ground, instances, key, &mut first);
+            sharing::stop_dwellers(draft, ground, instances, key, &mut first);
         }
         if running {
             first = vec![stop(draft, &first)];
@@ -407,74 +408,6 @@ fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &
     let spec = ground.allocation.sandbox(place);
     spec.into_iter()
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
-}
-
-/// Stops those who live in the process namespace of `key`, which its sandbox takes along: with their grace, once
-/// nothing keeps that from being removed. Adds their stops to what its own waits for.
-fn stop_dwellers(
-    draft: &mut Draft<'_>,
-    ground: &Ground<'_>,
-    instances: &mut Instances,
-    key: &InstanceKey,
-    first: &mut Vec<Ready>,
-) {
-    let object = Key::Instance(key.clone());
-    if planted!("dwellers-not-stopped")
-        || draft.busy(&object)
-        || draft.memory.held(&object, draft.now).is_some()
-    {
-        return;
-    }
-    let needs = first.clone();
-    for (other, _) in ground.within.of(key).filter(|(_, kinds)| kinds.pid) {
-        let stop = match ground.removed.get(other) {
-            Some(removed) => *removed,
-            None => {
-                let action = Action::StopContainer {
-                    key: other.clone(),
-                    drain: 0,
-                };
-                let stop = draft.step(
-                    &Key::Instance(other.clone()),
-                    action,
-                    &spaces::anew(key),
-                    None,
-                    &needs,
-                );
-                instances.stops.insert(other.clone(), stop);
-                stop
-            }
-        };
-        first.push(stop);
-    }
-}
-
-/// When the sandbox is there whose namespaces are joined.
-fn joined(draft: &mut Draft<'_>, ground: &Ground<'_>, instances: &Instances, place: usize) -> Option<Ready> {
-    let spaces = &ground.allocation.sandbox(place)?.spaces;
-    // Of a project that nothing is planned for: it is there.
-    let lender = ground.wants.place(spaces.of.as_ref()?)?;
-    let there = ground.wants.instances.get(lender)?;
-    let sandbox = instances.sandboxes.get(lender).copied().flatten();
-    let sandbox = sandbox.unwrap_or(Ready::Blocked);
-    if sandbox != Ready::Now || planted!("joins-whatever-there-is") {
-        return Some(sandbox);
-    }
-    // What is seen of it does not last.
-    if draft.removing(&there.key) {
-        return Some(Ready::Blocked);
-    }
-    let InstanceKey { project, service, .. } = &there.key;
-    let why = match there.seen {
-        Some(seen) if spaces::lends(&seen.sandbox.spaces, spaces) => return Some(Ready::Now),
-        Some(_) => format!("{service} does not lend what is to be shared before its sandbox is made anew"),
-        // Stopped, or at its end, with nothing left of it: nothing of it is going to be made.
-        None => {
-            format!("{service} does not run, and what it shares is gone; `stead start {project}/{service}`")
-        }
-    };
-    let own = ground.wants.instances.get(place)?.key.clone();
-    Some(draft.wait(Key::Instance(own), why, None))
 }
 
 /// `wrong`: it must be made, or brought to its specification.

@@ -10,6 +10,7 @@ pub mod disk;
 mod drift;
 mod effects;
 mod hooks;
+mod namespaces;
 pub mod objects;
 mod observe;
 mod restore;

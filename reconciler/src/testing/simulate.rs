@@ -16,7 +16,7 @@ mod wishes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    converge::{Engine, Note},
+    converge::Engine,
     execute::{Order, Report},
     key::InstanceKey,
     port::{HostEvent, Scope},
@@ -391,7 +391,7 @@ impl Simulation {
             .push(self.now + wait.max(1), Event::Timer { agent, number });
         for note in &round.notes {
             self.trace
-                .note(self.now, 3u8, || format!("note {}", note_text(note)));
+                .note(self.now, 3u8, || format!("note {}", trace::note_text(note)));
             self.host.keep(note);
             self.branches.note(note);
         }
@@ -491,15 +491,5 @@ impl Simulation {
             failure: self.failure,
             lines: self.trace.into_lines(),
         }
-    }
-}
-
-fn note_text(note: &Note) -> String {
-    match note {
-        Note::Good { project, good } => format!("{project} is good at {}", good.revision),
-        Note::Barred { project, barred } => match barred {
-            Some(barred) => format!("{project}: {} is barred: {}", barred.revision, barred.why),
-            None => format!("{project}: nothing is barred"),
-        },
     }
 }

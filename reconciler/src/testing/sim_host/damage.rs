@@ -11,7 +11,6 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{
     World,
-    effects::clash,
     objects::{Inner, Manner, Pair, Run, Skeleton, VolumeDirectory},
     world::touch,
 };
@@ -19,7 +18,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::Health,
     port::HostEvent,
-    spec::{FirewallSpec, Spaces, Subnet},
+    spec::{FirewallSpec, Subnet},
 };
 
 /// One accident. Those that say what they undo are the end of another one.
@@ -102,11 +101,6 @@ pub enum Damage {
     /// A part cannot be read, and can be read again.
     Unreadable(&'static str),
     Readable(&'static str),
-}
-
-/// There is something in it that outlives its container.
-fn lends(spaces: &Spaces) -> bool {
-    spaces.lends_pid || spaces.lends_ipc.is_some()
 }
 
 impl World {
@@ -363,14 +357,7 @@ impl World {
                 vec![HostEvent::Instance(key.clone())]
             }
             Damage::PauseKilled(key) => {
-                let place = self.instances.get_mut(key);
-                if let Some(shim) = place.and_then(|place| place.shim.as_mut())
-                    && lends(&shim.sandbox.spaces)
-                {
-                    shim.unpaused = true;
-                    let owner = shim.sandbox.spaces.lends_pid.then_some(shim.pid);
-                    owner.into_iter().for_each(|owner| self.pause_ends(owner));
-                }
+                self.kill_pause(key);
                 vec![HostEvent::Instance(key.clone())]
             }
             Damage::ShimSilent(key) | Damage::ShimAnswers(key) => {
@@ -485,17 +472,6 @@ impl World {
         change: impl FnOnce(&mut Inner),
     ) -> Vec<HostEvent> {
         self.on_pair(key, interface, |pair| change(&mut pair.inner))
-    }
-
-    /// A port that somebody else could take now, among those that instances want.
-    fn clashes(&self, port: u16) -> bool {
-        self.instances.values().any(|place| {
-            place.shim.as_ref().is_some_and(|shim| {
-                shim.ports
-                    .iter()
-                    .any(|held| held.published == port && clash(held, held))
-            })
-        })
     }
 
     fn runs(&self, key: &InstanceKey) -> bool {

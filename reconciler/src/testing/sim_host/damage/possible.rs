@@ -5,9 +5,11 @@ use std::net::Ipv4Addr;
 use super::{
     super::{
         Random, World,
+        effects::clash,
+        namespaces::lends,
         objects::{Manner, Place},
     },
-    Damage, lends,
+    Damage,
 };
 use crate::{
     key::{InstanceKey, ResourceKey},
@@ -159,6 +161,17 @@ impl World {
         let netns = self.instances.get(&key)?.netns.as_ref()?;
         let interface = pick(random, netns.pairs.keys())?;
         Some((key, interface))
+    }
+
+    /// A port that somebody else could take now, among those that instances want.
+    fn clashes(&self, port: u16) -> bool {
+        self.instances.values().any(|place| {
+            place.shim.as_ref().is_some_and(|shim| {
+                shim.ports
+                    .iter()
+                    .any(|held| held.published == port && clash(held, held))
+            })
+        })
     }
 
     fn some_lender(&self, random: &mut Random) -> Option<InstanceKey> {
