@@ -17,6 +17,9 @@ use crate::{
     status::Status,
 };
 
+/// Who made the namespace of one kind.
+type Owner = fn(&Lives) -> u32;
+
 /// What an instance shall live in, and lend.
 #[derive(Debug, PartialEq)]
 struct Shares<'s> {
@@ -169,7 +172,7 @@ impl Watch {
             };
             world.instances.keys().find(of_it).and_then(shim)
         });
-        let kinds: [(bool, fn(&Lives) -> u32); 3] = [
+        let kinds: [(bool, Owner); 3] = [
             (asked.network, |lives| lives.network),
             (asked.ipc, |lives| lives.ipc),
             (asked.pid, |lives| lives.pid),

@@ -364,6 +364,9 @@ impl World {
         let answers = self.answers(key);
         if work.stage == 0 {
             self.spares_dwellers(key);
+            if let Some(place) = self.instances.get_mut(key) {
+                place.leaving = true;
+            }
         }
         let place = self.instances.get_mut(key);
         let stage = work.stage;
@@ -371,10 +374,6 @@ impl World {
             (0, place) => {
                 // Of what is lost, only the sandbox goes: how its container ended stays known.
                 work.whole = place.as_ref().is_none_or(|place| place.shim.is_some());
-                let place = place.map(|place| {
-                    place.leaving = true;
-                    place
-                });
                 match place {
                     Some(place) if answers && !place.processes.is_empty() => {
                         let pids: Vec<u32> = place.processes.iter().map(|process| process.pid).collect();
