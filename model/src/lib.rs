@@ -12,7 +12,7 @@ pub mod fingerprint;
 pub mod interpolate;
 pub mod load;
 mod name;
-mod pre_start;
+pub mod pre_start;
 mod report;
 pub mod shape;
 pub mod source;

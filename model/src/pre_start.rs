@@ -17,7 +17,7 @@ pub(crate) fn name(service: &str, index: usize) -> String {
 }
 
 /// Adds the services that are hooks. `origins`: where they are written.
-pub(crate) fn derive(project: &mut Project, origins: &mut BTreeMap<String, Span>) {
+pub fn derive(project: &mut Project, origins: &mut BTreeMap<String, Span>) {
     let mut derived = Vec::new();
     for (of, service) in &mut project.services {
         let hooks = std::mem::take(&mut service.container.pre_start);

@@ -38,6 +38,7 @@ use firewall::Stage;
 use instances::Ground;
 use orders::Orders;
 use slots::Pass;
+use spaces::Within;
 use step::{Cause, Plan, Step};
 use verdict::{Case, Course, Verdict};
 use wanted::{Member, Wants};
@@ -84,8 +85,9 @@ pub fn focused(
     let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
     let targets = instances::targets(&wants, &verdicts);
     let volumes = volumes::volumes(&mut draft, &wants, targets);
-    let mut orphans = orphans::stop(&mut draft, &wants);
-    let present = presence::present(&draft, &wants, &allocation, &verdicts);
+    let within = Within::new(&draft);
+    let mut orphans = orphans::stop(&mut draft, &wants, &within);
+    let present = presence::present(&draft, &wants, &allocation, &verdicts, &within);
 
     // What follows from another change is no change of its own.
     let explained: BTreeSet<String> = draft
@@ -150,7 +152,7 @@ pub fn focused(
             firewall = ready;
         }
     }
-    let removed = orphans.remove(&mut draft, &wants, firewall, &then_names);
+    let removed = orphans.remove(&mut draft, &wants, firewall, &then_names, &within);
     orphans::remains(&mut draft, &wants);
 
     let ground = Ground {
@@ -163,6 +165,7 @@ pub fn focused(
         names: &names.ready,
         firewall: isolation,
         removed: &removed,
+        within: &within,
     };
     let instances = instances::instances(&mut draft, &ground);
 
@@ -342,14 +345,17 @@ fn moved(
     if *have != want.spaces {
         return Some(spaces::cause(wants, &allocation.lent, key, have, &want.spaces));
     }
-    if (have.lends_pid || have.lends_ipc.is_some()) && seen.identity.is_empty() {
+    if (have.lends_pid || have.lends_ipc.is_some())
+        && seen.identity.is_empty()
+        && !planted!("pause-end-unnoticed")
+    {
         let text = "what holds the namespaces that it shares has ended";
         return Some(wanted::noun("sandbox", Some(text.to_owned())));
     }
     let lender = have.of.as_ref()?;
     let there = observed.instances.known()?.get(lender);
     let same = there.is_some_and(|there| seen.joined.as_deref() == Some(&there.identity));
-    (!same).then(|| spaces::anew(lender))
+    (!same && !planted!("lender-anew-unnoticed")).then(|| spaces::anew(lender))
 }
 
 /// Whose namespaces are another's is made anew with it.

@@ -61,6 +61,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
         "drain-skipped",
         "the old slot is stopped without waiting for its connections",
     ),
+    (
+        "dwellers-not-stopped",
+        "who lives in a process namespace that goes is killed with it, without its grace",
+    ),
     ("drift-ignored", "an interface that is gone is not made again"),
     ("error-forgets-the-start", "a step that failed is taken for done"),
     ("event-lost", "a hint about a container is dropped"),
@@ -89,6 +93,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
     ),
     ("holder-ignored", "a host port is reserved while another holds it"),
     (
+        "hook-failure-forgiven",
+        "a start that failed counts as a run, if only its hooks took long enough",
+    ),
+    (
         "hooks-ignored",
         "a service counts as started before its hooks are done",
     ),
@@ -96,6 +104,18 @@ pub const MISTAKES: &[(&str, &str)] = &[
     ("internal-with-gateway", "an internal network leads outside"),
     ("jitter-unbounded", "a delay may be a hundred times as long"),
     ("job-run-twice", "an exit record without a sandbox is not read"),
+    (
+        "joins-whatever-there-is",
+        "namespaces are joined before the sandbox is there that lends them",
+    ),
+    (
+        "lender-anew-unnoticed",
+        "who shares namespaces stays in those of a sandbox that is gone",
+    ),
+    (
+        "lent-room-goes",
+        "a sandbox is removed while others run in its namespaces",
+    ),
     ("limit-one-more", "one restart more than the limit"),
     (
         "lost-volume-used",
@@ -130,12 +150,24 @@ pub const MISTAKES: &[(&str, &str)] = &[
     ),
     ("parallelism-ignored", "all instances are updated at once"),
     (
+        "pause-end-unnoticed",
+        "a sandbox lends namespaces that nobody holds any more",
+    ),
+    (
         "port-not-yet-given-up",
         "a host port counts as free while it is being given up",
     ),
     (
         "ports-before-the-sandbox",
         "host ports lead to an address that nobody has yet",
+    ),
+    (
+        "pre-stop-restarts",
+        "another command before the stop restarts the container",
+    ),
+    (
+        "prepared-once-for-all",
+        "what runs before the start does not run again for another version",
     ),
     (
         "ratio-ignored",
@@ -158,6 +190,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
     ("root-gone-ignored", "a process whose root is gone runs on"),
     ("same-key-twice", "a step is planned for what is under way"),
     (
+        "sharer-restarts-with-its-lender",
+        "who shares namespaces is restarted with the container that lends them",
+    ),
+    (
         "stale-look",
         "a look that began before an action overrides what came of it",
     ),
@@ -168,6 +204,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
     (
         "stop-order-ignored",
         "dependencies are stopped before their dependants",
+    ),
+    (
+        "stopped-counts-as-replaced",
+        "an end of the version before counts while the new one is stopped",
     ),
     (
         "streak-never-over",

@@ -111,7 +111,8 @@ impl Exit<'_> {
             .started_at
             .map_or(0, |started| self.at.saturating_sub(started));
         // A start that failed has not run, however long its hooks took.
-        let started = !matches!(self.died, Some(Fault::PostStart { .. }));
+        let started =
+            !matches!(self.died, Some(Fault::PostStart { .. })) || planted!("hook-failure-forgiven");
         if started && ran >= self.rules.window && !planted!("streak-never-over") {
             0
         } else {

@@ -65,6 +65,7 @@ pub fn compared<'a>(project: &'a Project, name: &str, service: &Service) -> Cow<
     // A hook runs again before each new version of its service.
     if let Some(of) = &service.container.pre_start_of
         && let Some(theirs) = project.services.get(of)
+        && !planted!("prepared-once-for-all")
     {
         let revision = revision(&compared(project, of, theirs));
         fields

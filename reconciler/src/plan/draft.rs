@@ -88,6 +88,13 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Whether its sandbox is being removed right now.
+    pub fn removing(&self, key: &InstanceKey) -> bool {
+        self.orders
+            .iter()
+            .any(|step| matches!(&step.action, Action::RemoveSandbox(other) if other == key))
+    }
+
     /// What is being started of it right now: it may run although it is not seen to.
     pub fn starting(&self, key: &InstanceKey) -> Option<&'a ContainerSpec> {
         self.orders.iter().find_map(|step| match &step.action {

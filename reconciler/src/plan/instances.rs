@@ -1,6 +1,7 @@
 //! The steps of wanted instances: sandbox, container, and what must be gone before.
 
 mod gates;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,7 @@ use super::{
     draft::{Draft, Ready},
     firewall,
     images::Unpacked,
+    spaces::Within,
     step::{Cause, Class},
     verdict::{Course, Verdict},
     volumes,
@@ -39,6 +41,7 @@ pub struct Ground<'a> {
     pub firewall: Ready,
     /// Sandboxes that go in this pass.
     pub removed: &'a BTreeMap<InstanceKey, Ready>,
+    pub within: &'a Within<'a>,
 }
 
 /// What became of each wanted instance.
@@ -48,6 +51,8 @@ pub struct Instances {
     pub sandboxes: Vec<Option<Ready>>,
     /// Starts; `Now` for what runs or has run as wanted.
     pub starts: Vec<Option<Ready>>,
+    /// Stops of those who live in a process namespace that goes.
+    stops: BTreeMap<InstanceKey, Ready>,
 }
 
 impl Instances {
@@ -100,6 +105,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
     let mut instances = Instances {
         sandboxes: nothing(),
         starts: nothing(),
+        stops: BTreeMap::new(),
     };
     if let Err(why) = known(draft) {
         for Member { key, .. } in &wants.instances {
@@ -235,13 +241,18 @@ fn instance(
             before.extend(layers(draft, ground, &object, &target.image_digest));
         }
     }
+    let stopped = instances.stops.get(key).copied();
     let stop = |draft: &mut Draft<'_>, needs: &[Ready]| {
+        if let Some(stopped) = stopped {
+            return stopped;
+        }
         let action = Action::StopContainer {
             key: key.clone(),
             drain: 0,
         };
         draft.step(&object, action, &cause, None, needs)
     };
+    let joined = sharing::joined(draft, ground, instances, place);
     let running = matches!(state, Some(State::Running { .. })) && !planted!("no-stop-before");
     let removed = (verdict.course == Course::Rebuild).then(|| {
         let mut first = Vec::new();
@@ -250,6 +261,8 @@ fn instance(
             first.extend(needs.iter().chain(&before).copied());
             first.push(ground.firewall);
             first.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
+            first.extend(joined.filter(|joined| *joined == Ready::Blocked));
+            sharing::stop_dwellers(draft, ground, instances, key, &mut first);
         }
         if running {
             first = vec![stop(draft, &first)];
@@ -269,7 +282,6 @@ fn instance(
         seen.into_iter()
             .for_each(|seen| repair(draft, ground, place, seen));
     }
-    let joined = joined(ground, instances, place);
     let sandbox = sandbox(
         draft,
         ground,
@@ -284,6 +296,7 @@ fn instance(
     // A sandbox that is there may be older than the rules that keep it apart.
     if verdict.starts() && sandbox == Ready::Now {
         needs.extend(isolated(draft, ground, place));
+        needs.extend(joined);
     }
     let Ok(target) = &verdict.target else {
         let blocked = verdict.stopped.is_some();
@@ -397,21 +410,6 @@ fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &
         .flat_map(|spec| spec.endpoints.iter().map(|endpoint| &endpoint.network))
 }
 
-/// When the sandbox is there whose namespaces are joined.
-fn joined(ground: &Ground<'_>, instances: &Instances, place: usize) -> Option<Ready> {
-    let lender = ground.allocation.sandbox(place)?.spaces.of.as_ref()?;
-    // Of a project that nothing is planned for: it is there.
-    let lender = ground.wants.place(lender)?;
-    Some(
-        instances
-            .sandboxes
-            .get(lender)
-            .copied()
-            .flatten()
-            .unwrap_or(Ready::Blocked),
-    )
-}
-
 /// `wrong`: it must be made, or brought to its specification.
 fn sandbox(
     draft: &mut Draft<'_>,
@@ -424,9 +422,16 @@ fn sandbox(
 ) -> Ready {
     let key = &member.key;
     let object = Key::Instance(key.clone());
+    // What is there has joined already.
+    let anew = removed.is_some() || member.seen.is_none();
+    let joined = joined.filter(|_| anew);
     let mut needs: Vec<Ready> = removed.into_iter().chain(joined).collect();
     let mut spec = match ground.allocation.sandboxes.get(place) {
-        Some(Ok(_)) if !wrong => return Ready::Now,
+        Some(Ok(spec)) if !wrong => {
+            // Stopped, it is not made anew, and is on the networks that it was on.
+            let as_it_was = member.seen.is_some_and(|seen| *seen.sandbox != **spec);
+            return if as_it_was { Ready::Blocked } else { Ready::Now };
+        }
         Some(Ok(spec)) => spec.clone().into_owned(),
         Some(Err(why)) => {
             if let Some(seen) = member.seen {

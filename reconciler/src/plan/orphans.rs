@@ -6,6 +6,7 @@ use super::{
     action::Action,
     container,
     draft::{Draft, Ready},
+    spaces::Within,
     step::{Cause, Class},
     wanted::{self, Wants},
 };
@@ -60,7 +61,7 @@ fn cause(wants: &Wants<'_>, project: &str, field: String) -> Cause {
 }
 
 /// Stops what goes: a dependency after its dependants.
-pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
+pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>, within: &Within<'a>) -> Orphans<'a> {
     let mut orphans = Orphans::default();
     let others = wants.others.iter().copied();
     orphans.gone = others
@@ -102,7 +103,10 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>) -> Orphans<'a> {
         } else {
             Ready::Now
         };
-        orphans.stops.insert(next, ready);
+        let stays = orphans.others_stay(draft, next, within);
+        orphans
+            .stops
+            .insert(next, if stays { Ready::Blocked } else { ready });
     }
     orphans
 }
@@ -122,6 +126,23 @@ impl<'a> Orphans<'a> {
             }
         }
         Some(here)
+    }
+
+    /// Somebody of its project runs in its namespaces, and will do so beyond this pass: nothing but its container
+    /// goes.
+    fn others_stay(&self, draft: &mut Draft<'_>, key: &InstanceKey, within: &Within<'a>) -> bool {
+        let mut others = within.of(key).map(|(other, _)| other);
+        let stays = |other: &&InstanceKey| {
+            other.project == key.project && self.stops.get(*other).is_none_or(|stop| *stop == Ready::Blocked)
+        };
+        let Some(other) = others.find(stays).filter(|_| !planted!("lent-room-goes")) else {
+            return false;
+        };
+        if !self.gone.contains_key(other) {
+            let why = format!("waits until {other} is made anew or gone, which shares its namespaces");
+            draft.wait(Key::Instance(key.clone()), why, None);
+        }
+        true
     }
 
     fn know_dependants(&mut self) {
@@ -186,11 +207,14 @@ impl<'a> Orphans<'a> {
         wants: &Wants<'_>,
         firewall: Ready,
         names: &BTreeMap<ResourceKey, Ready>,
+        within: &Within<'a>,
     ) -> BTreeMap<InstanceKey, Ready> {
         let mut removed = BTreeMap::new();
         for (key, instance) in &self.gone {
             let mut needs = vec![firewall];
             needs.extend(self.stops.get(key));
+            // What others live in goes after they have ended.
+            needs.extend(within.of(key).filter_map(|(other, _)| self.stops.get(other)));
             needs.extend(
                 instance
                     .sandbox

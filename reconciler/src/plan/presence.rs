@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{allocate::Allocation, draft::Draft, verdict::Verdict, wanted::Wants};
+use super::{allocate::Allocation, draft::Draft, spaces::Within, verdict::Verdict, wanted::Wants};
 use crate::{
     key::{InstanceKey, Key},
     observed::{Instance, State},
@@ -37,6 +37,7 @@ pub fn present<'a>(
     wants: &'a Wants<'a>,
     allocation: &'a Allocation<'_>,
     verdicts: &[Verdict<'_>],
+    within: &Within<'_>,
 ) -> Option<Vec<Present<'a>>> {
     draft.observed.instances.known()?;
     let mut present = Vec::new();
@@ -44,7 +45,9 @@ pub fn present<'a>(
         let alone = wants.left_alone(&key.project);
         let running = matches!(instance.state, State::Running { .. }) || draft.starting(key).is_some();
         let lingering = !alone && running;
-        if alone || lingering {
+        // Others are on its networks with it.
+        let lent = within.of(key).any(|(_, kinds)| kinds.network);
+        if alone || lingering || lent {
             present.push(Present {
                 key,
                 seen: Some(instance),

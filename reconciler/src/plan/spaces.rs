@@ -6,12 +6,13 @@ use model::types::{Dependency, Namespace, Project, Service};
 
 use super::{
     called,
+    draft::Draft,
     step::Cause,
     wanted::{self, Member, Wanted, Wants},
 };
 use crate::{
     key::InstanceKey,
-    observed::Observed,
+    observed::{Instance, Observed, State},
     spec::{SHM_SIZE, Space, Spaces},
 };
 
@@ -59,6 +60,71 @@ impl<'a> Lent<'a> {
     }
 }
 
+/// Who runs in whose namespaces, as is seen: by who made them, and by each who passed them on.
+#[derive(Default)]
+pub struct Within<'a> {
+    of: BTreeMap<&'a InstanceKey, BTreeMap<&'a InstanceKey, Kinds>>,
+}
+
+/// Which namespaces somebody lives in.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Kinds {
+    pub network: bool,
+    pub pid: bool,
+}
+
+impl<'a> Within<'a> {
+    pub fn new(draft: &Draft<'a>) -> Self {
+        let mut within = Within::default();
+        let Some(all) = draft.observed.instances.known() else {
+            return within;
+        };
+        for (key, seen) in all {
+            let runs = || matches!(seen.state, State::Running { .. }) || draft.starting(key).is_some();
+            if seen.sandbox.spaces.of.is_none() || !runs() {
+                continue;
+            }
+            let kinds: [fn(&Spaces) -> Space; 3] =
+                [|spaces| spaces.network, |spaces| spaces.pid, |spaces| spaces.ipc];
+            for (number, kind) in kinds.into_iter().enumerate() {
+                for lender in lenders(all, seen, kind) {
+                    let kinds = within.of.entry(lender).or_default().entry(key).or_default();
+                    kinds.network |= number == 0;
+                    kinds.pid |= number == 1;
+                }
+            }
+        }
+        within
+    }
+
+    /// Those that run in the namespaces of `key`.
+    pub fn of(&self, key: &InstanceKey) -> impl Iterator<Item = (&'a InstanceKey, Kinds)> {
+        let there = self.of.get(key).into_iter().flatten();
+        there.map(|(key, kinds)| (*key, *kinds))
+    }
+}
+
+/// Those whose namespace of one kind `seen` lives in: who made it last, before it who passed it on.
+fn lenders<'a>(
+    all: &'a BTreeMap<InstanceKey, Instance>,
+    mut seen: &'a Instance,
+    kind: fn(&Spaces) -> Space,
+) -> Vec<&'a InstanceKey> {
+    let mut lenders = Vec::new();
+    while kind(&seen.sandbox.spaces) == Space::Joined && lenders.len() <= DEEPEST {
+        let of = seen.sandbox.spaces.of.as_ref();
+        let there = of.and_then(|of| all.get_key_value(of));
+        match there {
+            Some((lender, there)) if seen.joined.as_ref() == Some(&there.identity) => {
+                lenders.push(lender);
+                seen = there;
+            }
+            _ => break,
+        }
+    }
+    lenders
+}
+
 /// Project and service whose namespace is asked for.
 fn lender<'a>(wants: &Wants<'a>, project: &'a Project, space: &'a Namespace) -> Option<(&'a str, &'a str)> {
     match space {
@@ -72,6 +138,14 @@ fn lender<'a>(wants: &Wants<'a>, project: &'a Project, space: &'a Namespace) -> 
         }
         _ => None,
     }
+}
+
+/// Whether a sandbox with `theirs` has what one with `asked` is to join: processes and IPC of its own only where
+/// they outlive the container.
+pub fn lends(theirs: &Spaces, asked: &Spaces) -> bool {
+    let joined = Space::Joined;
+    (asked.pid != joined || theirs.pid == joined || theirs.lends_pid)
+        && (asked.ipc != joined || theirs.ipc == joined || theirs.lends_ipc.is_some())
 }
 
 /// The namespaces of `member`; the error says why they cannot be had and what to do.
@@ -255,6 +329,9 @@ pub fn restarts_with(service: &Service, dependency: &str, on: &Dependency) -> bo
     let spaces = &service.namespaces;
     let shares =
         |space: &Option<Namespace>| matches!(space, Some(Namespace::Service(name)) if name == dependency);
+    if planted!("sharer-restarts-with-its-lender") {
+        return on.restart;
+    }
     on.restart
         && ![&spaces.network_mode, &spaces.ipc, &spaces.pid]
             .into_iter()

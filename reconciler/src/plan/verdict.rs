@@ -275,6 +275,11 @@ fn held<'a>(
     now: Now,
 ) -> Verdict<'a> {
     verdict.target = Ok(Cow::Borrowed(have));
+    // As it is, but in namespaces that are there.
+    if let Some(cause) = &case.moved {
+        verdict.rebuild(cause.clone());
+        return verdict;
+    }
     if let (State::Exited { .. }, Some((Class::Restart, cause))) = (&seen.state, begun) {
         verdict.change = Some((Class::Restart, cause.clone()));
         verdict.course = Course::Replace;

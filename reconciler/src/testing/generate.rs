@@ -47,16 +47,19 @@ pub enum Behaviour {
     Job,
     /// Ends with 1.
     Fail,
+    /// Ends with 0, or with 1, by chance.
+    Flaky,
 }
 
 impl Behaviour {
-    pub const ALL: [Behaviour; 6] = [
+    pub const ALL: [Behaviour; 7] = [
         Behaviour::Serve,
         Behaviour::Slow,
         Behaviour::Deaf,
         Behaviour::Sick,
         Behaviour::Job,
         Behaviour::Fail,
+        Behaviour::Flaky,
     ];
 
     pub fn word(self) -> &'static str {
@@ -67,6 +70,7 @@ impl Behaviour {
             Behaviour::Sick => "sick",
             Behaviour::Job => "job",
             Behaviour::Fail => "fail",
+            Behaviour::Flaky => "flaky",
         }
     }
 
@@ -139,6 +143,25 @@ pub struct Update {
     pub monitor: u64,
 }
 
+/// Commands around the life of a service: each a `Job`, `Fail` or `Flaky`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Hooks {
+    pub post_start: Vec<Behaviour>,
+    pub pre_stop: Vec<Behaviour>,
+    pub pre_start: Vec<Behaviour>,
+    /// One of `pre_start` for each instance.
+    pub per_replica: bool,
+}
+
+/// Namespaces of another service that a service lives in, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sharing {
+    pub with: String,
+    pub network: bool,
+    pub ipc: bool,
+    pub pid: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Service {
     pub name: String,
@@ -158,16 +181,90 @@ pub struct Service {
     pub grace: Option<u64>,
     /// Others may join its IPC: another answer asks for a new sandbox.
     pub shared: bool,
+    /// Of a service before it, so that nobody shares in a circle.
+    pub sharing: Option<Sharing>,
+    pub hooks: Hooks,
     pub scale: u32,
     pub update: Option<Update>,
 }
 
 impl Service {
-    /// How many hooks its start has. Those who end by themselves have none.
-    pub fn hooks(&self) -> u8 {
+    /// It has no network of its own, and so no ports.
+    pub fn joins_a_network(&self) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| sharing.network)
+    }
+
+    /// What it waits for, as the language has it: who shares namespaces waits for who lends them.
+    pub fn all_needs(&self) -> Vec<Need> {
+        let mut needs = self.needs.clone();
+        if let Some(sharing) = &self.sharing
+            && !needs.iter().any(|need| need.on == sharing.with)
+        {
+            needs.push(Need {
+                on: sharing.with.clone(),
+                condition: Condition::Started,
+                required: true,
+                restart: true,
+            });
+        }
+        needs
+    }
+
+    /// The hooks of its start. Those who end by themselves have none.
+    pub fn post_start(&self) -> &[Behaviour] {
         match self.behaviour {
-            Behaviour::Job | Behaviour::Fail => 0,
-            _ => self.env % 3,
+            Behaviour::Job | Behaviour::Fail | Behaviour::Flaky => &[],
+            _ => &self.hooks.post_start,
+        }
+    }
+
+    /// No start of it comes to its end, because of a hook.
+    pub fn never_starts(&self) -> bool {
+        self.post_start().contains(&Behaviour::Fail)
+    }
+
+    /// Some starts of it fail, because of a hook.
+    pub fn may_not_start(&self) -> bool {
+        self.post_start().iter().any(|hook| *hook != Behaviour::Job)
+    }
+
+    /// The services that run before it, each after the one before: it, with another command, reached by nobody.
+    fn runners(&self) -> Vec<Service> {
+        let mut runners: Vec<Service> = Vec::new();
+        for (number, behaviour) in self.hooks.pre_start.iter().enumerate() {
+            let mut needs = self.all_needs();
+            needs.iter_mut().for_each(|need| need.restart = false);
+            needs.extend(runners.last().map(Service::completed));
+            runners.push(Service {
+                name: format!("{}.pre_start-{}", self.name, number + 1),
+                behaviour: *behaviour,
+                label: 0,
+                restart: match self.restart {
+                    Restart::No => Restart::No,
+                    _ => Restart::OnFailure(None),
+                },
+                health: false,
+                ports: Vec::new(),
+                needs,
+                shared: false,
+                scale: match self.hooks.per_replica {
+                    true => self.scale,
+                    false => self.scale.min(1),
+                },
+                update: None,
+                hooks: Hooks::default(),
+                ..self.clone()
+            });
+        }
+        runners
+    }
+
+    fn completed(&self) -> Need {
+        Need {
+            on: self.name.clone(),
+            condition: Condition::Completed,
+            required: true,
+            restart: false,
         }
     }
 }
@@ -200,6 +297,23 @@ impl Shape {
         let mut hasher = crate::testing::simulate::trace::Fnv::default();
         self.hash(&mut hasher);
         format!("{:012x}", hasher.finish() & 0xffff_ffff_ffff)
+    }
+
+    /// With the services that run before others.
+    pub fn expanded(&self) -> Shape {
+        let mut services = Vec::new();
+        for service in &self.services {
+            let runners = service.runners();
+            let mut service = service.clone();
+            service.needs = service.all_needs();
+            service.needs.extend(runners.last().map(Service::completed));
+            services.extend(runners);
+            services.push(service);
+        }
+        Shape {
+            services,
+            internal: self.internal,
+        }
     }
 
     pub fn service(&self, name: &str) -> Option<&Service> {

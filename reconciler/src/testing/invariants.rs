@@ -26,7 +26,9 @@
 //! | C1 | Once faults are over, everything wanted is there, and nothing else. | settled |
 //! | C2 | Then nothing is done. | settled |
 //! | C3 | What was done and is done again changes nothing. | settled |
+//! | J1 | Who shares namespaces stands in those that are there, and joins none that go. | world, decided, settled |
 //! | D1 | Dependencies are honoured: starts after them, stops before them. | decided |
+//! | H1 | What runs before a service has succeeded for the version that starts, and once only. | decided |
 //! | R1 | Restarts keep to the curve, are counted on, and are none for what an operator has stopped. | decided |
 //! | G1 | What is carried out was once wanted as a whole; nothing goes for want of a readable manifest. | decided |
 //! | L1 | What was heard of is looked at, but not while a step is at it; nothing is done where nothing is known. | decided |
@@ -37,9 +39,11 @@
 
 mod agent;
 mod decisions;
+mod hooks;
 mod oracle;
 mod rest;
 mod restarts;
+mod sharing;
 mod state;
 mod updates;
 
@@ -48,7 +52,7 @@ use std::{
     sync::Arc,
 };
 
-use model::types::Project;
+use model::types::{Project, Service};
 
 use super::sim_host::{World, objects::Foreign};
 use crate::{
@@ -95,6 +99,8 @@ pub struct Watch {
     origins: BTreeMap<InstanceKey, Origin>,
     /// And before that: a start that failed has changed nothing.
     earlier: BTreeMap<InstanceKey, Origin>,
+    /// What a hook before a start was started for: its key and the revision of its service that it was given.
+    prepared: BTreeMap<(InstanceKey, String), Box<Service>>,
     /// Identity and writes of each volume directory, by identity.
     written: BTreeMap<u64, u64>,
     /// The identity that services first had of a volume.

@@ -9,6 +9,8 @@ pub mod damage;
 pub mod disk;
 mod drift;
 mod effects;
+mod hooks;
+mod namespaces;
 pub mod objects;
 mod observe;
 mod restore;
@@ -30,7 +32,7 @@ use crate::{
     time::Now,
 };
 pub use effects::{Progress, Work};
-use objects::{Layers, Run};
+use objects::Layers;
 pub use world::{World, touch};
 
 /// splitmix64 (Steele, Lea, Flood 2014): a seed replays.
@@ -81,6 +83,10 @@ pub enum SimError {
     NotABridge(ResourceKey),
     #[error("{0} has no sandbox yet; it is made at the next attempt")]
     NoSandbox(InstanceKey),
+    #[error("{lender} does not lend what {key} is to share; it is asked again")]
+    NotLent { key: InstanceKey, lender: InstanceKey },
+    #[error("the processes of {0} have no namespace any more; its sandbox is made anew in the next pass")]
+    NamespaceGone(InstanceKey),
     #[error("the supervisor of {0} does not answer; it is asked again at the next look")]
     Silent(InstanceKey),
     #[error("{0} still has processes after they were killed")]
@@ -157,22 +163,17 @@ impl SimHost {
         self.tell(HostEvent::Instance(key.clone()));
     }
 
-    /// The hook that the process of `key` is about is done.
-    pub fn end_hook(&self, key: &InstanceKey) {
-        let mut world = self.world();
-        let place = world.instances.get_mut(key);
-        if let Some(shim) = place.and_then(|place| place.shim.as_mut())
-            && let (Run::Running { .. }, Some(container)) = (&shim.run, &shim.container)
-        {
-            let hooks = container.post_start.len();
-            let next = shim.hook.map(|hook| Hook {
-                number: hook.number + 1,
-                ..hook
-            });
-            shim.hook = next.filter(|next| next.number as usize <= hooks);
-        }
-        world.moved(touch::INSTANCES);
-        drop(world);
+    /// `hook` of the container of `key` is over, with this status.
+    pub fn end_hook(&self, key: &InstanceKey, hook: Hook, status: i32) {
+        let at = self.now().boot;
+        self.world().hook_ends(key, hook, status, at);
+        self.tell(HostEvent::Instance(key.clone()));
+    }
+
+    /// The grace of a stop is over.
+    pub fn end_grace(&self, key: &InstanceKey) {
+        let at = self.now().boot;
+        self.world().grace_ends(key, at);
         self.tell(HostEvent::Instance(key.clone()));
     }
 

@@ -16,7 +16,7 @@ mod wishes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    converge::{Engine, Note},
+    converge::Engine,
     execute::{Order, Report},
     key::InstanceKey,
     port::{HostEvent, Scope},
@@ -117,8 +117,11 @@ enum Turn {
     Exit(i32),
     Healthy,
     Unhealthy,
-    /// A hook of its start is done.
-    Hook,
+    /// This hook of its start, or before its stop, is over, with this.
+    Started(u32, i32),
+    Stopping(u32, i32),
+    /// The grace of its stop is over.
+    Grace,
 }
 
 /// What reaches the agent between two rounds.
@@ -159,6 +162,8 @@ pub struct Simulation {
     peace: Peace,
     /// Processes whose life is laid out.
     lives: BTreeMap<InstanceKey, (u32, bool)>,
+    /// And whose end is.
+    ends: BTreeMap<InstanceKey, u32>,
     rounds: u64,
     steps: u64,
     trace: Trace,
@@ -207,6 +212,7 @@ impl Simulation {
             status: None,
             peace: Peace::default(),
             lives: BTreeMap::new(),
+            ends: BTreeMap::new(),
             rounds: 0,
             steps: 0,
             trace: Trace::new(options.lines),
@@ -385,7 +391,7 @@ impl Simulation {
             .push(self.now + wait.max(1), Event::Timer { agent, number });
         for note in &round.notes {
             self.trace
-                .note(self.now, 3u8, || format!("note {}", note_text(note)));
+                .note(self.now, 3u8, || format!("note {}", trace::note_text(note)));
             self.host.keep(note);
             self.branches.note(note);
         }
@@ -485,15 +491,5 @@ impl Simulation {
             failure: self.failure,
             lines: self.trace.into_lines(),
         }
-    }
-}
-
-fn note_text(note: &Note) -> String {
-    match note {
-        Note::Good { project, good } => format!("{project} is good at {}", good.revision),
-        Note::Barred { project, barred } => match barred {
-            Some(barred) => format!("{project}: {} is barred: {}", barred.revision, barred.why),
-            None => format!("{project}: nothing is barred"),
-        },
     }
 }

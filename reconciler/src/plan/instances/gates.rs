@@ -1,6 +1,6 @@
 //! What an instance waits for before it starts: its dependencies, each as its condition says.
 
-use model::types;
+use model::types::{self, Condition};
 
 use super::{Ground, Instances};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     plan::{
         draft::{Draft, Ready},
         spaces,
+        step::Class,
         verdict::{Course, Verdict},
         wanted::{Member, Wanted},
     },
@@ -69,11 +70,11 @@ impl Gates {
             let Some(verdict) = ground.verdicts.get(place).filter(|_| !passed_over) else {
                 continue;
             };
-            // Who restarts with it does so once, after the last one is what it shall be.
-            if self.anew
-                && spaces::restarts_with(wanted.service, name, on)
-                && ground.wants.held.contains_key(key)
-            {
+            // Who restarts with it does so once, after the last one is what it shall be; and that an earlier
+            // version has come to its end says nothing.
+            let whole = spaces::restarts_with(wanted.service, name, on)
+                || on.condition == Condition::CompletedSuccessfully;
+            if self.anew && whole && ground.wants.held.contains_key(key) {
                 closed = closed.or(Some(format!("after {name} is updated")));
                 continue;
             }
@@ -117,11 +118,15 @@ fn dependency<'g>(
             failed.map(|failed| &failed.message)
         }
     };
+    // Stopped by an operator, it is not replaced before it is started.
+    let class = verdict.change.as_ref().map(|(class, _)| *class);
+    let outdated =
+        verdict.stopped.is_some() && class >= Some(Class::Restart) && !planted!("stopped-counts-as-replaced");
     Dependency {
         project: &key.project,
         name: &key.service,
         seen: member.seen,
-        changing: verdict.starts(),
+        changing: verdict.starts() || outdated,
         last: verdict.course == Course::Rest,
         hooked: verdict
             .target

@@ -9,7 +9,7 @@ use super::witness::Ordered;
 use crate::{
     key::InstanceKey,
     observed::{Fact, Firewall, Health, Image, Instance, Observed, State},
-    spec::{ContainerSpec, MountSpec, SandboxSpec},
+    spec::{ContainerSpec, MountSpec, SandboxSpec, Space},
 };
 
 /// What has another name on every host gets one in the order of appearance, or its own of the history.
@@ -82,6 +82,7 @@ impl Names {
         picture.part("containers", &observed.instances, |picture, instances| {
             for (key, instance) in instances {
                 self.see_instance(picture, key, instance, ordered);
+                lives(picture, key, instance, instances);
             }
         });
         picture.part("ends", &observed.ended, |picture, ended| {
@@ -211,6 +212,37 @@ impl Names {
             self.pids.push(pid);
             self.pids.len() - 1
         }) + 1
+    }
+}
+
+/// Whose namespaces it lives in, and whether these are there; and whether it holds what it lends.
+fn lives(
+    picture: &mut Picture,
+    key: &InstanceKey,
+    instance: &Instance,
+    all: &BTreeMap<InstanceKey, Instance>,
+) {
+    let spaces = &instance.sandbox.spaces;
+    if let Some(of) = &spaces.of {
+        let kinds = [
+            ("network", spaces.network),
+            ("ipc", spaces.ipc),
+            ("pid", spaces.pid),
+        ];
+        let kinds = kinds.into_iter().filter(|(_, space)| *space == Space::Joined);
+        let kinds: Vec<&str> = kinds.map(|(kind, _)| kind).collect();
+        let lender = all.get(of).map(|lender| &lender.identity);
+        let gone = match lender == instance.joined.as_ref() {
+            true => "",
+            false => ", which is gone",
+        };
+        picture.line(format!(
+            "container {key} shares {} of {of}{gone}",
+            kinds.join(" and ")
+        ));
+    }
+    if instance.state != State::Lost && instance.identity.is_empty() {
+        picture.line(format!("container {key} lends what nobody holds"));
     }
 }
 

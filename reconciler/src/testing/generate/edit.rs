@@ -1,8 +1,8 @@
 //! What people do to a file: small edits, renames, more and fewer, from one moment to the next.
 
 use super::{
-    Behaviour, Condition, IMAGES, Need, OnFailure, Port, RARE_IMAGE, Repertoire, Restart, Service, Shape,
-    Update,
+    Behaviour, Condition, Hooks, IMAGES, Need, OnFailure, Port, RARE_IMAGE, Repertoire, Restart, Service,
+    Shape, Sharing, Update,
 };
 use crate::testing::sim_host::Random;
 
@@ -87,6 +87,37 @@ fn need(random: &mut Random, on: &Service) -> Need {
     }
 }
 
+fn hooks(random: &mut Random) -> Hooks {
+    let mut some = || {
+        let mut hooks = Vec::new();
+        while hooks.len() < 2 && random.chance(2) {
+            hooks.push(match random.below(10) {
+                0 => Behaviour::Fail,
+                1 | 2 => Behaviour::Flaky,
+                _ => Behaviour::Job,
+            });
+        }
+        hooks
+    };
+    Hooks {
+        post_start: some(),
+        pre_stop: some(),
+        pre_start: some(),
+        per_replica: random.chance(3),
+    }
+}
+
+fn sharing(random: &mut Random, with: &Service) -> Sharing {
+    let (mut network, ipc, pid) = (random.chance(2), random.chance(3), random.chance(3));
+    network |= !ipc && !pid;
+    Sharing {
+        with: with.name.clone(),
+        network,
+        ipc,
+        pid,
+    }
+}
+
 impl Shape {
     /// One more service, if there is a name left.
     pub(super) fn add(&mut self, random: &mut Random, repertoire: Repertoire) {
@@ -116,11 +147,16 @@ impl Shape {
             needs: Vec::new(),
             grace: random.chance(4).then_some(3_000),
             shared: false,
+            sharing: None,
+            hooks: Hooks::default(),
             scale: 1,
             update: None,
         };
         if random.chance(3) {
             service.ports.push(port(random));
+        }
+        if random.chance(3) {
+            service.hooks = hooks(random);
         }
         if random.chance(3) {
             service.volumes.push(pick(random, &VOLUMES));
@@ -138,7 +174,22 @@ impl Shape {
             let on = &self.services[random.below(self.services.len() as u64) as usize];
             service.needs.push(need(random, on));
         }
+        if !self.services.is_empty() && random.chance(6) {
+            let with = &self.services[random.below(self.services.len() as u64) as usize];
+            service.sharing = Some(sharing(random, with));
+        }
         self.services.push(service);
+        self.without_networks_of_their_own();
+    }
+
+    /// Who joins the network of another has no addresses and ports.
+    fn without_networks_of_their_own(&mut self) {
+        for service in &mut self.services {
+            if service.joins_a_network() {
+                service.ports.clear();
+                service.networks.clear();
+            }
+        }
     }
 
     /// One edit as somebody makes it in an editor.
@@ -153,6 +204,7 @@ impl Shape {
                 let gone = self.services.remove(index);
                 for service in &mut self.services {
                     service.needs.retain(|need| need.on != gone.name);
+                    service.sharing.take_if(|sharing| sharing.with == gone.name);
                 }
             }
             2 => self.rename(index, random),
@@ -168,8 +220,14 @@ impl Shape {
                 }
             }
             5 | 6 => self.hand_over(index),
+            7 if index > 0 => {
+                let with = &self.services[random.below(index as u64) as usize];
+                let sharing = (!random.chance(3)).then(|| sharing(random, with));
+                self.services[index].sharing = sharing;
+            }
             _ => Shape::edit_service(&mut self.services[index], random, repertoire),
         }
+        self.without_networks_of_their_own();
     }
 
     /// A host port becomes another service's.
@@ -177,6 +235,7 @@ impl Shape {
         let from = self.services.iter().position(|service| !service.ports.is_empty());
         if let Some(from) = from
             && self.services[to].ports.is_empty()
+            && !self.services[to].joins_a_network()
             && let Some(port) = self.services[from].ports.pop()
         {
             self.services[to].ports.push(port);
@@ -193,10 +252,17 @@ impl Shape {
         for need in needs.filter(|need| need.on == old) {
             name.clone_into(&mut need.on);
         }
+        let sharings = self
+            .services
+            .iter_mut()
+            .filter_map(|service| service.sharing.as_mut());
+        for sharing in sharings.filter(|sharing| sharing.with == old) {
+            name.clone_into(&mut sharing.with);
+        }
     }
 
     fn edit_service(service: &mut Service, random: &mut Random, repertoire: Repertoire) {
-        match random.below(17) {
+        match random.below(19) {
             0..=3 => service.env = random.below(4) as u8,
             4 => service.label = random.below(3) as u8,
             5 | 6 => service.image = image(random),
@@ -219,6 +285,7 @@ impl Shape {
                 }
             }
             13 => service.grace = pick(random, &[None, Some(1_000), Some(30_000)]),
+            17 | 18 => service.hooks = hooks(random),
             16 => service.shared = !service.shared,
             14 if repertoire.scale => service.scale = random.below(4) as u32,
             15 if repertoire.rollout => service.update = update(random),

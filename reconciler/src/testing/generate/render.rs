@@ -1,11 +1,13 @@
 //! A shape as the typed project that the language would make of its file.
 
+use std::collections::BTreeMap;
+
 use model::types::{
-    self, Attachment, Dependency, Deploy, Duration, FailureAction, Healthcheck, Mount, Network, PortRange,
-    Project, Protocol, PublishedPort, RestartPolicy, UpdateConfig, Volume,
+    self, Attachment, Dependency, Deploy, Duration, FailureAction, Healthcheck, Mount, Namespace, Network,
+    PortRange, Project, Protocol, PublishedPort, RestartPolicy, UpdateConfig, Volume,
 };
 
-use super::{Condition, Need, OnFailure, Port, Restart, Service, Shape, Update};
+use super::{Behaviour, Condition, Need, OnFailure, Port, Restart, Service, Shape, Update};
 
 impl Shape {
     pub fn project(&self, name: &str) -> Project {
@@ -33,12 +35,14 @@ impl Shape {
             }
             project.services.insert(service.name.clone(), rendered);
         }
+        model::pre_start::derive(&mut project, &mut BTreeMap::new());
         project
     }
 }
 
 fn render(service: &Service) -> types::Service {
     let networks = match service.networks.as_slice() {
+        _ if service.joins_a_network() => &[],
         [] => &["default"][..],
         networks => networks,
     };
@@ -72,7 +76,7 @@ fn render(service: &Service) -> types::Service {
                 subpath: None,
             })
             .collect(),
-        depends_on: service.needs.iter().map(need).collect(),
+        depends_on: service.all_needs().iter().map(need).collect(),
         stop_grace_period: service.grace.map(milliseconds),
         ..types::Service::default()
     };
@@ -80,18 +84,37 @@ fn render(service: &Service) -> types::Service {
         let label = ("l".to_owned(), service.label.to_string());
         rendered.labels.extend([label]);
     }
-    rendered.namespaces.ipc = service.shared.then_some(types::Namespace::Shareable);
-    let hook = |number: u8| types::Hook {
-        command: vec![format!("hook-{number}")],
-        ..types::Hook::default()
-    };
-    rendered.container.post_start = (0..service.hooks()).map(hook).collect();
+    let namespaces = &mut rendered.namespaces;
+    namespaces.ipc = service.shared.then_some(Namespace::Shareable);
+    if let Some(sharing) = &service.sharing {
+        let all = [
+            (sharing.network, &mut namespaces.network_mode),
+            (sharing.ipc, &mut namespaces.ipc),
+            (sharing.pid, &mut namespaces.pid),
+        ];
+        for (_, namespace) in all.into_iter().filter(|(shared, _)| *shared) {
+            *namespace = Some(Namespace::Service(sharing.with.clone()));
+        }
+    }
+    let hooks = &service.hooks;
+    rendered.container.post_start = commands(service.post_start(), false);
+    rendered.container.pre_stop = commands(&hooks.pre_stop, false);
+    rendered.container.pre_start = commands(&hooks.pre_start, hooks.per_replica);
     rendered.container.scale = (service.scale != 1).then_some(service.scale);
     rendered.container.deploy = service.update.map(|own| Deploy {
         update_config: Some(update(own)),
         ..Deploy::default()
     });
     rendered
+}
+
+fn commands(hooks: &[Behaviour], per_replica: bool) -> Vec<types::Hook> {
+    let hook = |hook: &Behaviour| types::Hook {
+        command: vec![hook.word().to_owned()],
+        per_replica,
+        ..types::Hook::default()
+    };
+    hooks.iter().map(hook).collect()
 }
 
 fn milliseconds(time: u64) -> Duration {

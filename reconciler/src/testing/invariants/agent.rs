@@ -27,6 +27,8 @@ pub(super) struct Running {
     completes: bool,
     /// On the way from what ran to what the manifest asks for.
     pub replaces: bool,
+    /// Its sandbox goes.
+    removes: bool,
     /// When it was looked at afterwards.
     looked: Option<u64>,
 }
@@ -326,6 +328,7 @@ impl Agent {
             outdated: false,
             completes: step.completes.is_some(),
             replaces: replaces && step.cause.field.starts_with("services."),
+            removes: matches!(step.action, Action::RemoveSandbox(_)),
             looked: None,
         };
         self.running.insert(step.key.clone(), running);
@@ -339,6 +342,11 @@ impl Agent {
             }
             _ => {}
         }
+    }
+
+    /// The sandbox of `key` is being removed.
+    pub fn removes(&self, key: &Key) -> bool {
+        self.running.get(key).is_some_and(|step| step.removes)
     }
 
     /// It was stopped for what is broken under it: what starts it is no crash.

@@ -111,6 +111,7 @@ impl Watch {
             Action::SyncFirewall(spec) => leads_to_somebody(world, spec, observed),
             Action::EnsureSandbox(spec) => {
                 leads_nowhere(world, spec, observed)?;
+                self.joins(world, spec, status)?;
                 let start = status.plan.steps.iter().find_map(|step| match &step.action {
                     Action::StartContainer {
                         key, spec: container, ..
@@ -160,7 +161,7 @@ impl Watch {
         }
     }
 
-    fn wanted(&self, world: &World, key: &InstanceKey) -> bool {
+    pub(super) fn wanted(&self, world: &World, key: &InstanceKey) -> bool {
         let project = self.effective(world, &key.project);
         project.is_some_and(|project| {
             let service = project.services.get(&key.service);
@@ -196,11 +197,14 @@ impl Watch {
         let hurt = seen.is_none_or(|seen| {
             seen.broken.is_some() || seen.health == Health::Unhealthy || seen.state == State::Lost
         });
-        if hurt || oracle::intents(&self.desired, key).next().is_some() {
+        let moves = self.moves(&project, observed, key);
+        if hurt || moves || oracle::intents(&self.desired, key).next().is_some() {
             return Ok(());
         }
         let mut names = oracle::followed(&project, &key.service);
         names.insert(key.service.clone());
+        let service = project.services.get(&key.service);
+        names.extend(service.and_then(|service| service.container.pre_start_of.clone()));
         let touched = names.iter().any(|name| {
             let of_it = |other: &&InstanceKey| other.project == key.project && other.service == *name;
             let intent = self
@@ -279,6 +283,8 @@ impl Watch {
         {
             return violated("D1", format!("{key} is started, and {unmet}"));
         }
+        self.starts_in(&project, key, observed)?;
+        self.prepares(&project, start);
         self.revived(&project, start, observed, now)?;
         // One whose turn has not come is started again as it was.
         let same = self
@@ -293,6 +299,7 @@ impl Watch {
             self.origins.insert(key.clone(), origin.clone());
             return Ok(());
         }
+        self.is_prepared(world, &project, key)?;
         if let Some(origin) = self.origins.get(key) {
             self.earlier.insert(key.clone(), origin.clone());
         }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use model::types::{Condition, Mount, Project, Service};
+use model::types::{Condition, Mount, Namespace, Project, Service};
 
 use crate::{
     desired::{Desired, Intent, Target},
     key::InstanceKey,
-    observed::{Fact, Health, Instance, Observed, State},
+    observed::{Fact, Health, Instance, Moment, Observed, State},
 };
 
 /// How many instances of a service are wanted.
@@ -32,7 +32,7 @@ pub fn intents<'a>(desired: &'a Desired, key: &'a InstanceKey) -> impl Iterator<
 
 /// The service without what can be changed while it runs: limits, published ports, networks, restart
 /// policy, healthcheck, labels, scale, and the order of starts.
-fn fixed(service: &Service) -> Service {
+pub fn fixed(service: &Service) -> Service {
     let mut fixed = service.clone();
     fixed.resources.cpus = None;
     fixed.resources.cpu_quota = None;
@@ -44,6 +44,8 @@ fn fixed(service: &Service) -> Service {
     fixed.restart = Default::default();
     fixed.healthcheck = None;
     fixed.labels.clear();
+    fixed.stop_grace_period = None;
+    fixed.container.pre_stop.clear();
     fixed.depends_on.clear();
     fixed.container.scale = None;
     fixed.container.deploy = None;
@@ -76,20 +78,36 @@ pub fn affected(old: &Project, new: &Project, service: &str, digests: (&str, Opt
         || old.secrets != new.secrets
 }
 
+/// Who lives in the namespaces of another, which outlive its container, is not restarted with it.
+fn lives_with(service: &Service, other: &str) -> bool {
+    let spaces = &service.namespaces;
+    let all = [&spaces.network_mode, &spaces.ipc, &spaces.pid];
+    let mut all = all.into_iter().flatten();
+    all.any(|space| matches!(space, Namespace::Service(with) if with == other))
+}
+
 /// The services that `service` is restarted with, directly or through others.
 pub fn followed(project: &Project, service: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut next = vec![service.to_owned()];
     while let Some(name) = next.pop() {
-        let dependencies = project.services.get(&name).into_iter();
-        let dependencies = dependencies.flat_map(|service| &service.depends_on);
-        for (other, _) in dependencies.filter(|(_, dependency)| dependency.restart) {
+        let Some(service) = project.services.get(&name) else {
+            continue;
+        };
+        let dependencies = service.depends_on.iter();
+        let followed = dependencies.filter(|(other, on)| on.restart && !lives_with(service, other));
+        for (other, _) in followed {
             if found.insert(other.clone()) {
                 next.push(other.clone());
             }
         }
     }
     found
+}
+
+/// A hook of its start is to come, or has failed.
+fn starts(one: &Instance) -> bool {
+    one.hook.is_some_and(|hook| hook.moment == Moment::PostStart)
 }
 
 /// A condition that holds for no instance of a dependency, for people.
@@ -109,13 +127,13 @@ pub fn unmet(project: &Project, service: &str, observed: &Observed) -> Option<St
         let met = match dependency.condition {
             Condition::Started => {
                 let started = |one: &Instance| {
-                    matches!(one.state, State::Running { .. } | State::Exited { .. }) && one.hook.is_none()
+                    matches!(one.state, State::Running { .. } | State::Exited { .. }) && !starts(one)
                 };
                 seen.any(started) || ends.next().is_some()
             }
             Condition::Healthy => {
                 let healthy = |one: &Instance| {
-                    let runs = matches!(one.state, State::Running { .. }) && one.hook.is_none();
+                    let runs = matches!(one.state, State::Running { .. }) && !starts(one);
                     runs && one.health == Health::Healthy
                 };
                 seen.any(healthy)

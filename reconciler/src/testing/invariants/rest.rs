@@ -80,10 +80,14 @@ impl Watch {
                 )
                 .any(|intent| matches!(intent, crate::desired::Intent::Stop { .. }));
                 let mut places = world.instances.iter().filter(|(key, _)| of_it(key));
-                let mut runs = places.clone().any(|(_, place)| {
+                let running = places.clone().find(|(_, place)| {
                     let shim = place.shim.as_ref();
                     shim.is_some_and(|shim| matches!(shim.run, Run::Running { .. }))
                 });
+                if let Some((key, _)) = running {
+                    self.stands(world, &project, key)?;
+                }
+                let mut runs = running.is_some();
                 let rests = places.any(|(_, place)| {
                     let shim = place.shim.as_ref();
                     shim.is_some_and(|shim| {
@@ -211,7 +215,11 @@ impl Watch {
         for key in world.bridges.keys().filter(|key| runs(&key.project)) {
             actions.extend(world.networks.whole(key).cloned().map(Action::EnsureNetwork));
         }
-        for (_, place) in world.instances.iter().filter(|(key, _)| runs(&key.project)) {
+        for (_, place) in world
+            .instances
+            .iter()
+            .filter(|(key, _)| runs(&key.project) && self.wanted(world, key))
+        {
             let shim = place.shim.as_ref().filter(|shim| shim.silent.is_none());
             actions.extend(shim.map(|shim| Action::EnsureSandbox((*shim.sandbox).clone())));
         }

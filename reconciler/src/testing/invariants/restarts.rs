@@ -5,7 +5,7 @@ use model::types::Project;
 use super::{super::sim_host::World, Violation, Watch, decisions::Start, oracle, violated};
 use crate::{
     key::{InstanceKey, Key},
-    observed::{Observed, State},
+    observed::{Fault, Observed, State},
     restart::STEADY,
     spec::{ContainerSpec, RestartPolicy},
     time::Now,
@@ -105,7 +105,9 @@ impl Watch {
         };
         let ends = rests(service.restart) && rests(start.spec.restart);
         let ran = at.saturating_sub(seen.started_at.unwrap_or(*at));
-        let streak = if ran >= STEADY { 0 } else { seen.streak };
+        // Who did not come to the end of its start has not run.
+        let started = !matches!(seen.died(), Some(Fault::PostStart { .. }));
+        let streak = if started && ran >= STEADY { 0 } else { seen.streak };
         if ends && seen.flaps == 0 {
             return violated(
                 "R1",

@@ -24,9 +24,10 @@ impl Watch {
     pub fn after(&mut self, world: &mut World) -> Result<(), Violation> {
         let touched = world.take_touched();
         if let Some(what) = world.violations.first() {
-            let invariant = match what.contains("signalled") {
-                true => "P2",
-                false => "D1",
+            let invariant = match what {
+                what if what.contains("signalled") => "P2",
+                what if what.contains("the namespaces of") => "J1",
+                _ => "D1",
             };
             return violated(invariant, what.clone());
         }
@@ -223,7 +224,7 @@ fn isolated(world: &World) -> Result<(), Violation> {
         if place.processes.is_empty() {
             continue;
         }
-        for endpoint in reachable(place, world) {
+        for endpoint in reachable(inside(place, world), world) {
             if world.skeleton != Skeleton::Whole || !world.firewall.networks.contains_key(endpoint) {
                 return violated("N2", format!("{key} can be reached on {endpoint} without rules"));
             }
@@ -241,6 +242,16 @@ fn isolated(world: &World) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Where the network namespace is that something of this instance lives in.
+fn inside<'a>(place: &'a Place, world: &'a World) -> &'a Place {
+    let Some(shim) = place.shim.as_ref().filter(|shim| shim.lives.network != shim.pid) else {
+        return place;
+    };
+    let mut places = world.instances.values();
+    let owner = |place: &&Place| place.shim.as_ref().map(|owner| owner.pid) == Some(shim.lives.network);
+    places.find(owner).unwrap_or(place)
 }
 
 /// The networks on which something of this instance can be reached.

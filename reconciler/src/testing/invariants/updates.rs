@@ -7,7 +7,7 @@ use super::{super::sim_host::World, Violation, Watch, oracle, violated};
 use crate::{
     desired::Wish,
     key::{InstanceKey, Key, ResourceKey, Slot},
-    observed::{Health, Instance, Observed, State},
+    observed::{Health, Hook, Instance, Moment, Observed, State},
     plan::{
         action::Action,
         step::{Class, Step},
@@ -29,6 +29,10 @@ fn time(time: Option<model::types::Duration>) -> u64 {
     time.map_or(0, model::types::Duration::as_millis)
 }
 
+fn of_start(hook: Hook) -> bool {
+    hook.moment == Moment::PostStart
+}
+
 fn beside(key: &InstanceKey) -> InstanceKey {
     InstanceKey {
         slot: match key.slot {
@@ -42,6 +46,11 @@ fn beside(key: &InstanceKey) -> InstanceKey {
 fn runs(place: Option<&Place>) -> bool {
     let shim = place.and_then(|place| place.shim.as_ref());
     shim.is_some_and(|shim| matches!(shim.run, Run::Running { .. }))
+}
+
+fn was_started(place: Option<&Place>) -> bool {
+    let shim = place.and_then(|place| place.shim.as_ref());
+    shim.is_some_and(|shim| shim.run != Run::Created)
 }
 
 impl Watch {
@@ -113,7 +122,7 @@ impl Watch {
         let of_manifest = step.cause.field.starts_with("services.");
         // Of two slots the one that does not serve yet may become another at once.
         let alone = match &step.action {
-            Action::StopContainer { key, .. } => !runs(world.instances.get(&beside(key))),
+            Action::StopContainer { key, .. } => !was_started(world.instances.get(&beside(key))),
             _ => true,
         };
         let replaces = replaces
@@ -249,7 +258,7 @@ impl Watch {
         let config = update(service).filter(|_| !settled);
         let rest = config.map_or(0, |config| time(config.monitor) + time(config.delay));
         let until = shim.started_boot.unwrap_or(0) + rest;
-        shim.hook.is_some() || shim.health == Health::Starting || until > now.boot
+        shim.hook.is_some_and(of_start) || shim.health == Health::Starting || until > now.boot
     }
 
     /// Who is still connected to the one whose place was taken gets as long as its process itself.
@@ -325,7 +334,7 @@ impl Watch {
         }
         let since = new.1.started_at.unwrap_or(0);
         let ready = running(new.1)
-            && new.1.hook.is_none()
+            && !new.1.hook.is_some_and(of_start)
             && match new.1.health {
                 Health::Healthy => true,
                 Health::Starting | Health::Unhealthy => false,

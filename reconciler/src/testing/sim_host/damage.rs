@@ -11,7 +11,6 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{
     World,
-    effects::clash,
     objects::{Inner, Manner, Pair, Run, Skeleton, VolumeDirectory},
     world::touch,
 };
@@ -85,6 +84,8 @@ pub enum Damage {
     DiskFull,
     DiskFreed,
     ShimKilled(InstanceKey),
+    /// The process that holds what a sandbox lends to others.
+    PauseKilled(InstanceKey),
     ShimSilent(InstanceKey),
     ShimAnswers(InstanceKey),
     ProcessKilled(InstanceKey, i32),
@@ -355,6 +356,10 @@ impl World {
                 self.shim_dies(key);
                 vec![HostEvent::Instance(key.clone())]
             }
+            Damage::PauseKilled(key) => {
+                self.kill_pause(key);
+                vec![HostEvent::Instance(key.clone())]
+            }
             Damage::ShimSilent(key) | Damage::ShimAnswers(key) => {
                 let place = self.instances.get_mut(key);
                 if let Some(shim) = place.and_then(|place| place.shim.as_mut()) {
@@ -467,17 +472,6 @@ impl World {
         change: impl FnOnce(&mut Inner),
     ) -> Vec<HostEvent> {
         self.on_pair(key, interface, |pair| change(&mut pair.inner))
-    }
-
-    /// A port that somebody else could take now, among those that instances want.
-    fn clashes(&self, port: u16) -> bool {
-        self.instances.values().any(|place| {
-            place.shim.as_ref().is_some_and(|shim| {
-                shim.ports
-                    .iter()
-                    .any(|held| held.published == port && clash(held, held))
-            })
-        })
     }
 
     fn runs(&self, key: &InstanceKey) -> bool {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     key::ResourceKey,
-    observed::{Health, Hook},
+    observed::{Fault, Health, Hook},
     spec::{ContainerSpec, Endpoint, Limits, PortBinding, SandboxSpec},
 };
 
@@ -115,12 +115,27 @@ pub struct Shim {
     pub started_boot: Option<u64>,
     pub started_wall: Option<u64>,
     pub health: Health,
-    /// The one of `post_start` that its process is about, or did not get beyond.
+    /// The one that its process is about; of `post_start`: or did not get beyond.
     pub hook: Option<Hook>,
+    /// It is being stopped, and killed at this time at the latest.
+    pub stops_at: Option<u64>,
+    /// How it was ended, where its status does not say it.
+    pub died: Option<Fault>,
     /// The exit record could not be written yet.
     pub exit_due: bool,
     /// The supervisor whose namespaces it has joined.
     pub joined: Option<u32>,
+    pub lives: Lives,
+    /// What held the namespaces that it lends has ended.
+    pub unpaused: bool,
+}
+
+/// Whose namespaces the processes of a sandbox live in, by the supervisor that made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lives {
+    pub network: u32,
+    pub ipc: u32,
+    pub pid: u32,
 }
 
 /// The cgroup of one instance: that of its shim and that of its container.
@@ -159,6 +174,8 @@ pub struct Place {
     pub tree: Option<Tree>,
     /// TCP connections through its host ports.
     pub connections: u32,
+    /// Its sandbox is being removed.
+    pub leaving: bool,
 }
 
 /// `state/containers/<project>/<service>-<n><slot>`

@@ -13,7 +13,7 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Ended, Fact, Firewall, Health, Image, Instance, Network, Observed, State, Volume},
     port::Scope,
-    spec::{FirewallSpec, NetworkSpec},
+    spec::{FirewallSpec, NetworkSpec, Space},
 };
 
 impl World {
@@ -254,7 +254,10 @@ impl World {
             },
             drift: Vec::new(),
             broken: None,
-            identity: shim.pid.to_string(),
+            identity: match shim.unpaused {
+                true => String::new(),
+                false => shim.pid.to_string(),
+            },
             joined: shim.joined.map(|pid| pid.to_string()),
             restarts: shim.restarts,
             streak: shim.streak,
@@ -263,7 +266,7 @@ impl World {
             started_wall: shim.started_wall,
             health: shim.health,
             hook: shim.hook,
-            faults: Vec::new(),
+            faults: shim.died.iter().cloned().collect(),
         };
         if shim.silent.is_some() {
             if instance.health != Health::None {
@@ -271,7 +274,9 @@ impl World {
             }
             return Some(instance);
         }
-        self.sandbox_drift(place, &shim.sandbox, &mut instance.drift);
+        if shim.sandbox.spaces.network == Space::Own {
+            self.sandbox_drift(place, &shim.sandbox, &mut instance.drift);
+        }
         for port in &shim.sandbox.ports {
             if !shim.ports.contains(port) {
                 instance

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     converge::Kept,
     key::{InstanceKey, ResourceKey},
-    observed::{Ended, Image},
+    observed::{Ended, Fault, Image, Moment},
     plan::action::Action,
     port::{ActionError, HostEvent, Retry},
     spec::{FirewallSpec, NetworkSpec, Subnet, Zone},
@@ -235,6 +235,7 @@ impl World {
         self.loose_directories.clear();
         self.layers.retain(|_, layers| *layers == Layers::Whole);
         for place in self.instances.values_mut() {
+            place.leaving = false;
             place.held = place.shim.as_ref().is_some_and(|shim| shim.silent.is_none());
         }
         self.moved(touch::ALL);
@@ -260,6 +261,13 @@ impl World {
         if let Some(shim) = &mut place.shim
             && matches!(shim.run, Run::Running { .. })
         {
+            // A start that failed ends with the status of what failed.
+            let code = match shim.died {
+                Some(Fault::PostStart { status, .. }) => status,
+                _ => code,
+            };
+            shim.hook = shim.hook.filter(|hook| hook.moment == Moment::PostStart);
+            shim.stops_at = None;
             shim.run = Run::Exited { code, at: now };
             shim.health = crate::observed::Health::None;
             shim.exit_due = full;
@@ -268,7 +276,7 @@ impl World {
                     container: (**container).clone(),
                     code,
                     restarts: shim.restarts,
-                    died: None,
+                    died: shim.died.clone(),
                 };
                 self.ended.set(key.clone(), record);
             }
@@ -279,14 +287,19 @@ impl World {
 
     /// A supervisor dies. What it supervises dies with it, except what a signal cannot end.
     pub(super) fn shim_dies(&mut self, key: &InstanceKey) {
+        let mut lends = None;
         if let Some(place) = self.instances.get_mut(key) {
-            place.shim = None;
+            let lent = place.shim.take().filter(|shim| shim.sandbox.spaces.lends_pid);
+            lends = lent.map(|shim| shim.pid);
             place.kill();
             place.connections = 0;
             if place.processes.is_empty() {
                 place.tree = None;
             }
             place.let_go();
+        }
+        if let Some(shim) = lends {
+            self.pause_ends(shim);
         }
         self.moved(touch::INSTANCES);
     }
@@ -306,7 +319,7 @@ impl World {
                     container: (**container).clone(),
                     code: *code,
                     restarts: shim.restarts,
-                    died: None,
+                    died: shim.died.clone(),
                 };
                 self.ended.set(key.clone(), record);
             }

@@ -173,7 +173,11 @@ impl Simulation {
 
     /// Something of it is another than before, which an agent puts right.
     pub(super) fn changes(&mut self, key: InstanceKey) {
-        self.host.damage(&Damage::LoopbackDown(key));
+        let damage = match self.host.joins_a_network(&key) {
+            true => Damage::ShimKilled(key),
+            false => Damage::LoopbackDown(key),
+        };
+        self.host.damage(&damage);
     }
 
     fn hurt(&mut self) {
@@ -240,9 +244,14 @@ impl Simulation {
     }
 
     fn intend(&mut self, name: &str) {
-        let services: Vec<String> = self.wishes.services(name).into_iter().collect();
+        let mut services: Vec<String> = self.wishes.services(name).into_iter().collect();
         if services.is_empty() {
             return;
+        }
+        // Those that run before another one are few, and ordering them about says most.
+        let before = |service: &String| service.contains(".pre_start-");
+        if services.iter().any(before) && self.random.chance(3) {
+            services.retain(before);
         }
         let service = services[self.random.below(services.len() as u64) as usize].clone();
         let target = Target {

@@ -67,6 +67,17 @@ const ALL: &[(&str, Needs)] = &[
     ("port.waits", Needs::Nothing),
     ("port.refused", Needs::Nothing),
     ("port.foreign", Needs::Nothing),
+    // Hooks.
+    ("hook.before-start", Needs::Nothing),
+    ("hook.before-start-again", Needs::Nothing),
+    ("hook.before-stop", Needs::Nothing),
+    ("hook.start-failed", Needs::Nothing),
+    // Namespaces that are shared.
+    ("sharing.joined", Needs::Nothing),
+    ("sharing.anew", Needs::Nothing),
+    ("sharing.waits", Needs::Nothing),
+    ("sharing.outlived", Needs::Nothing),
+    ("pause.killed", Needs::Nothing),
     // Gates.
     ("gate.started", Needs::Nothing),
     ("gate.hooks", Needs::Nothing),
@@ -133,6 +144,10 @@ impl Counts {
     }
 }
 
+fn is_shared(cause: &str) -> bool {
+    cause.starts_with("it shares namespaces")
+}
+
 impl Branches {
     pub fn reach(&mut self, name: &str) {
         let index = ALL.iter().position(|(known, _)| *known == name);
@@ -151,8 +166,10 @@ impl Branches {
     }
 
     pub(super) fn damage(&mut self, damage: &Damage) {
-        if let Damage::DiskFull = damage {
-            self.reach("disk.full");
+        match damage {
+            Damage::DiskFull => self.reach("disk.full"),
+            Damage::PauseKilled(_) => self.reach("pause.killed"),
+            _ => {}
         }
     }
 
@@ -187,6 +204,20 @@ impl Branches {
             }
         }
         let field = step.cause.field.as_str();
+        match &step.action {
+            Action::StartContainer { key, fresh, .. } if key.service.contains(".pre_start-") => {
+                self.reach(if *fresh {
+                    "hook.before-start"
+                } else {
+                    "hook.before-start-again"
+                });
+            }
+            Action::EnsureSandbox(spec) if spec.spaces.of.is_some() => self.reach("sharing.joined"),
+            Action::RemoveSandbox(_) if step.cause.new.as_deref().is_some_and(is_shared) => {
+                self.reach("sharing.anew");
+            }
+            _ => {}
+        }
         match (&step.action, field) {
             (Action::UnpackImage { .. }, _) => self.reach("image.unpacked"),
             (Action::EnsureNetwork(_), "bridge") => self.reach("network.repaired"),
@@ -229,9 +260,12 @@ impl Branches {
                 _ if why.contains("could not be read") => "part.unreadable",
                 _ if why.contains("has given up a host port") => "port.waits",
                 _ if why.contains("is used by") => "port.refused",
+                _ if why.ends_with("which shares its namespaces") => "sharing.outlived",
+                _ if why.contains("what it shares is gone") => "sharing.waits",
                 _ if why.contains("is stopped") => "intent.waits",
                 _ if why.starts_with("exited with") && waiting.until.is_some() => "container.backs-off",
                 _ if why.starts_with("post_start hook") => "gate.hooks",
+                _ if why.starts_with("stopped: post_start hook") => "hook.start-failed",
                 _ if why.contains("is unhealthy") || why.contains("must complete") => "gate.stuck",
                 _ if why.starts_with("after ") && why.ends_with("is healthy") => "gate.healthy",
                 _ if why.starts_with("after ") && why.ends_with("has completed") => "gate.completed",

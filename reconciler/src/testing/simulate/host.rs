@@ -14,12 +14,13 @@ use crate::{
     desired::Desired,
     execute::Report,
     key::{InstanceKey, Key},
-    observed::{Health, Observed},
+    observed::{Health, Hook, Moment, Observed},
     plan::action::Action,
     port::{ActionError, Backend, HostEvent, Ledger, Retry, Scope},
+    spec::Space,
     status::Status,
     testing::{
-        generate::{IMAGES, RARE_IMAGE},
+        generate::{Behaviour, IMAGES, RARE_IMAGE},
         invariants::{Violation, Watch},
         sim_host::{
             Random, SimError, SimHost,
@@ -129,12 +130,34 @@ impl Host {
         Some((pid, container.argv.clone(), container.health.is_some()))
     }
 
-    /// The hooks of an instance's start.
-    pub fn hooks(&self, key: &InstanceKey) -> usize {
+    /// What the hooks of an instance do, of its start or before its stop.
+    pub fn hooks(&self, key: &InstanceKey, moment: Moment) -> Vec<Behaviour> {
         let world = self.host.world();
         let shim = world.instances.get(key).and_then(|place| place.shim.as_ref());
         let container = shim.and_then(|shim| shim.container.as_ref());
-        container.map_or(0, |container| container.post_start.len())
+        let hooks = container.map_or(&[][..], |container| match moment {
+            Moment::PostStart => &container.post_start,
+            Moment::PreStop => &container.pre_stop,
+        });
+        hooks.iter().map(|hook| Behaviour::of(&hook.argv)).collect()
+    }
+
+    /// When an instance that is being stopped is killed at the latest.
+    pub fn stops_at(&self, key: &InstanceKey) -> Option<u64> {
+        let world = self.host.world();
+        let shim = world.instances.get(key)?.shim.as_ref()?;
+        shim.stops_at
+    }
+
+    fn end_hook(&self, key: &InstanceKey, moment: Moment, number: u32, status: i32) {
+        self.host.end_hook(key, Hook { moment, number }, status);
+    }
+
+    /// It has no interface of its own.
+    pub fn joins_a_network(&self, key: &InstanceKey) -> bool {
+        let world = self.host.world();
+        let shim = world.instances.get(key).and_then(|place| place.shim.as_ref());
+        shim.is_some_and(|shim| shim.sandbox.spaces.network == Space::Joined)
     }
 
     /// What cannot be started now.
@@ -168,7 +191,9 @@ impl Host {
             Turn::Exit(code) => self.host.exit(key, code),
             Turn::Healthy => self.host.set_health(key, Health::Healthy),
             Turn::Unhealthy => self.host.set_health(key, Health::Unhealthy),
-            Turn::Hook => self.host.end_hook(key),
+            Turn::Started(number, status) => self.end_hook(key, Moment::PostStart, number, status),
+            Turn::Stopping(number, status) => self.end_hook(key, Moment::PreStop, number, status),
+            Turn::Grace => self.host.end_grace(key),
         }
     }
 

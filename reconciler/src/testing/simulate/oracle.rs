@@ -118,6 +118,7 @@ impl Judge<'_> {
             }
             None => file.shape.clone(),
         };
+        let shape = shape.expanded();
         let mut expected: BTreeMap<&str, Expect> = BTreeMap::new();
         for service in &shape.services {
             let expect = self.expect(name, &shape, service, &expected);
@@ -222,6 +223,7 @@ impl Judge<'_> {
             .filter_map(|service| service.update)
             .any(|update| update.start_first)
             && (matches!(service.behaviour, Behaviour::Job | Behaviour::Fail)
+                || service.may_not_start()
                 || (service.behaviour == Behaviour::Sick && service.health))
         {
             return Expect::Free("its new slot may never be ready to take over");
@@ -247,7 +249,7 @@ impl Judge<'_> {
             let open = match (need.condition, expected.get(need.on.as_str())) {
                 (_, Some(Expect::Free(_) | Expect::Never) | None) => false,
                 _ if on.scale == 0 => false,
-                (Condition::Started, Some(expect)) => *expect != Expect::Spent,
+                (Condition::Started, Some(expect)) => *expect != Expect::Spent && !on.never_starts(),
                 (Condition::Healthy, Some(expect)) => {
                     *expect == Expect::Runs && on.health && on.behaviour != Behaviour::Sick
                 }
@@ -259,7 +261,23 @@ impl Judge<'_> {
                 return Expect::Free("what it needs is not there");
             }
         }
+        if let Some(sharing) = &service.sharing
+            && self.lends_nothing(name, &sharing.with, expected)
+        {
+            return Expect::Free("who lends it namespaces has come to its end and is gone");
+        }
         match (service.behaviour, service.restart) {
+            (Behaviour::Flaky, Restart::No) => {
+                match self.exits(name, service).iter().all(|code| *code == 0) {
+                    true => Expect::Ended,
+                    false => Expect::Spent,
+                }
+            }
+            (Behaviour::Flaky, _) => Expect::Ended,
+            _ if service.never_starts() => match service.restart {
+                Restart::No | Restart::OnFailure(Some(_)) => Expect::Spent,
+                _ => Expect::Loops,
+            },
             (Behaviour::Job, Restart::No | Restart::OnFailure(_)) => Expect::Ended,
             (Behaviour::Fail, Restart::No | Restart::OnFailure(Some(_))) => Expect::Spent,
             (Behaviour::Job | Behaviour::Fail, _) => Expect::Loops,
@@ -270,6 +288,13 @@ impl Judge<'_> {
                 false => Expect::Spent,
             },
         }
+    }
+
+    /// It has come to its end, and nothing is left of it that could be shared.
+    fn lends_nothing(&self, name: &str, lender: &str, expected: &BTreeMap<&str, Expect>) -> bool {
+        let there = |key: &InstanceKey| key.project == name && key.service == lender && key.index == 1;
+        matches!(expected.get(lender), Some(Expect::Ended | Expect::Spent))
+            && !self.instances.keys().any(there)
     }
 
     /// How the instances of a service ended, of those that do not run.
@@ -437,7 +462,11 @@ impl Judge<'_> {
             let wanted = shape
                 .service(&key.service)
                 .is_some_and(|service| key.index <= service.scale);
-            if !wanted {
+            // Who is to share the namespaces of nobody keeps those it has.
+            let lives_there = |other: &Instance| other.joined.as_ref() == Some(&instance.identity);
+            let lent = matches!(instance.state, State::Exited { .. } | State::Created)
+                && self.instances.values().any(lives_there);
+            if !wanted && !lent {
                 self.verdict.mismatch.get_or_insert(format!(
                     "{key} is there ({:?}) and nobody wants it",
                     instance.state

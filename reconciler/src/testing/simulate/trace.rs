@@ -5,6 +5,8 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use crate::converge::Note;
+
 /// FNV-1a, 64 bits: the same on every machine and in every build.
 #[derive(Debug, Clone)]
 pub struct Fnv(u64);
@@ -101,5 +103,15 @@ impl Trace {
 
     pub fn into_lines(self) -> Vec<String> {
         self.kept.into()
+    }
+}
+
+pub fn note_text(note: &Note) -> String {
+    match note {
+        Note::Good { project, good } => format!("{project} is good at {}", good.revision),
+        Note::Barred { project, barred } => match barred {
+            Some(barred) => format!("{project}: {} is barred: {}", barred.revision, barred.why),
+            None => format!("{project}: nothing is barred"),
+        },
     }
 }

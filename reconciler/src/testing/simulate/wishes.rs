@@ -151,12 +151,9 @@ impl Wishes {
 
     /// The services of a project.
     pub fn services(&self, name: &str) -> BTreeSet<String> {
-        let services = self
-            .files
-            .get(name)
-            .into_iter()
-            .flat_map(|file| &file.shape.services);
-        services.map(|service| service.name.clone()).collect()
+        let file = self.files.get(name).into_iter();
+        let services = file.flat_map(|file| file.shape.expanded().services);
+        services.map(|service| service.name).collect()
     }
 
     /// Every image that some version of today asks for.

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use super::{
     super::{
         Random, World,
+        effects::clash,
+        namespaces::lends,
         objects::{Manner, Place},
     },
     Damage,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// Those of which each can be drawn, by number.
-const KINDS: u64 = 49;
+const KINDS: u64 = 50;
 
 impl World {
     /// Something that can break now; `None`: what was drawn is not there. What it does lasts until it
@@ -91,6 +93,7 @@ impl World {
             45 => Damage::BridgeIpv6(pick(random, self.bridges.keys())?),
             46 => Damage::BridgeRouteRemoved(pick(random, self.bridges.keys())?),
             47 => Damage::VolumeRecordDeleted(self.some_volume(random)?),
+            48 => Damage::PauseKilled(self.some_lender(random)?),
             _ => {
                 let key = self.some_running(random)?;
                 let tree = self.instances.get(&key)?.tree.as_ref()?;
@@ -158,6 +161,28 @@ impl World {
         let netns = self.instances.get(&key)?.netns.as_ref()?;
         let interface = pick(random, netns.pairs.keys())?;
         Some((key, interface))
+    }
+
+    /// A port that somebody else could take now, among those that instances want.
+    fn clashes(&self, port: u16) -> bool {
+        self.instances.values().any(|place| {
+            place.shim.as_ref().is_some_and(|shim| {
+                shim.ports
+                    .iter()
+                    .any(|held| held.published == port && clash(held, held))
+            })
+        })
+    }
+
+    fn some_lender(&self, random: &mut Random) -> Option<InstanceKey> {
+        let lender = |place: &Place| {
+            place
+                .shim
+                .as_ref()
+                .is_some_and(|shim| lends(&shim.sandbox.spaces))
+        };
+        let lenders = self.instances.iter().filter(|(_, place)| lender(place));
+        pick(random, lenders.map(|(key, _)| key))
     }
 
     fn some_running(&self, random: &mut Random) -> Option<InstanceKey> {

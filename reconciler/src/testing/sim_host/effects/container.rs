@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{
-        SimError, World, error,
+        SimError, World, error, hooks,
         objects::{Manner, Process, Run, Tree, UNKNOWN},
         world::touch,
     },
@@ -15,14 +15,12 @@ use super::{
 };
 use crate::{
     key::{InstanceKey, Key},
-    observed::{Health, Hook, Moment},
+    observed::{Health, Moment},
     port::{ActionError, Retry},
     spec::{ContainerSpec, MountSpec},
     time::Now,
 };
 
-/// What SIGTERM makes of an obedient process.
-const TERMINATED: i32 = 143;
 const KILLED: i32 = 137;
 
 pub(super) struct Start<'a> {
@@ -71,6 +69,9 @@ impl World {
         }
         if self.refused.contains(key) {
             return Err(error(Retry::AfterChange, SimError::Refused(key.clone())));
+        }
+        if !self.has_processes(shim) {
+            return Err(error(Retry::Again, SimError::NamespaceGone(key.clone())));
         }
         // A leaf that is not empty cannot be made anew: nothing starts beside a survivor.
         if !place.processes.is_empty() {
@@ -142,10 +143,9 @@ impl World {
                 shim.started_boot = Some(now.boot);
                 shim.started_wall = Some(now.wall);
                 shim.exit_due = false;
-                shim.hook = start.spec.post_start.first().map(|_| Hook {
-                    moment: Moment::PostStart,
-                    number: 1,
-                });
+                shim.hook = hooks::first(Moment::PostStart, start.spec);
+                shim.stops_at = None;
+                shim.died = None;
                 shim.health = match start.spec.health {
                     Some(_) => Health::Starting,
                     None => Health::None,
@@ -161,7 +161,7 @@ impl World {
         Ok(Next::Did(1))
     }
 
-    /// 0 drain · 1 signal · 2 grace · 3 kill · 4 wait
+    /// 0 drain · 1 hooks, signal · 2 grace · 3 kill · 4 wait
     pub(super) fn stop(
         &mut self,
         key: &InstanceKey,
@@ -211,18 +211,7 @@ impl World {
                 Ok(Next::To(1))
             }
             1 => {
-                let first = place.first().cloned();
-                let first = first.into_iter();
-                let pids: Vec<u32> = first.clone().map(|process| process.pid).collect();
-                self.signalled(key, &pids);
-                if first
-                    .into_iter()
-                    .any(|process| process.manner == Manner::Obedient)
-                {
-                    self.ended(key, TERMINATED, now.boot);
-                } else {
-                    self.moved(touch::INSTANCES);
-                }
+                self.begin_stop(key, now.boot);
                 Ok(Next::Did(2))
             }
             2 => {
@@ -230,6 +219,12 @@ impl World {
                     work.until = None;
                     return Ok(Next::To(3));
                 }
+                if work.impatient {
+                    self.skip_hooks(key, now.boot);
+                }
+                let Some(place) = self.instances.get(key) else {
+                    return Ok(Next::To(3));
+                };
                 let grace = place.shim.as_ref().and_then(|shim| shim.container.as_ref());
                 let grace = grace.map_or(0, |container| container.stop_grace);
                 match World::waited(work, now, grace) {

@@ -7,7 +7,7 @@ use super::{
         SimError, World, disk,
         disk::Content,
         error,
-        objects::{Cgroup, MTU, Netns, Pair, Run, Shim},
+        objects::{Cgroup, Lives, MTU, Netns, Pair, Run, Shim},
         world::touch,
     },
     KILL_PATIENCE, Next, Work,
@@ -16,7 +16,7 @@ use crate::{
     key::{InstanceKey, Key},
     observed::Health,
     port::{ActionError, Retry},
-    spec::{Endpoint, MountSpec, PortBinding, SandboxSpec},
+    spec::{Endpoint, MountSpec, PortBinding, SandboxSpec, Space},
     time::Now,
 };
 
@@ -185,12 +185,6 @@ impl World {
         place.is_some_and(|place| place.shim.as_ref().is_some_and(|shim| shim.silent.is_none()))
     }
 
-    /// The process of its supervisor.
-    pub(in super::super) fn supervisor(&self, key: &InstanceKey) -> Option<u32> {
-        let place = self.instances.get(key)?;
-        place.shim.as_ref().map(|shim| shim.pid)
-    }
-
     fn netns(&mut self, key: &InstanceKey) -> Option<&mut Netns> {
         self.instances.get_mut(key)?.netns.as_mut()
     }
@@ -206,14 +200,20 @@ impl World {
     /// One request to an idle supervisor: it goes on by itself, whatever becomes of the agent.
     fn assign(&mut self, spec: &SandboxSpec) -> Result<Next, ActionError> {
         let key = &spec.key;
-        let joined = match &spec.spaces.of {
-            Some(lender) if !self.answers(lender) => {
-                return Err(error(Retry::Again, SimError::NoSandbox(lender.clone())));
-            }
-            Some(lender) => self.supervisor(lender),
+        let lent = match &spec.spaces.of {
+            Some(lender) => Some(self.lend(lender, spec)?),
             None => None,
         };
         let pid = self.pid();
+        let of = |space, theirs: fn(&Lives) -> u32| match (&lent, space) {
+            (Some((_, lives)), Space::Joined) => theirs(lives),
+            _ => pid,
+        };
+        let lives = Lives {
+            network: of(spec.spaces.network, |lives| lives.network),
+            ipc: of(spec.spaces.ipc, |lives| lives.ipc),
+            pid: of(spec.spaces.pid, |lives| lives.pid),
+        };
         let place = self.instances.entry(key.clone()).or_default();
         if place.shim.is_some() || !place.processes.is_empty() {
             // It does not answer, or has left something behind: its leaf is in the way.
@@ -226,7 +226,7 @@ impl World {
             self.taken(binding)?;
         }
         if let Some(place) = self.instances.get_mut(key) {
-            place.netns = Some(Netns {
+            place.netns = (spec.spaces.network != Space::Joined).then(|| Netns {
                 loopback: true,
                 ..Netns::default()
             });
@@ -245,8 +245,12 @@ impl World {
                 started_wall: None,
                 health: Health::None,
                 hook: None,
+                stops_at: None,
+                died: None,
                 exit_due: false,
-                joined,
+                joined: lent.map(|(lender, _)| lender),
+                lives,
+                unpaused: false,
             });
         }
         Ok(Next::Did(RESOLVER))
@@ -358,6 +362,12 @@ impl World {
         now: Now,
     ) -> Result<Next, ActionError> {
         let answers = self.answers(key);
+        if work.stage == 0 {
+            self.spares_dwellers(key);
+            if let Some(place) = self.instances.get_mut(key) {
+                place.leaving = true;
+            }
+        }
         let place = self.instances.get_mut(key);
         let stage = work.stage;
         match (stage, place) {
@@ -380,10 +390,10 @@ impl World {
                 }
             }
             (1, Some(place)) => {
-                let Some(shim) = place.shim.take() else {
+                let Some(pid) = place.shim.as_ref().map(|shim| shim.pid) else {
                     return Ok(Next::To(2));
                 };
-                self.signalled(key, &[shim.pid]);
+                self.signalled(key, &[pid]);
                 self.shim_dies(key);
                 Ok(Next::Did(2))
             }
@@ -435,7 +445,7 @@ impl World {
     }
 
     /// Signals are sent under a descriptor of the process, or to a whole cgroup.
-    pub(super) fn signalled(&mut self, key: &InstanceKey, pids: &[u32]) {
+    pub(in super::super) fn signalled(&mut self, key: &InstanceKey, pids: &[u32]) {
         for pid in pids.iter().filter(|pid| self.foreign.processes.contains(*pid)) {
             self.violations
                 .push(format!("{pid}, a foreign process, was signalled for {key}"));

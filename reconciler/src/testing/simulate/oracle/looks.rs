@@ -6,7 +6,7 @@ use super::Judge;
 use crate::{
     key::InstanceKey,
     observed::{Fact, Image, Instance},
-    spec::{MountSpec, RestartPolicy},
+    spec::{MountSpec, RestartPolicy, Space},
     testing::generate::{IMAGES, RARE_IMAGE, Restart, Service},
 };
 
@@ -41,7 +41,9 @@ impl Judge<'_> {
         if container.environment.get("A") != Some(&service.env.to_string()) {
             return Some("its environment is another".to_owned());
         }
-        if container.post_start.len() != usize::from(service.hooks()) {
+        if container.post_start.len() != service.post_start().len()
+            || container.pre_stop.len() != service.hooks.pre_stop.len()
+        {
             return Some("its hooks are others".to_owned());
         }
         if container.health.is_some() != service.health {
@@ -68,12 +70,16 @@ impl Judge<'_> {
             return Some(format!("it has the volumes {mounted:?}"));
         }
         let networks: BTreeSet<String> = match service.networks.as_slice() {
+            _ if service.joins_a_network() => BTreeSet::new(),
             [] => [format!("{name}_default")].into(),
             networks => networks
                 .iter()
                 .map(|network| format!("{name}_{network}"))
                 .collect(),
         };
+        if let Some(what) = self.shares(service, key, instance) {
+            return Some(what);
+        }
         let endpoints = &instance.sandbox.endpoints;
         if networks
             != endpoints
@@ -115,5 +121,26 @@ impl Judge<'_> {
             }
         }
         None
+    }
+
+    /// What of its namespaces is not shared as its file says.
+    fn shares(&self, service: &Service, key: &InstanceKey, instance: &Instance) -> Option<String> {
+        let spaces = &instance.sandbox.spaces;
+        let joined = |space| space == Space::Joined;
+        let have = (joined(spaces.network), joined(spaces.ipc), joined(spaces.pid));
+        let Some(sharing) = &service.sharing else {
+            return (have != (false, false, false)).then(|| "it shares namespaces".to_owned());
+        };
+        if have != (sharing.network, sharing.ipc, sharing.pid) {
+            return Some(format!("it shares {have:?} instead of {sharing:?}"));
+        }
+        let of = |other: &InstanceKey| {
+            (&other.project, &other.service, other.index) == (&key.project, &sharing.with, 1)
+        };
+        let mut lenders = self.instances.iter().filter(|(other, _)| of(other));
+        let present = lenders.any(|(_, lender)| {
+            !lender.identity.is_empty() && instance.joined.as_ref() == Some(&lender.identity)
+        });
+        (!present).then(|| format!("it stands in a sandbox of {} that is gone", sharing.with))
     }
 }
