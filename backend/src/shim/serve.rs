@@ -67,9 +67,10 @@ enum Token {
 /// The host lacks something; said on standard error.
 pub fn idle(leaf: &Path) -> io::Result<()> {
     process::close_leaked_from(3)?;
+    let null = std::fs::File::open("/dev/null")?;
     // The socket to the agent arrives as standard input, the one place a new process is given things.
     let socket = UnixStream::from(process::inherited(0)?.try_clone()?);
-    process::place(std::fs::File::open("/dev/null")?.as_fd(), 0)?;
+    process::place(null.as_fd(), 0)?;
     prepare()?;
     nix::unistd::setsid()?;
     // Keyrings are of no namespace: what a container runs without the filter would have the agent's.

@@ -154,3 +154,34 @@ fn directory(path: &Path) -> io::Result<Directory> {
         inode: metadata.ino(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use model::types::RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+
+    use super::*;
+
+    #[test]
+    fn is_made_where_the_policy_starts_again_and_all_of_it_can_be_made_ahead() {
+        let cases = [
+            (No, 1, false, false),
+            (OnFailure(None), 0, false, false),
+            (OnFailure(Some(3)), 1, false, true),
+            (Always, 0, false, true),
+            (UnlessStopped, 137, false, true),
+            (Always, 1, true, false),
+        ];
+        for (restart, code, privileged, made) in cases {
+            let mut container = ContainerSpec {
+                restart,
+                ..ContainerSpec::default()
+            };
+            container.rights.privileged = privileged;
+            assert_eq!(
+                is_worth_it(&container, code),
+                made,
+                "{restart:?} {code} {privileged}"
+            );
+        }
+    }
+}
