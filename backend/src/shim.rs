@@ -6,6 +6,7 @@
 mod assigned;
 pub mod attach;
 mod attached;
+mod begin;
 pub mod client;
 pub(crate) mod clock;
 pub mod door;

@@ -147,11 +147,6 @@ impl Engine {
         self.dirty.add(scope);
     }
 
-    /// Steps are under way.
-    pub fn is_busy(&self) -> bool {
-        !self.running.is_empty()
-    }
-
     /// What runs for `project` was ordered for what it was before: should it fail, that says nothing now.
     fn outdate(&mut self, project: &str) {
         let own = self.running.iter().map(|step| &step.key);

@@ -16,6 +16,11 @@ use crate::{
 };
 
 impl Engine {
+    /// Steps are under way.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     pub fn report(&mut self, report: Report, now: Now) {
         match report {
             Report::Look { scope, seen } => {
