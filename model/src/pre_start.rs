@@ -21,11 +21,11 @@ pub fn derive(project: &mut Project, origins: &mut BTreeMap<String, Span>) {
     let mut derived = Vec::new();
     for (of, service) in &mut project.services {
         let hooks = std::mem::take(&mut service.container.pre_start);
-        let mut last = None;
+        let mut before: Vec<(String, Dependency)> = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
             let mut runner = runner(of, service, hook);
             runner.depends_on.values_mut().for_each(|on| on.restart = false);
-            runner.depends_on.extend(last.take());
+            runner.depends_on.extend(before.iter().cloned());
             let name = name(of, index);
             if let Some(span) = origins.get(&format!("services.{of}.pre_start.{index}")).cloned() {
                 origins.insert(format!("services.{name}"), span);
@@ -35,11 +35,11 @@ pub fn derive(project: &mut Project, origins: &mut BTreeMap<String, Span>) {
                 required: true,
                 restart: false,
             };
-            last = Some((name.clone(), done));
+            before.push((name.clone(), done));
             derived.push((name, runner));
         }
-        // Each waits for the one before it.
-        service.depends_on.extend(last);
+        // Each waits for all before it: of what a service has been before, the last may have run and the first not.
+        service.depends_on.extend(before);
         service.container.pre_start = hooks;
     }
     project.services.extend(derived);

@@ -76,7 +76,7 @@ fn a_hook_is_its_service_with_another_command_and_unreachable() {
     };
     assert_eq!(waits("web.pre_start-1"), ["db"]);
     assert_eq!(waits("web.pre_start-2"), ["db", "web.pre_start-1"]);
-    assert_eq!(waits("web"), ["db", "web.pre_start-2"]);
+    assert_eq!(waits("web"), ["db", "web.pre_start-1", "web.pre_start-2"]);
     let on = &project.services["web"].depends_on["web.pre_start-2"];
     assert_eq!(on.condition, Condition::CompletedSuccessfully);
 }
