@@ -31,9 +31,13 @@ pub const SOON: u64 = 20;
 const WAITS: u64 = 120_000;
 
 /// Whether an end with `code` is one to be followed by another start, as far as the container says. Who has a
-/// terminal or every device of the host is not made ahead.
+/// terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may replace.
 pub fn is_worth_it(container: &ContainerSpec, code: i32) -> bool {
-    !Rules::by(container.restart).ends(code) && !container.tty && !container.rights.privileged
+    let part = |mount: &MountSpec| matches!(mount, MountSpec::Volume { subpath: Some(_), .. });
+    !Rules::by(container.restart).ends(code)
+        && !container.tty
+        && !container.rights.privileged
+        && !container.mounts.iter().any(part)
 }
 
 /// A first process that waits, and what it was made from.
@@ -182,6 +186,17 @@ mod tests {
                 made,
                 "{restart:?} {code} {privileged}"
             );
+            container.mounts = vec![MountSpec::Volume {
+                volume: reconciler::key::ResourceKey {
+                    project: "shop".into(),
+                    name: "data".into(),
+                },
+                target: "/data".into(),
+                read_only: false,
+                nocopy: false,
+                subpath: Some("part".into()),
+            }];
+            assert!(!is_worth_it(&container, code), "a part of a volume");
         }
     }
 }
