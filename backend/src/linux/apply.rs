@@ -93,7 +93,9 @@ impl LinuxBackend {
         if !spec.spaces.host_ids {
             self.keep_id_base(&spec.key.project, spec.id_base)?;
         }
-        let sandbox = match self.sandboxes.get(&spec.key) {
+        let known = self.sandboxes.get(&spec.key);
+        let new = known.is_none();
+        let sandbox = match known {
             Some(sandbox) => {
                 let cgroup = self.instance_cgroup(&spec.key);
                 if cgroup::frozen(&cgroup) {
@@ -118,6 +120,7 @@ impl LinuxBackend {
             }
             None => self.new_sandbox(spec)?,
         };
+        let changes = sandbox.changes();
         let way_out = spec
             .endpoints
             .iter()
@@ -129,6 +132,10 @@ impl LinuxBackend {
         // What was done until now is nothing to be looked at.
         if spec.spaces.network == Space::Own {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
+            // Whether a repair has helped is looked at.
+            if new {
+                sandbox.found_sound(changes);
+            }
         }
         Ok(())
     }
