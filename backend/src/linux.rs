@@ -195,7 +195,11 @@ impl Backend for LinuxBackend {
     }
 
     fn apply(&self, action: &Action) -> Result<(), ActionError> {
-        self.apply_action(action).map_err(Into::into)
+        self.apply_action(action, None).map_err(Into::into)
+    }
+
+    fn apply_before(&self, action: &Action, next: &Action) -> Result<(), ActionError> {
+        self.apply_action(action, Some(next)).map_err(Into::into)
     }
 
     fn attend(&self, project: Option<&str>) -> Attention {
