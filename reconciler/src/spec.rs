@@ -16,7 +16,7 @@ use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
     Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
-    LogSettings, NodeLike, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress,
+    LogSettings, NodeLike, OciHook, OciMoment, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress,
     SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
@@ -201,6 +201,9 @@ pub struct ContainerSpec {
     /// Run one after the other before the stop signal, within `stop_grace`.
     #[serde(default)]
     pub pre_stop: Vec<HookSpec>,
+    /// What devices of vendors want to be run.
+    #[serde(default)]
+    pub oci_hooks: Vec<OciHook>,
 }
 
 /// A device of the host, or a directory of them.
@@ -274,6 +277,7 @@ impl Default for ContainerSpec {
             device_rules: Vec::new(),
             post_start: Vec::new(),
             pre_stop: Vec::new(),
+            oci_hooks: Vec::new(),
         }
     }
 }

@@ -31,12 +31,14 @@ pub const SOON: u64 = 20;
 const WAITS: u64 = 120_000;
 
 /// Whether an end with `code` is one to be followed by another start, as far as the container says. Who has a
-/// terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may replace.
+/// terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may replace, or
+/// hooks of a vendor, which run once for each start.
 pub fn is_worth_it(container: &ContainerSpec, code: i32) -> bool {
     let part = |mount: &MountSpec| matches!(mount, MountSpec::Volume { subpath: Some(_), .. });
     !Rules::by(container.restart).ends(code)
         && !container.tty
         && !container.rights.privileged
+        && container.oci_hooks.is_empty()
         && !container.mounts.iter().any(part)
 }
 
@@ -162,6 +164,7 @@ fn directory(path: &Path) -> io::Result<Directory> {
 #[cfg(test)]
 mod tests {
     use model::types::RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    use reconciler::spec::{OciHook, OciMoment};
 
     use super::*;
 
@@ -186,6 +189,15 @@ mod tests {
                 made,
                 "{restart:?} {code} {privileged}"
             );
+            container.oci_hooks = vec![OciHook {
+                moment: OciMoment::Poststop,
+                path: "/bin/true".into(),
+                args: Vec::new(),
+                env: Vec::new(),
+                timeout: None,
+            }];
+            assert!(!is_worth_it(&container, code), "a hook of a vendor");
+            container.oci_hooks.clear();
             container.mounts = vec![MountSpec::Volume {
                 volume: reconciler::key::ResourceKey {
                     project: "shop".into(),

@@ -16,7 +16,8 @@ const NET: &str = r#"{ "cdiVersion": "0.6.0", "kind": "vendor.com/net",
         { "name": "one", "containerEdits": { "env": ["WHO=one"], "deviceNodes": [{ "path": "/dev/one" }] } },
         { "name": "two", "containerEdits": { "env": ["WHO=two"], "deviceNodes": [{ "path": "/dev/two" }] } },
         { "name": "hooked", "containerEdits": { "hooks": [{ "hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook",
-            "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/lib"] }] } }
+            "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/lib"] }] } },
+        { "name": "moved", "containerEdits": { "netDevices": [{ "hostInterfaceName": "ib0", "name": "ib0" }] } }
     ] }"#;
 
 const GPUS: &str = "cdiVersion: 0.5.0
@@ -171,9 +172,9 @@ fn what_cannot_be_had_is_told_where_it_is_asked_for() {
             "/etc/cdi/net.json is none",
         ),
         (
-            "devices: ['vendor.com/net=hooked']",
+            "devices: ['vendor.com/net=moved']",
             &[net],
-            "createContainer hook `/usr/bin/nvidia-cdi-hook update-ldcache --folder /lib`",
+            "it wants interfaces of the host (netDevices)",
         ),
         (
             "gpus: [{ count: 3 }]",
