@@ -80,6 +80,8 @@ pub struct LinuxBackend {
     controllers: RwLock<Arc<Controllers>>,
     /// Held while a network or volume is removed, or records are made again.
     removing: Mutex<()>,
+    /// Held while the ids of a project are kept.
+    keeping: Mutex<()>,
     written: settings::Written,
     purpose: Use,
     /// Ends its thread when dropped.
@@ -167,6 +169,7 @@ impl LinuxBackend {
             watcher,
             controllers: RwLock::new(Arc::new(Controllers::find()?)),
             removing: Mutex::default(),
+            keeping: Mutex::default(),
             written: settings::Written::default(),
             _netlink: netlink,
         })
@@ -192,7 +195,11 @@ impl Backend for LinuxBackend {
     }
 
     fn apply(&self, action: &Action) -> Result<(), ActionError> {
-        self.apply_action(action).map_err(Into::into)
+        self.apply_action(action, None).map_err(Into::into)
+    }
+
+    fn apply_before(&self, action: &Action, next: &Action) -> Result<(), ActionError> {
+        self.apply_action(action, Some(next)).map_err(Into::into)
     }
 
     fn attend(&self, project: Option<&str>) -> Attention {

@@ -3,6 +3,7 @@
 pub mod endpoint;
 mod found;
 pub(crate) mod home;
+mod neighbour;
 pub mod netlink;
 mod network;
 pub mod resolver;

@@ -346,6 +346,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
             .open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
+        // Closed under its first name: who watches the directory takes the last for somebody else's edit.
+        drop(file);
         fs::rename(&temporary, path)
     })();
     if written.is_err() {

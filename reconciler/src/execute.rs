@@ -45,9 +45,11 @@ impl Lane {
 
 /// What a round wants carried out.
 pub enum Order {
-    /// `before`: what is known of the step's key; `scope`: where to look afterwards.
+    /// `before`: what is known of the step's key; `scope`: where to look afterwards; `next`: the action on the same key
+    /// that waits for this one.
     Step {
         step: Box<Step>,
+        next: Option<Box<Action>>,
         scope: Scope,
         before: Box<Observed>,
     },
@@ -82,7 +84,12 @@ struct Broken {
 /// Starts what was ordered; its end is a report.
 pub fn start(backend: &Arc<dyn Backend>, reports: &mpsc::UnboundedSender<Report>, order: Order) {
     match order {
-        Order::Step { step, scope, before } => self::step(backend, reports, *step, scope, *before),
+        Order::Step {
+            step,
+            next,
+            scope,
+            before,
+        } => self::step(backend, reports, (*step, next), scope, *before),
         Order::Look { scope, before } => look(backend, reports, scope, *before),
     }
 }
@@ -90,7 +97,7 @@ pub fn start(backend: &Arc<dyn Backend>, reports: &mpsc::UnboundedSender<Report>
 fn step(
     backend: &Arc<dyn Backend>,
     reports: &mpsc::UnboundedSender<Report>,
-    step: Step,
+    (step, next): (Step, Option<Box<Action>>),
     scope: Scope,
     before: Observed,
 ) {
@@ -99,7 +106,10 @@ fn step(
     tokio::spawn(async move {
         let (mut seen, looked) = (before.clone(), scope.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let result = backend.apply(&action);
+            let result = match &next {
+                Some(next) => backend.apply_before(&action, next),
+                None => backend.apply(&action),
+            };
             backend.observe(&looked, &mut seen);
             (result, seen)
         });

@@ -82,6 +82,15 @@ pub trait Backend: Send + Sync + 'static {
     /// What failed, on which object, and how to go on.
     fn apply(&self, action: &Action) -> Result<(), ActionError>;
 
+    /// As [`Backend::apply`]. `next` is what follows on the same key unless something comes between: what of it can be
+    /// made ready meanwhile, unseen, may be.
+    ///
+    /// # Errors
+    /// Those of `action`.
+    fn apply_before(&self, action: &Action, _next: &Action) -> Result<(), ActionError> {
+        self.apply(action)
+    }
+
     /// Somebody asks how it is, of one project or of all: what tells nothing by itself (a process that
     /// hangs) is looked for at once and during the next seconds, and a hint follows where something is found.
     fn attend(&self, _project: Option<&str>) -> Attention {

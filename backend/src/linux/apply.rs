@@ -36,7 +36,8 @@ use crate::{
 const LINK_PATIENCE: Duration = Duration::from_millis(400);
 
 impl LinuxBackend {
-    pub(super) fn apply_action(&self, action: &Action) -> Result<(), ApplyError> {
+    /// `next`: what follows on the same key, as far as is known.
+    pub(super) fn apply_action(&self, action: &Action, next: Option<&Action>) -> Result<(), ApplyError> {
         match action {
             Action::UnpackImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
             Action::EnsureNetwork(spec) => {
@@ -60,7 +61,7 @@ impl LinuxBackend {
                 self.files.expect_gone(self.volumes.record(key));
                 Ok(self.volumes.remove(key)?)
             }
-            Action::EnsureSandbox(spec) => self.ensure_sandbox(spec),
+            Action::EnsureSandbox(spec) => self.ensure_sandbox(spec, next),
             Action::RemoveSandbox(key) => self.remove_sandbox(key),
             Action::StartContainer {
                 key,
@@ -89,11 +90,13 @@ impl LinuxBackend {
         }
     }
 
-    fn ensure_sandbox(&self, spec: &SandboxSpec) -> Result<(), ApplyError> {
+    fn ensure_sandbox(&self, spec: &SandboxSpec, next: Option<&Action>) -> Result<(), ApplyError> {
         if !spec.spaces.host_ids {
             self.keep_id_base(&spec.key.project, spec.id_base)?;
         }
-        let sandbox = match self.sandboxes.get(&spec.key) {
+        let known = self.sandboxes.get(&spec.key);
+        let new = known.is_none();
+        let sandbox = match known {
             Some(sandbox) => {
                 let cgroup = self.instance_cgroup(&spec.key);
                 if cgroup::frozen(&cgroup) {
@@ -116,8 +119,13 @@ impl LinuxBackend {
                 self.mend(&spec.key)?;
                 sandbox
             }
-            None => self.new_sandbox(spec)?,
+            None => {
+                let sandbox = self.new_sandbox(spec)?;
+                self.prepare(&sandbox, next);
+                sandbox
+            }
         };
+        let changes = sandbox.changes();
         let way_out = spec
             .endpoints
             .iter()
@@ -129,6 +137,10 @@ impl LinuxBackend {
         // What was done until now is nothing to be looked at.
         if spec.spaces.network == Space::Own {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
+            // Whether a repair has helped is looked at.
+            if new {
+                sandbox.found_sound(changes);
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use reconciler::{key::InstanceKey, spec::SandboxSpec};
@@ -86,6 +86,7 @@ impl LinuxBackend {
     }
 
     pub(super) fn keep_id_base(&self, project: &str, base: u32) -> Result<(), ApplyError> {
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         if self.id_bases.get(project)?.is_none() {
             self.id_bases.put(project, &base)?;
         }

@@ -70,7 +70,7 @@ pub fn watch_network(
         let heard: Vec<HostEvent> = match event {
             // By far the most, when sandboxes come and go: nothing is read for them.
             NetEvent::Link(name) if name.starts_with(&veths) => sandboxes
-                .owner(&name)
+                .link_changed(&name)
                 .map(HostEvent::Instance)
                 .into_iter()
                 .collect(),
@@ -81,7 +81,7 @@ pub fn watch_network(
                 .collect(),
             // Also of namespaces that are none of ours.
             NetEvent::Inside(namespace) => sandboxes
-                .in_namespace(namespace)
+                .namespace_changed(namespace)
                 .map(HostEvent::Instance)
                 .into_iter()
                 .collect(),

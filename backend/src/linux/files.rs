@@ -61,6 +61,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     meanings: BTreeMap<i32, Meaning>,
+    /// The watches of each instance.
+    instances: BTreeMap<InstanceKey, BTreeSet<i32>>,
     mounts: BTreeMap<InstanceKey, Mounts>,
     /// Records that we remove ourselves.
     going: BTreeSet<PathBuf>,
@@ -205,21 +207,19 @@ impl FileWatch {
     pub fn forget_instance(&self, key: &InstanceKey) {
         let mut state = self.shared.lock();
         state.mounts.remove(key);
-        let own = [Meaning::Container(key.clone()), Meaning::Cgroup(key.clone())];
-        let inotify = &self.shared.inotify;
-        state.meanings.retain(|watch, meaning| {
-            let stays = !own.contains(meaning);
-            if !stays {
-                // Gone with its directory, perhaps.
-                let _ = inotify::remove_watch(inotify, *watch);
-            }
-            stays
-        });
+        for watch in state.instances.remove(key).unwrap_or_default() {
+            state.meanings.remove(&watch);
+            // Gone with its directory, perhaps.
+            let _ = inotify::remove_watch(&self.shared.inotify, watch);
+        }
     }
 
     fn watch(&self, path: &Path, flags: WatchFlags, meaning: Meaning) {
         let mut state = self.shared.lock();
         if let Ok(watch) = inotify::add_watch(&self.shared.inotify, path, flags) {
+            if let Meaning::Container(key) | Meaning::Cgroup(key) = &meaning {
+                state.instances.entry(key.clone()).or_default().insert(watch);
+            }
             state.meanings.insert(watch, meaning);
         }
     }
@@ -268,7 +268,13 @@ impl Shared {
             }
             let meaning = if event.events().contains(ReadFlags::IGNORED) {
                 // It is gone itself. Where we have taken it away, we have forgotten it before.
-                let meaning = self.lock().meanings.remove(&event.wd());
+                let mut state = self.lock();
+                let meaning = state.meanings.remove(&event.wd());
+                if let Some(Meaning::Container(key) | Meaning::Cgroup(key)) = &meaning
+                    && let Some(watches) = state.instances.get_mut(key)
+                {
+                    watches.remove(&event.wd());
+                }
                 if let Some(Meaning::Cgroup(key)) = meaning {
                     heard.push(HostEvent::Instance(key));
                 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use super::{
     adopt::{directories, parse_instance},
     apply::zone_key,
     error::ApplyError,
-    sandboxes::identity,
+    sandboxes::{Sandbox, identity},
 };
 use crate::{
     cgroup,
@@ -64,7 +64,7 @@ impl LinuxBackend {
             observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
         } else if let Fact::Known(instances) = &mut observed.instances {
             for key in &scope.instances {
-                match self.observe_instance(key) {
+                match self.observe_instance(key, false) {
                     Some(instance) => drop(instances.insert(key.clone(), instance)),
                     None => drop(instances.remove(key)),
                 }
@@ -80,9 +80,6 @@ impl LinuxBackend {
                         false => remains.remove(key),
                     };
                 }
-            }
-            if !scope.instances.is_empty() {
-                observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
             }
         }
         if scope.all || scope.firewall {
@@ -124,7 +121,7 @@ impl LinuxBackend {
         if let Some(last) = known.last() {
             last.client().wait_ahead();
         }
-        let observe = |key: InstanceKey| self.observe_instance(&key).map(|instance| (key, instance));
+        let observe = |key: InstanceKey| self.observe_instance(&key, true).map(|instance| (key, instance));
         Fact::Known(keys.into_iter().filter_map(observe).collect())
     }
 
@@ -186,8 +183,9 @@ impl LinuxBackend {
         Ok(exit.filter(|exit| exit.key == *key).map(Ended::from))
     }
 
-    /// `None`: there is neither a shim nor anything left of it.
-    fn observe_instance(&self, key: &InstanceKey) -> Option<Instance> {
+    /// `None`: there is neither a shim nor anything left of it. `all`: what was in order a moment ago is looked at
+    /// once more.
+    fn observe_instance(&self, key: &InstanceKey, all: bool) -> Option<Instance> {
         let cgroup = self.instance_cgroup(key);
         let Some(sandbox) = self.sandboxes.get(key) else {
             return cgroup
@@ -203,7 +201,10 @@ impl LinuxBackend {
         }
         match self.state(key) {
             Ok(state) => {
-                let mut drift = self.network_drift(&state, sandbox.netns.as_fd());
+                let mut drift = match all || !sandbox.is_sound() {
+                    true => self.network_drift(&state, &sandbox),
+                    false => Vec::new(),
+                };
                 for port in &state.record.assignment.sandbox.ports {
                     if !state.ports.contains(port) {
                         drift.push(format!("port {} is not reserved", port.published));
@@ -235,7 +236,8 @@ impl LinuxBackend {
     }
 
     /// Of a network of its own; that of another is looked at there.
-    fn network_drift(&self, state: &SandboxState, netns: BorrowedFd<'_>) -> Vec<String> {
+    fn network_drift(&self, state: &SandboxState, sandbox: &Sandbox) -> Vec<String> {
+        let (changes, netns) = (sandbox.changes(), sandbox.netns.as_fd());
         let spec = &state.record.assignment.sandbox;
         if spec.spaces.network != Space::Own {
             return Vec::new();
@@ -245,9 +247,13 @@ impl LinuxBackend {
             self.net.resolver_drift(netns, state.resolver_port),
         ];
         let found = found.into_iter();
-        found
+        let drift: Vec<String> = found
             .flat_map(|found| found.unwrap_or_else(|error| vec![chain(&error)]))
-            .collect()
+            .collect();
+        if drift.is_empty() {
+            sandbox.found_sound(changes);
+        }
+        drift
     }
 
     /// A shim that lives but does not answer: what it supervises runs on, or has ended, as its record says,

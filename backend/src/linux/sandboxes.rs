@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use reconciler::key::InstanceKey;
@@ -22,6 +26,9 @@ pub fn links(mark: &str, key: &InstanceKey) -> Vec<String> {
 /// How many interfaces of a sandbox are told apart in hints; more are still repaired by the slow look.
 pub const MAX_INTERFACES: u32 = 8;
 
+/// How long an interface that is as it should be is not looked at again, if nothing is heard of it.
+const SOUND: Duration = Duration::from_secs(1);
+
 /// What tells a sandbox from the one before it: its supervisor, by process id and time of its start.
 pub fn identity(shim: u32) -> String {
     let started = record::start_ticks(shim as i32).unwrap_or_default();
@@ -38,6 +45,10 @@ pub struct Sandbox {
     links: Vec<String>,
     /// The number of that namespace, once its events are to be heard.
     namespace: OnceLock<i32>,
+    /// Changes of its interfaces that were heard of.
+    changes: AtomicU64,
+    /// When they were last set up or found in order, and after how many changes.
+    sound: Mutex<Option<(Instant, u64)>>,
     client: Mutex<Client>,
 }
 
@@ -48,13 +59,31 @@ impl Sandbox {
             links,
             identity: identity(client.pid),
             namespace: OnceLock::new(),
+            changes: AtomicU64::new(0),
+            sound: Mutex::new(None),
             client: Mutex::new(client),
         }
     }
 
-    /// From now on events of namespace `number` are about this sandbox.
+    /// From now on events of namespace `number`, and of its links here, are about this sandbox.
     pub fn hear(&self, number: i32) {
         let _ = self.namespace.set(number);
+    }
+
+    /// To be asked before its interfaces are looked at, for [`Sandbox::is_sound`].
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// After `changes` its interfaces were in order.
+    pub fn found_sound(&self, changes: u64) {
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), changes));
+    }
+
+    /// Its interfaces were in order a moment ago, and nothing was heard of them since.
+    pub fn is_sound(&self) -> bool {
+        let sound = *self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        sound.is_some_and(|(at, changes)| at.elapsed() < SOUND && changes == self.changes())
     }
 
     /// One conversation at a time.
@@ -90,20 +119,23 @@ impl Sandboxes {
         self.lock().remove(key)
     }
 
-    /// Whose link this is.
-    pub fn owner(&self, link: &str) -> Option<InstanceKey> {
-        let sandboxes = self.lock();
-        let mut all = sandboxes.iter();
-        all.find(|(_, sandbox)| sandbox.links.iter().any(|own| own == link))
-            .map(|(key, _)| key.clone())
+    /// A link has changed: whose it is, unless it is being made.
+    pub fn link_changed(&self, link: &str) -> Option<InstanceKey> {
+        self.changed(|sandbox| {
+            sandbox.namespace.get().is_some() && sandbox.links.iter().any(|own| own == link)
+        })
     }
 
-    /// Whose namespace this is.
-    pub fn in_namespace(&self, number: i32) -> Option<InstanceKey> {
+    /// Something in a namespace has changed: whose it is.
+    pub fn namespace_changed(&self, number: i32) -> Option<InstanceKey> {
+        self.changed(|sandbox| sandbox.namespace.get() == Some(&number))
+    }
+
+    fn changed(&self, is_it: impl Fn(&Sandbox) -> bool) -> Option<InstanceKey> {
         let sandboxes = self.lock();
-        let mut all = sandboxes.iter();
-        all.find(|(_, sandbox)| sandbox.namespace.get() == Some(&number))
-            .map(|(key, _)| key.clone())
+        let (key, sandbox) = sandboxes.iter().find(|(_, sandbox)| is_it(sandbox))?;
+        sandbox.changes.fetch_add(1, Ordering::AcqRel);
+        Some(key.clone())
     }
 
     pub fn keys(&self) -> Vec<InstanceKey> {

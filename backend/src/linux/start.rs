@@ -4,17 +4,18 @@ use std::os::fd::AsFd;
 
 use reconciler::{
     key::InstanceKey,
+    plan::action::Action,
     spec::{ContainerSpec, MountSpec},
 };
 
-use super::{LinuxBackend, error::ApplyError};
+use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
 use crate::{
-    rootfs::files,
+    rootfs::{files, fill},
     shim::protocol::{Request, Start},
 };
 
 /// What a start counts.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Counts {
     pub restarts: u32,
     pub streak: u32,
@@ -29,12 +30,45 @@ impl LinuxBackend {
         fresh: bool,
         counts: Counts,
     ) -> Result<(), ApplyError> {
+        let (contents, along) = files::bundle(&spec.files).map_err(ApplyError::Files)?;
+        let start = Start {
+            contents,
+            ..self.request(spec, fresh, counts)?
+        };
+        let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
+        self.ask_with(key, &Request::Start(Box::new(start)), &along)
+            .map(drop)
+    }
+
+    /// The first start in a sandbox that is being made, made ready while its interfaces are: where nothing of it can be
+    /// seen from outside. What goes wrong is told by the start.
+    pub(super) fn prepare(&self, sandbox: &Sandbox, next: Option<&Action>) {
+        let Some(Action::StartContainer { spec, fresh, .. }) = next else {
+            return;
+        };
+        let seen = |mount: &MountSpec| match mount {
+            MountSpec::Volume { volume, .. } => !fill::is_done(&self.volumes.data(volume)),
+            MountSpec::Bind {
+                create_host_path,
+                source,
+                ..
+            } => *create_host_path && !source.exists(),
+            MountSpec::Tmpfs { .. } => false,
+        };
+        if spec.mounts.iter().any(seen) || !spec.files.is_empty() {
+            return;
+        }
+        if let Ok(start) = self.request(spec, *fresh, Counts::default()) {
+            let _ = sandbox.client().tell(&Request::Prepare(Box::new(start)));
+        }
+    }
+
+    fn request(&self, spec: &ContainerSpec, fresh: bool, counts: Counts) -> Result<Start, ApplyError> {
         let volumes = spec.mounts.iter().filter_map(|mount| match mount {
             MountSpec::Volume { volume, .. } => Some((volume.name.clone(), self.volumes.data(volume))),
             MountSpec::Bind { .. } | MountSpec::Tmpfs { .. } => None,
         });
-        let (contents, along) = files::bundle(&spec.files).map_err(ApplyError::Files)?;
-        let start = Start {
+        Ok(Start {
             container: spec.clone(),
             layers: self.images.layers(&spec.image_digest)?,
             volumes: volumes.collect(),
@@ -42,10 +76,7 @@ impl LinuxBackend {
             restarts: counts.restarts,
             streak: counts.streak,
             flaps: counts.flaps,
-            contents,
-        };
-        let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
-        self.ask_with(key, &Request::Start(Box::new(start)), &along)
-            .map(drop)
+            contents: Vec::new(),
+        })
     }
 }

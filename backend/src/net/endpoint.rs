@@ -1,6 +1,6 @@
 //! The interfaces of a sandbox: attached, repaired, compared, taken away.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr, os::fd::BorrowedFd};
+use std::{net::Ipv4Addr, os::fd::BorrowedFd};
 
 use nix::{errno::Errno, sys::socket::SockProtocol};
 use reconciler::{
@@ -9,7 +9,7 @@ use reconciler::{
 };
 
 use super::{
-    Net, NetError, home,
+    Net, NetError, home, neighbour,
     netlink::{Batch, Netlink, NetlinkError},
     route, sysctl,
 };
@@ -39,7 +39,7 @@ impl Net {
             .filter(|link| link.is_bridge)
             .ok_or(NetError::BridgeMissing(bridge_name))?
             .index;
-        let inside = self.open_inside(&instance.to_string(), netns)?;
+        let inside = self.quiet_inside(&instance.to_string(), netns)?;
         let alias = self.alias(&instance.to_string());
         let pair = self.pair(&inside, &endpoint.interface, &host_end, &alias)?;
         let mut batch = Batch::default();
@@ -71,14 +71,18 @@ impl Net {
         // The host speaks with containers through the bridge alone.
         self.quiet_ipv6(&host_end)?;
         let inner = match pair {
-            Pair::Whole(inner, _) => *inner,
+            Pair::Whole(inner, _) => {
+                let setting = sysctl::of_link("ipv6", &endpoint.interface, "disable_ipv6");
+                self.inside(&instance.to_string(), netns, || sysctl::give(&setting, "1"))??;
+                *inner
+            }
+            // Born in a namespace whose interfaces have no IPv6.
             _ => route::link_by_name(&inside, &endpoint.interface)
                 .map_err(NetError::Read)?
                 .ok_or(NetlinkError::Answer("the new interface is missing".to_owned()))
                 .map_err(failed("find"))?,
         };
-        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))?;
-        self.quiet_inside(&instance.to_string(), netns, &endpoint.interface)
+        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))
     }
 
     /// Both ends of an interface; an end that was renamed gets its name back, one that has lost its
@@ -162,7 +166,11 @@ impl Net {
         spec: &SandboxSpec,
         netns: BorrowedFd<'_>,
     ) -> Result<Vec<String>, NetError> {
-        let inside = self.open_inside(&spec.key.to_string(), netns)?;
+        let inside = self
+            .inside(&spec.key.to_string(), netns, || {
+                Netlink::open(SockProtocol::NetlinkRoute)
+            })?
+            .map_err(NetError::Open)?;
         let inner = route::links(&inside).map_err(NetError::Read)?;
         let addresses = route::addresses(&inside).map_err(NetError::Read)?;
         let routes = route::routes(&inside).map_err(NetError::Read)?;
@@ -228,20 +236,18 @@ impl Net {
     }
 
     fn settings_drift(&self, spec: &SandboxSpec, netns: BorrowedFd<'_>) -> Result<Vec<String>, NetError> {
-        let interfaces: Vec<String> = spec.endpoints.iter().map(|one| one.interface.clone()).collect();
-        home::inside(netns, move || {
-            let settings = interfaces.iter().flat_map(|interface| inside_settings(interface));
+        self.inside(&spec.key.to_string(), netns, || {
+            let links = spec
+                .endpoints
+                .iter()
+                .flat_map(|one| link_settings(&one.interface));
+            let namespace = NAMESPACE.map(|(name, value)| (name.to_owned(), value.to_owned()));
             // Missing in a kernel without IPv6, or with the interface, which is told of already.
-            let differs = |(name, value): &(String, &str)| sysctl::read(name).is_ok_and(|is| is != *value);
-            let differing: BTreeSet<String> = settings.filter(differs).map(|(name, _)| name).collect();
+            let differs = |(name, value): &(String, String)| sysctl::read(name).is_ok_and(|is| is != *value);
+            let differing = links.chain(namespace).filter(differs);
             differing
-                .into_iter()
-                .map(|name| format!("setting {} was changed", name.replace('/', ".")))
+                .map(|(name, _)| format!("setting {} was changed", name.replace('/', ".")))
                 .collect()
-        })
-        .map_err(|source| NetError::Enter {
-            instance: spec.key.to_string(),
-            source,
         })
     }
 
@@ -280,39 +286,26 @@ impl Net {
         Ok(drift)
     }
 
-    /// A socket inside the namespace. On the way, interfaces made from now on get no IPv6; the
-    /// loopback keeps its ::1.
-    fn open_inside(&self, instance: &str, netns: BorrowedFd<'_>) -> Result<Netlink, NetError> {
-        home::inside(netns, || {
-            // Missing in a kernel without IPv6.
-            let _ = sysctl::set(&sysctl::of_link("ipv6", "default", "disable_ipv6"), "1");
-            Netlink::open(SockProtocol::NetlinkRoute)
-        })
-        .map_err(|source| NetError::Enter {
-            instance: instance.to_owned(),
-            source,
+    /// A socket inside the namespace, which is set up on the way: interfaces made from now on get no IPv6.
+    fn quiet_inside(&self, instance: &str, netns: BorrowedFd<'_>) -> Result<Netlink, NetError> {
+        self.inside(instance, netns, || {
+            for (setting, value) in NAMESPACE {
+                sysctl::give(setting, value)?;
+            }
+            Netlink::open(SockProtocol::NetlinkRoute).map_err(NetError::Open)
         })?
-        .map_err(NetError::Open)
     }
 
-    /// What the interface and its namespace must be set to.
-    fn quiet_inside(&self, instance: &str, netns: BorrowedFd<'_>, interface: &str) -> Result<(), NetError> {
-        let settings = inside_settings(interface);
-        home::inside(netns, move || {
-            for (setting, value) in settings {
-                match sysctl::set(&setting, value) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(NetError::Sysctl { setting, source });
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
-        })
-        .map_err(|source| NetError::Enter {
+    fn inside<T>(
+        &self,
+        instance: &str,
+        netns: BorrowedFd<'_>,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, NetError> {
+        home::inside(netns, work).map_err(|source| NetError::Enter {
             instance: instance.to_owned(),
             source,
-        })?
+        })
     }
 }
 
@@ -341,15 +334,22 @@ fn rename(
     }))
 }
 
-/// No IPv6 but ::1; low ports and ping for every user; what could not be asked while something was being
-/// repaired is asked again at once.
-fn inside_settings(interface: &str) -> [(String, &'static str); 5] {
+/// What a namespace is set to. No IPv6 but the ::1 that the loopback has already; low ports and ping for every user.
+const NAMESPACE: [(&str, &str); 3] = [
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0\t2147483647"),
+];
+
+/// What an interface in it is set to; what could not be asked while something was being repaired is asked again at
+/// once.
+fn link_settings(interface: &str) -> [(String, String); 2] {
     [
-        (sysctl::neighbour_retry(interface), sysctl::NEIGHBOUR_RETRY),
-        (sysctl::of_link("ipv6", "default", "disable_ipv6"), "1"),
-        (sysctl::of_link("ipv6", interface, "disable_ipv6"), "1"),
-        ("ipv4/ip_unprivileged_port_start".to_owned(), "0"),
-        ("ipv4/ping_group_range".to_owned(), "0\t2147483647"),
+        (
+            sysctl::neighbour_retry(interface),
+            sysctl::NEIGHBOUR_RETRY.to_string(),
+        ),
+        (sysctl::of_link("ipv6", interface, "disable_ipv6"), "1".to_owned()),
     ]
 }
 
@@ -361,6 +361,7 @@ fn configure(
     default_route: bool,
 ) -> Result<(), NetlinkError> {
     let mut batch = Batch::default();
+    neighbour::set_retry(&mut batch, link.index);
     route::set_up(&mut batch, route::LOOPBACK);
     route::add_address(&mut batch, route::LOOPBACK, Ipv4Addr::LOCALHOST, 8);
     if link.mac != Some(endpoint.mac) {

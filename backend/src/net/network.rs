@@ -7,7 +7,7 @@ use reconciler::{key::ResourceKey, spec::NetworkSpec};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Net, NetError,
+    Net, NetError, neighbour,
     netlink::{Batch, NetlinkError},
     overlap, route, sysctl,
 };
@@ -57,8 +57,8 @@ impl Net {
         };
         // Before it comes up, so that it never has an address of its own making.
         self.quiet_ipv6(&name)?;
-        self.set_at_home(sysctl::neighbour_retry(&name), sysctl::NEIGHBOUR_RETRY)?;
         let mut batch = Batch::default();
+        neighbour::set_retry(&mut batch, bridge.index);
         let odd = bridge.stp || bridge.mtu != route::MTU;
         if odd || bridge.alias != alias || bridge.mac != Some(mac) {
             route::set_bridge(&mut batch, bridge.index, mac, &alias);
@@ -226,25 +226,13 @@ impl Net {
 
     /// IPv6 off on a link of the host. A kernel without IPv6 is fine.
     pub(super) fn quiet_ipv6(&self, link: &str) -> Result<(), NetError> {
-        for (setting, value) in QUIET {
-            self.set_at_home(sysctl::of_link("ipv6", link, setting), value)?;
-        }
-        Ok(())
-    }
-
-    /// A setting that this kernel may lack.
-    fn set_at_home(&self, setting: String, value: &'static str) -> Result<(), NetError> {
-        let name = setting.clone();
-        match self
-            .home
-            .at_home(move || sysctl::set(&name, value))
-            .and_then(|done| done)
-        {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(NetError::Sysctl { setting, source })
-            }
-            _ => Ok(()),
-        }
+        self.home
+            .at_home(|| {
+                QUIET.iter().try_for_each(|(setting, value)| {
+                    sysctl::give(&sysctl::of_link("ipv6", link, setting), value)
+                })
+            })
+            .map_err(NetError::Home)?
     }
 
     /// Those of the links that are not as [`Net::quiet_ipv6`] left them.

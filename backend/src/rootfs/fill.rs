@@ -28,6 +28,12 @@ const MARK: &str = "filled";
 const PARTLY: &[u8; 7] = b"partly\n";
 const FILLED: &[u8; 7] = b"filled\n";
 
+/// The volume at `data` has all that it takes over.
+pub fn is_done(data: &Path) -> bool {
+    let mark = data.parent().unwrap_or(Path::new("/")).join(MARK);
+    fs::read(mark).is_ok_and(|text| text == FILLED)
+}
+
 /// A volume that is being filled. Nobody else fills it while this lives, in any process.
 #[derive(Debug)]
 pub struct Fill {

@@ -23,7 +23,7 @@ use super::{
     joined::{self, Joined, Purpose},
     launch,
     made::Names,
-    protocol::{Exec, ExitRecord, HealthState, Reason, Record, Reply, Request, Run, SandboxState},
+    protocol::{Exec, ExitRecord, HealthState, Reason, Record, Reply, Request, Run, SandboxState, Start},
     record, remount,
     run::{Output, reap},
     state::leave_leaf,
@@ -89,6 +89,8 @@ pub struct Sandbox {
     pub idle_leaf: Option<PathBuf>,
     /// The configs and secrets of the last start.
     pub files: Option<Held>,
+    /// What was said to be the first run.
+    pub next: Option<Start>,
     /// The next run, where it is ready.
     pub stub: Option<Stub>,
     /// When that is to be made (boot clock).
@@ -119,6 +121,14 @@ impl Sandbox {
                 self.record.assignment.sandbox = *sandbox;
                 self.record.assignment.resolver = resolver;
                 self.seal()?;
+                done()
+            }
+            Request::Prepare(start) => {
+                if matches!(self.run, Run::Created) && stub::may_wait(&start.container) {
+                    self.end_stub();
+                    self.next = Some(*start);
+                    self.stub_due = Some(clock::boot());
+                }
                 done()
             }
             Request::Start(start) => {

@@ -31,7 +31,7 @@ impl Sandbox {
         if self.first.is_some() {
             return Err(request_error("the container runs already"));
         }
-        self.stub_due = None;
+        (self.stub_due, self.next) = (None, None);
         let stub = self.stub.take().and_then(|stub| self.still_fits(stub, &start));
         self.exit_due = None;
         if let Some(names) = &mut self.names {
@@ -164,21 +164,27 @@ impl Sandbox {
     /// Makes the next run ready. What goes wrong is told by the start, which does without.
     pub fn make_stub(&mut self, now: u64) {
         self.stub_due = None;
-        if let (Run::Exited { .. }, Some(container), Some((layers, volumes))) =
+        let next = self.next.take().or_else(|| self.again());
+        self.stub = next.and_then(|start| self.try_stub(start, now).ok());
+    }
+
+    /// What ended by itself, once more.
+    fn again(&self) -> Option<Start> {
+        let (Run::Exited { .. }, Some(container), Some((layers, volumes))) =
             (&self.run, &self.record.container, &self.sources)
-        {
-            let start = Start {
-                container: container.clone(),
-                layers: layers.clone(),
-                volumes: volumes.clone(),
-                fresh: false,
-                restarts: 0,
-                streak: 0,
-                flaps: 0,
-                contents: vec![None; container.files.len()],
-            };
-            self.stub = self.try_stub(start, now).ok();
-        }
+        else {
+            return None;
+        };
+        Some(Start {
+            container: container.clone(),
+            layers: layers.clone(),
+            volumes: volumes.clone(),
+            fresh: false,
+            restarts: 0,
+            streak: 0,
+            flaps: 0,
+            contents: vec![None; container.files.len()],
+        })
     }
 
     fn try_stub(&mut self, start: Start, now: u64) -> Result<Stub, StepError> {
@@ -190,7 +196,7 @@ impl Sandbox {
     }
 
     pub fn end_stub(&mut self) {
-        self.stub_due = None;
+        (self.stub_due, self.next) = (None, None);
         if let Some(stub) = self.stub.take() {
             stub.end();
         }

@@ -184,6 +184,17 @@ impl Client {
         Ok(())
     }
 
+    /// Tells something whose answer nobody waits for: it is passed over by the next request.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn tell(&mut self, request: &Request) -> Result<(), ClientError> {
+        self.socket.set_write_timeout(Some(PATIENCE))?;
+        wire::send(self.socket.as_fd(), request, &[])?;
+        self.owed = true;
+        Ok(())
+    }
+
     /// Asks how it is; the answer is for [`Client::attended`], which is to follow.
     ///
     /// # Errors

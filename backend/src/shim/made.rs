@@ -146,6 +146,7 @@ impl Sandbox {
             watch: Watch::default(),
             idle_leaf: None,
             files: None,
+            next: None,
             stub: None,
             stub_due: None,
             sources: None,

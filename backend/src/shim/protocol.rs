@@ -34,6 +34,8 @@ pub enum Request {
         sandbox: Box<SandboxSpec>,
         resolver: Resolver,
     },
+    /// A start that is about to be asked for as the first in the sandbox: its first process may be made ahead.
+    Prepare(Box<Start>),
     /// Answered when the container has exec'ed, or by `Failed` with the step that failed.
     Start(Box<Start>),
     /// New restart policy, labels or health check for the running process; rewrites the record.

@@ -30,13 +30,16 @@ pub const SOON: u64 = 20;
 /// Milliseconds that a stub waits: as long as the longest back-off, and as much again.
 const WAITS: u64 = 120_000;
 
-/// Whether an end with `code` is one to be followed by another start, as far as the container says. Who has a
-/// terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may replace, or
-/// hooks of a vendor, which run once for each start.
+/// Whether an end with `code` is one to be followed by another start, as far as the container says.
 pub fn is_worth_it(container: &ContainerSpec, code: i32) -> bool {
+    !Rules::by(container.restart).ends(code) && may_wait(container)
+}
+
+/// Who has a terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may
+/// replace, or hooks of a vendor, which run once for each start.
+pub fn may_wait(container: &ContainerSpec) -> bool {
     let part = |mount: &MountSpec| matches!(mount, MountSpec::Volume { subpath: Some(_), .. });
-    !Rules::by(container.restart).ends(code)
-        && !container.tty
+    !container.tty
         && !container.rights.privileged
         && container.oci_hooks.is_empty()
         && !container.mounts.iter().any(part)
@@ -115,7 +118,7 @@ impl Stub {
         let same = self.start.container == start.container
             && self.start.layers == start.layers
             && self.start.volumes == start.volumes
-            && !start.fresh;
+            && self.start.fresh == start.fresh;
         same && self.stands_on.iter().all(|place| ground::gone(place).is_none())
             && crate::sys::process::poll(&self.poll_fds(), 0)
                 .is_ok_and(|events| events.iter().all(|event| *event == 0))

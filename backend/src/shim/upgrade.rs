@@ -396,6 +396,7 @@ pub fn resume(argument: &str) -> io::Result<()> {
         health: saved.health,
         idle_leaf: saved.idle_leaf,
         files,
+        next: None,
         stub: None,
         stub_due: None,
         sources: None,

@@ -372,6 +372,7 @@ impl Engine {
             let before = self.observed.cut(&scope);
             self.orders.push(Order::Step {
                 step: Box::new(step.clone()),
+                next: plan.next(step).cloned().map(Box::new),
                 scope,
                 before: Box::new(before),
             });

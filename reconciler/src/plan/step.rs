@@ -87,6 +87,14 @@ pub struct Plan {
     pub restless: BTreeSet<String>,
 }
 
+impl Plan {
+    /// The action on the same key that waits for `step`.
+    pub fn next(&self, step: &Step) -> Option<&Action> {
+        let follows = |other: &&Step| other.key == step.key && other.after.contains(&step.id);
+        self.steps.iter().find(follows).map(|next| &next.action)
+    }
+}
+
 /// A revision that its own `failure_action: rollback` has refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollback {

@@ -410,7 +410,9 @@ impl Simulation {
 
     fn order(&mut self, order: Order) {
         let (call, text) = match order {
-            Order::Step { step, scope, before } => {
+            Order::Step {
+                step, scope, before, ..
+            } => {
                 self.branches.step(&step);
                 self.peace.acted(&step);
                 self.trace

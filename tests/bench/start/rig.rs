@@ -14,7 +14,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
     observed::{Fact, Observed},
     plan::action::Action,
-    port::{Backend, Scope},
+    port::{ActionError, Backend, Scope},
     spec::{ContainerSpec, Endpoint, Limits, MountSpec, NetworkSpec, SandboxSpec, Subnet},
 };
 
@@ -126,9 +126,12 @@ impl Rig<'_> {
     }
 
     fn apply(&self, action: &Action) {
+        self.done(|backend| backend.apply(action));
+    }
+
+    fn done(&self, ask: impl FnOnce(&LinuxBackend) -> Result<(), ActionError>) {
         let backend = self.backend.as_ref().expect("it is open");
-        let done = backend.apply(action);
-        done.unwrap_or_else(|error| panic!("{action:?}: {error}"));
+        ask(backend).unwrap_or_else(|error| panic!("{error}: {:?}", error.source));
     }
 
     /// The pool is full again: what a service finds that comes after a while.
@@ -150,8 +153,9 @@ impl Rig<'_> {
             self.rest();
             let sandbox = sandbox(&key, net);
             let begin = milliseconds();
-            self.apply(&Action::EnsureSandbox(sandbox));
-            self.start(&key, limits, true);
+            let start = self.start(&key, limits, true);
+            self.done(|backend| backend.apply_before(&Action::EnsureSandbox(sandbox), &start));
+            self.apply(&start);
             times.push(read_stamp(&self.out.join("stamp")) - begin);
         }
         for key in keys() {
@@ -171,7 +175,7 @@ impl Rig<'_> {
         };
         self.once = end == End::OfItself;
         self.apply(&Action::EnsureSandbox(sandbox(&key, Net::Bridge)));
-        self.start(&key, limits, true);
+        self.apply(&self.start(&key, limits, true));
         for round in 0..=rounds {
             read_stamp(&self.out.join("stamp"));
             if end == End::Stopped {
@@ -180,7 +184,7 @@ impl Rig<'_> {
             forget(&self.out);
             self.rest();
             let begin = milliseconds();
-            self.start(&key, limits, false);
+            self.apply(&self.start(&key, limits, false));
             let time = read_stamp(&self.out.join("stamp")) - begin;
             if round > 0 {
                 times.push(time);
@@ -192,7 +196,7 @@ impl Rig<'_> {
         times
     }
 
-    fn start(&self, key: &InstanceKey, limits: &Limits, fresh: bool) {
+    fn start(&self, key: &InstanceKey, limits: &Limits, fresh: bool) -> Action {
         let spec = ContainerSpec {
             image_digest: self.digest.clone(),
             argv: vec!["/stamp".into()],
@@ -215,14 +219,14 @@ impl Rig<'_> {
             }],
             ..ContainerSpec::default()
         };
-        self.apply(&Action::StartContainer {
+        Action::StartContainer {
             key: key.clone(),
             spec: Box::new(spec),
             fresh,
             restarts: 0,
             streak: 0,
             flaps: 0,
-        });
+        }
     }
 }
 
