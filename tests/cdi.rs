@@ -118,7 +118,9 @@ fn devices_of_vendors_are_there_and_follow_their_files() {
     // What cannot be had is refused by its name.
     host.write_manifest("case", &file(", devices: ['vendor.com/accelerator=moved']"));
     host.wait("the interface is told", PATIENCE, || {
-        let told = host.complaint("case").contains("interfaces of the host (netDevices)");
+        let told = host
+            .complaint("case")
+            .contains("interfaces of the host (netDevices)");
         told.then_some(())
     });
     host.write_manifest("case", &file(""));

@@ -95,14 +95,26 @@ fn a_hook_in_the_container_finds_its_root_by_the_bundle_and_writes_as_its_root()
         return;
     };
     let host = &vendor.host;
-    for (more, uid) in [("", "0"), ("    userns_mode: host\n", "0"), ("    read_only: true\n", "0")] {
+    for (more, uid) in [
+        ("", "0"),
+        ("    userns_mode: host\n", "0"),
+        ("    read_only: true\n", "0"),
+    ] {
         host.change("case", &vendor.service("0", more));
         host.converged("case");
-        assert_eq!(vendor.inside("readlink /out/link"), "/opt/vendor/library", "{more}");
+        assert_eq!(
+            vendor.inside("readlink /out/link"),
+            "/opt/vendor/library",
+            "{more}"
+        );
         assert_eq!(vendor.inside("stat -c '%u:%g' /out"), "0:0", "{more}");
         let net = fs::read_link(format!("/proc/{}/ns/net", host.running("case", "one").pid()));
         let net = net.expect("its network").display().to_string();
-        assert_eq!(vendor.inside("cat /out/told"), format!("creating {uid} {net}"), "{more}");
+        assert_eq!(
+            vendor.inside("cat /out/told"),
+            format!("creating {uid} {net}"),
+            "{more}"
+        );
         // A shell adds what it wants to; nothing is the supervisor's.
         assert_eq!(
             vendor.inside("sort /out/environment | grep -v -e ^PWD -e ^OLDPWD -e ^_ -e SHLVL"),
@@ -146,7 +158,12 @@ fn hooks_of_the_host_run_once_for_each_run_each_at_its_moment() {
     let before = |pid: &str| {
         vec![
             vec!["prestart".into(), "creating".into(), pid.to_owned(), own.clone()],
-            vec!["createRuntime".into(), "creating".into(), pid.to_owned(), own.clone()],
+            vec![
+                "createRuntime".into(),
+                "creating".into(),
+                pid.to_owned(),
+                own.clone(),
+            ],
             vec!["poststart".into(), "running".into(), pid.to_owned(), own.clone()],
         ]
     };
@@ -178,7 +195,9 @@ fn host_of(host: &Host) -> u32 {
 #[test]
 fn a_hook_that_fails_or_hangs_fails_the_start_with_its_name_and_last_words() {
     let Some(vendor) = vendor("cdi-failing", |vendor| {
-        let hang = vendor.hook("createContainer", "hang").replace(" }", ", timeout: 1 }");
+        let hang = vendor
+            .hook("createContainer", "hang")
+            .replace(" }", ", timeout: 1 }");
         vec![
             ("failing", vendor.hook("createContainer", "fail")),
             ("hanging", hang),
@@ -192,7 +211,14 @@ fn a_hook_that_fails_or_hangs_fails_the_start_with_its_name_and_last_words() {
                 "inside",
                 "{ hookName: startContainer, path: /bin/sh, args: [sh, -c, exit 1] }".to_owned(),
             ),
-            ("over", format!("{}, {}", vendor.note("createRuntime"), vendor.hook("poststop", "fail"))),
+            (
+                "over",
+                format!(
+                    "{}, {}",
+                    vendor.note("createRuntime"),
+                    vendor.hook("poststop", "fail")
+                ),
+            ),
         ]
     }) else {
         return;

@@ -216,7 +216,9 @@ fn hook_of(hook: Hook) -> Result<OciHook, String> {
     }
     let timeout = hook.timeout.map(|seconds| match u32::try_from(seconds) {
         Ok(seconds @ 1..) => Ok(seconds),
-        _ => Err(format!("a hook cannot have a timeout of {seconds} s; give it one or more")),
+        _ => Err(format!(
+            "a hook cannot have a timeout of {seconds} s; give it one or more"
+        )),
     });
     Ok(OciHook {
         moment,
@@ -435,7 +437,11 @@ mod tests {
         }
         let hook = json!({ "hookName": "createContainer", "path": "/bin/hook" });
         for (key, value, want) in [
-            ("hookName", json!("later"), "no kind of hook; there are prestart, createRuntime"),
+            (
+                "hookName",
+                json!("later"),
+                "no kind of hook; there are prestart, createRuntime",
+            ),
             ("path", json!("bin/hook"), "no absolute path of a hook"),
             ("env", json!(["A"]), "no variable"),
             ("timeout", json!(0), "a timeout of 0 s"),
