@@ -401,7 +401,9 @@ fn a_repair_of_one_whose_restart_waits_is_not_the_beginning_of_that_restart() {
 fn carry_out(host: &SimHost, order: Order) -> Report {
     let (scope, mut seen, step) = match order {
         Order::Look { scope, before } => (scope, before, None),
-        Order::Step { step, scope, before } => (scope, before, Some(step)),
+        Order::Step {
+            step, scope, before, ..
+        } => (scope, before, Some(step)),
     };
     let result = step.as_ref().map(|step| host.apply(&step.action));
     host.observe(&scope, &mut seen);

@@ -56,8 +56,8 @@ pub struct Client {
     pub build: String,
     /// When its state was asked for, and the answer has not been taken.
     ahead: Option<Instant>,
-    /// An answer that came too late is still to come.
-    owed: bool,
+    /// Answers that nobody waits for and are still to come.
+    owed: u32,
 }
 
 /// What [`Reply::Attended`] says.
@@ -114,7 +114,7 @@ impl Client {
             pid: 0,
             build: String::new(),
             ahead: None,
-            owed: false,
+            owed: 0,
         };
         client.limit(patience)?;
         wire::send(client.socket.as_fd(), &Request::Hello { version: VERSION }, &[])?;
@@ -152,10 +152,11 @@ impl Client {
             PATIENCE
         };
         self.limit(patience)?;
-        if std::mem::take(&mut self.owed)
-            && let Err(error @ ClientError::Io(_)) = self.answer()
-        {
-            return Err(error);
+        while self.owed > 0 {
+            if let Err(error @ ClientError::Io(_)) = self.answer() {
+                return Err(error);
+            }
+            self.owed -= 1;
         }
         match (request, self.ahead.take()) {
             (Request::State, Some(asked)) if asked.elapsed() < FRESH => return self.answer(),
@@ -191,7 +192,7 @@ impl Client {
     pub fn tell(&mut self, request: &Request) -> Result<(), ClientError> {
         self.socket.set_write_timeout(Some(PATIENCE))?;
         wire::send(self.socket.as_fd(), request, &[])?;
-        self.owed = true;
+        self.owed += 1;
         Ok(())
     }
 
@@ -200,12 +201,12 @@ impl Client {
     /// # Errors
     /// The shim is gone, or has not answered what it was asked before.
     pub fn attend(&mut self) -> Result<(), ClientError> {
-        if self.owed || self.ahead.is_some() {
+        if self.owed > 0 || self.ahead.is_some() {
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
         }
         self.socket.set_write_timeout(Some(PATIENCE))?;
         wire::send(self.socket.as_fd(), &Request::Attend, &[])?;
-        self.owed = true;
+        self.owed = 1;
         Ok(())
     }
 
@@ -217,7 +218,7 @@ impl Client {
         // None at all would be for ever.
         self.limit(patience.max(Duration::from_millis(1)))?;
         let answer = self.answer();
-        self.owed = matches!(answer, Err(ClientError::Io(_)));
+        self.owed = u32::from(matches!(answer, Err(ClientError::Io(_))));
         match answer?.0 {
             Reply::Attended { faults, suspected } => Ok(Attended { faults, suspected }),
             // An older one tells it as an event.

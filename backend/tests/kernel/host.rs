@@ -266,9 +266,9 @@ impl Container<'_> {
         self.spec.argv = ["/bin/sh", "-c", script].map(String::from).to_vec();
     }
 
-    pub fn start(&mut self) -> Result<u32, ClientError> {
-        let (contents, along) = backend::rootfs::files::bundle(&self.spec.files).unwrap();
-        let start = Start {
+    /// What a start asks for, but for the content of files.
+    pub fn wish(&self) -> Start {
+        Start {
             container: self.spec.clone(),
             layers: self.layers.clone(),
             volumes: self.volumes.clone(),
@@ -276,7 +276,15 @@ impl Container<'_> {
             restarts: 0,
             streak: 0,
             flaps: 0,
+            contents: Vec::new(),
+        }
+    }
+
+    pub fn start(&mut self) -> Result<u32, ClientError> {
+        let (contents, along) = backend::rootfs::files::bundle(&self.spec.files).unwrap();
+        let start = Start {
             contents,
+            ..self.wish()
         };
         let along: Vec<_> = along.iter().map(std::os::fd::AsFd::as_fd).collect();
         match self.client.request(&Request::Start(Box::new(start)), &along)? {

@@ -1,4 +1,5 @@
-//! The next run of a container that ended by itself waits in its tree, and is sent away when it would not be the same.
+//! The first run of a container, and the next of one that ended by itself, waits in its tree, and is sent away when it
+//! would not be the same.
 
 use std::{
     fs,
@@ -7,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backend::{cgroup, shim::protocol::Request};
+use backend::{
+    cgroup,
+    shim::protocol::{Request, Run},
+};
 use model::types::RestartPolicy;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -18,7 +22,7 @@ use reconciler::spec::{Content, FileSpec};
 
 use super::host::{Container, Host, bind_mount, until};
 
-pub const TESTS: [(&str, fn()); 4] = [
+pub const TESTS: [(&str, fn()); 6] = [
     (
         "the_next_run_of_what_failed_waits_and_becomes_the_program",
         becomes,
@@ -26,6 +30,8 @@ pub const TESTS: [(&str, fn()); 4] = [
     ("a_run_that_waits_holds_nothing_of_its_supervisor", holds),
     ("a_run_that_would_be_another_is_sent_away", sent_away),
     ("nothing_waits_where_no_start_follows", nothing),
+    ("a_first_run_that_was_told_of_waits_too", first),
+    ("a_first_run_that_is_not_wanted_any_more_is_sent_away", unwanted),
 ];
 
 /// One that fails after a line.
@@ -224,6 +230,67 @@ fn nothing() {
     container.client.order(&Request::Signal { signal: 15 }).unwrap();
     assert_eq!(container.ended(), 4);
     stays_empty(&container, "it was stopped");
+}
+
+/// One that was never started, and is told what it will be.
+fn told(host: &Host) -> Container<'_> {
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.script("echo began >> /began; cat /began; sleep 1000");
+    let wish = Request::Prepare(Box::new(container.wish()));
+    container.client.tell(&wish).unwrap();
+    container
+}
+
+fn first() {
+    let host = Host::new();
+    let mut container = told(&host);
+    let pid = stub(&container);
+    assert!(matches!(container.state().run, Run::Created));
+    assert_eq!(container.start().unwrap(), pid);
+    container.said("began");
+    assert_eq!(container.lines(), ["began"]);
+    // It is a start like any other: there is no other before it, and it is told of once.
+    let again = Request::Prepare(Box::new(container.wish()));
+    container.client.tell(&again).unwrap();
+    assert!(matches!(container.state().run, Run::Running { pid: is } if is == pid));
+    let processes = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert!(
+        waiting(&container)
+            .into_iter()
+            .all(|one| processes(one) == processes(pid))
+    );
+}
+
+fn unwanted() {
+    type Change = fn(&mut Container);
+    let cases: [(&str, Change); 3] = [
+        ("another specification", |container| {
+            container.spec.environment.insert("A".into(), "b".into());
+        }),
+        ("an order to end", |container| {
+            container.client.order(&Request::Kill).unwrap();
+            assert!(waiting(container).is_empty());
+        }),
+        ("another that is told of", |container| {
+            container.spec.hostname = "other".into();
+            let wish = Request::Prepare(Box::new(container.wish()));
+            container.client.tell(&wish).unwrap();
+        }),
+    ];
+    for (what, change) in cases {
+        let host = Host::new();
+        let mut container = told(&host);
+        let pid = stub(&container);
+        change(&mut container);
+        assert_ne!(container.start().unwrap(), pid, "{what}");
+        container.said("began");
+        assert_eq!(container.lines(), ["began"], "{what}");
+    }
+    let host = Host::new();
+    let mut container = told(&host);
+    stub(&container);
+    container.client.order(&Request::Leave).unwrap();
+    until("it went along", || waiting(&container).is_empty().then_some(()));
 }
 
 /// What is to wait does so within some 30 ms.
