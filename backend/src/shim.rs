@@ -21,6 +21,7 @@ pub mod record;
 pub mod relay;
 pub(crate) mod remount;
 mod run;
+mod seed;
 mod serve;
 pub mod spawn;
 mod state;
@@ -51,7 +52,7 @@ pub fn dispatch() {
     }
     let arguments: Vec<_> = arguments.collect();
     let result = match arguments.as_slice() {
-        [verb, leaf] if verb == "idle" => serve::idle(leaf.as_ref()),
+        [verb, idle] if verb == seed::VERB => seed::run(idle.as_ref()),
         [verb, state] if verb == "resume" => upgrade::resume(&state.to_string_lossy()),
         _ => Err(std::io::Error::other("a shim is started by the agent only")),
     };

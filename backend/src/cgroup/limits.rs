@@ -126,6 +126,9 @@ impl Controllers {
     /// # Errors
     /// The host cannot keep a limit; the text says which, and what to do.
     pub fn apply(&self, instance: &Path, limits: &Limits) -> Result<(), LimitError> {
+        if *limits == Limits::default() && !self.may_limit(instance) {
+            return Ok(());
+        }
         for kind in &KINDS {
             let v2 = self.has_v2(kind.controller);
             let v1 = self.v1(instance, kind.controller);
@@ -177,6 +180,12 @@ impl Controllers {
             })?;
         }
         self.apply_block(instance, limits.block.as_ref())
+    }
+
+    /// Whether there may be a limit already: a group that is to have none is in no v1 hierarchy, as most are.
+    fn may_limit(&self, instance: &Path) -> bool {
+        CONTROLLERS.iter().any(|controller| self.has_v2(controller))
+            || self.all_v1(instance).any(|directory| directory.is_dir())
     }
 
     /// A directory in a v1 hierarchy, with what is above it; what it inherits is "no limit".
@@ -439,6 +448,14 @@ mod tests {
             mounts,
             expected.map(|(name, path)| (name.to_owned(), PathBuf::from(path)))
         );
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_is_not_limited() {
+        let none = Limits::default();
+        let settings = KINDS.iter().flat_map(|kind| kind.v1.iter().chain(&kind.v2));
+        let written = settings.filter_map(|setting| (setting.value)(&none));
+        assert_eq!(written.collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]

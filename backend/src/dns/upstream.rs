@@ -1,13 +1,13 @@
 //! The host's name servers, and questions on their way to them over UDP.
 
 use std::{
-    fs,
-    hash::{BuildHasher, Hasher, RandomState},
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::{fd::AsRawFd, fd::RawFd, unix::fs::MetadataExt},
     path::PathBuf,
 };
+
+use rustix::rand::GetRandomFlags;
 
 use super::message;
 
@@ -227,7 +227,10 @@ fn send(query: &[u8], attempt: usize, servers: &[SocketAddr]) -> Option<(UdpSock
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        let id = RandomState::new().build_hasher().finish() as u16;
+        let mut id = [0; 2];
+        // From the kernel: numbers of a generator in this process are those of all that are forked from one seed.
+        rustix::rand::getrandom(&mut id, GetRandomFlags::empty()).ok()?;
+        let id = u16::from_ne_bytes(id);
         let mut query = query.to_vec();
         message::set_id(&mut query, id);
         let try_it = || -> io::Result<UdpSocket> {

@@ -81,6 +81,9 @@ impl LinuxBackend {
                     };
                 }
             }
+            if !scope.instances.is_empty() {
+                observed.id_bases = self.id_bases.list().map_or_else(unknown, Fact::Known);
+            }
         }
         if scope.all || scope.firewall {
             observed.firewall = self.firewall.observe().map_or_else(unknown, Fact::Known);

@@ -83,14 +83,20 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
             fs::remove_dir_all(&path).step("empty", path.display())?;
         }
     }
-    for name in ["upper", "work", "mnt"] {
+    for name in ["upper", "work"] {
         let path = directory.join(name);
         fs::create_dir_all(&path).step("make", path.display())?;
     }
     let upper = directory.join("upper");
-    chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
-    fs::set_permissions(&upper, PermissionsExt::from_mode(0o755))
-        .step("change the mode of", upper.display())?;
+    // A change to what it is already would be written to disk with every start.
+    let is = fs::metadata(&upper).step("look at", upper.display())?;
+    if (is.uid(), is.gid()) != (base, base) {
+        chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
+    }
+    if is.mode() & 0o7777 != 0o755 {
+        fs::set_permissions(&upper, PermissionsExt::from_mode(0o755))
+            .step("change the mode of", upper.display())?;
+    }
     for name in GENERATED {
         generate(assignment, &start.container, name)?;
     }
@@ -167,8 +173,13 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
     }
     let mut file = File::create(&path).step("write", path.display())?;
     file.write_all(text.as_bytes()).step("write", path.display())?;
-    file.set_permissions(PermissionsExt::from_mode(0o644))
-        .step("change the mode of", path.display())
+    // One made anew has it.
+    let is = file.metadata().step("look at", path.display())?;
+    if is.mode() & 0o7777 != 0o644 {
+        file.set_permissions(PermissionsExt::from_mode(0o644))
+            .step("change the mode of", path.display())?;
+    }
+    Ok(())
 }
 
 /// What the host calls by name, and what the service adds. A host that has no such file is no obstacle.
@@ -252,21 +263,30 @@ pub fn stage(
     }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
-    let scratch = assignment.directory.join("mnt");
+    let layers: Vec<OwnedFd> = start
+        .layers
+        .iter()
+        .map(|layer| idmapped(layer, user, false, true))
+        .collect::<Result<_, _>>()?;
+    let generated = GENERATED
+        .into_iter()
+        .map(|name| Ok((name, generated(assignment, name, user)?)))
+        .collect::<Result<_, StepError>>()?;
+    let directory = &assignment.directory;
+    let own = clone_tree(directory, false).step("clone", directory.display())?;
+    // Nothing is looked for by its path in here any more: the directory is as good a place as one made for that.
     let data = Some("mode=755");
-    mount(Some("tmpfs"), &scratch, Some("tmpfs"), MsFlags::empty(), data)
-        .step("mount a tmpfs on", scratch.display())?;
+    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), data)
+        .step("mount a tmpfs on", directory.display())?;
     // Short relative names: the option string of a mount is one page.
-    std::env::set_current_dir(&scratch).step("enter", scratch.display())?;
+    std::env::set_current_dir(directory).step("enter", directory.display())?;
     let mut lowers = Vec::new();
-    for (number, layer) in start.layers.iter().enumerate() {
+    for (number, (layer, clone)) in start.layers.iter().zip(&layers).enumerate() {
         let name = number.to_string();
-        let clone = idmapped(layer, user, false, true)?;
-        attach_at(&clone, &name).step("attach layer", layer.display())?;
+        attach_at(clone, &name).step("attach layer", layer.display())?;
         lowers.push(name);
     }
-    let own = clone_tree(&assignment.directory, false).step("clone", assignment.directory.display())?;
-    attach_at(&own, "own").step("attach", assignment.directory.display())?;
+    attach_at(&own, "own").step("attach", directory.display())?;
     for name in ["root", PLACE] {
         fs::create_dir(name).step("make", name)?;
     }
@@ -284,7 +304,7 @@ pub fn stage(
     )
     .step(
         "mount an overlay of the image's layers over",
-        assignment.directory.join("upper").display(),
+        directory.join("upper").display(),
     )?;
     let root = clone_tree(Path::new("root"), false).step("clone", "the overlay")?;
 
@@ -295,10 +315,6 @@ pub fn stage(
             clone_tree(&path, false).step("clone", path.display())
         })
         .collect::<Result<_, _>>()?;
-    let generated = GENERATED
-        .into_iter()
-        .map(|name| Ok((name, generated(assignment, name, user)?)))
-        .collect::<Result<_, StepError>>()?;
     let files = held.map(Held::stage).transpose()?.unwrap_or_default();
     Ok(Staged {
         root,

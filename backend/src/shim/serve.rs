@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::Path,
+    path::PathBuf,
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -19,7 +19,7 @@ use super::{
     wire::{self, Inbox},
 };
 use crate::{
-    cgroup::{self, limits::Controllers},
+    cgroup::limits::{Controllers, LimitError},
     logs::forward::Forward,
     sandbox::Holder,
     sys::process,
@@ -61,34 +61,30 @@ enum Token {
     Names,
 }
 
-/// A shim without a sandbox: makes its namespaces, then waits.
+/// A shim without a sandbox, just forked in `leaf`: makes its namespaces, then waits.
 ///
 /// # Errors
 /// The host lacks something; said on standard error.
-pub fn idle(leaf: &Path) -> io::Result<()> {
-    process::close_leaked_from(3)?;
-    let null = std::fs::File::open("/dev/null")?;
-    // The socket to the agent arrives as standard input, the one place a new process is given things.
-    let socket = UnixStream::from(process::inherited(0)?.try_clone()?);
-    process::place(null.as_fd(), 0)?;
-    prepare()?;
+pub fn idle(
+    leaf: PathBuf,
+    socket: UnixStream,
+    controllers: Result<Controllers, LimitError>,
+) -> io::Result<()> {
     nix::unistd::setsid()?;
     // Keyrings are of no namespace: what a container runs without the filter would have the agent's.
     let _ = process::leave_session_keyring();
-    cgroup::create(leaf)?;
-    cgroup::enter(leaf, 0)?;
     // A host that forbids it can still run what shall have none.
     let holder = Holder::new();
     let mut supervisor = Supervisor::new(Phase::Idle {
         holder,
-        controllers: Controllers::find(),
-        leaf: leaf.to_owned(),
+        controllers,
+        leaf,
     });
     supervisor.connect(socket)?;
     serve(&mut supervisor)
 }
 
-/// What holds for a fresh shim and for one that was replaced.
+/// What holds for all that is forked from a seed, and for a shim that was replaced.
 pub fn prepare() -> io::Result<()> {
     process::default_signals();
     process::ignore_sigpipe();

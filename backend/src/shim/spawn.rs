@@ -5,11 +5,11 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{fs::OpenOptionsExt, net::UnixStream, process::CommandExt},
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,13 +20,13 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, eventfd},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{WaitId, WaitIdOptions, waitid},
 };
 
 use super::{
-    PROGRAM,
     client::{Client, ClientError},
     program,
+    seed::{Seed, Started},
 };
 use crate::{cgroup, names, sys::process};
 
@@ -51,6 +51,8 @@ struct Shared {
     errors: Option<PathBuf>,
     wanted: usize,
     counter: AtomicU64,
+    /// What shims are forked from, once there was one.
+    seed: Mutex<Option<Arc<Seed>>>,
     state: Mutex<State>,
     /// Written to when a shim was taken, or all is to end.
     changed: OwnedFd,
@@ -66,13 +68,6 @@ struct State {
     /// Of shims that were killed; what else lives there is about to end.
     left: Vec<PathBuf>,
     stop: bool,
-}
-
-struct Started {
-    child: Child,
-    /// Readable when it has ended.
-    pidfd: OwnedFd,
-    leaf: PathBuf,
 }
 
 impl Pool {
@@ -96,6 +91,7 @@ impl Pool {
             errors: errors.map(Path::to_owned),
             wanted,
             counter: AtomicU64::new(0),
+            seed: Mutex::default(),
             state: Mutex::default(),
             changed: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
@@ -141,6 +137,9 @@ impl Drop for Pool {
         if let Some(thread) = self.refill.take() {
             let _ = thread.join();
         }
+        if let Some(seed) = self.shared.lock_seed().take() {
+            self.shared.lock().children.extend(seed.finish());
+        }
         self.shared.lock().reap();
         // Had the last to leave been killed, these would stay. Nobody is on the way into a leaf now.
         let _ = sweep_leaves(&self.shared.idle);
@@ -156,7 +155,11 @@ impl State {
     fn reap(&mut self) {
         let left = &mut self.left;
         self.children.retain_mut(|started| {
-            let lives = matches!(started.child.try_wait(), Ok(None));
+            let ended = waitid(
+                WaitId::PidFd(started.pidfd.as_fd()),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            );
+            let lives = matches!(ended, Ok(None));
             if !lives {
                 left.push(std::mem::take(&mut started.leaf));
             }
@@ -174,6 +177,10 @@ impl State {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_seed(&self) -> MutexGuard<'_, Option<Arc<Seed>>> {
+        self.seed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves of an earlier agent's shims that were killed. Those of our own may be just in the making.
@@ -231,51 +238,75 @@ impl Shared {
     /// Until a shim is taken or ends, or `at_most`: whoever waits for nothing else sleeps for ever.
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>, at_most: Option<Duration>) -> MutexGuard<'a, State> {
         // Numbers only: a child is reaped, and its descriptor closed, by this very thread.
-        let mut wanted = vec![(self.changed.as_raw_fd(), libc::POLLIN)];
-        wanted.extend(
-            state
-                .children
-                .iter()
-                .map(|started| (started.pidfd.as_raw_fd(), libc::POLLIN)),
-        );
+        let children = state.children.iter().map(|started| started.pidfd.as_raw_fd());
+        let mut wanted: Vec<_> = children.chain([self.changed.as_raw_fd()]).collect();
         drop(state);
+        let seed = self.lock_seed().clone();
+        wanted.extend(seed.as_ref().map(|seed| seed.poll_fd()));
+        let wanted: Vec<_> = wanted.into_iter().map(|fd| (fd, libc::POLLIN)).collect();
         let timeout = at_most.map_or(-1, |time| time.as_millis() as i32 + 1);
-        let _ = process::poll(&wanted, timeout);
+        let events = process::poll(&wanted, timeout).unwrap_or_default();
         let _ = rustix::io::read(&self.changed, &mut [0_u8; 8]);
-        self.lock()
+        let Some(seed) = seed else {
+            return self.lock();
+        };
+        if events.last().is_some_and(|event| event & libc::POLLHUP != 0) {
+            self.forget(&seed);
+        }
+        let mut state = self.lock();
+        state.children.extend(seed.forked());
+        state
     }
 
     fn start(&self) -> Result<Client, ClientError> {
+        let seed = self.seed()?;
+        self.ask(&seed).or_else(|_| {
+            // The seed was killed, or stands still: one more, by another.
+            self.give_up(&seed);
+            let other = self.seed()?;
+            self.ask(&other)
+        })
+    }
+
+    fn ask(&self, seed: &Seed) -> Result<Client, ClientError> {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let leaf = self.idle.join(format!("{}-{number}", std::process::id()));
         let (ours, theirs) = UnixStream::pair()?;
+        seed.ask(&format!("{}-{number}", std::process::id()), theirs.as_fd())?;
+        drop(theirs);
+        Client::new(ours)
+    }
+
+    /// The one there is, or a new one.
+    fn seed(&self) -> io::Result<Arc<Seed>> {
+        let mut seed = self.lock_seed();
+        if let Some(seed) = &*seed {
+            return Ok(Arc::clone(seed));
+        }
         let errors = match &self.errors {
             Some(path) => Stdio::from(File::options().create(true).append(true).mode(0o600).open(path)?),
             None => Stdio::null(),
         };
-        let child = spawn(&self.program, &leaf, theirs, errors)?;
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(io::Error::from)?;
-        self.lock().children.push(Started { child, pidfd, leaf });
-        // It is waited for from now on.
-        self.notify();
-        let client = Client::new(ours)?;
-        Ok(client)
+        let (new, started) = Seed::new(&self.program, &self.idle, errors)?;
+        self.keep(started);
+        Ok(Arc::clone(seed.insert(Arc::new(new))))
     }
-}
 
-/// One idle shim whose descriptor 3 is `socket`: standard input carries it, since nothing but the three
-/// standard descriptors passes a [`Command`]. Nothing is asked for that would need a fork of this whole
-/// process, as a working directory does: a shim goes to "/" by itself.
-fn spawn(program: &Path, leaf: &Path, socket: UnixStream, errors: Stdio) -> io::Result<Child> {
-    Command::new(program)
-        .arg0(PROGRAM)
-        .arg("idle")
-        .arg(leaf)
-        .env_clear()
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
-        .stdout(Stdio::null())
-        .stderr(errors)
-        .spawn()
+    fn give_up(&self, seed: &Arc<Seed>) {
+        self.forget(seed);
+        seed.end();
+        self.lock().children.extend(seed.finish());
+    }
+
+    /// Unless it is another already.
+    fn forget(&self, seed: &Arc<Seed>) {
+        self.lock_seed().take_if(|current| Arc::ptr_eq(current, seed));
+    }
+
+    /// It is waited for from now on.
+    fn keep(&self, started: Started) {
+        self.lock().children.push(started);
+        self.notify();
+    }
 }
 
 /// Removes the idle leaves nobody lives in, left by shims that were killed.
