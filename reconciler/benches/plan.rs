@@ -157,7 +157,9 @@ impl Agent {
 
     fn carry_out(&self, order: Order) -> Report {
         match order {
-            Order::Step { step, scope, before, .. } => {
+            Order::Step {
+                step, scope, before, ..
+            } => {
                 let result = self.host.apply(&step.action);
                 let mut seen = before;
                 self.host.observe(&scope, &mut seen);

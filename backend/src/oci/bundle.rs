@@ -20,7 +20,7 @@ use crate::rootfs::{Step, StepError};
 
 const CONFIG: &str = "config.json";
 /// The root in the bundle. On the host it is an empty directory.
-const ROOT: &str = "mnt";
+const ROOT: &str = "rootfs";
 
 impl Hooks<'_> {
     pub(super) fn root(&self) -> PathBuf {
@@ -34,7 +34,8 @@ impl Hooks<'_> {
             "root": { "path": self.root(), "readonly": self.read_only },
             "hostname": self.hostname,
         });
-        let path = self.bundle.join(CONFIG);
+        let (path, root) = (self.bundle.join(CONFIG), self.root());
+        fs::create_dir_all(&root).step("make", root.display())?;
         fs::write(&path, config.to_string()).step("write", path.display())
     }
 
@@ -52,10 +53,8 @@ impl Hooks<'_> {
         umask(Mode::from_bits_truncate(0o022));
         let (tmpfs, flags) = (Some("tmpfs"), MsFlags::empty());
         mount(tmpfs, cover, tmpfs, flags, Some("mode=755")).step("mount a tmpfs on", cover.display())?;
-        let root = self.root();
-        fs::create_dir_all(&root).step("make", root.display())?;
         self.write()?;
-        Ok(root)
+        Ok(self.root())
     }
 }
 
