@@ -247,7 +247,9 @@ impl Net {
                 ours
             };
             let links = spec.endpoints.iter().flat_map(of_link);
-            let namespace = NAMESPACE.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            // It gets them with its first interface; without one, they are the kernel's.
+            let namespace = NAMESPACE.into_iter().filter(|_| !spec.endpoints.is_empty());
+            let namespace = namespace.map(|(name, value)| (name.to_owned(), value.to_owned()));
             // Missing in a kernel without IPv6, or with the interface, which is told of already.
             let differs = |(name, value): &(String, String)| sysctl::read(name).is_ok_and(|is| is != *value);
             let differing = links.chain(namespace).filter(differs).map(|(name, _)| name);
