@@ -235,4 +235,50 @@ mod tests {
         let (_, found) = of("network_mode: none");
         assert!(found.contains("there is no interface of its own"), "{found}");
     }
+
+    #[test]
+    fn interfaces_have_names_of_the_kernel_each_its_own() {
+        let found = |a: &str, b: &str| {
+            let (_, found) = read(&format!(
+                "services: {{ web: {{ image: 'builtin:hello', networks: {{ a: {{ {a} }}, b: {{ {b} }} }} }} }}\n\
+                 networks: {{ a: {{ name: a }}, b: {{ name: b }} }}\n"
+            ));
+            found.join(", ")
+        };
+        for (a, b) in [
+            ("interface_name: lan", "interface_name: wan"),
+            ("interface_name: eth1", "interface_name: eth0"),
+            ("interface_name: fifteen-letters", "interface_name: lan.5"),
+            (
+                "driver_opts: { com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.forwarding=1 }",
+                "",
+            ),
+        ] {
+            assert_eq!(found(a, b), "", "{a}, {b}");
+        }
+        let twice = found("interface_name: lan", "interface_name: lan");
+        let want = "`services.web.networks.b.interface_name`: the interface of the network `a` is called `lan` already";
+        assert_eq!(twice, want);
+        for name in [
+            "sixteen-letters!",
+            "a/b",
+            "a:b",
+            "eth%d",
+            "lo",
+            "all",
+            "default",
+            "'..'",
+            "'a b'",
+        ] {
+            let said = found(&format!("interface_name: {name}"), "");
+            assert!(said.contains("is not a name for an interface"), "{name}: {said}");
+        }
+        let said = found(
+            "driver_opts: { com.docker.network.endpoint.sysctls: net.ipv4.ip_forward=1 }",
+            "",
+        );
+        assert!(said.contains("is not a setting of one interface"), "{said}");
+        let said = found("driver_opts: { com.docker.network.endpoint.ifname: lan }", "");
+        assert!(said.contains("is no option of an interface here"), "{said}");
+    }
 }
