@@ -36,6 +36,8 @@ mod repair;
 mod rig;
 #[path = "kernel/run.rs"]
 mod run;
+#[path = "kernel/seed.rs"]
+mod seed;
 #[path = "kernel/stub.rs"]
 mod stub;
 #[path = "kernel/terminal.rs"]
@@ -65,6 +67,7 @@ fn tests() -> Vec<Test> {
     all.extend(copy::TESTS);
     all.extend(mounts::TESTS);
     all.extend(stub::TESTS);
+    all.extend(seed::TESTS);
     all
 }
 

@@ -119,11 +119,7 @@ impl LinuxBackend {
                 self.mend(&spec.key)?;
                 sandbox
             }
-            None => {
-                let sandbox = self.new_sandbox(spec)?;
-                self.prepare(&sandbox, next);
-                sandbox
-            }
+            None => self.new_sandbox(spec, next)?,
         };
         let changes = sandbox.changes();
         let way_out = spec

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use reconciler::{key::InstanceKey, spec::SandboxSpec};
+use reconciler::{key::InstanceKey, plan::action::Action, spec::SandboxSpec};
 
 use super::{
     LinuxBackend,
@@ -26,7 +26,12 @@ use crate::{
 };
 
 impl LinuxBackend {
-    pub(super) fn new_sandbox(&self, spec: &SandboxSpec) -> Result<Arc<Sandbox>, ApplyError> {
+    /// `next`: what is to follow in it.
+    pub(super) fn new_sandbox(
+        &self,
+        spec: &SandboxSpec,
+        next: Option<&Action>,
+    ) -> Result<Arc<Sandbox>, ApplyError> {
         let directory = self.layout.container(&spec.key);
         let logs = self.layout.logs(&spec.key);
         for path in [&directory, &logs] {
@@ -56,8 +61,9 @@ impl LinuxBackend {
         let along: Vec<_> = [theirs.as_fd()].into_iter().chain(lent).collect();
         let mut client = self.pool.take().map_err(ApplyError::Spawn)?;
         let request = Request::Assign(Box::new(assignment));
+        let ahead = self.ahead(next);
         let answer = client
-            .request(&request, &along)
+            .request_and_tell(&request, &along, ahead.as_ref())
             .map_err(|error| asked(&spec.key, error))?;
         let (Reply::Assigned, Some(netns)) = (answer.0, answer.1.into_iter().next()) else {
             return Err(asked(&spec.key, ClientError::Unexpected));

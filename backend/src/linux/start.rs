@@ -8,7 +8,7 @@ use reconciler::{
     spec::{ContainerSpec, MountSpec},
 };
 
-use super::{LinuxBackend, error::ApplyError, sandboxes::Sandbox};
+use super::{LinuxBackend, error::ApplyError};
 use crate::{
     rootfs::{files, fill},
     shim::protocol::{Request, Start},
@@ -42,9 +42,9 @@ impl LinuxBackend {
 
     /// The first start in a sandbox that is being made, made ready while its interfaces are: where nothing of it can be
     /// seen from outside. What goes wrong is told by the start.
-    pub(super) fn prepare(&self, sandbox: &Sandbox, next: Option<&Action>) {
+    pub(super) fn ahead(&self, next: Option<&Action>) -> Option<Request> {
         let Some(Action::StartContainer { spec, fresh, .. }) = next else {
-            return;
+            return None;
         };
         let seen = |mount: &MountSpec| match mount {
             MountSpec::Volume { volume, .. } => !fill::is_done(&self.volumes.data(volume)),
@@ -56,11 +56,10 @@ impl LinuxBackend {
             MountSpec::Tmpfs { .. } => false,
         };
         if spec.mounts.iter().any(seen) || !spec.files.is_empty() {
-            return;
+            return None;
         }
-        if let Ok(start) = self.request(spec, *fresh, Counts::default()) {
-            let _ = sandbox.client().tell(&Request::Prepare(Box::new(start)));
-        }
+        let start = self.request(spec, *fresh, Counts::default()).ok()?;
+        Some(Request::Prepare(Box::new(start)))
     }
 
     fn request(&self, spec: &ContainerSpec, fresh: bool, counts: Counts) -> Result<Start, ApplyError> {

@@ -88,15 +88,11 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
         fs::create_dir_all(&path).step("make", path.display())?;
     }
     let upper = directory.join("upper");
-    // A change to what it is already would be written to disk with every start.
     let is = fs::metadata(&upper).step("look at", upper.display())?;
     if (is.uid(), is.gid()) != (base, base) {
         chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
     }
-    if is.mode() & 0o7777 != 0o755 {
-        fs::set_permissions(&upper, PermissionsExt::from_mode(0o755))
-            .step("change the mode of", upper.display())?;
-    }
+    set_mode(&upper, 0o755)?;
     for name in GENERATED {
         generate(assignment, &start.container, name)?;
     }
@@ -173,13 +169,15 @@ pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) 
     }
     let mut file = File::create(&path).step("write", path.display())?;
     file.write_all(text.as_bytes()).step("write", path.display())?;
-    // One made anew has it.
-    let is = file.metadata().step("look at", path.display())?;
-    if is.mode() & 0o7777 != 0o644 {
-        file.set_permissions(PermissionsExt::from_mode(0o644))
-            .step("change the mode of", path.display())?;
+    set_mode(&path, 0o644)
+}
+
+/// A change to what it is already would be written to disk with every start.
+fn set_mode(path: &Path, mode: u32) -> Result<(), StepError> {
+    if fs::metadata(path).step("look at", path.display())?.mode() & 0o7777 == mode {
+        return Ok(());
     }
-    Ok(())
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).step("change the mode of", path.display())
 }
 
 /// What the host calls by name, and what the service adds. A host that has no such file is no obstacle.
@@ -263,11 +261,9 @@ pub fn stage(
     }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
-    let layers: Vec<OwnedFd> = start
-        .layers
-        .iter()
-        .map(|layer| idmapped(layer, user, false, true))
-        .collect::<Result<_, _>>()?;
+    let layers = start.layers.iter();
+    let layers = layers.map(|layer| idmapped(layer, user, false, true));
+    let layers: Vec<OwnedFd> = layers.collect::<Result<_, _>>()?;
     let generated = GENERATED
         .into_iter()
         .map(|name| Ok((name, generated(assignment, name, user)?)))

@@ -56,8 +56,8 @@ pub struct Client {
     pub build: String,
     /// When its state was asked for, and the answer has not been taken.
     ahead: Option<Instant>,
-    /// Answers that nobody waits for and are still to come.
-    owed: u32,
+    /// An answer that nobody waits for is still to come.
+    owed: bool,
 }
 
 /// What [`Reply::Attended`] says.
@@ -114,7 +114,7 @@ impl Client {
             pid: 0,
             build: String::new(),
             ahead: None,
-            owed: 0,
+            owed: false,
         };
         client.limit(patience)?;
         wire::send(client.socket.as_fd(), &Request::Hello { version: VERSION }, &[])?;
@@ -146,17 +146,30 @@ impl Client {
         request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
+        self.request_and_tell(request, descriptors, None)
+    }
+
+    /// As [`Client::request`]; `more` goes along, so that the shim need not wait for it. Its answer is passed over by
+    /// the next request.
+    ///
+    /// # Errors
+    /// Those of `request`.
+    pub fn request_and_tell(
+        &mut self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+        more: Option<&Request>,
+    ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
         let patience = if matches!(request, Request::Start(_)) {
             START_PATIENCE
         } else {
             PATIENCE
         };
         self.limit(patience)?;
-        while self.owed > 0 {
-            if let Err(error @ ClientError::Io(_)) = self.answer() {
-                return Err(error);
-            }
-            self.owed -= 1;
+        if std::mem::take(&mut self.owed)
+            && let Err(error @ ClientError::Io(_)) = self.answer()
+        {
+            return Err(error);
         }
         match (request, self.ahead.take()) {
             (Request::State, Some(asked)) if asked.elapsed() < FRESH => return self.answer(),
@@ -168,7 +181,12 @@ impl Client {
             (_, None) => {}
         }
         wire::send(self.socket.as_fd(), request, descriptors)?;
-        self.answer()
+        if let Some(more) = more {
+            wire::send(self.socket.as_fd(), more, &[])?;
+        }
+        let answer = self.answer();
+        self.owed = more.is_some();
+        answer
     }
 
     /// Asks for the state, and leaves the answer to a request for it that follows at once: whoever looks at
@@ -185,28 +203,17 @@ impl Client {
         Ok(())
     }
 
-    /// Tells something whose answer nobody waits for: it is passed over by the next request.
-    ///
-    /// # Errors
-    /// The shim is gone.
-    pub fn tell(&mut self, request: &Request) -> Result<(), ClientError> {
-        self.socket.set_write_timeout(Some(PATIENCE))?;
-        wire::send(self.socket.as_fd(), request, &[])?;
-        self.owed += 1;
-        Ok(())
-    }
-
     /// Asks how it is; the answer is for [`Client::attended`], which is to follow.
     ///
     /// # Errors
     /// The shim is gone, or has not answered what it was asked before.
     pub fn attend(&mut self) -> Result<(), ClientError> {
-        if self.owed > 0 || self.ahead.is_some() {
+        if self.owed || self.ahead.is_some() {
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
         }
         self.socket.set_write_timeout(Some(PATIENCE))?;
         wire::send(self.socket.as_fd(), &Request::Attend, &[])?;
-        self.owed = 1;
+        self.owed = true;
         Ok(())
     }
 
@@ -218,7 +225,7 @@ impl Client {
         // None at all would be for ever.
         self.limit(patience.max(Duration::from_millis(1)))?;
         let answer = self.answer();
-        self.owed = u32::from(matches!(answer, Err(ClientError::Io(_))));
+        self.owed = matches!(answer, Err(ClientError::Io(_)));
         match answer?.0 {
             Reply::Attended { faults, suspected } => Ok(Attended { faults, suspected }),
             // An older one tells it as an event.

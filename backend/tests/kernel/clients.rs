@@ -110,7 +110,7 @@ fn deaf() {
         .unwrap();
     let mut socket = connect(&container.assignment.socket);
     socket.set_nonblocking(true).unwrap();
-    for _ in 0..200 {
+    for _ in 0..60 {
         if socket.write_all(&framed(br#"{"request":"state"}"#)).is_err() {
             break;
         }

@@ -237,7 +237,7 @@ fn told(host: &Host) -> Container<'_> {
     let mut container = host.sandbox("web", Vec::new()).unwrap();
     container.script("echo began >> /began; cat /began; sleep 1000");
     let wish = Request::Prepare(Box::new(container.wish()));
-    container.client.tell(&wish).unwrap();
+    container.client.order(&wish).unwrap();
     container
 }
 
@@ -251,7 +251,7 @@ fn first() {
     assert_eq!(container.lines(), ["began"]);
     // It is a start like any other: there is no other before it, and it is told of once.
     let again = Request::Prepare(Box::new(container.wish()));
-    container.client.tell(&again).unwrap();
+    container.client.order(&again).unwrap();
     assert!(matches!(container.state().run, Run::Running { pid: is } if is == pid));
     let processes = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
     assert!(
@@ -274,7 +274,7 @@ fn unwanted() {
         ("another that is told of", |container| {
             container.spec.hostname = "other".into();
             let wish = Request::Prepare(Box::new(container.wish()));
-            container.client.tell(&wish).unwrap();
+            container.client.order(&wish).unwrap();
         }),
     ];
     for (what, change) in cases {
