@@ -1,5 +1,7 @@
 //! Devices of vendors (CDI): what their files say is so inside, and a changed file restarts who has asked.
 
+mod hooks;
+
 use crate::host::{Host, PATIENCE};
 
 /// Kinds of nodes that every machine has, under names that none has.
@@ -21,9 +23,9 @@ devices:
         - {{ path: /dev/accel/disk, hostPath: /dev/loop0, permissions: r }}
       mounts:
         - {{ hostPath: {}, containerPath: /opt/vendor, options: [ro, nosuid, nodev, rbind, rprivate] }}
-  - name: hooked
+  - name: moved
     containerEdits:
-      hooks: [{{ hookName: createContainer, path: /usr/bin/vendor-hook, args: [vendor-hook, links] }}]
+      netDevices: [{{ hostInterfaceName: ib0, name: ib0 }}]
 ",
         library.display()
     )
@@ -113,12 +115,13 @@ fn devices_of_vendors_are_there_and_follow_their_files() {
         (inside("gpu", "ls /dev/nvidia0 /dev/nvidia1") == "/dev/nvidia0 /dev/nvidia1").then_some(())
     });
     host.converged("case");
-    // What takes a program of the host is refused by its name.
-    host.write_manifest("case", &file(", devices: ['vendor.com/accelerator=hooked']"));
-    host.wait("the hook is told", PATIENCE, || {
-        host.complaint("case")
-            .contains("createContainer hook `/usr/bin/vendor-hook links`")
-            .then_some(())
+    // What cannot be had is refused by its name.
+    host.write_manifest("case", &file(", devices: ['vendor.com/accelerator=moved']"));
+    host.wait("the interface is told", PATIENCE, || {
+        let told = host
+            .complaint("case")
+            .contains("interfaces of the host (netDevices)");
+        told.then_some(())
     });
     host.write_manifest("case", &file(""));
     host.converged("case");

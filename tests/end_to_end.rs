@@ -24,6 +24,7 @@ mod harness;
 mod hooks;
 mod images;
 mod intents;
+mod interfaces;
 mod kill_sweep;
 mod leaks;
 mod lifecycle;

@@ -47,6 +47,8 @@ pub struct Program<'a> {
     pub rights: &'a Rights,
     /// The root is to become so, once the working directory is there.
     pub read_only: bool,
+    /// What is still to be done, as the program and with its rights, just before it.
+    pub last: &'a dyn Fn() -> Result<(), StepError>,
 }
 
 /// Standard input, output and error.
@@ -147,6 +149,7 @@ pub fn run(program: Program<'_>, stdio: Stdio, gate: impl Gate) -> Result<Infall
     process::close_on_exec_from(3).step("close", "descriptors")?;
 
     confine(&account, program.rights, filter.as_deref())?;
+    (program.last)()?;
     let mut refusal = Errno::ENOENT;
     for path in &candidates {
         let Err(error) = nix::unistd::execve(path, &argv, &envp);

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod logs;
 pub mod names;
 pub mod net;
+mod oci;
 mod procfs;
 pub mod records;
 pub mod rootfs;

@@ -1,5 +1,6 @@
 //! Bridges, sandbox interfaces and addresses of one root, on the host the agent runs on.
 
+mod asked;
 pub mod endpoint;
 mod found;
 pub(crate) mod home;

@@ -30,6 +30,7 @@ pub(crate) mod terminal;
 mod upgrade;
 mod watch;
 pub mod wire;
+mod words;
 
 /// The running program as supervisors are to execute it.
 ///

@@ -10,6 +10,7 @@ pub(crate) mod port;
 pub(crate) mod seccomp;
 pub(crate) mod size;
 pub(crate) mod ssh;
+pub(crate) mod sysctls;
 pub(crate) mod volume;
 pub(crate) mod words;
 

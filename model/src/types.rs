@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use cdi::{DeviceRequest, EditMount, EditNode, Edits, NodeLike};
+pub use cdi::{DeviceRequest, EditMount, EditNode, Edits, NodeLike, OciHook, OciMoment};
 pub use container::{
     Container, Content, FileMount, FileSource, Hook, Logging, OnUnhealthy, ParsePlatformError,
     ParsePullPolicyError, Platform, PullPolicy, VolumesFrom,

@@ -16,8 +16,8 @@ use model::fields::Fields;
 /// Part of the contract: the backend does not know `model`.
 pub use model::types::{
     Answer, Argument, BlockIo, CallCondition, CallRule, Comparison, Content, LogFiles, LogForward,
-    LogSettings, NodeLike, Profile, Propagation, Protocol, Recursive, RestartPolicy, SyslogAddress,
-    SyslogFormat,
+    LogSettings, NodeLike, OciHook, OciMoment, Profile, Propagation, Protocol, Recursive, RestartPolicy,
+    SyslogAddress, SyslogFormat,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,8 +100,14 @@ pub enum Space {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub network: ResourceKey,
-    /// `eth0`, `eth1`, …
+    /// `eth0`, `eth1`, …: its name, if it has no other one, and what its host end is found by.
     pub interface: String,
+    /// What it is called instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Settings that are asked for: paths below /proc/sys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     pub address: Ipv4Addr,
     pub prefix: u8,
     /// The network's gateway; `None` on an internal network.
@@ -110,6 +116,13 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     #[serde(default)]
     pub mac_asked: bool,
+}
+
+impl Endpoint {
+    /// The name in the sandbox.
+    pub fn inside(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.interface)
+    }
 }
 
 /// `host_ip:published → container:target`.
@@ -201,6 +214,9 @@ pub struct ContainerSpec {
     /// Run one after the other before the stop signal, within `stop_grace`.
     #[serde(default)]
     pub pre_stop: Vec<HookSpec>,
+    /// What devices of vendors want to be run.
+    #[serde(default)]
+    pub oci_hooks: Vec<OciHook>,
 }
 
 /// A device of the host, or a directory of them.
@@ -274,6 +290,7 @@ impl Default for ContainerSpec {
             device_rules: Vec::new(),
             post_start: Vec::new(),
             pre_stop: Vec::new(),
+            oci_hooks: Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use reconciler::{
 };
 
 use super::{
-    Net, NetError, home, neighbour,
+    Net, NetError, asked, home, neighbour,
     netlink::{Batch, Netlink, NetlinkError},
     route, sysctl,
 };
@@ -30,7 +30,7 @@ impl Net {
     ) -> Result<(), NetError> {
         let host_end = names::veth(&self.mark, instance, &endpoint.interface);
         let failed = |what| {
-            let link = format!("{} of {instance}", endpoint.interface);
+            let link = format!("{} of {instance}", endpoint.inside());
             move |source: NetlinkError| NetError::Link { what, link, source }
         };
         let bridge_name = names::bridge(&self.mark, &endpoint.network);
@@ -41,7 +41,7 @@ impl Net {
             .index;
         let inside = self.quiet_inside(&instance.to_string(), netns)?;
         let alias = self.alias(&instance.to_string());
-        let pair = self.pair(&inside, &endpoint.interface, &host_end, &alias)?;
+        let pair = self.pair(&inside, endpoint.inside(), &host_end, &alias)?;
         let mut batch = Batch::default();
         match &pair {
             Pair::Whole(_, port) => {
@@ -59,7 +59,7 @@ impl Net {
             Pair::Taken => {
                 return Err(NetError::InterfaceTaken {
                     instance: instance.to_string(),
-                    interface: endpoint.interface.clone(),
+                    interface: endpoint.inside().to_owned(),
                 });
             }
             Pair::Missing => {
@@ -72,17 +72,21 @@ impl Net {
         self.quiet_ipv6(&host_end)?;
         let inner = match pair {
             Pair::Whole(inner, _) => {
-                let setting = sysctl::of_link("ipv6", &endpoint.interface, "disable_ipv6");
+                let setting = sysctl::of_link("ipv6", endpoint.inside(), "disable_ipv6");
                 self.inside(&instance.to_string(), netns, || sysctl::give(&setting, "1"))??;
                 *inner
             }
             // Born in a namespace whose interfaces have no IPv6.
-            _ => route::link_by_name(&inside, &endpoint.interface)
+            _ => route::link_by_name(&inside, endpoint.inside())
                 .map_err(NetError::Read)?
                 .ok_or(NetlinkError::Answer("the new interface is missing".to_owned()))
                 .map_err(failed("find"))?,
         };
-        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))
+        configure(&inside, &inner, endpoint, default_route).map_err(failed("configure"))?;
+        match endpoint.settings.is_empty() {
+            true => Ok(()),
+            false => self.inside(&instance.to_string(), netns, || asked::set(endpoint))?,
+        }
     }
 
     /// Both ends of an interface; an end that was renamed gets its name back, one that has lost its
@@ -186,10 +190,10 @@ impl Net {
         }
         let mut wants_default = true;
         for endpoint in &spec.endpoints {
-            let name = &endpoint.interface;
+            let name = endpoint.inside();
             let default = endpoint.gateway.filter(|_| wants_default);
             wants_default &= default.is_none();
-            let Some(link) = inner.iter().find(|link| link.name == *name) else {
+            let Some(link) = inner.iter().find(|link| link.name == name) else {
                 drift.push(format!("{name} is missing"));
                 continue;
             };
@@ -237,16 +241,22 @@ impl Net {
 
     fn settings_drift(&self, spec: &SandboxSpec, netns: BorrowedFd<'_>) -> Result<Vec<String>, NetError> {
         self.inside(&spec.key.to_string(), netns, || {
-            let links = spec
-                .endpoints
-                .iter()
-                .flat_map(|one| link_settings(&one.interface));
-            let namespace = NAMESPACE.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let of_link = |one: &Endpoint| {
+                let ours = link_settings(one.inside()).into_iter();
+                let ours: Vec<_> = ours.filter(|(name, _)| !asked::has(one, name)).collect();
+                ours
+            };
+            let links = spec.endpoints.iter().flat_map(of_link);
+            // It gets them with its first interface; without one, they are the kernel's.
+            let namespace = NAMESPACE.into_iter().filter(|_| !spec.endpoints.is_empty());
+            let namespace = namespace.map(|(name, value)| (name.to_owned(), value.to_owned()));
             // Missing in a kernel without IPv6, or with the interface, which is told of already.
             let differs = |(name, value): &(String, String)| sysctl::read(name).is_ok_and(|is| is != *value);
-            let differing = links.chain(namespace).filter(differs);
+            let differing = links.chain(namespace).filter(differs).map(|(name, _)| name);
+            let asked = spec.endpoints.iter().flat_map(asked::differing);
             differing
-                .map(|(name, _)| format!("setting {} was changed", name.replace('/', ".")))
+                .chain(asked)
+                .map(|name| format!("setting {} was changed", name.replace('/', ".")))
                 .collect()
         })
     }
@@ -255,7 +265,7 @@ impl Net {
         let find = |name: &str| route::link_by_name(&self.route, name).map_err(NetError::Read);
         let host_end = names::veth(&self.mark, instance, &endpoint.interface);
         let bridge = names::bridge(&self.mark, &endpoint.network);
-        let interface = &endpoint.interface;
+        let interface = endpoint.inside();
         let Some(port) = find(&host_end)? else {
             return Ok(vec![format!("veth of {interface} is missing")]);
         };

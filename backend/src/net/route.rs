@@ -273,7 +273,7 @@ pub fn set_bridge(batch: &mut Batch, index: u32, mac: [u8; 6], alias: &str) {
 pub fn add_veth(batch: &mut Batch, name: &str, bridge: u32, endpoint: &Endpoint, netns: BorrowedFd<'_>) {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
-        LinkAttribute::IfName(endpoint.interface.clone()),
+        LinkAttribute::IfName(endpoint.inside().to_owned()),
         LinkAttribute::Address(endpoint.mac.to_vec()),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
     ];

@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{
     Step, StepError, devices, fill,
-    stage::{NODES, PLACE, Staged},
+    stage::{NODES, Staged},
     tree::{self, Kind},
 };
 use crate::{
@@ -49,13 +49,17 @@ const READ_ONLY: [&str; 5] = [
     "proc/sysrq-trigger",
 ];
 
-/// Everything up to and with pivot_root(2). The terminal, where the container has one.
+/// Everything up to pivot_root(2), with the root at `place`. The terminal, where the container has one.
 ///
 /// # Errors
 /// The first step that failed; nothing of the host was touched.
-pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Terminal>, StepError> {
+pub fn attach(
+    staged: &Staged,
+    container: &ContainerSpec,
+    place: &Path,
+) -> Result<Option<Terminal>, StepError> {
     let root = staged.root.as_fd();
-    move_mount(root, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_mount(root, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step("attach", "the container's root")?;
     kernel_filesystems(root, container.rights.privileged)?;
     let terminal = devices(root, staged, container)?;
@@ -133,11 +137,19 @@ pub fn attach(staged: &Staged, container: &ContainerSpec) -> Result<Option<Termi
     if !container.rights.unmasked {
         hide(root, staged)?;
     }
+    Ok(terminal)
+}
+
+/// Leaves the tree of the host for that of the container.
+///
+/// # Errors
+/// As pivot_root(2).
+pub fn pivot(staged: &Staged) -> Result<(), StepError> {
+    let root = staged.root.as_fd();
     nix::unistd::fchdir(root).step("enter", "the container's root")?;
     nix::unistd::pivot_root(".", ".").step("change the root to", "the container's root")?;
     unmount(".", UnmountFlags::DETACH).step("leave", "the host's tree")?;
-    nix::unistd::chdir("/").step("enter", "/")?;
-    Ok(terminal)
+    nix::unistd::chdir("/").step("enter", "/")
 }
 
 /// A target as a path below the root.

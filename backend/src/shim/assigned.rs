@@ -34,6 +34,7 @@ use crate::{
     cgroup::{self, limits::Controllers},
     health::Health,
     logs::{forward::Dropped, writer::Lost},
+    oci::Hooks,
     rootfs::{Step, StepError, files::Held},
     sandbox::{self, Namespaces, reserve},
 };
@@ -338,6 +339,7 @@ impl Sandbox {
         if self.namespaces.pid.is_some() || self.record.assignment.sandbox.spaces.pid == Space::Host {
             let _ = cgroup::kill(&self.record.assignment.cgroup.join("payload"));
         }
+        self.run_poststop();
         if let Some(output) = self.output.take() {
             (self.lost, attached) = output.finish();
         }
@@ -357,6 +359,22 @@ impl Sandbox {
         self.write_exit();
         self.health.next = None;
         Some((code, attached))
+    }
+
+    /// The hooks of vendors for a run that is over. What goes wrong is told in its log: it has ended all the same.
+    fn run_poststop(&mut self) {
+        let (assignment, container) = (&self.record.assignment, self.record.container.as_ref());
+        let hooks = container.map(|container| Hooks::new(assignment, container));
+        let failed = match hooks {
+            Some(Ok(Some(hooks))) => hooks.stopped(),
+            Some(Err(error)) => vec![error],
+            Some(Ok(None)) | None => Vec::new(),
+        };
+        for error in failed {
+            if let Some(output) = &mut self.output {
+                output.note(&error.message);
+            }
+        }
     }
 
     /// The state is the truth while the shim lives; the file is for after it. Tried again until it is

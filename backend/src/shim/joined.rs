@@ -212,5 +212,6 @@ fn program<'a>(
         working_dir: working_dir.unwrap_or(&container.working_dir),
         rights: &container.rights,
         read_only: false,
+        last: &|| Ok(()),
     }
 }

@@ -1,16 +1,15 @@
-//! Two forks from the shim to a program in the container, and the words they send back.
+//! Two forks from the shim to a program in the container.
 //!
 //! The first is born in the payload cgroup and prepares as the host's root; the second is born in the
-//! container's namespaces, as a child of the shim, and becomes the program. Each speaks on a pipe that
-//! exec closes: a line of JSON per [`Word`], the end of the stream for success.
+//! container's namespaces, as a child of the shim, and becomes the program. Each speaks in [`Word`]s, and the end of
+//! the stream is success.
 
 use std::{
     convert::Infallible,
-    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -23,47 +22,29 @@ use nix::{
     },
     unistd::{Pid, pipe2},
 };
-use reconciler::spec::{ContainerSpec, Space, Spaces};
-use serde::{Deserialize, Serialize};
+use reconciler::spec::{ContainerSpec, OciMoment, Space, Spaces};
 
+use super::{
+    protocol::{Assignment, Start},
+    words::{Pipe, Word, born, ended_without_a_word, hear, listen, outcome, words},
+};
 use crate::{
     cgroup::limits::Controllers,
     init::{self, Program, Stdio, rights},
+    oci::{self, Hooks},
     rootfs::{Step, StepError, attach, devices::Nodes, files::Held, stage},
     sandbox::Namespaces,
-    shim::protocol::{Assignment, Reason, Start},
     sys::process::{self, Side},
 };
 
 /// From the fork to the exec of a further process; nothing on the way waits for anything.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Word {
-    /// The second child, as the host counts.
-    Born(i32),
-    /// It is in its tree, and waits at the gate.
-    Waits,
-    Failed(StepError),
-}
-
 /// CLONE_NEWTIME, which a kernel may have been built without.
 fn new_time() -> i32 {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     let known = KNOWN.get_or_init(|| Path::new("/proc/self/ns/time").exists());
     if *known { libc::CLONE_NEWTIME } else { 0 }
-}
-
-struct Pipe(OwnedFd);
-
-impl Pipe {
-    fn say(&self, word: &Word) {
-        if let Ok(mut line) = serde_json::to_vec(word) {
-            line.push(b'\n');
-            let _ = nix::unistd::write(&self.0, &line);
-        }
-    }
 }
 
 /// What the first process of a container is made from.
@@ -83,7 +64,43 @@ pub struct Plan<'a> {
 /// # Errors
 /// The step that failed; nothing of the attempt is left but what it wrote to disk.
 pub fn container(plan: Plan<'_>, input: Input) -> Result<i32, StepError> {
-    first_process(plan, input, None)?.end(None)
+    let Some(hooks) = Hooks::new(plan.assignment, &plan.start.container)? else {
+        return first_process(plan, input, Gate::Open)?.end(None);
+    };
+    let begun = with_hooks(plan, input, &hooks);
+    if begun.is_err() {
+        // What others have made is to be undone; that something was wrong is told already.
+        hooks.stopped();
+    }
+    begun
+}
+
+/// Those that run on the host have their turn while the first process waits, and once it is the program.
+fn with_hooks(plan: Plan<'_>, input: Input, hooks: &Hooks<'_>) -> Result<i32, StepError> {
+    let (inner, gate) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
+    let waiting = first_process(plan, input, Gate::Hooks(inner, hooks))?.waits(gate)?;
+    for moment in [OciMoment::Prestart, OciMoment::CreateRuntime] {
+        if let Err(error) = hooks.run(moment, waiting.pid) {
+            waiting.end();
+            return Err(error);
+        }
+    }
+    let pid = waiting.go()?;
+    if let Err(error) = hooks.run(OciMoment::Poststart, pid) {
+        end(pid);
+        return Err(error);
+    }
+    Ok(pid)
+}
+
+/// Where a first process is to wait.
+enum Gate<'a> {
+    /// Nowhere.
+    Open,
+    /// In its tree, with nothing of the shim's open.
+    Tree(OwnedFd),
+    /// Before that, for the hooks of the host; then come its own.
+    Hooks(OwnedFd, &'a Hooks<'a>),
 }
 
 /// A first process that is all but the program, and becomes it when it is told to.
@@ -101,7 +118,7 @@ impl Waiting {
     /// As [`container`].
     pub fn new(plan: Plan<'_>, stdio: Stdio) -> Result<Self, StepError> {
         let (inner, gate) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
-        let forked = first_process(plan, Input::Given(stdio), Some(inner))?;
+        let forked = first_process(plan, Input::Given(stdio), Gate::Tree(inner))?;
         forked.waits(gate)
     }
 
@@ -118,13 +135,17 @@ impl Waiting {
 
     /// It shall not be needed.
     pub fn end(self) {
-        let pid = Pid::from_raw(self.pid);
-        let _ = kill(pid, Signal::SIGKILL);
-        let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+        end(self.pid);
     }
 }
 
-fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<Forked, StepError> {
+fn end(pid: i32) {
+    let pid = Pid::from_raw(pid);
+    let _ = kill(pid, Signal::SIGKILL);
+    let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+}
+
+fn first_process(plan: Plan<'_>, input: Input, gate: Gate<'_>) -> Result<Forked, StepError> {
     let Plan {
         assignment,
         start,
@@ -139,13 +160,17 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
         let staged = stage::stage(assignment, start, files, devices, namespaces)?;
+        let place = match &gate {
+            Gate::Hooks(_, hooks) => hooks.lay()?,
+            Gate::Open | Gate::Tree(_) => PathBuf::from(stage::PLACE),
+        };
         let spaces = &assignment.sandbox.spaces;
         let flags = enter(spaces, namespaces)? | time;
         second(pipe, flags, || {
             let spec = &start.container;
             name(spaces, spec)?;
             rights::sysctls(&spec.sysctls)?;
-            let stdio = match (attach::attach(&staged, spec)?, input) {
+            let stdio = match (attach::attach(&staged, spec, &place)?, input) {
                 (Some(made), Input::Terminal(socket, _)) => made.hand_out(socket.as_fd())?,
                 (None, Input::Given(stdio)) => stdio,
                 _ => {
@@ -154,6 +179,20 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
                     ));
                 }
             };
+            let pid = match &gate {
+                Gate::Hooks(gate, hooks) => {
+                    wait_at(gate, pipe)?;
+                    let pid = oci::own_pid()?;
+                    hooks.run(OciMoment::CreateContainer, pid)?;
+                    pid
+                }
+                Gate::Open | Gate::Tree(_) => 0,
+            };
+            attach::pivot(&staged)?;
+            let last = || match &gate {
+                Gate::Hooks(_, hooks) => hooks.run(OciMoment::StartContainer, pid),
+                Gate::Open | Gate::Tree(_) => Ok(()),
+            };
             let program = Program {
                 argv: &spec.argv,
                 environment: spec.environment.clone(),
@@ -161,8 +200,12 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
                 working_dir: &spec.working_dir,
                 rights: &spec.rights,
                 read_only: spec.read_only,
+                last: &last,
             };
-            let gate = |stdio: &Stdio| gate.iter().try_for_each(|gate| wait_at(gate, pipe, stdio));
+            let gate = |stdio: &Stdio| match &gate {
+                Gate::Tree(gate) => wait_closed(gate, pipe, stdio),
+                Gate::Open | Gate::Hooks(..) => Ok(()),
+            };
             match spec.init {
                 true => init::run_below(program, stdio, gate),
                 false => init::run(program, stdio, gate),
@@ -171,11 +214,16 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Option<OwnedFd>) -> Result<
     })
 }
 
-/// Until the shim says so, or is gone. It may take long: nothing of the shim stays open here meanwhile.
-fn wait_at(gate: &OwnedFd, pipe: &Pipe, stdio: &Stdio) -> Result<(), StepError> {
+/// As [`wait_at`]. It may take long: nothing of the shim stays open here meanwhile.
+fn wait_closed(gate: &OwnedFd, pipe: &Pipe, stdio: &Stdio) -> Result<(), StepError> {
     let [input, out, err] = &stdio.descriptors;
     let kept = [gate, &pipe.0, input, out, err].map(AsRawFd::as_raw_fd);
     process::close_leaked_but(kept).step("close", "descriptors of the shim")?;
+    wait_at(gate, pipe)
+}
+
+/// Until the shim says so, or is gone.
+fn wait_at(gate: &OwnedFd, pipe: &Pipe) -> Result<(), StepError> {
     pipe.say(&Word::Waits);
     loop {
         match nix::unistd::read(gate, &mut [0]) {
@@ -401,79 +449,6 @@ impl Forked {
                 Err(error) => error,
                 Ok(_) => ended_without_a_word(),
             }),
-        }
-    }
-}
-
-/// The process id of the second child, once the first has said it.
-fn born(text: &[u8]) -> Option<i32> {
-    words(text).find_map(|word| match word {
-        Word::Born(pid) => Some(pid),
-        Word::Waits | Word::Failed(_) => None,
-    })
-}
-
-/// What all the words say. A second child that failed is reaped.
-fn outcome(text: &[u8], born: Option<i32>) -> Result<i32, StepError> {
-    let failed = words(text).find_map(|word| match word {
-        Word::Failed(error) => Some(error),
-        Word::Born(_) | Word::Waits => None,
-    });
-    match (failed, born) {
-        (None, Some(pid)) => Ok(pid),
-        (failed, born) => {
-            if let Some(pid) = born {
-                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL));
-            }
-            Err(failed.unwrap_or_else(ended_without_a_word))
-        }
-    }
-}
-
-fn ended_without_a_word() -> StepError {
-    StepError {
-        message: "the start ended without a word (killed?); it is tried again".into(),
-        errno: None,
-        reason: Reason::System,
-    }
-}
-
-fn words(text: &[u8]) -> impl Iterator<Item = Word> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-}
-
-/// Reads to the end, which is the exec of the last child or its death.
-fn hear(ear: &OwnedFd, text: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<()> {
-    let end = patience.map(|patience| Instant::now() + patience);
-    loop {
-        if let Some(end) = end {
-            let left = end.saturating_duration_since(Instant::now()).as_millis();
-            let ready = process::poll(&[(ear.as_raw_fd(), libc::POLLIN)], left as i32)?;
-            if ready[0] == 0 && Instant::now() >= end {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            if ready[0] == 0 {
-                continue;
-            }
-        }
-        if listen(ear, text)? == 0 {
-            return Ok(());
-        }
-    }
-}
-
-/// Reads once. 0: the end.
-fn listen(ear: &OwnedFd, text: &mut Vec<u8>) -> io::Result<usize> {
-    let mut chunk = [0; 4096];
-    loop {
-        match nix::unistd::read(ear, &mut chunk) {
-            Ok(count) => {
-                text.extend_from_slice(&chunk[..count]);
-                return Ok(count);
-            }
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
         }
     }
 }

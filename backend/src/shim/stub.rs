@@ -36,10 +36,13 @@ pub fn is_worth_it(container: &ContainerSpec, code: i32) -> bool {
 }
 
 /// Who has a terminal or every device of the host is not made ahead; nor who has a part of a volume, which others may
-/// replace.
+/// replace, or hooks of a vendor, which run once for each start.
 pub fn may_wait(container: &ContainerSpec) -> bool {
     let part = |mount: &MountSpec| matches!(mount, MountSpec::Volume { subpath: Some(_), .. });
-    !container.tty && !container.rights.privileged && !container.mounts.iter().any(part)
+    !container.tty
+        && !container.rights.privileged
+        && container.oci_hooks.is_empty()
+        && !container.mounts.iter().any(part)
 }
 
 /// A first process that waits, and what it was made from.
@@ -164,6 +167,7 @@ fn directory(path: &Path) -> io::Result<Directory> {
 #[cfg(test)]
 mod tests {
     use model::types::RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    use reconciler::spec::{OciHook, OciMoment};
 
     use super::*;
 
@@ -188,6 +192,15 @@ mod tests {
                 made,
                 "{restart:?} {code} {privileged}"
             );
+            container.oci_hooks = vec![OciHook {
+                moment: OciMoment::Poststop,
+                path: "/bin/true".into(),
+                args: Vec::new(),
+                env: Vec::new(),
+                timeout: None,
+            }];
+            assert!(!is_worth_it(&container, code), "a hook of a vendor");
+            container.oci_hooks.clear();
             container.mounts = vec![MountSpec::Volume {
                 volume: reconciler::key::ResourceKey {
                     project: "shop".into(),

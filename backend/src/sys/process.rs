@@ -61,6 +61,20 @@ pub fn clone(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     }
 }
 
+/// fork(2), where [`clone`] may be filtered away: the default profile has no clone3(2). The caller must be
+/// single-threaded, as there.
+///
+/// # Errors
+/// As fork(2).
+pub fn fork() -> io::Result<Side> {
+    // SAFETY: the caller is single-threaded, so its child may do whatever it may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(pid)),
+    }
+}
+
 /// _exit(2): runs no handlers of the parent's copy.
 pub fn exit(code: i32) -> ! {
     // SAFETY: ends the process; nothing is touched after it.

@@ -171,6 +171,8 @@ fn endpoint(slot: Slot) -> Endpoint {
     Endpoint {
         network: network.key,
         interface: "eth0".to_owned(),
+        name: None,
+        settings: Default::default(),
         address: Ipv4Addr::new(10, 64, 1, last),
         prefix: 24,
         gateway: Some(network.gateway),

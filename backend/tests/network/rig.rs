@@ -240,6 +240,8 @@ impl Root {
         let endpoint = Endpoint {
             network,
             interface: "eth0".to_owned(),
+            name: None,
+            settings: Default::default(),
             address: Ipv4Addr::from(octets),
             prefix: 24,
             gateway: (!firewall.internal).then_some(firewall.gateway),

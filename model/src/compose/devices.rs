@@ -361,6 +361,8 @@ fn append(edits: &mut Edits, more: &Edits) {
         edits.mounts.retain(|other| other.target != mount.target);
         edits.mounts.push(mount.clone());
     }
+    // Each is run, also one that another device has brought already.
+    edits.hooks.extend(more.hooks.clone());
     for group in &more.groups {
         if !edits.groups.contains(group) {
             edits.groups.push(*group);

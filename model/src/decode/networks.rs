@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{Reader, value::Place};
 use crate::{
     name::is_hostname,
-    syntax::cut,
+    syntax::{cut, sysctls},
     types::{Attachment, Cidr, Namespace, Network, Service, Subnet},
 };
 
@@ -79,8 +79,17 @@ impl Reader<'_> {
         let Some(place) = place.get("networks") else {
             return attachments;
         };
+        let mut names: BTreeMap<String, &str> = BTreeMap::new();
         for (key, _, place) in place.entries() {
-            attachments.insert(key.to_owned(), self.attachment(&place));
+            let attachment = self.attachment(&place);
+            if let Some(name) = &attachment.interface_name
+                && let Some(other) = names.insert(name.clone(), key)
+            {
+                let place = place.get("interface_name").unwrap_or(place);
+                let what = format!("the interface of the network `{other}` is called `{name}` already");
+                self.refuse(&place, what, "give each a name of its own");
+            }
+            attachments.insert(key.to_owned(), attachment);
         }
         attachments
     }
@@ -142,8 +151,28 @@ impl Reader<'_> {
                 .number(place, "gw_priority", PRIORITY)
                 .filter(|priority| *priority != 0),
             interface_name: self.interface(place),
-            driver_opts: place.texts_by_name("driver_opts"),
+            driver_opts: self.interface_options(place),
         }
+    }
+
+    /// What Docker knows for an interface, as far as it is of the kernel.
+    fn interface_options(&mut self, place: &Place) -> BTreeMap<String, String> {
+        let mut options = BTreeMap::new();
+        for (name, _, value) in place.get("driver_opts").iter().flat_map(Place::entries) {
+            let text = value.scalar().unwrap_or_default();
+            let known = match name {
+                Attachment::SYSCTLS => sysctls::parse(&text).map(drop),
+                _ => Err((
+                    format!("`{}` is no option of an interface here", cut(name)),
+                    format!("remove it; there is `{}`", Attachment::SYSCTLS),
+                )),
+            };
+            match known {
+                Ok(()) => drop(options.insert(name.to_owned(), text)),
+                Err((what, hint)) => self.refuse(&value, what, &hint),
+            }
+        }
+        options
     }
 
     fn address_of(&mut self, place: &Place, key: &str, family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
@@ -160,11 +189,13 @@ impl Reader<'_> {
         Some(address)
     }
 
-    /// `IFNAMSIZ` of Linux is 16, with the NUL.
+    /// `IFNAMSIZ` of Linux is 16, with the NUL; `%` makes a pattern of a name. `all` and `default` are something
+    /// else below /proc/sys/net.
     fn interface(&mut self, place: &Place) -> Option<String> {
+        const OTHERS: [&str; 5] = [".", "..", "lo", "all", "default"];
         let text = place.word("interface_name")?;
-        let known = |c: u8| c.is_ascii_graphic() && !b"/:".contains(&c);
-        if text.len() > 15 || !text.bytes().all(known) || matches!(text.as_str(), "." | ".." | "lo") {
+        let known = |c: u8| c.is_ascii_graphic() && !b"/:%".contains(&c);
+        if !(1..=15).contains(&text.len()) || !text.bytes().all(known) || OTHERS.contains(&text.as_str()) {
             let place = place.get("interface_name")?;
             let what = format!("`{}` is not a name for an interface", cut(&text));
             self.refuse(&place, what, "use letters and digits, at most 15");
@@ -203,5 +234,51 @@ mod tests {
         assert_eq!(found, want);
         let (_, found) = of("network_mode: none");
         assert!(found.contains("there is no interface of its own"), "{found}");
+    }
+
+    #[test]
+    fn interfaces_have_names_of_the_kernel_each_its_own() {
+        let found = |a: &str, b: &str| {
+            let (_, found) = read(&format!(
+                "services: {{ web: {{ image: 'builtin:hello', networks: {{ a: {{ {a} }}, b: {{ {b} }} }} }} }}\n\
+                 networks: {{ a: {{ name: a }}, b: {{ name: b }} }}\n"
+            ));
+            found.join(", ")
+        };
+        for (a, b) in [
+            ("interface_name: lan", "interface_name: wan"),
+            ("interface_name: eth1", "interface_name: eth0"),
+            ("interface_name: fifteen-letters", "interface_name: lan.5"),
+            (
+                "driver_opts: { com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.forwarding=1 }",
+                "",
+            ),
+        ] {
+            assert_eq!(found(a, b), "", "{a}, {b}");
+        }
+        let twice = found("interface_name: lan", "interface_name: lan");
+        let want = "`services.web.networks.b.interface_name`: the interface of the network `a` is called `lan` already";
+        assert_eq!(twice, want);
+        for name in [
+            "sixteen-letters!",
+            "a/b",
+            "a:b",
+            "eth%d",
+            "lo",
+            "all",
+            "default",
+            "'..'",
+            "'a b'",
+        ] {
+            let said = found(&format!("interface_name: {name}"), "");
+            assert!(said.contains("is not a name for an interface"), "{name}: {said}");
+        }
+        let said = found(
+            "driver_opts: { com.docker.network.endpoint.sysctls: net.ipv4.ip_forward=1 }",
+            "",
+        );
+        assert!(said.contains("is not a setting of one interface"), "{said}");
+        let said = found("driver_opts: { com.docker.network.endpoint.ifname: lan }", "");
+        assert!(said.contains("is no option of an interface here"), "{said}");
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 
 use super::cut;
-use crate::types::{EditMount, EditNode, Edits, NodeLike, Propagation, Recursive};
+use crate::types::{EditMount, EditNode, Edits, NodeLike, OciHook, OciMoment, Propagation, Recursive};
 
 /// The versions of the interface that are known.
 const VERSIONS: [&str; 9] = [
@@ -78,9 +78,7 @@ struct Hook {
     hook_name: String,
     path: String,
     args: Option<Vec<String>>,
-    #[allow(dead_code, reason = "it is not run")]
     env: Option<Vec<String>>,
-    #[allow(dead_code, reason = "it is not run")]
     timeout: Option<i64>,
 }
 
@@ -189,13 +187,7 @@ fn brought(written: WrittenEdits) -> Result<Brought, String> {
         }
     }
     for hook in written.hooks.into_iter().flatten() {
-        let mut words = vec![hook.path];
-        // The first argument is the name of the program.
-        words.extend(hook.args.into_iter().flatten().skip(1));
-        let shown = format!("it wants the {} hook `{}`", hook.hook_name, cut(&words.join(" ")));
-        found.refused.push(format!(
-            "{shown}, a program of the host that expects an OCI runtime, which stead is not"
-        ));
+        found.edits.hooks.push(hook_of(hook)?);
     }
     if written.intel_rdt.is_some() {
         let why = "it wants a class of cache and memory bandwidth (intelRdt), which stead does not set";
@@ -208,6 +200,33 @@ fn brought(written: WrittenEdits) -> Result<Brought, String> {
     let groups = written.additional_gids.into_iter().flatten();
     found.edits.groups = groups.filter(|group| *group != 0).collect();
     Ok(found)
+}
+
+fn hook_of(hook: Hook) -> Result<OciHook, String> {
+    let moment = OciMoment::parse(&hook.hook_name).ok_or_else(|| {
+        let known = OciMoment::ALL.map(|(name, _)| name).join(", ");
+        format!("`{}` is no kind of hook; there are {known}", cut(&hook.hook_name))
+    })?;
+    if !hook.path.starts_with('/') {
+        return Err(format!("`{}` is no absolute path of a hook", cut(&hook.path)));
+    }
+    let env = hook.env.unwrap_or_default();
+    if let Some(wrong) = env.iter().find(|variable| !variable.contains('=')) {
+        return Err(format!("`{}` is no variable", cut(wrong)));
+    }
+    let timeout = hook.timeout.map(|seconds| match u32::try_from(seconds) {
+        Ok(seconds @ 1..) => Ok(seconds),
+        _ => Err(format!(
+            "a hook cannot have a timeout of {seconds} s; give it one or more"
+        )),
+    });
+    Ok(OciHook {
+        moment,
+        path: hook.path.into(),
+        args: hook.args.unwrap_or_default(),
+        env,
+        timeout: timeout.transpose()?,
+    })
 }
 
 fn node_of(node: Node) -> Result<EditNode, String> {
@@ -320,7 +339,8 @@ mod tests {
                         { "hostPath": "/lib/a", "containerPath": "/lib/b", "options": ["ro", "nosuid", "nodev", "bind"] },
                         { "hostPath": "/tmp", "containerPath": "/x", "type": "tmpfs" },
                     ],
-                    "hooks": [{ "hookName": "createContainer", "path": "/usr/bin/vendor-hook", "args": ["vendor-hook", "links"] }],
+                    "hooks": [{ "hookName": "createContainer", "path": "/usr/bin/vendor-hook",
+                        "args": ["vendor-hook", "links", "--link", "a::b", "--link", "c::d"], "env": ["A=1"], "timeout": 5 }],
                     "additionalGids": [0, 7],
                     "intelRdt": { "closID": "x" },
                 },
@@ -349,13 +369,20 @@ mod tests {
         assert_eq!((two.access.as_str(), two.like.number), ("", Some(('c', 10, 200))));
         assert_eq!(edits.mounts.len(), 1);
         assert!(edits.mounts[0].read_only && edits.mounts[0].recursive == Recursive::Disabled);
-        assert_eq!(refused.len(), 3);
-        assert!(refused[0].contains("`tmpfs`"), "{refused:?}");
-        assert!(
-            refused[1].contains("createContainer hook `/usr/bin/vendor-hook links`"),
-            "{refused:?}"
+        let [hook] = &edits.hooks[..] else {
+            panic!("{edits:?}")
+        };
+        assert_eq!(
+            (hook.moment, hook.timeout, hook.env.len()),
+            (OciMoment::CreateContainer, Some(5), 1)
         );
-        assert!(refused[2].contains("intelRdt"), "{refused:?}");
+        assert_eq!(
+            hook.to_string(),
+            "createContainer hook `/usr/bin/vendor-hook links --link a::b …`"
+        );
+        assert_eq!(refused.len(), 2);
+        assert!(refused[0].contains("`tmpfs`"), "{refused:?}");
+        assert!(refused[1].contains("intelRdt"), "{refused:?}");
     }
 
     #[test]
@@ -407,6 +434,24 @@ mod tests {
         ] {
             let error = parse(json.clone()).unwrap_err();
             assert!(error.contains(want), "{json}: {error}");
+        }
+        let hook = json!({ "hookName": "createContainer", "path": "/bin/hook" });
+        for (key, value, want) in [
+            (
+                "hookName",
+                json!("later"),
+                "no kind of hook; there are prestart, createRuntime",
+            ),
+            ("path", json!("bin/hook"), "no absolute path of a hook"),
+            ("env", json!(["A"]), "no variable"),
+            ("timeout", json!(0), "a timeout of 0 s"),
+            ("timeout", json!(-1), "a timeout of -1 s"),
+        ] {
+            let mut hook = hook.clone();
+            hook[key] = value;
+            let device = json!({ "name": "a", "containerEdits": { "hooks": [hook] } });
+            let error = parse(file("1.0.0", "a/b", device)).unwrap_err();
+            assert!(error.contains(want), "{key}: {error}");
         }
         assert_eq!(qualified("v.com/c=n:1"), Some(("v.com", "c", "n:1")));
         for text in ["/dev/a=b", "v.com=n", "v.com/c", "v.com/c=", "v.com/c=n/"] {

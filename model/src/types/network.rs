@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::text::serialised_as_text;
+use crate::syntax::sysctls;
 
 /// A network of a project.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,28 @@ pub struct Attachment {
     pub interface_name: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
+}
+
+impl Attachment {
+    /// The option that has settings of the interface, with commas.
+    pub const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+    /// Settings of the interface called `name`, below /proc/sys.
+    pub fn sysctls(&self, name: &str) -> BTreeMap<String, String> {
+        let text = self.driver_opts.get(Self::SYSCTLS);
+        // What is none was refused when it was read.
+        let settings = text
+            .and_then(|text| sysctls::parse(text).ok())
+            .unwrap_or_default();
+        let named = settings.into_iter().map(|(setting, value)| {
+            let parts: Vec<&str> = setting.split('.').collect();
+            let parts = parts
+                .into_iter()
+                .map(|part| if part == sysctls::NAME { name } else { part });
+            (parts.collect::<Vec<_>>().join("/"), value)
+        });
+        named.collect()
+    }
 }
 
 /// The names that a service has and knows. Serialised beside the other fields of the service.

@@ -1,5 +1,6 @@
 //! Networks and sandboxes with every address, range and host port decided.
 
+mod interfaces;
 mod ports;
 
 use std::{
@@ -318,9 +319,12 @@ fn sandbox<'a>(
             gateway,
             mac: asked.unwrap_or_else(|| addresses::mac(&seed)),
             mac_asked: asked.is_some(),
+            name: None,
+            settings: BTreeMap::new(),
         });
     }
     endpoints.sort_by(by_interface);
+    let endpoints = furnished(service, networks, &endpoints);
     Ok(Cow::Owned(SandboxSpec {
         key: key.clone(),
         id_base,
@@ -343,21 +347,41 @@ fn seed(key: &InstanceKey, network: &ResourceKey) -> String {
     format!("{key} {network}")
 }
 
+/// With the names and settings that the service asks for.
+fn furnished(service: &Service, networks: &Attachable<'_>, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    let attachment = |endpoint: &Endpoint| {
+        let mut all = attached(service, networks);
+        all.find_map(|(attachment, (network, _))| (*network == endpoint.network).then_some(attachment))
+    };
+    let all = endpoints
+        .iter()
+        .filter_map(|endpoint| Some((attachment(endpoint)?, endpoint)));
+    let all: Vec<_> = all.collect();
+    let found = interfaces::furnished(&all).into_iter();
+    found.map(Cow::into_owned).collect()
+}
+
 /// Whether the endpoints that are there are all that shall be, as they shall be.
-fn stays(before: &SandboxSpec, service: &Service, networks: &Attachable<'_>) -> bool {
-    let same = |(attachment, (network, spec)): (&Attachment, &To<'_>)| {
+fn stays<'s>(before: &'s SandboxSpec, service: &'s Service, networks: &'s Attachable<'s>) -> bool {
+    let same = |(attachment, (network, spec)): (&'s Attachment, &To<'_>)| {
         let spec = spec.ok()?;
         let had = kept(before, network, spec)?;
         let asked = attachment.mac_address.map(|mac| mac.0);
         let mac = had.mac_asked.then_some(had.mac);
-        ((had.gateway, had.prefix, mac) == (gateway(spec), spec.subnet.prefix, asked)).then_some(had)
+        let same = (had.gateway, had.prefix, mac) == (gateway(spec), spec.subnet.prefix, asked);
+        same.then_some((attachment, had))
     };
-    let Some(mut shall) = attached(service, networks)
+    let Some(shall) = attached(service, networks)
         .map(same)
-        .collect::<Option<Vec<&Endpoint>>>()
+        .collect::<Option<Vec<(&Attachment, &Endpoint)>>>()
     else {
         return false;
     };
+    let owned = |endpoint: &Cow<'_, Endpoint>| matches!(endpoint, Cow::Owned(_));
+    if interfaces::furnished(&shall).iter().any(owned) {
+        return false;
+    }
+    let mut shall: Vec<&Endpoint> = shall.into_iter().map(|(_, endpoint)| endpoint).collect();
     shall.sort_by(|one, other| by_interface(one, other));
     let mut pairs = shall.iter().zip(&before.endpoints);
     shall.len() == before.endpoints.len() && pairs.all(|(shall, have)| std::ptr::eq(*shall, have))

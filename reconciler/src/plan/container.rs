@@ -271,6 +271,7 @@ pub fn container(
         device_rules: service.security.device_cgroup_rules.clone(),
         post_start: hooks::hooks(service, &service.container.post_start),
         pre_stop: hooks::hooks(service, &service.container.pre_stop),
+        oci_hooks: hooks::of_vendors(service),
         hostname,
         fields,
     })

@@ -119,6 +119,7 @@ pub fn instances(draft: &mut Draft<'_>, ground: &Ground<'_>) -> Instances {
         if rests(wants, member, verdict) {
             instances.sandbox(place, Ready::Now);
             instances.start(place, Ready::Now);
+            sharing::unlent(draft, wants, member);
         } else {
             left.insert((&member.key.project, &member.key.service));
         }

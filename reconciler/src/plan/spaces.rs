@@ -242,15 +242,37 @@ fn of_service(
     name: &str,
     depth: usize,
 ) -> Result<Joined, String> {
+    of_member(wants, observed, first(wants, project, name)?, depth)
+}
+
+/// The container whose namespaces are those of a service.
+fn first<'w, 'a>(wants: &'w Wants<'a>, project: &Project, name: &str) -> Result<&'w Member<'a>, String> {
     let members = wants.of(&project.name, name);
     let members = wants.instances.get(members).unwrap_or_default();
     let mut first = members
         .iter()
         .filter(|member| member.key.index == 1 && !wants.replaced.contains_key(&member.key));
-    let first = first.next().ok_or_else(|| {
+    first.next().ok_or_else(|| {
         format!("no container of {name} shall run; give it a `scale` of 1, or remove the attribute")
-    })?;
-    of_member(wants, observed, first, depth)
+    })
+}
+
+/// Why one that runs could not be made again: nobody is to lend what it shares.
+pub fn unlent(wants: &Wants<'_>, member: &Member<'_>) -> Option<String> {
+    let Wanted { project, service } = member.wanted;
+    let asked = &service.namespaces;
+    let all = [
+        ("network_mode", &asked.network_mode),
+        ("ipc", &asked.ipc),
+        ("pid", &asked.pid),
+    ];
+    all.into_iter().find_map(|(field, space)| match space {
+        Some(Namespace::Service(name)) => {
+            let why = first(wants, project, name).err()?;
+            Some(format!("`{field}` could not be had again: {why}"))
+        }
+        _ => None,
+    })
 }
 
 fn of_container(

@@ -263,6 +263,8 @@ fn sandbox(key: &InstanceKey, net: Net) -> SandboxSpec {
     let endpoint = Endpoint {
         network: network(),
         interface: "eth0".into(),
+        name: None,
+        settings: Default::default(),
         address: Ipv4Addr::new(10, 99, high, low),
         prefix: 20,
         gateway: Some(Ipv4Addr::new(10, 99, 0, 1)),

@@ -53,6 +53,8 @@ fn fake_status(run: Run) -> Status {
     let endpoint = Endpoint {
         network: network(),
         interface: "eth0".into(),
+        name: None,
+        settings: Default::default(),
         address: Ipv4Addr::new(10, 64, 0, 2),
         prefix: 20,
         gateway: None,

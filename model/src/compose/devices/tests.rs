@@ -11,12 +11,12 @@ use crate::{
 };
 
 const NET: &str = r#"{ "cdiVersion": "0.6.0", "kind": "vendor.com/net",
-    "containerEdits": { "env": ["ANY=net"], "additionalGids": [7] },
+    "containerEdits": { "env": ["ANY=net"], "additionalGids": [7],
+        "hooks": [{ "hookName": "createContainer", "path": "/usr/bin/vendor-hook" }] },
     "devices": [
         { "name": "one", "containerEdits": { "env": ["WHO=one"], "deviceNodes": [{ "path": "/dev/one" }] } },
         { "name": "two", "containerEdits": { "env": ["WHO=two"], "deviceNodes": [{ "path": "/dev/two" }] } },
-        { "name": "hooked", "containerEdits": { "hooks": [{ "hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook",
-            "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/lib"] }] } }
+        { "name": "moved", "containerEdits": { "netDevices": [{ "hostInterfaceName": "ib0", "name": "ib0" }] } }
     ] }"#;
 
 const GPUS: &str = "cdiVersion: 0.5.0
@@ -97,10 +97,10 @@ fn devices_are_found_by_name_and_by_what_they_can_do() {
             &["/dev/nvidia0"],
         ),
     ] {
-        // The third device of `net` takes a hook, and is not asked for by number.
+        // The third device of `net` cannot be had, and is not asked for by number.
         let files: Vec<_> = files
             .iter()
-            .map(|(path, text)| (*path, text.replace("\"hooked\"", "\"z\"")))
+            .map(|(path, text)| (*path, text.replace("\"moved\"", "\"z\"")))
             .collect();
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         assert_eq!(targets(&edits(service, &files)), expected, "{service}");
@@ -111,6 +111,7 @@ fn devices_are_found_by_name_and_by_what_they_can_do() {
         (both.environment["ANY"].as_str(), &both.groups[..]),
         ("net", &[7][..])
     );
+    assert_eq!(both.hooks.len(), 1, "what comes with any of them comes once");
     let all = edits("gpus: all", &files);
     assert_eq!(all.nodes[0].like.mode, Some(0o666));
 }
@@ -171,9 +172,9 @@ fn what_cannot_be_had_is_told_where_it_is_asked_for() {
             "/etc/cdi/net.json is none",
         ),
         (
-            "devices: ['vendor.com/net=hooked']",
+            "devices: ['vendor.com/net=moved']",
             &[net],
-            "createContainer hook `/usr/bin/nvidia-cdi-hook update-ldcache --folder /lib`",
+            "it wants interfaces of the host (netDevices)",
         ),
         (
             "gpus: [{ count: 3 }]",

@@ -3,7 +3,7 @@
 use model::types::{Hook, Service};
 
 use super::rights;
-use crate::spec::HookSpec;
+use crate::spec::{HookSpec, OciHook};
 
 pub fn hooks(service: &Service, hooks: &[Hook]) -> Vec<HookSpec> {
     let hook = |hook: &Hook| HookSpec {
@@ -15,4 +15,10 @@ pub fn hooks(service: &Service, hooks: &[Hook]) -> Vec<HookSpec> {
         rights: hook.privileged.then(|| Box::new(rights::privileged(service))),
     };
     hooks.iter().map(hook).collect()
+}
+
+/// What devices of vendors want to be run.
+pub fn of_vendors(service: &Service) -> Vec<OciHook> {
+    let edits = service.security.edits.as_deref();
+    edits.map(|edits| edits.hooks.clone()).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use crate::{
         action::Action,
         draft::{Draft, Ready},
         spaces,
+        wanted::{Member, Wants},
     },
 };
 
@@ -47,6 +48,13 @@ pub(super) fn stop_dwellers(
             }
         };
         first.push(stop);
+    }
+}
+
+/// One that runs goes on in what is there, and keeps its lender from leaving: said, if that one is to leave.
+pub(super) fn unlent(draft: &mut Draft<'_>, wants: &Wants<'_>, member: &Member<'_>) {
+    if let Some(why) = spaces::unlent(wants, member) {
+        draft.wait(Key::Instance(member.key.clone()), why, None);
     }
 }
 

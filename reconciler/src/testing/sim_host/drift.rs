@@ -73,10 +73,10 @@ impl World {
         }
         let mut wants_default = true;
         for endpoint in &spec.endpoints {
-            let name = &endpoint.interface;
+            let name = endpoint.inside();
             let default = endpoint.gateway.filter(|_| wants_default);
             wants_default &= default.is_none();
-            let Some(pair) = netns.pairs.get(name) else {
+            let Some(pair) = netns.pairs.get(&endpoint.interface) else {
                 drift.push(format!("{name} is missing"));
                 continue;
             };
