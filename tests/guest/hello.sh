@@ -103,6 +103,8 @@ held() {
 }
 limited "mem_limit: 64m, memswap_limit: 96m, mem_reservation: 32m, cpus: 0.5, cpu_shares: 512, cpuset: '0'"
 until_true 30 held '67108864;33554432;33554432;50000 100000;20;0;50;'
+# What waits to be the container is limited, too.
+until_true 30 stead --root $root plan
 first() { sort -n /sys/fs/cgroup/stead-*/limits/box-1a/payload/cgroup.procs | head -n 1; }
 box_pid=$(first)
 limited "mem_limit: 96m, cpu_quota: 5000, cpu_period: 20000"
