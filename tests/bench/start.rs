@@ -1,5 +1,7 @@
 //! How fast a container starts, and what it costs besides its workload: `cargo bench -p stead --bench start`.
-//! `ROUNDS=n` for another number of rounds than 60, `ONLY=text` for the rows with it in their names.
+//! `ROUNDS=n` for another number of rounds than 60, `ONLY=text` for the rows with it in their names,
+//! `STEAD_TEST_DIR=path` for another place than /tmp: an ext4 without a journal looks at every inode that was freed in
+//! the last minutes before it gives one out, and a hundred services take half as long again.
 //!
 //! The first part speaks to the backend as the loop does: from the order to the first act of a program in a
 //! sandbox of its own, with an overlay, all mounts, seccomp and cgroup. The second part is the whole of
@@ -100,7 +102,7 @@ fn many(host: &mut Host) {
     let (mut up, mut down, mut each) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms caches and is not counted.
     for round in 0..4 {
-        // ext4 does not give an inode out again for five seconds, and looks at each that it may not.
+        // The state of the host before: what was removed is still being freed.
         std::thread::sleep(Duration::from_secs(6));
         let before = available();
         let start = milliseconds();
