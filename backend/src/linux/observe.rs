@@ -253,8 +253,10 @@ impl LinuxBackend {
         let drift: Vec<String> = found
             .flat_map(|found| found.unwrap_or_else(|error| vec![chain(&error)]))
             .collect();
-        if drift.is_empty() {
-            sandbox.found_sound(changes);
+        match drift.is_empty() {
+            true => sandbox.found_sound(changes),
+            // Or the look after the repair would go by the one before the damage.
+            false => sandbox.found_odd(),
         }
         drift
     }

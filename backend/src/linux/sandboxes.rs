@@ -80,6 +80,11 @@ impl Sandbox {
         *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), changes));
     }
 
+    /// Something about them is not.
+    pub fn found_odd(&self) {
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Its interfaces were in order a moment ago, and nothing was heard of them since.
     pub fn is_sound(&self) -> bool {
         let sound = *self.sound.lock().unwrap_or_else(PoisonError::into_inner);
