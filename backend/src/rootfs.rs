@@ -1,12 +1,14 @@
 //! The file tree a container sees: layers, mounts, devices, masks.
 //!
-//! Two halves. [`stage`] runs as the host's root in a mount namespace of its own and turns every
-//! source into a detached mount; [`attach`] runs as the container's root and hangs them into the tree.
+//! Two halves. [`stage`] runs as the host's root and turns every source into a detached mount, the root itself in a
+//! mount namespace of its own; [`attach`] runs as the container's root and hangs them into the tree.
 //! No path of an image or a container reaches a system call but through [`tree`].
 
 pub mod attach;
+pub mod bare;
 pub mod binds;
 pub mod devices;
+pub mod etc;
 pub mod files;
 pub mod fill;
 pub mod stage;

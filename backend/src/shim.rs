@@ -28,6 +28,7 @@ mod state;
 mod stub;
 pub(crate) mod terminal;
 mod upgrade;
+mod waiting;
 mod watch;
 pub mod wire;
 mod words;

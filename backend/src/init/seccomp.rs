@@ -7,6 +7,8 @@
 
 mod profile;
 
+use std::{borrow::Cow, collections::BTreeSet, sync::OnceLock};
+
 use libc::sock_filter;
 use reconciler::spec::{Rights, Seccomp};
 
@@ -242,16 +244,35 @@ struct Rule {
     program: Vec<sock_filter>,
 }
 
+pub type Filter = Cow<'static, [sock_filter]>;
+
 /// The whole filter; `None`: everything is allowed.
 ///
 /// # Errors
 /// A profile is longer than the kernel takes.
-pub fn filter(rights: &Rights) -> Result<Option<Vec<sock_filter>>, StepError> {
-    match &rights.seccomp {
-        Seccomp::Builtin => Ok(Some(builtin(rights))),
-        Seccomp::Unconfined => Ok(None),
-        Seccomp::Profile(profile) => profile::compile(profile, rights, profile::kernel()).map(Some),
-    }
+pub fn filter(rights: &Rights) -> Result<Option<Filter>, StepError> {
+    let filter = match &rights.seccomp {
+        Seccomp::Builtin => match COMMON.get() {
+            Some((filter, capabilities)) if *capabilities == rights.capabilities => {
+                Cow::Borrowed(&filter[..])
+            }
+            _ => builtin(rights).into(),
+        },
+        Seccomp::Unconfined => return Ok(None),
+        Seccomp::Profile(profile) => profile::compile(profile, rights, profile::kernel())?.into(),
+    };
+    Ok(Some(filter))
+}
+
+/// That of a container whose capabilities nobody has asked about, and what those are.
+static COMMON: OnceLock<(Vec<sock_filter>, BTreeSet<String>)> = OnceLock::new();
+
+/// Makes the filter that most have, for this process and all that it forks.
+pub fn warm() {
+    COMMON.get_or_init(|| {
+        let rights = Rights::default();
+        (builtin(&rights), rights.capabilities)
+    });
 }
 
 /// How every filter begins: another entry than the native one, which no rule is about, is not there.

@@ -121,7 +121,7 @@ impl LinuxBackend {
             }
             None => self.new_sandbox(spec, next)?,
         };
-        let changes = sandbox.changes();
+        let (changes, now) = (sandbox.interfaces.changes(), Instant::now());
         let way_out = spec
             .endpoints
             .iter()
@@ -135,7 +135,7 @@ impl LinuxBackend {
             sandbox.hear(self.net.namespace_number(sandbox.netns.as_fd())?);
             // Whether a repair has helped is looked at.
             if new {
-                sandbox.found_sound(changes);
+                sandbox.interfaces.found(changes, now, false);
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::{
     layout::Layout,
     records::{self, kind},
-    rootfs::stage,
+    rootfs::etc,
     volume::Volumes,
 };
 
@@ -308,7 +308,7 @@ impl Shared {
             }
             Meaning::Volumes => self.volume(name, events, heard),
             Meaning::Volume(_) => {}
-            Meaning::Container(key) if name == "upper" || stage::GENERATED.contains(&name) => {
+            Meaning::Container(key) if name == "upper" || etc::GENERATED.contains(&name) => {
                 heard.push(HostEvent::Instance(key.clone()))
             }
             Meaning::Cgroup(key) if name.is_empty() || CGROUP_FILES.contains(&name) => {

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::fd::AsFd,
     sync::Arc,
+    time::Instant,
 };
 
 use reconciler::{
@@ -204,7 +205,7 @@ impl LinuxBackend {
         }
         match self.state(key) {
             Ok(state) => {
-                let mut drift = match all || !sandbox.is_sound() {
+                let mut drift = match all || !sandbox.interfaces.are_sound(Instant::now()) {
                     true => self.network_drift(&state, &sandbox),
                     false => Vec::new(),
                 };
@@ -240,11 +241,12 @@ impl LinuxBackend {
 
     /// Of a network of its own; that of another is looked at there.
     fn network_drift(&self, state: &SandboxState, sandbox: &Sandbox) -> Vec<String> {
-        let (changes, netns) = (sandbox.changes(), sandbox.netns.as_fd());
+        let (changes, netns) = (sandbox.interfaces.changes(), sandbox.netns.as_fd());
         let spec = &state.record.assignment.sandbox;
         if spec.spaces.network != Space::Own {
             return Vec::new();
         }
+        let now = Instant::now();
         let found = [
             self.net.endpoints_drift(spec, netns),
             self.net.resolver_drift(netns, state.resolver_port),
@@ -253,11 +255,7 @@ impl LinuxBackend {
         let drift: Vec<String> = found
             .flat_map(|found| found.unwrap_or_else(|error| vec![chain(&error)]))
             .collect();
-        match drift.is_empty() {
-            true => sandbox.found_sound(changes),
-            // Or the look after the repair would go by the one before the damage.
-            false => sandbox.found_odd(),
-        }
+        sandbox.interfaces.found(changes, now, !drift.is_empty());
         drift
     }
 

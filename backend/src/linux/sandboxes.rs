@@ -35,6 +35,38 @@ pub fn identity(shim: u32) -> String {
     format!("{shim}.{started}")
 }
 
+/// What was last known of the interfaces of a sandbox: whether they must be looked at.
+#[derive(Debug, Default)]
+pub struct Interfaces {
+    /// That were heard of.
+    changes: AtomicU64,
+    /// When they were last set up or found in order, and after how many changes.
+    sound: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Interfaces {
+    /// To be asked before a look at them.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Since before `now`, after `changes`, they were in order; or `odd`: what follows then is not taken for done.
+    pub fn found(&self, changes: u64, now: Instant, odd: bool) {
+        let sound = (!odd).then_some((now, changes));
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = sound;
+    }
+
+    /// They were in order a moment ago, and nothing was heard of them since.
+    pub fn are_sound(&self, now: Instant) -> bool {
+        let sound = *self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        sound.is_some_and(|(at, changes)| now.duration_since(at) < SOUND && changes == self.changes())
+    }
+}
+
 /// One live sandbox. The agent holds the network namespace too, so that its links outlive the shim
 /// until they are taken down in order.
 pub struct Sandbox {
@@ -45,10 +77,7 @@ pub struct Sandbox {
     links: Vec<String>,
     /// The number of that namespace, once its events are to be heard.
     namespace: OnceLock<i32>,
-    /// Changes of its interfaces that were heard of.
-    changes: AtomicU64,
-    /// When they were last set up or found in order, and after how many changes.
-    sound: Mutex<Option<(Instant, u64)>>,
+    pub interfaces: Interfaces,
     client: Mutex<Client>,
 }
 
@@ -59,8 +88,7 @@ impl Sandbox {
             links,
             identity: identity(client.pid),
             namespace: OnceLock::new(),
-            changes: AtomicU64::new(0),
-            sound: Mutex::new(None),
+            interfaces: Interfaces::default(),
             client: Mutex::new(client),
         }
     }
@@ -68,27 +96,6 @@ impl Sandbox {
     /// From now on events of namespace `number`, and of its links here, are about this sandbox.
     pub fn hear(&self, number: i32) {
         let _ = self.namespace.set(number);
-    }
-
-    /// To be asked before its interfaces are looked at, for [`Sandbox::is_sound`].
-    pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    /// After `changes` its interfaces were in order.
-    pub fn found_sound(&self, changes: u64) {
-        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), changes));
-    }
-
-    /// Something about them is not.
-    pub fn found_odd(&self) {
-        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Its interfaces were in order a moment ago, and nothing was heard of them since.
-    pub fn is_sound(&self) -> bool {
-        let sound = *self.sound.lock().unwrap_or_else(PoisonError::into_inner);
-        sound.is_some_and(|(at, changes)| at.elapsed() < SOUND && changes == self.changes())
     }
 
     /// One conversation at a time.
@@ -139,7 +146,7 @@ impl Sandboxes {
     fn changed(&self, is_it: impl Fn(&Sandbox) -> bool) -> Option<InstanceKey> {
         let sandboxes = self.lock();
         let (key, sandbox) = sandboxes.iter().find(|(_, sandbox)| is_it(sandbox))?;
-        sandbox.changes.fetch_add(1, Ordering::AcqRel);
+        sandbox.interfaces.changed();
         Some(key.clone())
     }
 
@@ -149,5 +156,27 @@ impl Sandboxes {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceKey, Arc<Sandbox>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_taken_for_good_for_a_moment_and_only_after_a_good_look() {
+        let interfaces = Interfaces::default();
+        let now = Instant::now();
+        assert!(!interfaces.are_sound(now), "nobody has looked");
+        interfaces.found(interfaces.changes(), now, false);
+        assert!(interfaces.are_sound(now + SOUND / 2));
+        assert!(!interfaces.are_sound(now + SOUND), "long ago");
+        // Damage that nobody told of, seen by a look at everything: whether its repair has helped is looked at.
+        interfaces.found(interfaces.changes(), now, true);
+        assert!(!interfaces.are_sound(now + SOUND / 2), "they were odd");
+        let before = interfaces.changes();
+        interfaces.changed();
+        interfaces.found(before, now, false);
+        assert!(!interfaces.are_sound(now), "changed while they were looked at");
     }
 }

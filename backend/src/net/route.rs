@@ -271,23 +271,26 @@ pub fn set_bridge(batch: &mut Batch, index: u32, mac: [u8; 6], alias: &str) {
 /// A pair: the host's end a port of `bridge`, the other made right in the namespace, down: a peer
 /// that comes up before its pair is complete fails with ENOTCONN.
 pub fn add_veth(batch: &mut Batch, name: &str, bridge: u32, endpoint: &Endpoint, netns: BorrowedFd<'_>) {
+    // Or the kernel makes one for each processor, takes all but one away, and waits for the processors.
+    let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(endpoint.inside().to_owned()),
         LinkAttribute::Address(endpoint.mac.to_vec()),
         LinkAttribute::NetNsFd(netns.as_raw_fd()),
     ];
-    let mut message = LinkMessage::default();
+    peer.attributes.extend_from_slice(&queues);
+    let mut message = by_name(name);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
+    message.attributes.extend([
         LinkAttribute::Controller(bridge),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]),
-    ];
+    ]);
+    message.attributes.extend(queues);
     push(batch, CREATE | EXCLUSIVE, &RouteNetlinkMessage::NewLink(message));
 }
 

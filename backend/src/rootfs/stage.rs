@@ -3,10 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
-    net::{IpAddr, Ipv4Addr},
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
@@ -14,30 +12,29 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
 };
-use reconciler::spec::{ContainerSpec, MountSpec, Space};
+use reconciler::spec::{MountSpec, Space};
 use rustix::{
     fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
 use super::{
-    Step, StepError, binds,
+    Step, StepError, bare, binds,
     devices::{self, HostNode, Node, Nodes},
+    etc,
     files::Held,
     fill::Fill,
 };
 use crate::{
     sandbox::Namespaces,
     shim::protocol::{Assignment, Reason, Start},
+    sys::mount::{Attributes, set_attributes},
 };
 
 /// The six nodes of a container's /dev; bind mounts of the host's own.
 pub const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
-/// Files that stead writes for a container, by their names in its directory and in /etc.
-pub const GENERATED: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Where init attaches the root before it pivots. Relative: the way to it from the top is closed to the
 /// container's root, and the working directory is carried over into the new mount namespace.
@@ -93,152 +90,30 @@ pub fn prepare(assignment: &Assignment, start: &Start) -> Result<(), StepError> 
         chown(&upper, Some(base), Some(base)).step("change the owner of", upper.display())?;
     }
     set_mode(&upper, 0o755)?;
-    for name in GENERATED {
-        generate(assignment, &start.container, name)?;
+    for name in etc::GENERATED {
+        etc::generate(assignment, &start.container, name)?;
     }
     Ok(())
 }
 
-/// Where [`GENERATED`] are: who joins the network of another has its files.
-pub fn files(assignment: &Assignment) -> &Path {
-    match assignment.sandbox.spaces.network {
-        Space::Joined => lender(assignment),
-        Space::Own | Space::Host => &assignment.directory,
-    }
-}
-
-/// Writes one of [`GENERATED`] that is missing.
-///
-/// # Errors
-/// The directory cannot be written.
-pub fn restore(assignment: &Assignment, container: &ContainerSpec, name: &str) -> Result<(), StepError> {
-    match files(assignment).join(name).exists() {
-        true => Ok(()),
-        false => generate(assignment, container, name),
-    }
-}
-
-/// Writes one of [`GENERATED`].
-///
-/// # Errors
-/// The directory cannot be written.
-pub fn generate(assignment: &Assignment, container: &ContainerSpec, name: &str) -> Result<(), StepError> {
-    let of_host = match assignment.sandbox.spaces.network {
-        Space::Own => false,
-        Space::Host => true,
-        Space::Joined => return Ok(()),
-    };
-    let text = match name {
-        "hosts" if of_host => hosts_of_host(container),
-        "hostname" if container.hostname.is_empty() => {
-            let own = nix::unistd::gethostname().step("read", "the host's name")?;
-            format!("{}\n", own.to_string_lossy())
-        }
-        "resolv.conf" if of_host => resolv_conf_of_host(container),
-        "hosts" => {
-            let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-            let endpoints = &assignment.sandbox.endpoints;
-            let own = match container.domainname.as_str() {
-                "" => container.hostname.clone(),
-                domain => format!("{0}.{domain} {0}", container.hostname),
-            };
-            for endpoint in endpoints {
-                hosts.push_str(&format!("{}\t{own}\n", endpoint.address));
-            }
-            let gateway = endpoints.iter().find_map(|endpoint| endpoint.gateway);
-            for host in &container.extra_hosts {
-                let address = host.address.or(gateway.map(IpAddr::V4)).ok_or_else(|| {
-                    StepError::spec(format!(
-                        "`extra_hosts` cannot say where {} is: the service has no network that leads to the \
-                         host; write an address, or give it one that is not internal",
-                        host.name
-                    ))
-                })?;
-                hosts.push_str(&format!("{address}\t{}\n", host.name));
-            }
-            hosts
-        }
-        "hostname" => format!("{}\n", container.hostname),
-        _ => resolv_conf(&container.dns_search, &container.dns_opt),
-    };
-    let path = assignment.directory.join(name);
-    // A file made anew is the dearest of all that a restart would write.
-    let is = fs::read_to_string(&path).is_ok_and(|is| is == text);
-    if is && fs::symlink_metadata(&path).is_ok_and(|file| file.mode() == libc::S_IFREG | 0o644) {
-        return Ok(());
-    }
-    let mut file = File::create(&path).step("write", path.display())?;
-    file.write_all(text.as_bytes()).step("write", path.display())?;
-    set_mode(&path, 0o644)
-}
-
 /// A change to what it is already would be written to disk with every start.
-fn set_mode(path: &Path, mode: u32) -> Result<(), StepError> {
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StepError> {
     if fs::metadata(path).step("look at", path.display())?.mode() & 0o7777 == mode {
         return Ok(());
     }
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).step("change the mode of", path.display())
 }
 
-/// What the host calls by name, and what the service adds. A host that has no such file is no obstacle.
-fn hosts_of_host(container: &ContainerSpec) -> String {
-    let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    if !hosts.is_empty() && !hosts.ends_with('\n') {
-        hosts.push('\n');
-    }
-    for host in &container.extra_hosts {
-        let address = host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        hosts.push_str(&format!("{address}\t{}\n", host.name));
-    }
-    hosts
+/// The mounts that those of a container are made among.
+#[derive(Debug, Clone, Copy)]
+pub enum Among {
+    /// Next to none: this namespace's.
+    Bare(BorrowedFd<'static>),
+    /// A copy of the host's: programs of the host are to run there.
+    Host,
 }
 
-/// The host's own, with its servers; what the service says of the rest comes instead.
-fn resolv_conf_of_host(container: &ContainerSpec) -> String {
-    let (search, options) = (&container.dns_search, &container.dns_opt);
-    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let replaced = |line: &&str| {
-        let word = line.split_whitespace().next();
-        let instead = (word == Some("nameserver") && !container.dns.is_empty())
-            || (word == Some("search") && !search.is_empty())
-            || (word == Some("options") && !options.is_empty());
-        !instead
-    };
-    let mut text: String = own
-        .lines()
-        .filter(replaced)
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    for server in &container.dns {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !search.is_empty() && *search != ["."] {
-        text.push_str(&format!("search {}\n", search.join(" ")));
-    }
-    if !options.is_empty() {
-        text.push_str(&format!("options {}\n", options.join(" ")));
-    }
-    text
-}
-
-/// resolv.conf(5) with the resolver of the sandbox. Names are complete, unless `options` say otherwise.
-fn resolv_conf(search: &[String], options: &[String]) -> String {
-    let mut text = String::from("nameserver 127.0.0.11\n");
-    if !search.is_empty() && search != ["."] {
-        text.push_str(&format!("search {}\n", search.join(" ")));
-    }
-    text.push_str("options");
-    if !options.iter().any(|option| option.starts_with("ndots:")) {
-        text.push_str(" ndots:0");
-    }
-    for option in options {
-        text.push_str(&format!(" {option}"));
-    }
-    text.push('\n');
-    text
-}
-
-/// Enters a mount namespace of its own and makes everything [`Staged`] holds.
+/// Makes everything [`Staged`] holds and enters a mount namespace of its own.
 ///
 /// # Errors
 /// A source is missing or its file system refuses id-mapped mounts.
@@ -248,34 +123,38 @@ pub fn stage(
     held: Option<&Held>,
     asked: Option<&Nodes>,
     namespaces: &Namespaces,
+    among: Among,
 ) -> Result<Staged, StepError> {
     let user = namespaces.user();
-    // Before this process has mounts of its own: it comes back to those of the supervisor.
     let shm = shared_memory(assignment, namespaces)?;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).step("make", "a mount namespace")?;
-    // While what is mounted on the host still comes along: a bind may want to be told of that.
     let mut fills = fills(start)?;
     let mut mounts = Vec::new();
     for spec in &start.container.mounts {
         mounts.push(source(spec, &start.volumes, user, &mut fills)?);
     }
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
     let layers = start.layers.iter();
     let layers = layers.map(|layer| idmapped(layer, user, false, true));
     let layers: Vec<OwnedFd> = layers.collect::<Result<_, _>>()?;
-    let generated = GENERATED
+    let generated = etc::GENERATED
         .into_iter()
         .map(|name| Ok((name, generated(assignment, name, user)?)))
         .collect::<Result<_, StepError>>()?;
     let directory = &assignment.directory;
-    let own = clone_tree(directory, false).step("clone", directory.display())?;
-    // Nothing is looked for by its path in here any more: the directory is as good a place as one made for that.
+    let own = private(directory)?;
+    let nodes = NODES
+        .iter()
+        .map(|name| private(&Path::new("/dev").join(name)))
+        .collect::<Result<_, _>>()?;
+    let host = match start.container.rights.privileged {
+        true => devices::every()?,
+        false => Vec::new(),
+    };
+    let place = enter(directory, among)?;
     let data = Some("mode=755");
-    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), data)
-        .step("mount a tmpfs on", directory.display())?;
+    mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), data)
+        .step("mount a tmpfs on", place.display())?;
     // Short relative names: the option string of a mount is one page.
-    std::env::set_current_dir(directory).step("enter", directory.display())?;
+    std::env::set_current_dir(place).step("enter", place.display())?;
     let mut lowers = Vec::new();
     for (number, (layer, clone)) in start.layers.iter().zip(&layers).enumerate() {
         let name = number.to_string();
@@ -303,14 +182,6 @@ pub fn stage(
         directory.join("upper").display(),
     )?;
     let root = clone_tree(Path::new("root"), false).step("clone", "the overlay")?;
-
-    let nodes = NODES
-        .iter()
-        .map(|name| {
-            let path = Path::new("/dev").join(name);
-            clone_tree(&path, false).step("clone", path.display())
-        })
-        .collect::<Result<_, _>>()?;
     let files = held.map(Held::stage).transpose()?.unwrap_or_default();
     Ok(Staged {
         root,
@@ -320,11 +191,27 @@ pub fn stage(
         generated,
         files,
         devices: asked.map(Nodes::stage).transpose()?.unwrap_or_default(),
-        host: match start.container.rights.privileged {
-            true => devices::every()?,
-            false => Vec::new(),
-        },
+        host,
     })
+}
+
+/// Enters a mount namespace of its own: a directory there to build in.
+fn enter(directory: &Path, among: Among) -> Result<&Path, StepError> {
+    let own = || unshare(CloneFlags::CLONE_NEWNS).step("make", "a mount namespace");
+    match among {
+        Among::Bare(namespace) => {
+            setns(namespace, CloneFlags::CLONE_NEWNS).step("enter", "an empty mount namespace")?;
+            own()?;
+            Ok(Path::new(bare::PLACE))
+        }
+        Among::Host => {
+            own()?;
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).step("make private", "/")?;
+            // Nothing is looked for by its path in here any more: as good a place as one made for that.
+            Ok(directory)
+        }
+    }
 }
 
 /// Where what holds a shared /dev/shm has mounted it, below the directory of its sandbox.
@@ -335,7 +222,7 @@ fn shared_memory(assignment: &Assignment, namespaces: &Namespaces) -> Result<Opt
     let Some(theirs) = &namespaces.shm else {
         let host = Path::new("/dev/shm");
         return match assignment.sandbox.spaces.ipc {
-            Space::Host => Ok(Some(clone_tree(host, false).step("clone", host.display())?)),
+            Space::Host => Ok(Some(private(host)?)),
             Space::Own | Space::Joined => Ok(None),
         };
     };
@@ -343,13 +230,13 @@ fn shared_memory(assignment: &Assignment, namespaces: &Namespaces) -> Result<Opt
     let home = "/proc/self/ns/mnt";
     let ours = File::open(home).step("open", home)?;
     setns(theirs, CloneFlags::CLONE_NEWNS).step("enter", "the mounts of the shared /dev/shm")?;
-    let clone = clone_tree(&path, false);
+    let clone = private(&path);
     setns(&ours, CloneFlags::CLONE_NEWNS).step("leave", "the mounts of the shared /dev/shm")?;
-    Ok(Some(clone.step("clone", path.display())?))
+    Ok(Some(clone?))
 }
 
 /// The directory of the sandbox whose namespaces are used.
-fn lender(assignment: &Assignment) -> &Path {
+pub(super) fn lender(assignment: &Assignment) -> &Path {
     match &assignment.lender {
         Some(lender) => &lender.directory,
         None => &assignment.directory,
@@ -410,7 +297,7 @@ pub fn source(
             }
             let metadata = fs::metadata(source).step("look at", source.display())?;
             let mount = match is_node(&metadata) {
-                true => clone_tree(source, false).step("clone", source.display())?,
+                true => private(source)?,
                 false => binds::clone(source, user, *read_only, *recursive, *propagation)?,
             };
             Ok(Some(Source {
@@ -452,7 +339,7 @@ pub fn source(
     }
 }
 
-/// One of [`GENERATED`] as a detached mount.
+/// One of [`etc::GENERATED`] as a detached mount.
 ///
 /// # Errors
 /// It is missing, or its file system refuses id-mapped mounts.
@@ -461,7 +348,7 @@ pub fn generated(
     name: &str,
     user: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, StepError> {
-    idmapped(&files(assignment).join(name), user, false, false)
+    idmapped(&etc::directory(assignment).join(name), user, false, false)
 }
 
 pub(super) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
@@ -470,6 +357,17 @@ pub(super) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<Own
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(CWD, path, flags)
+}
+
+/// A clone of `path` as it is. Neither side sees what is mounted on the other later.
+fn private(path: &Path) -> Result<OwnedFd, StepError> {
+    let clone = clone_tree(path, false).step("clone", path.display())?;
+    let attributes = Attributes {
+        propagation: libc::MS_PRIVATE,
+        ..Attributes::default()
+    };
+    set_attributes(clone.as_fd(), attributes).step("make private", path.display())?;
+    Ok(clone)
 }
 
 fn attach_at(mount: &OwnedFd, name: &str) -> std::io::Result<()> {

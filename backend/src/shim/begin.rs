@@ -21,7 +21,7 @@ use crate::{
     health::Health,
     init::Stdio,
     logs::forward::Dropped,
-    rootfs::{Step, StepError, devices::Nodes, files::Held, stage},
+    rootfs::{Step, StepError, devices::Nodes, etc, files::Held, stage},
 };
 
 impl Sandbox {
@@ -151,9 +151,9 @@ impl Sandbox {
     /// The stub, where `start` would make the same. It sees the files that are generated, so they are written
     /// anew where they differ.
     fn still_fits(&self, stub: Stub, start: &Start) -> Option<Stub> {
-        let written = stage::GENERATED
+        let written = etc::GENERATED
             .iter()
-            .try_for_each(|name| stage::generate(&self.record.assignment, &start.container, name));
+            .try_for_each(|name| etc::generate(&self.record.assignment, &start.container, name));
         if written.is_ok() && stub.fits(start) {
             return Some(stub);
         }
@@ -191,7 +191,7 @@ impl Sandbox {
         let (files, devices, watch) = self.prepare(&start, None)?;
         let looked = Stub::look(&self.record.assignment, &start)?;
         let (output, stdio) = self.output(&start)?;
-        let waiting = launch::Waiting::new(self.plan(&start, files.as_ref(), devices.as_ref()), stdio)?;
+        let waiting = launch::waiting(self.plan(&start, files.as_ref(), devices.as_ref()), stdio)?;
         Stub::new(start, looked, waiting, output, (files, watch), now)
     }
 

@@ -15,24 +15,26 @@ use std::{
 use nix::{
     fcntl::OFlag,
     sched::{CloneFlags, setns},
-    sys::{
-        prctl,
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, waitpid},
-    },
-    unistd::{Pid, pipe2},
+    sys::{prctl, signal::Signal},
+    unistd::pipe2,
 };
 use reconciler::spec::{ContainerSpec, OciMoment, Space, Spaces};
 
 use super::{
     protocol::{Assignment, Start},
-    words::{Pipe, Word, born, ended_without_a_word, hear, listen, outcome, words},
+    waiting::{self, Forked, Waiting},
+    words::{Pipe, Word},
 };
 use crate::{
     cgroup::limits::Controllers,
     init::{self, Program, Stdio, rights},
     oci::{self, Hooks},
-    rootfs::{Step, StepError, attach, devices::Nodes, files::Held, stage},
+    rootfs::{
+        Step, StepError, attach, bare,
+        devices::Nodes,
+        files::Held,
+        stage::{self, Among},
+    },
     sandbox::Namespaces,
     sys::process::{self, Side},
 };
@@ -87,7 +89,7 @@ fn with_hooks(plan: Plan<'_>, input: Input, hooks: &Hooks<'_>) -> Result<i32, St
     }
     let pid = waiting.go()?;
     if let Err(error) = hooks.run(OciMoment::Poststart, pid) {
-        end(pid);
+        waiting::end(pid);
         return Err(error);
     }
     Ok(pid)
@@ -103,46 +105,13 @@ enum Gate<'a> {
     Hooks(OwnedFd, &'a Hooks<'a>),
 }
 
-/// A first process that is all but the program, and becomes it when it is told to.
-#[derive(Debug)]
-pub struct Waiting {
-    pub pid: i32,
-    ear: OwnedFd,
-    gate: OwnedFd,
-}
-
-impl Waiting {
-    /// As [`container`], up to where the process has its tree. It ends when it is dropped by [`Waiting::end`].
-    ///
-    /// # Errors
-    /// As [`container`].
-    pub fn new(plan: Plan<'_>, stdio: Stdio) -> Result<Self, StepError> {
-        let (inner, gate) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
-        let forked = first_process(plan, Input::Given(stdio), Gate::Tree(inner))?;
-        forked.waits(gate)
-    }
-
-    /// It becomes the program.
-    ///
-    /// # Errors
-    /// The step that failed; nothing is left of it.
-    pub fn go(self) -> Result<i32, StepError> {
-        nix::unistd::write(&self.gate, b"g").step("wake", "the process that waits to be the container")?;
-        let mut text = Vec::new();
-        hear(&self.ear, &mut text, None).step("hear of", "the start of the container")?;
-        outcome(&text, Some(self.pid))
-    }
-
-    /// It shall not be needed.
-    pub fn end(self) {
-        end(self.pid);
-    }
-}
-
-fn end(pid: i32) {
-    let pid = Pid::from_raw(pid);
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+/// As [`container`], up to where the process has its tree.
+///
+/// # Errors
+/// As [`container`].
+pub fn waiting(plan: Plan<'_>, stdio: Stdio) -> Result<Waiting, StepError> {
+    let (inner, gate) = pipe2(OFlag::O_CLOEXEC).step("make", "a pipe")?;
+    first_process(plan, Input::Given(stdio), Gate::Tree(inner))?.waits(gate)
 }
 
 fn first_process(plan: Plan<'_>, input: Input, gate: Gate<'_>) -> Result<Forked, StepError> {
@@ -156,10 +125,14 @@ fn first_process(plan: Plan<'_>, input: Input, gate: Gate<'_>) -> Result<Forked,
     } = plan;
     // Looked for here, once, and not by each child.
     let time = new_time();
+    let among = match &gate {
+        Gate::Hooks(..) => Among::Host,
+        Gate::Open | Gate::Tree(_) => Among::Bare(bare::namespace()?),
+    };
     fork_twice(leaf.payload, (input, gate), |pipe, (input, gate)| {
         leaf.enter()?;
         rights::raise(&start.container.rights)?;
-        let staged = stage::stage(assignment, start, files, devices, namespaces)?;
+        let staged = stage::stage(assignment, start, files, devices, namespaces, among)?;
         let place = match &gate {
             Gate::Hooks(_, hooks) => hooks.lay()?,
             Gate::Open | Gate::Tree(_) => PathBuf::from(stage::PLACE),
@@ -399,56 +372,6 @@ fn fork_twice<S>(
             let Err(error) = first(&pipe, given);
             pipe.say(&Word::Failed(error));
             process::exit(127);
-        }
-    }
-}
-
-/// The first child, and what is heard of both.
-struct Forked {
-    child: i32,
-    ear: OwnedFd,
-}
-
-impl Forked {
-    /// Until the second has executed its program: its process id.
-    ///
-    /// `patience`: for children that the container can see and therefore stop (SIGSTOP): they must not hold up
-    /// the shim.
-    fn end(self, patience: Option<Duration>) -> Result<i32, StepError> {
-        let mut text = Vec::new();
-        let heard = hear(&self.ear, &mut text, patience);
-        if heard.is_err() {
-            let born = born(&text);
-            for pid in born.into_iter().chain([self.child]) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            if let Some(born) = born {
-                let _ = waitpid(Pid::from_raw(born), Some(WaitPidFlag::__WALL));
-            }
-        }
-        let _ = waitpid(Pid::from_raw(self.child), Some(WaitPidFlag::__WALL));
-        heard.step("start a process in", "the container, which may be frozen")?;
-        outcome(&text, born(&text))
-    }
-
-    /// Until the second waits at its gate, which opens by a word on `gate`.
-    fn waits(self, gate: OwnedFd) -> Result<Waiting, StepError> {
-        let mut text = Vec::new();
-        let waits = |text: &[u8]| words(text).any(|word| matches!(word, Word::Waits));
-        while !waits(&text) && listen(&self.ear, &mut text).is_ok_and(|count| count > 0) {}
-        let _ = waitpid(Pid::from_raw(self.child), Some(WaitPidFlag::__WALL));
-        // The first has said all it had to say; the second may have been quicker.
-        let _ = hear(&self.ear, &mut text, Some(Duration::ZERO));
-        match (waits(&text), born(&text)) {
-            (true, Some(pid)) => Ok(Waiting {
-                pid,
-                ear: self.ear,
-                gate,
-            }),
-            (_, born) => Err(match outcome(&text, born) {
-                Err(error) => error,
-                Ok(_) => ended_without_a_word(),
-            }),
         }
     }
 }

@@ -23,7 +23,7 @@ use rustix::{
 
 use super::{ground, protocol::Record};
 use crate::{
-    rootfs::{Step, StepError, stage, tree},
+    rootfs::{Step, StepError, etc, stage, tree},
     sys::process::{self, Side},
 };
 
@@ -41,7 +41,7 @@ pub fn point(spec: &MountSpec) -> Option<PathBuf> {
 /// What is hung in again.
 enum Wanted<'r> {
     Spec(&'r MountSpec),
-    /// One of [`stage::GENERATED`].
+    /// One of [`etc::GENERATED`].
     Generated(&'static str),
 }
 
@@ -52,7 +52,7 @@ pub fn is_generated(point: &Path) -> bool {
 
 fn generated(point: &Path) -> Option<&'static str> {
     let name = point.strip_prefix("/etc").ok()?;
-    stage::GENERATED.into_iter().find(|one| name == Path::new(one))
+    etc::GENERATED.into_iter().find(|one| name == Path::new(one))
 }
 
 /// A child makes the mounts as the host's root and attaches them in the container's mount namespace.
@@ -124,7 +124,7 @@ fn attach(
             }
             Wanted::Generated(name) => {
                 if let Some(container) = &record.container {
-                    stage::restore(&record.assignment, container, name)?;
+                    etc::restore(&record.assignment, container, name)?;
                 }
                 Some(stage::generated(&record.assignment, name, user)?)
             }

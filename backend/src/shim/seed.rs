@@ -26,6 +26,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_s
 use super::{PROGRAM, serve, state::leave_leaf};
 use crate::{
     cgroup::{self, limits::Controllers},
+    init::seccomp,
+    rootfs::bare,
     sys::{
         message,
         process::{self, Side},
@@ -162,6 +164,9 @@ pub fn run(idle: &Path) -> io::Result<()> {
     cgroup::create(&leaf)?;
     cgroup::enter(&leaf, 0)?;
     let controllers = Controllers::find();
+    // Made here for all. Whom it cannot be made for is told by the start.
+    seccomp::warm();
+    let _ = bare::namespace();
     loop {
         // It goes with its agent.
         let Some((name, socket)) = asked(&agent) else {

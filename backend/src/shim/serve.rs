@@ -58,6 +58,7 @@ enum Token {
     Pause,
     Joined(i32),
     Stub,
+    Maker,
     Names,
 }
 
@@ -162,6 +163,10 @@ fn wanted(supervisor: &Supervisor) -> (Vec<(i32, i16)>, Vec<Token>) {
             wanted.push(wish);
             tokens.push(Token::Stub);
         }
+        if let Some(maker) = sandbox.stub.as_ref().and_then(Stub::maker) {
+            wanted.push((maker.as_raw_fd(), libc::POLLIN));
+            tokens.push(Token::Maker);
+        }
         if let Some(names) = &sandbox.names {
             names.server.poll_fds(&mut wanted);
         }
@@ -178,13 +183,18 @@ fn ready(supervisor: &mut Supervisor, token: Token, fd: i32, event: i16) {
         Token::Joined(pid) => supervisor.joined_ended(pid),
         Token::Output => supervisor.printed(),
         Token::Forward => supervisor.forward(),
-        Token::Listener | Token::Door | Token::Names | Token::Pause | Token::Stub => {
+        Token::Listener | Token::Door | Token::Names | Token::Pause | Token::Stub | Token::Maker => {
             let Phase::Assigned(sandbox) = &mut supervisor.phase else {
                 return;
             };
             match token {
                 Token::Pause => sandbox.pause_ended(),
                 Token::Stub => sandbox.end_stub(),
+                Token::Maker => {
+                    if let Some(stub) = &mut sandbox.stub {
+                        stub.reap_maker();
+                    }
+                }
                 Token::Names => {
                     if let Some(names) = &mut sandbox.names {
                         names.server.ready(fd, event);

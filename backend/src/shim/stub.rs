@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
@@ -18,12 +18,12 @@ use reconciler::{
 
 use super::{
     ground, joined,
-    launch::Waiting,
     protocol::{Assignment, Directory, Start},
     run::Output,
+    waiting::Waiting,
     watch::Watch,
 };
-use crate::rootfs::{Step, StepError, files::Held, stage};
+use crate::rootfs::{Step, StepError, etc, files::Held};
 
 /// Milliseconds from an end to its stub: whoever was told of the end asks first.
 pub const SOON: u64 = 20;
@@ -113,6 +113,15 @@ impl Stub {
         ]
     }
 
+    /// What to wait for, too, to call [`Stub::reap_maker`].
+    pub fn maker(&self) -> Option<BorrowedFd<'_>> {
+        self.waiting.maker()
+    }
+
+    pub fn reap_maker(&mut self) {
+        self.waiting.reap_maker();
+    }
+
     /// Whether `start` would make the same now. It is as good as new then.
     pub fn fits(&self, start: &Start) -> bool {
         let same = self.start.container == start.container
@@ -140,7 +149,7 @@ impl Stub {
 /// Everything of the host that is in the container's tree, by name.
 fn places(assignment: &Assignment, start: &Start) -> Vec<PathBuf> {
     let own = ["upper", "work"].map(|name| assignment.directory.join(name));
-    let generated = stage::GENERATED.map(|name| stage::files(assignment).join(name));
+    let generated = etc::GENERATED.map(|name| etc::directory(assignment).join(name));
     let binds = start.container.mounts.iter().filter_map(|mount| match mount {
         MountSpec::Bind { source, .. } => Some(source),
         MountSpec::Volume { .. } | MountSpec::Tmpfs { .. } => None,

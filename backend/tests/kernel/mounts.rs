@@ -14,15 +14,19 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
-use reconciler::spec::{MountSpec, Propagation, Recursive};
+use reconciler::spec::{MountSpec, Propagation, Recursive, Space};
 
 use super::host::{Container, Host, bind_mount, volume_mount};
 
-pub const TESTS: [(&str, fn()); 5] = [
+pub const TESTS: [(&str, fn()); 6] = [
     ("what_the_host_mounts_later_comes_along_and_not_back", told),
     (
         "mounts_of_a_container_reach_the_host_without_a_user_namespace_alone",
         shared,
+    ),
+    (
+        "what_a_container_mounts_over_shared_memory_of_the_host_stays_in_it",
+        shared_memory,
     ),
     ("propagation_from_where_there_is_none_is_refused", nobody),
     ("mounts_below_a_bind_are_as_it_says", below),
@@ -164,6 +168,22 @@ fn shared() {
     container.said("ready");
     assert_eq!(fs::read_to_string(place.join("f")).unwrap(), "hello\n");
     umount2(&place, MntFlags::MNT_DETACH).unwrap();
+}
+
+fn shared_memory() {
+    let host = Host::new();
+    let _memory = Memory::new(Path::new("/dev/shm"), MsFlags::MS_SHARED);
+    fs::write("/dev/shm/known", "").unwrap();
+    let mut assignment = host.assignment("job", Vec::new());
+    assignment.sandbox.spaces.ipc = Space::Host;
+    assignment.sandbox.spaces.host_ids = true;
+    let mut container = host.assigned(assignment).unwrap();
+    container.script("ls /dev/shm; mount -t tmpfs none /dev/shm && touch /dev/shm/own && ls /dev/shm");
+    container.spec.rights.capabilities.insert("SYS_ADMIN".into());
+    container.start().unwrap();
+    container.ended();
+    assert_eq!(container.lines(), ["known", "own"]);
+    assert!(!Path::new("/dev/shm/own").exists(), "it reached the host");
 }
 
 fn nobody() {
