@@ -237,3 +237,19 @@ fn an_agent_of_its_own_does_not_see_the_shell_and_that_is_said() {
     host.stead_ok(&["down", "envy"]);
     host.finish();
 }
+
+#[test]
+fn no_agent_is_left_behind_for_a_manifest_that_is_refused() {
+    let Some(host) = Host::new("contract-refused") else {
+        return;
+    };
+    let source = host.directory("bad");
+    let text = "services: { web: { image: \"builtin:hello\", restart: sometimes } }\n";
+    fs::write(source.join("compose.yaml"), text).expect("a file");
+    let reply = host.stead(&["up", "-d", &source.display().to_string()]);
+    assert_eq!(reply.code, 1, "{reply:?}");
+    assert!(reply.stderr.contains("compose.yaml:1:"), "{reply:?}");
+    let status = host.stead(&["status"]);
+    assert_ne!(status.code, 0, "nobody answers: {status:?}");
+    host.finish();
+}

@@ -8,6 +8,7 @@ mod container;
 mod deploy;
 mod duration;
 mod health;
+mod image_name;
 mod logging;
 mod mount;
 mod namespace;
@@ -31,6 +32,7 @@ pub use container::{
 pub use deploy::{Build, Deploy, DeployMode, FailureAction, UpdateConfig};
 pub use duration::{Duration, ParseDurationError};
 pub use health::Healthcheck;
+pub use image_name::{ImageName, ParseImageNameError};
 pub use logging::{ADDED, LogFiles, LogForward, LogProblem, LogSettings, SyslogAddress, SyslogFormat};
 pub use mount::{Mount, Propagation, Recursive};
 pub use namespace::{Namespace, Namespaces, ParseNamespaceError};

@@ -20,7 +20,8 @@ pub struct Status {
     pub projects: BTreeMap<String, ProjectStatus>,
     pub observed: Arc<Observed>,
     pub plan: Arc<Plan>,
-    /// What a step that runs is stopping, and since when (boot-clock milliseconds).
+    /// What a step that runs is stopping, and since when it is asked to end: later than now while it drains
+    /// (boot-clock milliseconds).
     pub stopping: BTreeMap<InstanceKey, u64>,
     /// Counts passes; a caller that waits for an effect of its own request waits for a later one.
     pub pass: u64,

@@ -5,13 +5,17 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use backend::layout::Layout;
 use model::diagnostic::{Severity, Span};
+use nix::{
+    sys::signal::{Signal as KillSignal, kill},
+    unistd::Pid,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -61,9 +65,10 @@ impl Up {
         if !running && !self.detach {
             return foreground(layout, path).await;
         }
-        if !running {
-            leave_agent_behind(&layout, global, &client).await?;
-        }
+        let new = match running {
+            true => None,
+            false => Some(leave_agent_behind(&layout, global, &client).await?),
+        };
         for note in shell::notes(&layout, &path) {
             eprintln!("{note}");
         }
@@ -72,7 +77,11 @@ impl Up {
             paths: path,
             plan: None,
         };
-        let reply: ApplyReply = client.post("/v1/apply", &request).await?;
+        let applied = client.post("/v1/apply", &request).await;
+        if let (Err(_), Some(agent)) = (&applied, new) {
+            end_idle(agent, &client).await;
+        }
+        let reply: ApplyReply = applied?;
         reply
             .diagnostics
             .iter()
@@ -297,7 +306,7 @@ impl Interrupt {
 }
 
 /// `stead agent` in a session of its own, its output in `state/agent.log`.
-async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -> anyhow::Result<()> {
+async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -> anyhow::Result<Child> {
     fs::create_dir_all(&layout.state)
         .with_context(|| format!("cannot make {}; choose another --root", layout.state.display()))?;
     let path = layout.state.join("agent.log");
@@ -322,7 +331,19 @@ async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -
         }
         tokio::time::sleep(EVERY).await;
     }
-    Ok(())
+    Ok(agent)
+}
+
+/// Who was left behind for a project that was refused goes again, unless there are others to keep.
+async fn end_idle(mut agent: Child, client: &Client) {
+    let kept: Result<Vec<Project>, _> = client.get("/v1/status").await;
+    if kept.is_ok_and(|kept| kept.is_empty()) {
+        let _ = kill(Pid::from_raw(agent.id().cast_signed()), KillSignal::SIGTERM);
+        let start = Instant::now();
+        while agent.try_wait().is_ok_and(|ended| ended.is_none()) && start.elapsed() < START {
+            tokio::time::sleep(EVERY).await;
+        }
+    }
 }
 
 /// The line to type instead of this one: the same, as root.

@@ -287,7 +287,7 @@ fn nonsense_in_values_is_refused() {
         ("user: 'a:b:c'", "`services.web.user`: `a:b:c` is not a user"),
         (
             "image: Nginx",
-            "`services.web.image`: `Nginx` is not an image reference",
+            "`services.web.image`: the name of an image is written in lower case, not `Nginx`",
         ),
         (
             "healthcheck: { test: [CMD] }",

@@ -467,10 +467,15 @@ impl Engine {
 
     fn stopping(&self, now: Now) -> BTreeMap<InstanceKey, u64> {
         let steps = self.running.iter();
-        let stops = steps.filter_map(|step| Some((step.stops()?.clone(), self.told.since(&step.key))));
-        stops
-            .map(|(key, since)| (key, since.unwrap_or(now.boot)))
-            .collect()
+        let stops = steps.filter_map(|step| {
+            let drain = match &step.action {
+                Action::StopContainer { drain, .. } => *drain,
+                _ => 0,
+            };
+            let since = self.told.since(&step.key).unwrap_or(now.boot);
+            Some((step.stops()?.clone(), since.saturating_add(drain)))
+        });
+        stops.collect()
     }
 
     /// How long nothing happens by itself.

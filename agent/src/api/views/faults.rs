@@ -214,6 +214,7 @@ mod tests {
             let conditions = resisting("shop", &status, now);
             conditions.into_iter().map(|one| one.message).next()
         };
+        assert_eq!(said(3_000), None, "it drains");
         assert_eq!(said(5_900), None);
         let first = said(6_000).unwrap_or_default();
         assert!(
