@@ -466,14 +466,9 @@ impl Engine {
     }
 
     fn stopping(&self, now: Now) -> BTreeMap<InstanceKey, u64> {
-        let steps = self.running.iter();
-        let stops = steps.filter_map(|step| {
-            let drain = match &step.action {
-                Action::StopContainer { drain, .. } => *drain,
-                _ => 0,
-            };
+        let stops = self.running.iter().filter_map(|step| {
             let since = self.told.since(&step.key).unwrap_or(now.boot);
-            Some((step.stops()?.clone(), since.saturating_add(drain)))
+            Some((step.stops()?.clone(), since.saturating_add(step.drain())))
         });
         stops.collect()
     }

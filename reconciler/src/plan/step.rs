@@ -63,6 +63,14 @@ impl Step {
             _ => None,
         }
     }
+
+    /// Milliseconds until that is asked to end.
+    pub fn drain(&self) -> u64 {
+        match &self.action {
+            Action::StopContainer { drain, .. } => *drain,
+            _ => 0,
+        }
+    }
 }
 
 /// Something that cannot be done in this pass.
