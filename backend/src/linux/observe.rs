@@ -255,6 +255,7 @@ impl LinuxBackend {
         let drift: Vec<String> = found
             .flat_map(|found| found.unwrap_or_else(|error| vec![chain(&error)]))
             .collect();
+        // Or the look after a repair would go by the one before the damage.
         sandbox.interfaces.found(changes, now, !drift.is_empty());
         drift
     }

@@ -54,7 +54,7 @@ impl Interfaces {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Since before `now`, after `changes`, they were in order; or `odd`: what follows then is not taken for done.
+    /// At `now`, after `changes`, they were in order, or `odd`.
     pub fn found(&self, changes: u64, now: Instant, odd: bool) {
         let sound = (!odd).then_some((now, changes));
         *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = sound;

@@ -5,19 +5,15 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::OnceLock,
 };
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
-    sys::{
-        prctl,
-        signal::{Signal, kill},
-        wait::waitpid,
-    },
-    unistd::{Pid, chdir, pause, pipe2, pivot_root, read, write},
+    sys::wait::{WaitPidFlag, waitpid},
+    unistd::{Pid, chdir, pipe2, pivot_root, read, write},
 };
 
 use super::{Step, StepError};
@@ -43,23 +39,21 @@ pub fn namespace() -> Result<BorrowedFd<'static>, StepError> {
     Ok(MADE.get_or_init(|| made).as_fd())
 }
 
-/// By a child, since who fails on the way shall not be left in between.
+/// By a child, since who fails on the way shall not be left in between. It stays until nobody listens any more.
 fn make() -> Result<OwnedFd, StepError> {
     let (ear, mouth) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("make", "a pipe")?;
     let pid = match process::clone(0, None).step("fork", "to make a mount namespace")? {
         Side::Parent(pid) => Pid::from_raw(pid),
         Side::Child => {
             drop(ear);
-            let _ = prctl::set_pdeathsig(Some(Signal::SIGKILL));
             let told = match enter() {
                 Ok(()) => write(&mouth, b"+"),
                 Err(error) => write(&mouth, &serde_json::to_vec(&error).unwrap_or_default()),
             };
-            drop(mouth);
             if told.is_ok() {
-                pause();
+                let _ = process::poll(&[(mouth.as_raw_fd(), 0)], -1);
             }
-            process::exit(1);
+            process::exit(0);
         }
     };
     drop(mouth);
@@ -67,8 +61,8 @@ fn make() -> Result<OwnedFd, StepError> {
         let path = format!("/proc/{pid}/ns/mnt");
         File::open(&path).map(OwnedFd::from).step("open", path)
     });
-    let _ = kill(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
+    drop(ear);
+    let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
     made
 }
 
