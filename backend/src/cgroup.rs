@@ -103,8 +103,22 @@ pub fn populated(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// As a read of cgroup.procs; an absent directory has none.
 pub fn pids(path: &Path) -> io::Result<Vec<u32>> {
+    listed(tree(path)?)
+}
+
+/// Of the root at `path`, without those of containers: what is forked there has, for a moment, all that its
+/// supervisor has.
+fn supervisors(path: &Path) -> io::Result<Vec<u32>> {
+    let mut directories = tree(path)?;
+    // Project, instance, leaf.
+    let leaf = |directory: &PathBuf| Some(directory.strip_prefix(path).ok()?.iter().nth(2)? == "payload");
+    directories.retain(|directory| leaf(directory) != Some(true));
+    listed(directories)
+}
+
+fn listed(directories: Vec<PathBuf>) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
-    for directory in tree(path)? {
+    for directory in directories {
         match fs::read_to_string(directory.join("cgroup.procs")) {
             Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
             Err(error) if gone(&error) => {}
@@ -241,7 +255,7 @@ pub fn lives_with(pid: u32, mark: &str) -> Option<bool> {
 /// The v2 tree cannot be read. A process that ends meanwhile is no error.
 pub fn find_shims(mark: &str) -> io::Result<Vec<(u32, Record)>> {
     let own = root()?.join(crate::names::cgroup(mark));
-    Ok(pids(&own)?
+    Ok(supervisors(&own)?
         .into_iter()
         .filter_map(|pid| Some((pid, record_of(pid)?)))
         .filter(|(_, record)| record.mark == mark)
@@ -258,7 +272,7 @@ pub fn shim_listening_at(path: &Path) -> io::Result<Option<u32>> {
         if !entry.file_name().as_encoded_bytes().starts_with(b"stead-") {
             continue;
         }
-        let found = pids(&entry.path())?
+        let found = supervisors(&entry.path())?
             .into_iter()
             .find(|pid| record_of(*pid).is_some_and(|record| record.assignment.socket == path));
         if found.is_some() {

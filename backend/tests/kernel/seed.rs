@@ -1,6 +1,6 @@
-//! What shims are forked from: they are the agent's all the same, and do without it.
+//! What shims are forked from, and what is forked from them: who is a shim, and who is none.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use backend::{
     cgroup,
@@ -9,7 +9,13 @@ use backend::{
 
 use super::host::Host;
 
-pub const TESTS: [(&str, fn()); 1] = [("what_shims_are_forked_from_is_replaced_when_it_dies", killed)];
+pub const TESTS: [(&str, fn()); 2] = [
+    ("what_shims_are_forked_from_is_replaced_when_it_dies", killed),
+    (
+        "who_holds_the_record_of_a_shim_in_its_container_is_none",
+        record_in_a_payload,
+    ),
+];
 
 fn killed() {
     let host = Host::new();
@@ -41,4 +47,31 @@ fn killed() {
     for mut shim in others.into_iter().chain([first]) {
         shim.order(&Request::Subscribe).unwrap();
     }
+}
+
+/// As a child of the shim does between its fork and its exec.
+fn record_in_a_payload() {
+    let host = Host::new();
+    let mut container = host.sandbox("web", Vec::new()).unwrap();
+    container.script("sleep 1000");
+    container.start().unwrap();
+    let shim = container.client.pid;
+    let record = fs::read_dir(format!("/proc/{shim}/fd"))
+        .unwrap()
+        .flatten()
+        .find(|entry| {
+            let link = fs::read_link(entry.path()).unwrap_or_default();
+            link.to_string_lossy().contains("stead-record")
+        });
+    let record = fs::File::open(record.expect("a record").path()).unwrap();
+    let mut holder = Command::new("sleep").arg("1000").stdin(record).spawn().unwrap();
+    let payload = container.assignment.cgroup.join("payload/cgroup.procs");
+    fs::write(payload, holder.id().to_string()).unwrap();
+    assert!(cgroup::record_of(holder.id()).is_some(), "it has what a shim has");
+    let found = cgroup::find_shims(&host.mark).unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(found.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [shim]);
+    let listens = cgroup::shim_listening_at(&container.assignment.socket).unwrap();
+    assert_eq!(listens, Some(shim));
 }
