@@ -46,6 +46,9 @@ pub struct Watch {
 // only when it is known to be nobody else's: a second or two later.
 const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 const NFTABLES_GROUP: u32 = 1 << 6;
+/// Milliseconds from the first news to a look at all there is: a link that is made tells of itself a dozen times, and
+/// whoever makes it needs the processor.
+const GATHER: u8 = 3;
 /// Of the thread that listens: setpriority(2).
 const PRIORITY: i32 = 10;
 
@@ -84,9 +87,10 @@ impl Net {
         let thread = thread::Builder::new()
             .name("netwatch".to_owned())
             .spawn(move || {
-                // A link that is made tells of itself a dozen times, and whoever makes it needs the processor.
                 let _ = setpriority_process(None, PRIORITY);
                 while wait(&[&routes.as_fd(), &nft.as_fd()], &ended) {
+                    let mut over = [PollFd::new(ended.as_fd(), PollFlags::empty())];
+                    let _ = poll(&mut over, GATHER);
                     deliver(&routes, &sink, |message| links.event(message));
                     deliver(&nft, &sink, |message| rules_event(message, ours));
                 }

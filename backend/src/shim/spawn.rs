@@ -18,10 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    process::{WaitId, WaitIdOptions, waitid},
+use nix::sys::{
+    time::TimeSpec,
+    timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{
     client::{Client, ClientError},
@@ -33,6 +34,8 @@ use crate::{cgroup, names, sys::process};
 /// Nobody has taken a shim for so long before the pool is filled again: the processors belong to what is
 /// being started.
 const CALM: Duration = Duration::from_millis(100);
+/// A timer that is set to no time never runs out.
+const AT_ONCE: Duration = Duration::from_nanos(1);
 
 /// After one could not be started.
 const RETRY: Duration = Duration::from_secs(1);
@@ -54,8 +57,8 @@ struct Shared {
     /// What shims are forked from, once there was one.
     seed: Mutex<Option<Arc<Seed>>>,
     state: Mutex<State>,
-    /// Written to when a shim was taken, or all is to end.
-    changed: OwnedFd,
+    /// When the pool is looked after next: a while after a shim was taken, or at once.
+    due: TimerFd,
 }
 
 #[derive(Default)]
@@ -93,7 +96,10 @@ impl Pool {
             counter: AtomicU64::new(0),
             seed: Mutex::default(),
             state: Mutex::default(),
-            changed: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            due: TimerFd::new(
+                ClockId::CLOCK_MONOTONIC,
+                TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
+            )?,
         });
         let background = Arc::clone(&shared);
         let refill = std::thread::Builder::new()
@@ -117,7 +123,7 @@ impl Pool {
             state.ready.retain(|client| !client.hung_up());
             state.ready.pop_front()
         };
-        self.shared.notify();
+        self.shared.wake_after(CALM);
         match ready {
             Some(client) => Ok(client),
             None => self.shared.start(),
@@ -133,7 +139,7 @@ impl Drop for Pool {
             state.stop = true;
             state.ready.clear();
         }
-        self.shared.notify();
+        self.shared.wake_after(AT_ONCE);
         if let Some(thread) = self.refill.take() {
             let _ = thread.join();
         }
@@ -230,23 +236,24 @@ impl Shared {
         }
     }
 
-    fn notify(&self) {
-        // Full: it is readable already.
-        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
+    /// Whoever takes a shim needs the processor now.
+    fn wake_after(&self, time: Duration) {
+        let when = Expiration::OneShot(TimeSpec::from_duration(time));
+        let _ = self.due.set(when, TimerSetTimeFlags::empty());
     }
 
     /// Until a shim is taken or ends, or `at_most`: whoever waits for nothing else sleeps for ever.
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>, at_most: Option<Duration>) -> MutexGuard<'a, State> {
         // Numbers only: a child is reaped, and its descriptor closed, by this very thread.
         let children = state.children.iter().map(|started| started.pidfd.as_raw_fd());
-        let mut wanted: Vec<_> = children.chain([self.changed.as_raw_fd()]).collect();
+        let mut wanted: Vec<_> = children.chain([self.due.as_fd().as_raw_fd()]).collect();
         drop(state);
         let seed = self.lock_seed().clone();
         wanted.extend(seed.as_ref().map(|seed| seed.poll_fd()));
         let wanted: Vec<_> = wanted.into_iter().map(|fd| (fd, libc::POLLIN)).collect();
         let timeout = at_most.map_or(-1, |time| time.as_millis() as i32 + 1);
         let events = process::poll(&wanted, timeout).unwrap_or_default();
-        let _ = rustix::io::read(&self.changed, &mut [0_u8; 8]);
+        let _ = rustix::io::read(&self.due, &mut [0_u8; 8]);
         let Some(seed) = seed else {
             return self.lock();
         };
@@ -305,7 +312,7 @@ impl Shared {
     /// It is waited for from now on.
     fn keep(&self, started: Started) {
         self.lock().children.push(started);
-        self.notify();
+        self.wake_after(AT_ONCE);
     }
 }
 
