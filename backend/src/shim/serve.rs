@@ -76,6 +76,7 @@ pub fn idle(
     let _ = process::leave_session_keyring();
     // A host that forbids it can still run what shall have none.
     let holder = Holder::new();
+    process::populate_text();
     let mut supervisor = Supervisor::new(Phase::Idle {
         holder,
         controllers,
