@@ -79,6 +79,8 @@ pub struct Rig<'a> {
     digest: String,
     /// What is started ends after its first act.
     once: bool,
+    /// Sandboxes, to be removed.
+    made: Vec<InstanceKey>,
 }
 
 /// How the program ended that is started again.
@@ -111,6 +113,7 @@ impl Rig<'_> {
             out: place.join("out"),
             digest: digest.clone(),
             once: false,
+            made: Vec::new(),
         };
         rig.apply(&Action::UnpackImage { reference, digest });
         rig.apply(&Action::EnsureNetwork(NetworkSpec {
@@ -146,9 +149,9 @@ impl Rig<'_> {
     /// system does not soon give out again what was just removed.
     pub fn starts(&mut self, rounds: usize, net: Net, limits: &Limits) -> Vec<f64> {
         let mut times = Vec::new();
-        let keys = || (0..=rounds).map(key);
         // The first warms caches and is not counted.
-        for key in keys() {
+        for key in (0..=rounds).map(key) {
+            self.made.push(key.clone());
             forget(&self.out);
             self.rest();
             let sandbox = sandbox(&key, net);
@@ -158,7 +161,7 @@ impl Rig<'_> {
             self.apply(&start);
             times.push(read_stamp(&self.out.join("stamp")) - begin);
         }
-        for key in keys() {
+        for key in std::mem::take(&mut self.made) {
             self.apply(&Action::RemoveSandbox(key));
         }
         times.split_off(1)
@@ -174,6 +177,7 @@ impl Rig<'_> {
             drain: 0,
         };
         self.once = end == End::OfItself;
+        self.made.push(key.clone());
         self.apply(&Action::EnsureSandbox(sandbox(&key, Net::Bridge)));
         self.apply(&self.start(&key, limits, true));
         for round in 0..=rounds {
@@ -191,6 +195,7 @@ impl Rig<'_> {
             }
         }
         self.apply(&stop);
+        self.made.clear();
         self.apply(&Action::RemoveSandbox(key));
         self.once = false;
         times
@@ -232,7 +237,16 @@ impl Rig<'_> {
 
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
-        self.apply(&Action::RemoveNetwork(network()));
+        let sandboxes = std::mem::take(&mut self.made)
+            .into_iter()
+            .map(Action::RemoveSandbox);
+        for action in sandboxes.chain([Action::RemoveNetwork(network())]) {
+            // After a panic it is this that must not hide why.
+            let done = self.backend.as_ref().map(|backend| backend.apply(&action));
+            if let Some(Err(error)) = done {
+                eprintln!("{action:?}: {error}: {:?}", error.source);
+            }
+        }
         drop(self.backend.take());
         let _ = fs::remove_dir_all(self.host.root.join("rig"));
     }
