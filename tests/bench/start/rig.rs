@@ -161,9 +161,7 @@ impl Rig<'_> {
             self.apply(&start);
             times.push(read_stamp(&self.out.join("stamp")) - begin);
         }
-        for key in std::mem::take(&mut self.made) {
-            self.apply(&Action::RemoveSandbox(key));
-        }
+        self.remove_all();
         times.split_off(1)
     }
 
@@ -195,10 +193,28 @@ impl Rig<'_> {
             }
         }
         self.apply(&stop);
-        self.made.clear();
-        self.apply(&Action::RemoveSandbox(key));
+        self.remove_all();
         self.once = false;
         times
+    }
+
+    fn remove_all(&mut self) {
+        for key in std::mem::take(&mut self.made) {
+            self.remove(&Action::RemoveSandbox(key));
+        }
+    }
+
+    /// What cannot be removed at once is asked for again, as the agent does: a killed program may have to wait for its
+    /// disk. Also after a panic, whose cause it must not hide.
+    fn remove(&self, action: &Action) {
+        let backend = self.backend.as_ref().expect("it is open");
+        let end = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = backend.apply(action) {
+            if Instant::now() > end {
+                return eprintln!("{error}: {:?}", error.source);
+            }
+            self.rest();
+        }
     }
 
     fn start(&self, key: &InstanceKey, limits: &Limits, fresh: bool) -> Action {
@@ -237,16 +253,8 @@ impl Rig<'_> {
 
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
-        let sandboxes = std::mem::take(&mut self.made)
-            .into_iter()
-            .map(Action::RemoveSandbox);
-        for action in sandboxes.chain([Action::RemoveNetwork(network())]) {
-            // After a panic it is this that must not hide why.
-            let done = self.backend.as_ref().map(|backend| backend.apply(&action));
-            if let Some(Err(error)) = done {
-                eprintln!("{action:?}: {error}: {:?}", error.source);
-            }
-        }
+        self.remove_all();
+        self.remove(&Action::RemoveNetwork(network()));
         drop(self.backend.take());
         let _ = fs::remove_dir_all(self.host.root.join("rig"));
     }
