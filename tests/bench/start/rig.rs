@@ -185,8 +185,7 @@ impl Rig<'_> {
             }
             forget(&self.out);
             self.rest();
-            let begin = milliseconds();
-            self.apply(&self.start(&key, limits, false));
+            let begin = self.persist(&self.start(&key, limits, false));
             let time = read_stamp(&self.out.join("stamp")) - begin;
             if round > 0 {
                 times.push(time);
@@ -200,18 +199,20 @@ impl Rig<'_> {
 
     fn remove_all(&mut self) {
         for key in std::mem::take(&mut self.made) {
-            self.remove(&Action::RemoveSandbox(key));
+            self.persist(&Action::RemoveSandbox(key));
         }
     }
 
-    /// What cannot be removed at once is asked for again, as the agent does: a killed program may have to wait for its
-    /// disk. Also after a panic, whose cause it must not hide.
-    fn remove(&self, action: &Action) {
+    /// Until it is done, as the agent does: what was killed or ends may have to wait for its disk first. When the
+    /// order was given that was followed.
+    fn persist(&self, action: &Action) -> f64 {
         let backend = self.backend.as_ref().expect("it is open");
         let end = Instant::now() + Duration::from_secs(30);
-        while let Err(error) = backend.apply(action) {
-            if Instant::now() > end {
-                return eprintln!("{error}: {:?}", error.source);
+        loop {
+            let begin = milliseconds();
+            match backend.apply(action) {
+                Ok(()) => return begin,
+                Err(error) => assert!(Instant::now() < end, "{error}: {:?}", error.source),
             }
             self.rest();
         }
@@ -254,7 +255,7 @@ impl Rig<'_> {
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
         self.remove_all();
-        self.remove(&Action::RemoveNetwork(network()));
+        self.persist(&Action::RemoveNetwork(network()));
         drop(self.backend.take());
         let _ = fs::remove_dir_all(self.host.root.join("rig"));
     }
