@@ -236,13 +236,13 @@ impl Shared {
         }
     }
 
-    /// Whoever takes a shim needs the processor now.
+    /// In place of what was set before. Not at once after a shim was taken: who takes it needs the processor.
     fn wake_after(&self, time: Duration) {
         let when = Expiration::OneShot(TimeSpec::from_duration(time));
         let _ = self.due.set(when, TimerSetTimeFlags::empty());
     }
 
-    /// Until a shim is taken or ends, or `at_most`: whoever waits for nothing else sleeps for ever.
+    /// Until it is due, a shim ends, or `at_most`: whoever waits for nothing else sleeps for ever.
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>, at_most: Option<Duration>) -> MutexGuard<'a, State> {
         // Numbers only: a child is reaped, and its descriptor closed, by this very thread.
         let children = state.children.iter().map(|started| started.pidfd.as_raw_fd());
