@@ -302,19 +302,18 @@ async fn what_only_a_change_can_mend_waits_for_one() {
 async fn an_image_that_appears_is_found() {
     let host = SimHost::with_runtime_clock();
     let mut agent = Agent::on(host, desired("1", "web\n"));
+    // What the image's source answers may be there before the host was looked at and a plan made.
     let status = agent
-        .until("degraded", |status| {
-            status
-                .projects
-                .get("shop")
-                .is_some_and(|shop| shop.state == ProjectState::Degraded)
+        .until("degraded, and waiting for the next look", |status| {
+            status.projects.get("shop").is_some_and(|shop| {
+                let mut waiting = shop.waiting.iter();
+                shop.state == ProjectState::Degraded
+                    && waiting.any(|one| matches!(one.key, Key::Image { .. }) && one.until.is_some())
+            })
         })
         .await;
     let message = &status.projects["shop"].failures[0].message;
     assert!(message.contains("no such image"), "{message}");
-    let waiting = &status.projects["shop"].waiting;
-    let mut all = waiting.iter();
-    assert!(all.any(|one| matches!(one.key, Key::Image { .. }) && one.until.is_some()));
     agent.host.image("app:1", "sha256:aaaa", false);
     agent.converged("1").await;
 }
