@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::host::{HOST, Host, PATIENCE, Place, load::Load, process};
+use crate::host::{HOST, Host, PATIENCE, Place, load::Load, process, promised};
 
 fn shop(host: &Host) -> String {
     format!(
@@ -33,14 +33,6 @@ fn gapless(numbers: &[u64]) {
     for (expected, &number) in (0..).zip(numbers) {
         assert_eq!(number, expected, "a log line was lost or doubled");
     }
-}
-
-/// `STEAD_TEST_SLACK` multiplies the deadlines that are promises, for machines slower than any host.
-fn promised(limit: Duration) -> Duration {
-    let slack = std::env::var("STEAD_TEST_SLACK")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    limit * slack.unwrap_or(1)
 }
 
 fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::PathBuf) {
@@ -78,7 +70,7 @@ fn deaths(host: &mut Host, count: usize, next: impl Fn(usize) -> std::path::Path
         report.failures
     );
     assert!(
-        report.rate >= 500.0,
+        report.rate >= 500.0 / promised(Duration::from_secs(1)).as_secs_f64(),
         "the load was only {:.0} connections a second",
         report.rate
     );

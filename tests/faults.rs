@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, fuse::Silent, process};
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, fuse::Silent, process, promised};
 
 /// From the beginning of a fault to its name.
 const NAMED: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const READ: Duration = Duration::from_millis(500);
 /// too. Gives what is said.
 fn named(host: &Host, service: &str, fault: &str, since: Instant) -> String {
     let key = format!("container bad/{service}/1a");
-    let left = || NAMED.saturating_sub(since.elapsed());
+    let left = || promised(NAMED).saturating_sub(since.elapsed());
     let message = host.wait(&format!("{service} is named {fault}"), left(), || {
         let rows = host.stead(&["--json", "ps", "-a", "bad"]).json();
         let own = rows.as_array()?.iter().find(|row| row["service"] == service)?;
@@ -58,7 +58,7 @@ fn stopped(host: &Host, services: &[&str], grace: u64) {
     let took = since.elapsed();
     eprintln!("the stop of {services:?} took {took:?} of {grace} s");
     assert!(
-        took < Duration::from_secs(grace) + BEYOND,
+        took < Duration::from_secs(grace) + promised(BEYOND),
         "{services:?}: {took:?}"
     );
 }
@@ -273,7 +273,7 @@ fn who_does_not_end_is_killed_when_its_grace_is_over_and_all_of_it_goes() {
             .expect("the stop")
     });
     let key = "container bad/deaf0/1a";
-    let message = host.wait("it is named while it resists", NAMED, || {
+    let message = host.wait("it is named while it resists", promised(NAMED), || {
         condition(&host, "Fault", key)
     });
     eprintln!("one that resists was named after {:?}", since.elapsed());
@@ -282,7 +282,7 @@ fn who_does_not_end_is_killed_when_its_grace_is_over_and_all_of_it_goes() {
     let took = since.elapsed();
     eprintln!("the stop of four that resist took {took:?} of 3 s");
     let grace = Duration::from_secs(3);
-    assert!((grace..grace + BEYOND).contains(&took), "{took:?}");
+    assert!((grace..grace + promised(BEYOND)).contains(&took), "{took:?}");
     let message = named(&host, "deaf3", "ignored-stop", Instant::now());
     let words = "killed: it did not end within 3";
     assert!(message.starts_with(words), "{message}");
@@ -319,7 +319,9 @@ fn what_a_log_server_does_not_take_is_counted_where_one_looks() {
     let since = host.wait("more was written than is kept", PATIENCE, || {
         written.exists().then(Instant::now)
     });
-    host.wait("what is lost is named", NAMED, || condition(&host, "Fault", key));
+    host.wait("what is lost is named", promised(NAMED), || {
+        condition(&host, "Fault", key)
+    });
     eprintln!("lost output was named after {:?}", since.elapsed());
     host.wait("what is lost is counted", PATIENCE, || {
         let rows = host.stead(&["--json", "ps", "bad"]).json();
@@ -389,7 +391,11 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_holds_up_nobody_else() {
     host.write_manifest("bad", &file("two", &format!("  other: {other}\n")));
     host.running("bad", "other");
     eprintln!("the other one runs after {:?}", since.elapsed());
-    assert!(since.elapsed() < NAMED, "other after {:?}", since.elapsed());
+    assert!(
+        since.elapsed() < promised(NAMED),
+        "other after {:?}",
+        since.elapsed()
+    );
     let key = "container bad/stuck/1a";
     // Even before its grace of one second is over.
     let message = named(&host, "stuck", "stuck", since);
@@ -399,7 +405,7 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_holds_up_nobody_else() {
     });
     eprintln!("the stop has failed after {:?} of 1 s", since.elapsed());
     assert!(
-        since.elapsed() < READ + Duration::from_secs(1) + BEYOND,
+        since.elapsed() < READ + Duration::from_secs(1) + promised(BEYOND),
         "failed after {:?}",
         since.elapsed()
     );
@@ -416,7 +422,7 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_holds_up_nobody_else() {
     host.kill_agent();
     let since = Instant::now();
     host.start_agent();
-    assert!(since.elapsed() < NAMED, "{:?}", since.elapsed());
+    assert!(since.elapsed() < promised(NAMED), "{:?}", since.elapsed());
     host.wait("it is named by the next agent", PATIENCE, || {
         condition(&host, "Failed", key).filter(|failed| failed.contains("stuck in the kernel"))
     });
@@ -472,7 +478,7 @@ fn who_asks_once_is_told_what_only_time_makes_certain() {
     ] {
         assert!(status.contains(part), "{part}: {status}");
     }
-    assert!(since.elapsed() < NAMED, "{:?}", since.elapsed());
+    assert!(since.elapsed() < promised(NAMED), "{:?}", since.elapsed());
     drop(silent);
     host.finish();
 }

@@ -16,7 +16,7 @@ use nix::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, signal};
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, promised, signal};
 
 fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
@@ -184,7 +184,7 @@ fn a_source_that_stalls_delays_nobody_else() {
     let bridges: Vec<&String> = links.iter().filter(|link| link.starts_with("stb")).collect();
     let web = host.running("shop", "web");
     signal(web.pid(), Signal::SIGKILL);
-    host.wait("web is back", promised(1100), || {
+    host.wait("web is back", promised(Duration::from_millis(1100)), || {
         host.instance("shop", "web")
             .filter(|now| now.state == "running" && now.pid != web.pid)
     });
@@ -192,7 +192,7 @@ fn a_source_that_stalls_delays_nobody_else() {
     for bridge in &bridges {
         host.tool("ip", &["link", "del", bridge]);
     }
-    host.wait("its bridge is back", promised(1000), || {
+    host.wait("its bridge is back", promised(Duration::from_secs(1)), || {
         host.get(Place::Host, LOOPBACK, 18950, "/env/COLOUR").ok()
     });
     assert_eq!(host.running("shop", "web").identity(), before);
@@ -210,13 +210,6 @@ fn a_source_that_stalls_delays_nobody_else() {
         host.running(project, "box");
     }
     host.finish();
-}
-
-/// `STEAD_TEST_SLACK` multiplies promised times, for machines slower than any host.
-fn promised(milliseconds: u64) -> Duration {
-    let slack = std::env::var("STEAD_TEST_SLACK").ok();
-    let slack = slack.and_then(|slack| slack.parse().ok()).unwrap_or(1);
-    Duration::from_millis(milliseconds) * slack
 }
 
 #[test]

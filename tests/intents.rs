@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, signal};
+use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, promised, signal};
 
 fn two() -> String {
     format!(
@@ -28,12 +28,6 @@ fn conditions(host: &Host, kind: &str) -> Vec<String> {
     let all = all.iter().filter(|condition| condition["type"] == kind);
     all.map(|condition| condition["message"].as_str().unwrap_or_default().to_owned())
         .collect()
-}
-
-/// `STEAD_TEST_SLACK` multiplies promised times, for machines slower than any host.
-fn slack() -> u32 {
-    let slack = std::env::var("STEAD_TEST_SLACK").ok();
-    slack.and_then(|slack| slack.parse().ok()).unwrap_or(1)
 }
 
 #[test]
@@ -236,11 +230,11 @@ fn a_slow_stop_delays_no_other_restart_and_no_repair() {
     signal(web.pid(), Signal::SIGKILL);
     host.tool("ip", &["link", "del", bridge]);
     // The back-off is a tenth of a second.
-    host.wait("web is back", Duration::from_millis(1100) * slack(), || {
+    host.wait("web is back", promised(Duration::from_millis(1100)), || {
         host.instance("shop", "web")
             .filter(|now| now.state == "running" && now.pid != web.pid)
     });
-    host.wait("the bridge is back", Duration::from_secs(1) * slack(), || {
+    host.wait("the bridge is back", promised(Duration::from_secs(1)), || {
         host.get(Place::Host, LOOPBACK, 18941, "/").ok()
     });
     let now = host.instance("slow", "deaf").expect("it is there");

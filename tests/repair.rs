@@ -19,7 +19,7 @@ use crate::host::{
     bystander::Bystanders,
     compose::furnished,
     damage::{Damage, ground::GROUND, network::NETWORK},
-    http, signal,
+    http, promised, signal,
     target::Target,
 };
 
@@ -51,9 +51,11 @@ fn repaired(host: &Host, what: &str, break_it: impl FnOnce()) {
     let before = host.identities("shop");
     break_it();
     let start = Instant::now();
-    host.wait(&format!("everything works again after: {what}"), REPAIR, || {
-        works(host)
-    });
+    host.wait(
+        &format!("everything works again after: {what}"),
+        promised(REPAIR),
+        || works(host),
+    );
     eprintln!("{what}: repaired within {:?}", start.elapsed());
     host.nothing_to_do(PATIENCE);
     assert_eq!(host.identities("shop"), before, "{what} restarted something");
@@ -233,7 +235,9 @@ fn a_ruleset_flushed_while_no_agent_ran_is_there_after_its_start() {
         "the port is gone with the rules"
     );
     host.spawn_agent(Host::binary());
-    host.wait("everything works again after a flush", REPAIR, || works(&host));
+    host.wait("everything works again after a flush", promised(REPAIR), || {
+        works(&host)
+    });
     host.nothing_to_do(PATIENCE);
     assert_eq!(host.identities("shop"), before);
     host.finish();

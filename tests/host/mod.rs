@@ -390,6 +390,12 @@ pub fn wait<T>(what: &str, deadline: Duration, attempt: impl FnMut() -> Option<T
     try_wait(deadline, attempt).unwrap_or_else(|| panic!("waited {deadline:?} in vain until {what}"))
 }
 
+/// What is promised within `limit`; `STEAD_TEST_SLACK` multiplies it, for machines that stand still now and then.
+pub fn promised(limit: Duration) -> Duration {
+    let slack = std::env::var("STEAD_TEST_SLACK").ok();
+    limit * slack.and_then(|slack| slack.parse().ok()).unwrap_or(1)
+}
+
 pub fn try_wait<T>(deadline: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
