@@ -6,6 +6,7 @@
 //! whose flags can be looked at. A new user namespace is refused whatever the capabilities.
 
 mod profile;
+mod search;
 
 use std::{borrow::Cow, collections::BTreeSet, sync::OnceLock};
 
@@ -13,6 +14,7 @@ use libc::sock_filter;
 use reconciler::spec::{Rights, Seccomp};
 
 use crate::rootfs::StepError;
+use search::search;
 
 /// Allowed whatever the arguments: ranges of system call numbers, both ends included.
 #[cfg(target_arch = "x86_64")]
@@ -350,35 +352,6 @@ fn first_argument_in(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
     let mut program = vec![load(FIRST_ARGUMENT)];
     program.extend(search(&rules, REFUSE));
     program
-}
-
-/// A binary search over sorted, disjoint rules for the number in the accumulator. `other`: for one without.
-fn search(rules: &[Rule], other: sock_filter) -> Vec<sock_filter> {
-    match rules {
-        [] => vec![other],
-        [rule] => {
-            let mut program = vec![
-                jump(libc::BPF_JGE, rule.low, 1, 0),
-                other,
-                jump(libc::BPF_JGT, rule.high, 0, 1),
-                other,
-            ];
-            program.extend(&rule.program);
-            program
-        }
-        _ => {
-            let (left, right) = rules.split_at(rules.len() / 2);
-            let below = search(left, other);
-            // Conditional jumps reach 255 instructions, the plain one any distance.
-            let mut program = vec![
-                jump(libc::BPF_JGE, right[0].low, 0, 1),
-                statement(libc::BPF_JMP | libc::BPF_JA, below.len() as u32),
-            ];
-            program.extend(below);
-            program.extend(search(right, other));
-            program
-        }
-    }
 }
 
 #[cfg(test)]

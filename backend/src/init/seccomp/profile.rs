@@ -3,7 +3,11 @@
 use libc::sock_filter;
 use reconciler::spec::{Answer, Argument, CallCondition, CallRule, Comparison, Profile, Rights};
 
-use super::{FIRST_ARGUMENT, Rule, frame, give, jump, load, search, statement};
+use super::{
+    FIRST_ARGUMENT, Rule, frame, give, jump, load,
+    search::{same, search},
+    statement,
+};
 use crate::rootfs::StepError;
 
 /// Each system call of this machine, `NAME NUMBER`.
@@ -66,11 +70,6 @@ pub fn compile(
         )));
     }
     Ok(filter)
-}
-
-fn same(one: &[sock_filter], other: &[sock_filter]) -> bool {
-    let plain = |step: &sock_filter| (step.code, step.jt, step.jf, step.k);
-    one.iter().map(plain).eq(other.iter().map(plain))
 }
 
 fn counts(rule: &CallRule, rights: &Rights, kernel: (u32, u32)) -> bool {

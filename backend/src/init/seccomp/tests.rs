@@ -6,7 +6,7 @@ fn verdict(arch: u32, number: u32, argument: u32) -> u32 {
     verdict_of(&builtin(&Rights::default()), arch, number, argument)
 }
 
-fn verdict_of(filter: &[sock_filter], arch: u32, number: u32, argument: u32) -> u32 {
+pub(super) fn verdict_of(filter: &[sock_filter], arch: u32, number: u32, argument: u32) -> u32 {
     let (mut at, mut accumulator) = (0, 0);
     loop {
         let step = filter[at];
