@@ -24,7 +24,7 @@ use host::{
     Host,
     bystander::Bystanders,
     compose::furnished,
-    damage::{Damage, ground::GROUND, network::NETWORK},
+    damage::{Damage, Reach, ground::GROUND, network::NETWORK},
     target::Target,
 };
 use load::Load;
@@ -35,9 +35,10 @@ const SERVICES: u16 = 4;
 const FIRST_PORT: u16 = 18700;
 /// How long a repair is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same object is not hurt again at once: an agent that sees its repair undone five times in ten
-/// seconds takes its time.
+/// Between two damages.
 const PAUSE: Duration = Duration::from_millis(150);
+/// So often is an object hurt in so long a time: an agent whose repair is undone more often takes its time.
+const PATIENT: (usize, Duration) = (5, Duration::from_secs(11));
 
 fn main() -> ExitCode {
     let rounds = std::env::var("ROUNDS").map_or(20, |text| text.parse().expect("a number"));
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     let (start, before) = (Instant::now(), cpu(host.agent_pid()));
     for round in 0..rounds {
         for (number, damage) in damages.iter().enumerate() {
-            let victim = (round * 7 + number * 3) % targets.len();
+            let victim = victim(round * 7 + number * 3, damage.reach, &targets, &windows, &damages);
             let neighbour = format!("s{}", (round + number) % usize::from(SERVICES));
             let bystanders = Bystanders::look(&host, &targets);
             let picture = targets[victim].picture(&host);
@@ -124,6 +125,29 @@ fn main() -> ExitCode {
     host.tool_reply("nft", &["delete", "table", "ip", "foreign"]);
     host.finish();
     ExitCode::from(u8::from(!broken.is_empty()))
+}
+
+/// The first that bears another damage of that reach, from `first` on; waits until there is one.
+fn victim(first: usize, reach: Reach, targets: &[Target], windows: &[Window], damages: &[&Damage]) -> usize {
+    let (most, within) = PATIENT;
+    let bears = |victim: &usize| {
+        let same = |window: &&Window| {
+            let hurt = &targets[window.victim];
+            damages[window.damage].reach == reach && targets[*victim].within(reach, hurt)
+        };
+        let recent = windows
+            .iter()
+            .rev()
+            .take_while(|window| window.begun.elapsed() < within);
+        recent.filter(same).count() < most
+    };
+    let all = (first..first + targets.len()).map(|victim| victim % targets.len());
+    loop {
+        if let Some(victim) = all.clone().find(bears) {
+            return victim;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn targets(host: &Host) -> Vec<Target> {

@@ -212,7 +212,15 @@ impl Rig<'_> {
             let begin = milliseconds();
             match backend.apply(action) {
                 Ok(()) => return begin,
-                Err(error) => assert!(Instant::now() < end, "{error}: {:?}", error.source),
+                Err(error) => {
+                    let first: &dyn std::error::Error = &*error.source;
+                    let chain = std::iter::successors(Some(first), |error| error.source());
+                    let why = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                    let ends = ["runs already", "stuck in the kernel"]
+                        .iter()
+                        .any(|word| why.contains(word));
+                    assert!(ends && Instant::now() < end, "{why}");
+                }
             }
             self.rest();
         }
