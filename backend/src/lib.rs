@@ -20,6 +20,7 @@ pub mod net;
 mod oci;
 mod procfs;
 pub mod records;
+pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod shim;

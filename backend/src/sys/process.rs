@@ -83,9 +83,20 @@ pub fn exit(code: i32) -> ! {
 
 /// Every signal to its default, none blocked: what an exec'ed program expects to inherit.
 pub fn default_signals() {
+    // All zero is SIG_DFL without flags, restorer and mask: more than the struct of any architecture.
+    let default = [0u64; 8];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid disposition; numbers that cannot be set are refused with EINVAL.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Not by the C library, which keeps two of them for itself.
+        // SAFETY: the struct outlives the call; numbers that cannot be set are refused with EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &default,
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: an empty set is a valid mask and outlives the call.
     unsafe {

@@ -1,0 +1,291 @@
+//! Whose name and password a registry is told: the files of `docker login` and `podman login`, and the helpers that
+//! they name (docker/cli, "Credential stores"; containers-auth.json(5)).
+//!
+//! A credential belongs to the registry, or the part of it, that its key names, and is given to nobody else.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use model::types::ImageName;
+use serde::Deserialize;
+
+/// Bytes of a file of credentials.
+const LONGEST: u64 = 1 << 20;
+/// What a helper gives as the name when the secret is a refresh token.
+const TOKEN: &str = "<token>";
+/// The key of Docker's own registry, in every file since the first.
+const HUB: &str = "docker.io";
+const HUB_KEYS: [&str; 3] = [
+    "https://index.docker.io/v1/",
+    "index.docker.io",
+    "registry-1.docker.io",
+];
+
+/// What is told to a registry, or to whom it sends for a token. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    Password {
+        name: String,
+        password: String,
+    },
+    /// A refresh token of OAuth2.
+    Identity(String),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    #[error("cannot read the credentials in {path}; correct its owner and mode, or remove it", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Without what was read: it may be a password.
+    #[error(
+        "the credentials in {path} are no JSON of `docker login` (line {line}, column {column}); write them anew with \
+         `docker login` or `podman login`", path = path.display()
+    )]
+    Malformed {
+        path: PathBuf,
+        line: usize,
+        column: usize,
+    },
+    #[error("the credential of {key} in {path} is not `NAME:PASSWORD` in base64; log in to it again", path = path.display())]
+    Auth { path: PathBuf, key: String },
+    #[error(
+        "the credential helper `docker-credential-{helper}` cannot be asked about {registry}; install it where the \
+         agent finds it (PATH), or log in without it"
+    )]
+    Helper {
+        helper: String,
+        registry: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the credential helper `docker-credential-{helper}` says about {registry}: {said}")]
+    Refused {
+        helper: String,
+        registry: String,
+        said: String,
+    },
+}
+
+/// One file, as it is written by `docker login`.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Written {
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+/// Where to look: the first file that knows something of a registry is believed.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    pub files: Vec<PathBuf>,
+}
+
+impl Credentials {
+    /// What `name`'s registry is to be told; `None`: nothing is known of it, and it is asked without.
+    ///
+    /// # Errors
+    /// A file that is there cannot be read, or its helper not be asked.
+    pub fn find(&self, name: &ImageName) -> Result<Option<Credential>, CredentialError> {
+        for path in &self.files {
+            let Some(written) = read(path)? else { continue };
+            if let Some(found) = written.find(path, name)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Written {
+    fn find(&self, path: &Path, name: &ImageName) -> Result<Option<Credential>, CredentialError> {
+        // A helper of its own goes before what is written, as with Docker.
+        let registry = &name.registry;
+        let mut hosts = [registry.as_str()]
+            .into_iter()
+            .chain(hub_keys(registry).iter().copied());
+        if let Some((key, helper)) = hosts.find_map(|host| Some((host, self.cred_helpers.get(host)?))) {
+            return ask(helper, key);
+        }
+        for key in keys(name) {
+            let of_key = |(written, entry): (&String, _)| (bare(written) == key).then_some(entry);
+            if let Some(entry) = self.auths.iter().find_map(of_key)
+                && let Some(found) = entry.credential(path, &key)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        let key = hub_keys(registry).first().copied().unwrap_or(registry);
+        match &self.creds_store {
+            Some(helper) if !helper.is_empty() => ask(helper, key),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Entry {
+    /// An entry without a secret says only that a helper has it.
+    fn credential(&self, path: &Path, key: &str) -> Result<Option<Credential>, CredentialError> {
+        if let Some(token) = given(&self.identitytoken) {
+            return Ok(Some(Credential::Identity(token.to_owned())));
+        }
+        if let (Some(name), Some(password)) = (given(&self.username), given(&self.password)) {
+            return Ok(Some(Credential::Password {
+                name: name.to_owned(),
+                password: password.to_owned(),
+            }));
+        }
+        let Some(auth) = given(&self.auth) else {
+            return Ok(None);
+        };
+        let decoded = STANDARD_NO_PAD.decode(auth.trim_end_matches('='));
+        let text = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let (name, password) = text
+            .as_deref()
+            // Docker pads with NUL.
+            .and_then(|text| text.trim_end_matches('\0').split_once(':'))
+            .ok_or_else(|| CredentialError::Auth {
+                path: path.to_owned(),
+                key: key.to_owned(),
+            })?;
+        Ok(Some(Credential::Password {
+            name: name.to_owned(),
+            password: password.to_owned(),
+        }))
+    }
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn read(path: &Path) -> Result<Option<Written>, CredentialError> {
+    use io::Read;
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+    match read {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(CredentialError::Read { path, source });
+        }
+        Ok(_) => {}
+    }
+    let parsed = serde_json::from_str(&text).map_err(|error| CredentialError::Malformed {
+        path: path.to_owned(),
+        line: error.line(),
+        column: error.column(),
+    });
+    parsed.map(Some)
+}
+
+/// The keys under which something of this image may be written, the narrowest first.
+fn keys(name: &ImageName) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut path = format!("{}/{}", name.registry, name.repository);
+    while let Some((shorter, _)) = path.rsplit_once('/') {
+        let shorter = shorter.to_owned();
+        keys.push(std::mem::replace(&mut path, shorter));
+    }
+    keys.push(path);
+    keys.extend(hub_keys(&name.registry).iter().map(|key| bare(key).to_owned()));
+    keys
+}
+
+fn hub_keys(registry: &str) -> &'static [&'static str] {
+    match registry {
+        HUB => &HUB_KEYS,
+        _ => &[],
+    }
+}
+
+/// Without a scheme and the version of an interface long gone.
+fn bare(key: &str) -> &str {
+    let key = key
+        .strip_prefix("https://")
+        .or(key.strip_prefix("http://"))
+        .unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    key.strip_suffix("/v1").or(key.strip_suffix("/v2")).unwrap_or(key)
+}
+
+/// docker-credential-helpers: the registry on standard input, JSON on standard output.
+fn ask(helper: &str, registry: &str) -> Result<Option<Credential>, CredentialError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        username: String,
+        secret: String,
+    }
+    let failed = |source| CredentialError::Helper {
+        helper: helper.to_owned(),
+        registry: registry.to_owned(),
+        source,
+    };
+    let refused = |said: &str| CredentialError::Refused {
+        helper: helper.to_owned(),
+        registry: registry.to_owned(),
+        said: said.to_owned(),
+    };
+    // The name becomes a part of the name of a program.
+    if !helper
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    let mut child = Command::new(format!("docker-credential-{helper}"))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        use io::Write;
+        // One that does not read ends with an answer all the same.
+        let _ = input.write_all(registry.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        let said = said.trim();
+        return match said.contains("credentials not found") {
+            true => Ok(None),
+            false => Err(refused(&said.chars().take(200).collect::<String>())),
+        };
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .map_err(|_| refused("an answer that is no JSON of a helper"))?;
+    Ok(Some(match answer.username.as_str() {
+        TOKEN => Credential::Identity(answer.secret),
+        _ => Credential::Password {
+            name: answer.username,
+            password: answer.secret,
+        },
+    }))
+}

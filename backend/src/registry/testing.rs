@@ -1,0 +1,133 @@
+//! Servers on the loopback for tests: registries that behave as they should, or not.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    /// As in the first line: with its query.
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Request {
+    /// `None`: nothing more is asked on this connection.
+    pub fn read(stream: &mut TcpStream) -> Option<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            // The beginning of TLS, and of nothing that is said without.
+            if byte[0] == 0x16 {
+                return None;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = head.lines();
+        let mut first = lines.next()?.split(' ').map(str::to_owned);
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let mut request = Request {
+            method: first.next()?,
+            target: first.next()?,
+            headers: headers
+                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+                .collect(),
+            body: String::new(),
+        };
+        let length = request
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).ok()?;
+        request.body = String::from_utf8_lossy(&body).into_owned();
+        Some(request)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let own = self.headers.iter().find(|(key, _)| key == name);
+        own.map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer as it goes over the wire. Only a HEAD is to have one without its body.
+pub fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut answer = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        answer.push_str(&format!("{name}: {value}\r\n"));
+    }
+    [format!("{answer}\r\n").as_bytes(), body].concat()
+}
+
+/// Listens until the process ends.
+#[derive(Clone)]
+pub struct Server {
+    pub address: SocketAddr,
+    told: Arc<Mutex<Vec<Request>>>,
+}
+
+/// What a server does with one connection, the number of which it is told. The function reads the next request.
+type Serve = dyn Fn(usize, &mut TcpStream, &mut dyn FnMut(&mut TcpStream) -> Option<Request>) + Send + Sync;
+
+impl Server {
+    pub fn start(
+        serve: impl Fn(usize, &mut TcpStream, &mut dyn FnMut(&mut TcpStream) -> Option<Request>)
+        + Send
+        + Sync
+        + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
+        let address = listener.local_addr().expect("its address");
+        let serve: Arc<Serve> = Arc::new(serve);
+        let server = Server {
+            address,
+            told: Arc::default(),
+        };
+        let told = Arc::clone(&server.told);
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (serve, told) = (Arc::clone(&serve), Arc::clone(&told));
+                std::thread::spawn(move || {
+                    let mut next = |stream: &mut TcpStream| {
+                        let request = Request::read(stream)?;
+                        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                        told.push(request.clone());
+                        Some(request)
+                    };
+                    if let Ok(mut stream) = stream {
+                        serve(number, &mut stream, &mut next);
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    /// Answers every request of every connection.
+    pub fn answering(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Server {
+        Server::start(move |_, stream, next| {
+            while let Some(request) = next(stream) {
+                let mut bytes = answer(&request);
+                if request.method == "HEAD" {
+                    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+                    bytes.truncate(head.map_or(0, |at| at + 4));
+                }
+                if stream.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// All that was asked, in its order.
+    pub fn requests(&self) -> Vec<Request> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
