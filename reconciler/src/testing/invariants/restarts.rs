@@ -18,7 +18,7 @@ const JITTER: u64 = 10;
 
 impl Watch {
     /// An operator has ordered something of it, or of what it is restarted with.
-    fn asked_for(&self, project: &Project, key: &InstanceKey) -> bool {
+    pub(super) fn asked_for(&self, project: &Project, key: &InstanceKey) -> bool {
         let InstanceKey {
             project: name,
             service,

@@ -263,7 +263,9 @@ impl Watch {
 
     /// Who is still connected to the one whose place was taken gets as long as its process itself.
     fn drains(&self, world: &World, key: &InstanceKey, drain: u64, status: &Status) -> Result<(), Violation> {
-        if !self.served.contains(key) || oracle::intents(&self.desired, key).next().is_some() {
+        // Who orders a restart has it at once, also of what is restarted with it.
+        let project = self.effective(world, &key.project);
+        if !self.served.contains(key) || project.is_some_and(|project| self.asked_for(&project, key)) {
             return Ok(());
         }
         let object = Key::Instance(key.clone());
