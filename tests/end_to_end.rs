@@ -32,6 +32,7 @@ mod looks;
 mod names;
 mod output;
 mod plan;
+mod registry;
 mod repair;
 mod repair_host;
 mod restart;

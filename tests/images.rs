@@ -55,7 +55,7 @@ fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// image-spec, image-layout.md
-fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
+pub fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
     let (layer, config) = image(host, directory);
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory");

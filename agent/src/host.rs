@@ -11,9 +11,12 @@ use backend::{
     copy::{self, CopyError, Warnings},
     layout::Layout,
     lock::{self, Lock},
+    registry::Settings,
     shim::{self, protocol::Exec},
 };
 use reconciler::{key::InstanceKey, port::Backend};
+
+use crate::registries;
 
 pub use backend::{
     copy::{Options as CopyOptions, Place},
@@ -38,12 +41,21 @@ pub fn dispatch() {
 
 /// For the holder of the root's lock.
 pub fn open(layout: &Layout) -> anyhow::Result<Arc<dyn Backend>> {
-    Ok(Arc::new(LinuxBackend::open(layout)?))
+    Ok(Arc::new(
+        LinuxBackend::open(layout)?.with_registries(settings(layout)),
+    ))
 }
 
 /// To look only: changes nothing, needs no lock.
 pub fn open_to_look(layout: &Layout) -> anyhow::Result<Arc<dyn Backend>> {
-    Ok(Arc::new(LinuxBackend::open_to_look(layout)?))
+    Ok(Arc::new(
+        LinuxBackend::open_to_look(layout)?.with_registries(settings(layout)),
+    ))
+}
+
+fn settings(layout: &Layout) -> Settings {
+    let layout = layout.clone();
+    Settings::new(move || registries::of(&layout).map_err(|error| format!("{error:#}")))
 }
 
 /// Held until dropped.

@@ -14,6 +14,7 @@ mod ledger;
 mod logging;
 mod orders;
 mod planning;
+mod registries;
 mod render;
 mod source;
 mod text;

@@ -3,6 +3,7 @@
 //! ```text
 //!   state/images/blobs/sha256/<hex>   manifests and configurations of unpacked images
 //!   state/images/layers/<hex>/        one unpacked layer, by the digest of its tar stream (diff id)
+//!   state/images/pull/<hex>          a layer on its way from a registry, by the digest of its bytes there
 //!   state/images/rootfs/<hex>         the path of a plain directory, by its digest
 //!   state/records/image/<ref>.json    what a reference stood for when it was unpacked
 //! ```
@@ -14,6 +15,7 @@ mod hello;
 mod layer;
 mod load;
 pub(crate) mod pax;
+mod pull;
 pub mod reference;
 mod source;
 mod store;
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 pub use hello::DIGEST as HELLO_DIGEST;
 pub use layer::LayerError;
+pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
 pub use store::Store;
 pub use tar::TarError;
@@ -101,6 +104,12 @@ pub enum ImageError {
         #[source]
         source: LayerError,
     },
+    #[error("image {reference} cannot be fetched")]
+    Pull {
+        reference: String,
+        #[source]
+        source: Box<PullError>,
+    },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
@@ -120,6 +129,7 @@ impl ImageError {
     pub fn may_pass(&self) -> bool {
         match self {
             ImageError::Store { .. } | ImageError::RecordWrite(_) | ImageError::Changed { .. } => true,
+            ImageError::Pull { source, .. } => source.may_pass(),
             ImageError::Layer { source, .. } => matches!(source, LayerError::Store { .. }),
             _ => false,
         }

@@ -41,7 +41,7 @@ use crate::{
     layout::Layout,
     names,
     net::{Net, watch::Watch},
-    records,
+    records, registry,
     shim::{self, spawn::Pool},
     volume::Volumes,
 };
@@ -129,6 +129,12 @@ impl LinuxBackend {
     /// As [`LinuxBackend::open`].
     pub fn open_to_look(layout: &Layout) -> Result<Self, OpenError> {
         Self::with(layout, Use::Look)
+    }
+
+    /// What is known about registries; by default, nothing that is not known to everybody.
+    pub fn with_registries(mut self, registries: registry::Settings) -> Self {
+        self.images = self.images.with_registries(registries);
+        self
     }
 
     fn with(layout: &Layout, purpose: Use) -> Result<Self, OpenError> {

@@ -59,6 +59,8 @@ pub struct Host {
     pub network: Network,
     /// `STEAD_LOG` of the agent.
     pub log: Option<&'static str>,
+    /// What else the agent finds in its environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
     agent: Option<Child>,
     finished: bool,
 }
@@ -99,6 +101,7 @@ impl Host {
             mark,
             network,
             log: None,
+            environment: Vec::new(),
             agent: None,
             finished: false,
         })
@@ -140,6 +143,7 @@ impl Host {
             .expect("the agent's log");
         let mut command = self.command_from(binary, &["agent"]);
         command.envs(self.log.map(|log| ("STEAD_LOG", log)));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);

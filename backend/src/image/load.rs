@@ -48,7 +48,7 @@ struct Loader<'a> {
 /// The file whose change means that the image may be another one.
 pub(super) fn key_file(reference: &Reference) -> Option<PathBuf> {
     match reference {
-        Reference::Hello | Reference::Rootfs(_) => None,
+        Reference::Hello | Reference::Rootfs(_) | Reference::Registry(_) => None,
         Reference::Oci { path, .. } => Some(path.join("index.json")),
         Reference::Dir(path) => Some(path.join("manifest.json")),
         Reference::OciArchive { path, .. } | Reference::DockerArchive { path, .. } => Some(path.clone()),
@@ -94,7 +94,9 @@ pub(super) fn load(reference: &Reference, limits: &Limits) -> Result<Loaded, Ima
             loader.image(manifest, None, Naming::Flat)
         }
         Reference::DockerArchive { name, .. } => loader.saved(name.as_deref()),
-        Reference::Hello | Reference::Rootfs(_) => Err(format("it is not read from a file")),
+        Reference::Hello | Reference::Rootfs(_) | Reference::Registry(_) => {
+            Err(format("it is not read from a file"))
+        }
     }
 }
 
@@ -103,6 +105,63 @@ pub(super) fn diff_ids(configuration: &Configuration) -> Result<Vec<Digest>, Str
     let ids = configuration.rootfs.diff_ids.iter().flatten();
     ids.map(|id| Digest::parse(id).ok_or_else(|| format!("{id} is no sha256 digest")))
         .collect()
+}
+
+/// The one manifest of an index that is asked for and can run here, or why there is none.
+pub(super) fn choose(manifests: Vec<Descriptor>, tag: Option<&str>) -> Result<Descriptor, String> {
+    let tags: BTreeSet<String> = manifests
+        .iter()
+        .filter_map(|entry| entry.tag().map(str::to_owned))
+        .collect();
+    let known = || tags.iter().cloned().collect::<Vec<_>>().join(", ");
+    let mut fitting = manifests
+        .into_iter()
+        .filter(|entry| tag.is_none_or(|tag| entry.tag() == Some(tag)));
+    if let Some(tag) = tag
+        && !tags.contains(tag)
+    {
+        return Err(format!("it has no tag {tag}, only: {}", known()));
+    }
+    let mut fitting = fitting.by_ref().filter(|entry| {
+        let platform = entry.platform.as_ref();
+        platform.is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
+    });
+    let Some(chosen) = fitting.next() else {
+        return Err(format!("it has no image for linux/{}", architecture()));
+    };
+    // Variants of one platform: the first. Different tags: somebody has to say which.
+    if fitting.any(|other| other.tag() != chosen.tag() && other.digest != chosen.digest) {
+        return Err(format!(
+            "it holds several images; name one of the tags: {}",
+            known()
+        ));
+    }
+    Ok(chosen)
+}
+
+/// The diff ids of an image that can run here, or why it cannot. `layers`: how many its manifest has.
+pub(super) fn fits(
+    configuration: &Configuration,
+    layers: usize,
+    limits: &Limits,
+) -> Result<Vec<Digest>, String> {
+    if let Some(why) = configuration.unfit() {
+        return Err(why);
+    }
+    let diff_ids = diff_ids(configuration)?;
+    if diff_ids.len() != layers {
+        let own = diff_ids.len();
+        return Err(format!(
+            "its manifest has {layers} layers, its configuration {own}"
+        ));
+    }
+    if layers == 0 {
+        return Err("it has no layers".to_owned());
+    }
+    if layers > limits.layers {
+        return Err(format!("it has {layers} layers, more than {}", limits.layers));
+    }
+    Ok(diff_ids)
 }
 
 impl Loader<'_> {
@@ -122,7 +181,7 @@ impl Loader<'_> {
             }
             match (document.manifests, document.config, document.layers) {
                 (Some(manifests), None, None) => {
-                    let chosen = self.choose(manifests, tag.take())?;
+                    let chosen = choose(manifests, tag.take()).map_err(|why| self.format(&why))?;
                     bytes = self.blob(&chosen, naming, true, self.limits.manifest, "manifest")?;
                     media_type = chosen.media_type;
                 }
@@ -131,38 +190,6 @@ impl Loader<'_> {
             }
         }
         Err(self.format("its indexes are nested too deeply"))
-    }
-
-    /// The one manifest that is asked for and can run here.
-    fn choose(&self, manifests: Vec<Descriptor>, tag: Option<&str>) -> Result<Descriptor, ImageError> {
-        let tags: BTreeSet<String> = manifests
-            .iter()
-            .filter_map(|entry| entry.tag().map(str::to_owned))
-            .collect();
-        let known = || tags.iter().cloned().collect::<Vec<_>>().join(", ");
-        let mut fitting = manifests
-            .into_iter()
-            .filter(|entry| tag.is_none_or(|tag| entry.tag() == Some(tag)));
-        if let Some(tag) = tag
-            && !tags.contains(tag)
-        {
-            return Err(self.format(&format!("it has no tag {tag}, only: {}", known())));
-        }
-        let mut fitting = fitting.by_ref().filter(|entry| {
-            let platform = entry.platform.as_ref();
-            platform.is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
-        });
-        let Some(chosen) = fitting.next() else {
-            return Err(self.format(&format!("it has no image for linux/{}", architecture())));
-        };
-        // Variants of one platform: the first. Different tags: somebody has to say which.
-        if fitting.any(|other| other.tag() != chosen.tag() && other.digest != chosen.digest) {
-            return Err(self.format(&format!(
-                "it holds several images; name one of the tags: {}",
-                known()
-            )));
-        }
-        Ok(chosen)
     }
 
     fn manifest(
@@ -233,26 +260,7 @@ impl Loader<'_> {
         layer: impl Fn(usize, Digest) -> Result<Layer, ImageError>,
     ) -> Result<Loaded, ImageError> {
         let configuration: Configuration = self.parse(&config, "configuration")?;
-        if let Some(why) = configuration.unfit() {
-            return Err(self.format(&why));
-        }
-        let diff_ids = diff_ids(&configuration).map_err(|why| self.format(&why))?;
-        if diff_ids.len() != count {
-            let why = format!(
-                "its manifest has {count} layers, its configuration {}",
-                diff_ids.len()
-            );
-            return Err(self.format(&why));
-        }
-        if count == 0 {
-            return Err(self.format("it has no layers"));
-        }
-        if count > self.limits.layers {
-            return Err(self.format(&format!(
-                "it has {count} layers, more than {}",
-                self.limits.layers
-            )));
-        }
+        let diff_ids = fits(&configuration, count, self.limits).map_err(|why| self.format(&why))?;
         let layers = diff_ids
             .into_iter()
             .enumerate()

@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use model::types::{ImageName, ParseImageNameError};
 use thiserror::Error;
 
 /// A parsed `image:`. Paths are absolute; the model has resolved relative ones.
@@ -23,14 +24,14 @@ pub enum Reference {
     DockerArchive { path: PathBuf, name: Option<String> },
     /// `dir:DIR`: manifest and blobs side by side, as `skopeo copy` writes them.
     Dir(PathBuf),
+    /// `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`: from a registry.
+    Registry(ImageName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReferenceError {
-    #[error(
-        "image {0}: pulling from a registry is not supported yet. Save it to a file (`docker save NAME -o FILE`, `skopeo copy docker://NAME oci-archive:FILE`) and write docker-archive:FILE or oci-archive:FILE"
-    )]
-    Registry(String),
+    #[error("image {0}: {1}; {hint}", hint = .1.hint())]
+    Name(String, ParseImageNameError),
     #[error("image {0}: there is no such built-in image. The only one is builtin:hello")]
     Builtin(String),
     #[error("image {0}: the path is missing or not absolute. Write TRANSPORT:/absolute/path")]
@@ -40,10 +41,10 @@ pub enum ReferenceError {
 }
 
 impl Reference {
-    /// Where the image is read from; `None` for a built-in one.
+    /// Where the image is read from; `None`: from no file.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Reference::Hello => None,
+            Reference::Hello | Reference::Registry(_) => None,
             Reference::Rootfs(path)
             | Reference::Dir(path)
             | Reference::Oci { path, .. }
@@ -57,8 +58,13 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let registry = || ReferenceError::Registry(text.to_owned());
-        let (transport, rest) = text.split_once(':').ok_or_else(registry)?;
+        let registry = || match text.parse() {
+            Ok(name) => Ok(Reference::Registry(name)),
+            Err(error) => Err(ReferenceError::Name(text.to_owned(), error)),
+        };
+        let Some((transport, rest)) = text.split_once(':') else {
+            return registry();
+        };
         match transport {
             "builtin" if rest == "hello" => Ok(Reference::Hello),
             "builtin" => Err(ReferenceError::Builtin(text.to_owned())),
@@ -79,7 +85,7 @@ impl FromStr for Reference {
                     _ => Reference::DockerArchive { path, name: tag },
                 })
             }
-            _ => Err(registry()),
+            _ => registry(),
         }
     }
 }
@@ -100,6 +106,7 @@ impl fmt::Display for Reference {
             Reference::Oci { path, tag } => ("oci", path, tag),
             Reference::OciArchive { path, tag } => ("oci-archive", path, tag),
             Reference::DockerArchive { path, name } => ("docker-archive", path, name),
+            Reference::Registry(name) => return name.fmt(f),
         };
         write!(f, "{transport}:{}", path.display())?;
         match tag {
@@ -138,11 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_transport_is_in_a_registry() {
+        for (text, name) in [
+            ("nginx", "docker.io/library/nginx:latest"),
+            ("localhost:5000/x:1", "localhost:5000/x:1"),
+        ] {
+            let reference = text.parse::<Reference>().unwrap();
+            assert_eq!(reference, Reference::Registry(name.parse().unwrap()));
+            assert_eq!(reference.to_string(), name);
+        }
+    }
+
+    #[test]
     fn everything_else_says_what_to_write() {
         for (text, says) in [
-            ("nginx", "registry"),
-            ("nginx:1.27", "registry"),
-            ("localhost:5000/x:1", "registry"),
+            ("Nginx", "lower case"),
+            ("nginx@sha256:abc", "64 lower-case"),
             ("builtin:bye", "builtin:hello"),
             ("rootfs:", "absolute"),
             ("rootfs:srv", "absolute"),

@@ -124,6 +124,13 @@ impl Section {
         }
     }
 
+    /// A file by itself.
+    pub(super) fn whole(path: &Path) -> io::Result<Self> {
+        let file = regular(rustix::fs::open(path, read_flags(), Mode::empty())?)?;
+        let size = file.metadata()?.len();
+        Ok(Section::new(Arc::new(file), 0, size))
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.end - self.position
     }

@@ -1,26 +1,30 @@
 //! The images of one root: resolved, unpacked, and found again by digest.
 
+mod pulled;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use model::types::ImageName;
 use reconciler::observed::{Image, ImageConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ImageError, Limits,
     config::{Configuration, Digest},
-    hello, layer, load,
+    hello, layer, load, pull,
     reference::Reference,
 };
 use crate::{
     layout::Layout,
     records::{self, kind},
+    registry::Settings,
 };
 
 /// One per root and process; shared between threads.
@@ -31,13 +35,21 @@ pub struct Store {
     limits: Limits,
     /// What was read from a source, until the source changes.
     seen: Mutex<BTreeMap<String, Seen>>,
+    registries: Settings,
+    /// What registries have offered, until it is unpacked.
+    offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
 }
 
 /// What a reference stood for when it was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Binding {
     digest: String,
-    stamp: Stamp,
+    /// Of the file that it was read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<Stamp>,
+    /// Of the index or the manifest that its tag stood for in its registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
 }
 
 /// Equal stamps: the same bytes.
@@ -53,7 +65,7 @@ struct Stamp {
 
 #[derive(Debug, Clone)]
 struct Seen {
-    stamp: Stamp,
+    stamp: Option<Stamp>,
     digest: Digest,
     config: ImageConfig,
     diff_ids: Vec<Digest>,
@@ -71,14 +83,21 @@ impl Store {
             bindings: records::Store::new(layout, kind::IMAGE),
             limits,
             seen: Mutex::default(),
+            registries: Settings::default(),
+            offers: Mutex::default(),
         }
+    }
+
+    pub fn with_registries(self, registries: Settings) -> Self {
+        Store { registries, ..self }
     }
 
     /// What a reference stands for now. Reads indexes, manifest and configuration only, and those only
     /// when the source has changed (device, inode, size, times). When the source is gone, an image that
     /// was unpacked from it still stands.
     ///
-    /// `rootfs:DIR` has no content digest; its digest is that of the canonical path.
+    /// `rootfs:DIR` has no content digest; its digest is that of the canonical path. What a name of a registry
+    /// stood for when it was unpacked it stands for from then on; the registry is asked before.
     ///
     /// # Errors
     /// Not a reference, unreadable, malformed, for another platform, or a digest does not match.
@@ -98,6 +117,21 @@ impl Store {
                     config: ImageConfig::default(),
                 })
             }
+            Reference::Registry(name) => match self.bound(&name.to_string())? {
+                Some(bound) => Ok(Image {
+                    unpacked: true,
+                    digest: bound.digest.to_string(),
+                    config: bound.config,
+                }),
+                None => {
+                    let offer = self.offer(name)?;
+                    Ok(Image {
+                        unpacked: false,
+                        digest: offer.digest.to_string(),
+                        config: offer.runtime(),
+                    })
+                }
+            },
             _ => {
                 let seen = self.look(&parsed)?;
                 Ok(Image {
@@ -141,13 +175,23 @@ impl Store {
                 }
                 self.write(&self.rootfs_file(&found), path.as_os_str().as_bytes())
             }
+            Reference::Registry(name) => {
+                let offer = self.offer(name)?;
+                let pulled = match offer.digest.to_string() {
+                    found if found != digest => Err(changed(found)),
+                    _ => self.pull(name, &offer),
+                };
+                // Pulled, or to be asked for again: a tag may stand for another image by then.
+                lock(&self.offers).remove(name);
+                pulled
+            }
             _ => {
                 let seen = self.look(&parsed)?;
                 if seen.digest.to_string() != digest {
                     return Err(changed(seen.digest.to_string()));
                 }
                 if self.stored(&seen.digest, &seen.diff_ids) {
-                    return self.bind(reference, &seen);
+                    return self.bind(reference, &seen.digest, seen.stamp, None);
                 }
                 let loaded = load::load(&parsed, &self.limits)?;
                 if loaded.digest != seen.digest {
@@ -164,7 +208,7 @@ impl Store {
                     self.write(&self.blob(&Digest::of(manifest)), manifest)?;
                 }
                 self.write(&self.blob(&loaded.digest), &loaded.config)?;
-                self.bind(reference, &seen)
+                self.bind(reference, &seen.digest, seen.stamp, None)
             }
         }
     }
@@ -206,6 +250,7 @@ impl Store {
     /// # Errors
     /// The store cannot be read, or a remainder not be removed.
     pub fn sweep(&self) -> Result<(), ImageError> {
+        self.sweep_parts();
         let layers = self.directory.join("layers");
         let failed = |source| ImageError::Store {
             path: layers.clone(),
@@ -231,7 +276,7 @@ impl Store {
         let text = reference.to_string();
         let file = load::key_file(reference).unwrap_or_default();
         let stamp = match fs::metadata(&file) {
-            Ok(metadata) => Stamp::of(&metadata),
+            Ok(metadata) => Some(Stamp::of(&metadata)),
             Err(source) => {
                 let gone = matches!(
                     source.kind(),
@@ -301,10 +346,17 @@ impl Store {
     }
 
     /// Only what has been unpacked whole is ever bound to a reference.
-    fn bind(&self, reference: &str, seen: &Seen) -> Result<(), ImageError> {
+    fn bind(
+        &self,
+        reference: &str,
+        digest: &Digest,
+        stamp: Option<Stamp>,
+        manifest: Option<&Digest>,
+    ) -> Result<(), ImageError> {
         let binding = Binding {
-            digest: seen.digest.to_string(),
-            stamp: seen.stamp.clone(),
+            digest: digest.to_string(),
+            stamp,
+            manifest: manifest.map(Digest::to_string),
         };
         Ok(self.bindings.put(reference, &binding)?)
     }

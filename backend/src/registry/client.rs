@@ -1,12 +1,13 @@
 //! One image's registry and its mirrors: tags, manifests and blobs (OCI distribution specification 1.1).
 
+mod tokens;
+
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     Method, StatusCode, Uri,
     header::{ACCEPT, HeaderMap, HeaderValue, RANGE},
@@ -16,8 +17,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    challenge::{self, Challenge},
-    credentials::{Credential, CredentialError, Credentials},
+    credentials::{CredentialError, Credentials},
     hosts::{Endpoint, Hosts},
     origin::Origin,
     transport::{Answer, Ask, Transport, TransportError},
@@ -29,8 +29,6 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Bytes of an answer that says what is wrong, or is a token.
 const SAID: u64 = 64 << 10;
-/// A token without a time of its own is good for so long (distribution specification, "Token Authentication").
-const TOKEN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -329,162 +327,12 @@ impl Client {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(key, (value, Instant::now() + good));
     }
-
-    /// What is to be told, and how long that is good for; `None`: there is nothing that could be told.
-    async fn authorize(
-        &self,
-        endpoint: &Endpoint,
-        wanted: &Wanted<'_>,
-        answer: &Answer,
-    ) -> Result<Option<(HeaderValue, Duration)>, ClientError> {
-        let headers = answer.headers.get_all("www-authenticate").iter();
-        let challenges: Vec<Challenge> = headers
-            .filter_map(|header| header.to_str().ok())
-            .flat_map(challenge::parse)
-            .collect();
-        let credential = self.credentials.find(&ImageName {
-            registry: endpoint.registry.clone(),
-            ..wanted.name.clone()
-        })?;
-        let bearer = challenges
-            .iter()
-            .find(|one| matches!(one, Challenge::Bearer { .. }));
-        match (bearer, challenges.contains(&Challenge::Basic), &credential) {
-            (
-                Some(Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                }),
-                ..,
-            ) => {
-                let own = format!("repository:{}:pull", wanted.name.repository);
-                let scope = scope.as_deref().unwrap_or(&own);
-                let ask = (realm.as_str(), service.as_deref(), scope);
-                self.bearer(endpoint, &answer.origin, ask, credential.as_ref())
-                    .await
-                    .map(Some)
-            }
-            (None, true, Some(Credential::Password { name, password })) => {
-                // Good as long as the registry takes it; then it is looked for anew.
-                Ok(Some((basic(name, password), Duration::from_secs(300))))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// A token (distribution specification, "Token Authentication" and "OAuth2 Token Authentication").
-    async fn bearer(
-        &self,
-        endpoint: &Endpoint,
-        origin: &Origin,
-        (realm, service, scope): (&str, Option<&str>, &str),
-        credential: Option<&Credential>,
-    ) -> Result<(HeaderValue, Duration), ClientError> {
-        #[derive(Deserialize)]
-        struct Told {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-        let protocol = |why| ClientError::Protocol {
-            origin: origin.clone(),
-            why,
-        };
-        let mut query = format!("scope={}", escaped(scope));
-        if let Some(service) = service {
-            query.push_str(&format!("&service={}", escaped(service)));
-        }
-        let parsed: Option<Uri> = realm.parse().ok();
-        let there = parsed.as_ref().and_then(Origin::of);
-        let there = there.ok_or_else(|| protocol("its tokens are had at no URL"))?;
-        if !there.tls && !endpoint.insecure {
-            return Err(protocol("its tokens are had without TLS"));
-        }
-        if credential.is_some() && !endpoint.may_see(&there.host) {
-            return Err(ClientError::Realm {
-                origin: origin.clone(),
-                realm: there.to_string(),
-                registry: endpoint.registry.clone(),
-            });
-        }
-        let url = |query: &str| -> Result<Uri, ClientError> {
-            let sign = if realm.contains('?') { '&' } else { '?' };
-            let whole = if query.is_empty() {
-                realm.to_owned()
-            } else {
-                format!("{realm}{sign}{query}")
-            };
-            whole
-                .parse()
-                .map_err(|_| protocol("its tokens are had at no URL"))
-        };
-        let answer = match credential {
-            Some(Credential::Identity(token)) => {
-                let url = url("")?;
-                let form = format!(
-                    "grant_type=refresh_token&client_id=stead&refresh_token={}&{query}",
-                    escaped(token)
-                );
-                let ask = Ask {
-                    method: Method::POST,
-                    form: Some(form),
-                    ..Ask::get(&url)
-                };
-                self.transport.send(ask, endpoint.insecure).await?
-            }
-            Some(Credential::Password { name, password }) => {
-                let (url, authorization) = (url(&query)?, basic(name, password));
-                let ask = Ask {
-                    authorization: Some(&authorization),
-                    ..Ask::get(&url)
-                };
-                self.transport.send(ask, endpoint.insecure).await?
-            }
-            None => {
-                self.transport
-                    .send(Ask::get(&url(&query)?), endpoint.insecure)
-                    .await?
-            }
-        };
-        let answer = status(answer, "a token").await?;
-        let told: Told = serde_json::from_slice(&answer.read(SAID).await?)
-            .map_err(|_| protocol("what it gives as a token is none"))?;
-        let token = told.token.or(told.access_token).unwrap_or_default();
-        let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut value = value.map_err(|_| protocol("what it gives as a token is none"))?;
-        value.set_sensitive(true);
-        // A little early: it is to be good when it arrives.
-        let good = told.expires_in.map_or(TOKEN, Duration::from_secs);
-        Ok((value, good.saturating_sub(Duration::from_secs(10))))
-    }
 }
 
 /// The reference within a repository: the digest counts where both are given.
 fn wanted(name: &ImageName) -> String {
     let digest = name.digest.as_ref().or(name.tag.as_ref());
     digest.cloned().unwrap_or_else(|| "latest".to_owned())
-}
-
-fn basic(name: &str, password: &str) -> HeaderValue {
-    let encoded = STANDARD.encode(format!("{name}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).expect("base64 is plain");
-    value.set_sensitive(true);
-    value
-}
-
-/// For a query or a form (RFC 3986, section 2.3).
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                escaped.push(char::from(byte))
-            }
-            byte => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 async fn checked(answer: Answer, wanted: &Wanted<'_>) -> Result<Answer, ClientError> {

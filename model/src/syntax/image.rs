@@ -18,8 +18,6 @@ pub(crate) enum ImageError {
     Transport(String),
     #[error(transparent)]
     Malformed(#[from] ParseImageNameError),
-    #[error("the image `{0}` would have to be pulled from a registry, which is not supported yet")]
-    Registry(ImageName),
     #[error("`{0}` starts with `~`, and there is no home directory for it here")]
     NoHome(String),
 }
@@ -27,7 +25,7 @@ pub(crate) enum ImageError {
 impl ImageError {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        const TRANSPORTS: &str = "`oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`, `rootfs:DIR` and `builtin:hello`";
+        const TRANSPORTS: &str = "`[HOST[:PORT]/]NAME[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`, `rootfs:DIR` and `builtin:hello`";
         match self {
             ImageError::Empty | ImageError::Transport(_) => format!("write one of {TRANSPORTS}"),
             ImageError::NoPath(_) => {
@@ -38,9 +36,6 @@ impl ImageError {
                 "{}; an image is `[HOST[:PORT]/]name[:tag][@sha256:…]`",
                 error.hint()
             ),
-            ImageError::Registry(name) => {
-                format!("use {TRANSPORTS}; `skopeo copy docker://{name} oci:./image` makes an OCI directory")
-            }
             ImageError::NoHome(_) => "write the path out".into(),
         }
     }
@@ -73,7 +68,8 @@ pub(crate) fn resolve(text: &str, directory: &Path, home: Option<&Path>) -> Resu
             | "atomic",
             _,
         )) => Err(ImageError::Transport(text.to_owned())),
-        _ => Err(ImageError::Registry(text.parse()?)),
+        // As written: what it is short for is the same everywhere.
+        _ => Ok(text.parse::<ImageName>().map(|_| text.to_owned())?),
     }
 }
 
@@ -105,19 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn registry_references_are_understood_and_refused_with_the_way_out() {
-        for (text, name) in [
-            ("nginx", "docker.io/library/nginx:latest"),
-            ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
-        ] {
-            let error = resolve(text).unwrap_err();
-            assert_eq!(error, ImageError::Registry(text.parse().unwrap()));
-            assert!(error.to_string().contains(name), "{error}");
-            let copied = format!("skopeo copy docker://{name} oci:");
-            assert!(
-                error.hint().contains("oci:DIR") && error.hint().contains(&copied),
-                "{text}"
-            );
+    fn names_in_registries_are_kept_as_they_are_written() {
+        for text in ["nginx", "nginx:1.27", "localhost:5000/a/b"] {
+            assert_eq!(resolve(text), Ok(text.to_owned()));
         }
     }
 

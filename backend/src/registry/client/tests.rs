@@ -1,5 +1,6 @@
 //! The client against registries on the loopback that behave as they should, or not.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::RootCertStore;
 use serde_json::json;
 

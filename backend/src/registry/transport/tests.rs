@@ -158,7 +158,11 @@ fn what_an_answer_leads_to_is_taken_relative_to_it_and_never_without_tls() {
             Ok("https://cdn.example/x"),
         ),
         ("https://r.example/v2/a?b", "/x?y#z", Ok("https://r.example/x?y")),
-        ("https://r.example/v2/a", "b:c", Err("it is neither http nor https")),
+        (
+            "https://r.example/v2/a",
+            "b:c",
+            Err("it is neither http nor https"),
+        ),
         (
             "https://r.example/v2/a",
             "http://r.example/x",

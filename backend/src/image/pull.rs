@@ -1,0 +1,450 @@
+//! An image of a registry: what its name stands for, and its layers as files, each begun anew where it broke off.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::types::ImageName;
+use reconciler::observed::ImageConfig;
+use rustix::fs::FlockOperation;
+use sha2::{Digest as _, Sha256};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    ImageError, Limits,
+    config::{Configuration, Descriptor, Digest, Document},
+    load,
+};
+use crate::{
+    records,
+    registry::{Client, ClientError, SettingsError},
+};
+
+/// Layers that are fetched at once.
+const AT_ONCE: usize = 3;
+/// A transfer that breaks is begun again at once as long as it brings something, and so often when it does not.
+const ATTEMPTS: u32 = 4;
+/// How long is waited before the first of these; each further one waits twice as long.
+const DELAY: Duration = Duration::from_secs(1);
+/// Who wants to be waited for longer is asked again by the next look.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// An image as its registry offers it now, without its layers.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    /// What the name stood for: an index or a manifest.
+    pub reference: Digest,
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+    /// Digest of `config`: what the image is known by.
+    pub digest: Digest,
+    pub layers: Vec<(Digest, u64)>,
+    pub diff_ids: Vec<Digest>,
+}
+
+impl Offer {
+    /// What a container of it is by default.
+    pub fn runtime(&self) -> ImageConfig {
+        let configuration = serde_json::from_slice::<Configuration>(&self.config);
+        configuration.map(Configuration::runtime).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error(transparent)]
+    Registry(#[from] ClientError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("layer {digest} has {found} bytes, not {expected}; ask whoever runs the registry")]
+    Size {
+        digest: String,
+        expected: u64,
+        found: u64,
+    },
+    #[error("layer {expected} came as {found}, twice; ask whoever runs the registry")]
+    Digest { expected: String, found: String },
+    #[error("cannot write {path}; check free space and permissions", path = path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a thread for the transfer cannot be had; check the limits of the agent")]
+    Runtime(#[source] io::Error),
+}
+
+impl PullError {
+    pub fn may_pass(&self) -> bool {
+        match self {
+            PullError::Registry(error) => error.may_pass(),
+            PullError::Size { .. } | PullError::Digest { .. } => false,
+            PullError::Settings(_) | PullError::Write { .. } | PullError::Runtime(_) => true,
+        }
+    }
+}
+
+/// Runs a transfer to its end, on this thread.
+pub(super) fn run<T>(
+    transfer: impl Future<Output = Result<T, ImageError>>,
+    name: &ImageName,
+) -> Result<T, ImageError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(name)(PullError::Runtime(error)))?;
+    runtime.block_on(transfer)
+}
+
+pub(super) fn failed<E: Into<PullError>>(name: &ImageName) -> impl Fn(E) -> ImageError {
+    move |source| ImageError::Pull {
+        reference: name.to_string(),
+        source: Box::new(source.into()),
+    }
+}
+
+/// From the name to manifest and configuration for this host; of the layers only what they are.
+///
+/// # Errors
+/// Nobody has it; it is malformed, beyond a limit, for another platform, or not of its digest.
+pub(super) async fn offer(client: &Client, name: &ImageName, limits: &Limits) -> Result<Offer, ImageError> {
+    let format = |why: String| ImageError::Format {
+        reference: name.to_string(),
+        why,
+    };
+    let reference = name.digest.as_deref().or(name.tag.as_deref()).unwrap_or("latest");
+    let mut manifest = client
+        .manifest(name, reference, limits.manifest)
+        .await
+        .map_err(failed(name))?;
+    let reference = manifest.digest.clone();
+    for _ in 0..4 {
+        let document: Document = serde_json::from_slice(&manifest.bytes)
+            .map_err(|error| format(format!("its manifest is malformed: {error}")))?;
+        let told = manifest
+            .media_type
+            .as_deref()
+            .map(|told| told.split(';').next().unwrap_or(told).trim());
+        if let (Some(own), Some(told)) = (document.media_type.as_deref(), told)
+            && own != told
+        {
+            return Err(format(format!(
+                "its manifest is called {told} but calls itself {own}"
+            )));
+        }
+        match (document.manifests, document.config, document.layers) {
+            (Some(manifests), None, None) => {
+                let chosen = load::choose(manifests, None).map_err(format)?;
+                let digest = parsed(&chosen.digest).map_err(format)?.to_string();
+                manifest = client
+                    .manifest(name, &digest, limits.manifest)
+                    .await
+                    .map_err(failed(name))?;
+                if manifest.bytes.len() as u64 != chosen.size {
+                    let (wanted, found) = (chosen.size, manifest.bytes.len());
+                    return Err(format(format!(
+                        "its manifest should have {wanted} bytes but has {found}"
+                    )));
+                }
+            }
+            (None, Some(config), Some(layers)) => {
+                return complete(
+                    client,
+                    name,
+                    limits,
+                    (reference, manifest.bytes),
+                    &config,
+                    &layers,
+                )
+                .await;
+            }
+            _ => {
+                return Err(format(
+                    "its manifest is neither an index nor an image manifest".to_owned(),
+                ));
+            }
+        }
+    }
+    Err(format("its indexes are nested too deeply".to_owned()))
+}
+
+async fn complete(
+    client: &Client,
+    name: &ImageName,
+    limits: &Limits,
+    (reference, manifest): (Digest, Vec<u8>),
+    config: &Descriptor,
+    layers: &[Descriptor],
+) -> Result<Offer, ImageError> {
+    let format = |why: String| ImageError::Format {
+        reference: name.to_string(),
+        why,
+    };
+    let foreign = |layer: &&Descriptor| {
+        ["foreign", "nondistributable"]
+            .iter()
+            .any(|word| layer.media_type.contains(word))
+    };
+    if let Some(layer) = layers.iter().find(foreign) {
+        return Err(format(format!(
+            "its layer {} is to be had elsewhere only, and is not fetched",
+            layer.digest
+        )));
+    }
+    let digest = parsed(&config.digest).map_err(format)?;
+    if config.size > limits.config {
+        return Err(format(format!(
+            "its configuration has {} bytes, more than {}",
+            config.size, limits.config
+        )));
+    }
+    let blob = client.blob(name, &digest, 0).await.map_err(failed(name))?;
+    let bytes = blob.answer.read(limits.config).await;
+    let bytes = bytes.map_err(|error| failed(name)(ClientError::from(error)))?;
+    if Digest::of(&bytes) != digest {
+        return Err(ImageError::Digest {
+            reference: name.to_string(),
+            what: "its configuration".to_owned(),
+            expected: digest.to_string(),
+            found: Digest::of(&bytes).to_string(),
+        });
+    }
+    let configuration: Configuration = serde_json::from_slice(&bytes)
+        .map_err(|error| format(format!("its configuration is malformed: {error}")))?;
+    let diff_ids = load::fits(&configuration, layers.len(), limits).map_err(format)?;
+    let layers = layers
+        .iter()
+        .map(|layer| Ok((parsed(&layer.digest)?, layer.size)));
+    Ok(Offer {
+        reference,
+        manifest,
+        config: bytes,
+        digest,
+        layers: layers.collect::<Result<_, String>>().map_err(format)?,
+        diff_ids,
+    })
+}
+
+fn parsed(digest: &str) -> Result<Digest, String> {
+    Digest::parse(digest).ok_or_else(|| format!("{digest} is no sha256 digest"))
+}
+
+/// Every layer as a file of its digest in `directory`: what is there whole is not fetched again, what is there in
+/// part is gone on with.
+///
+/// # Errors
+/// One of them cannot be had; what is there of it stays for the next time.
+pub(super) async fn layers(
+    client: Arc<Client>,
+    name: &ImageName,
+    layers: &[(Digest, u64)],
+    directory: &Path,
+) -> Result<(), ImageError> {
+    records::make_private(directory).map_err(|source| {
+        failed(name)(PullError::Write {
+            path: directory.to_owned(),
+            source,
+        })
+    })?;
+    let mut under_way: JoinSet<Result<(), PullError>> = JoinSet::new();
+    for (digest, size) in layers {
+        while under_way.len() >= AT_ONCE
+            && let Some(ended) = under_way.join_next().await
+        {
+            finished(ended).map_err(failed(name))?;
+        }
+        let (client, name, digest, size) = (Arc::clone(&client), name.clone(), digest.clone(), *size);
+        let path = directory.join(digest.hex());
+        under_way.spawn(async move { layer(&client, &name, &digest, size, &path).await });
+    }
+    while let Some(ended) = under_way.join_next().await {
+        finished(ended).map_err(failed(name))?;
+    }
+    Ok(())
+}
+
+fn finished(ended: Result<Result<(), PullError>, tokio::task::JoinError>) -> Result<(), PullError> {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Err(PullError::Runtime(io::Error::other(error))),
+    })
+}
+
+/// A file that is becoming a layer, and the digest of what is there of it.
+struct Part {
+    file: File,
+    path: PathBuf,
+    hash: Sha256,
+    length: u64,
+}
+
+impl Part {
+    /// Waits for who else is fetching the same.
+    async fn open(path: &Path) -> Result<Self, PullError> {
+        let write = |source| PullError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
+        loop {
+            let file = options.open(path).map_err(write)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+                Err(error) => return Err(write(error.into())),
+            }
+            let mut part = Part {
+                file,
+                path: path.to_owned(),
+                hash: Sha256::new(),
+                length: 0,
+            };
+            // Who had the lock may have removed what it was of.
+            if part.is_at_its_path() {
+                part.hash_what_is_there().map_err(write)?;
+                return Ok(part);
+            }
+        }
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let [own, there] = [self.file.metadata(), fs::metadata(&self.path)];
+        matches!((own, there), (Ok(own), Ok(there)) if (own.dev(), own.ino()) == (there.dev(), there.ino()))
+    }
+
+    fn hash_what_is_there(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; 128 << 10];
+        self.file.seek(SeekFrom::Start(0))?;
+        loop {
+            let read = self.file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.hash.update(&buffer[..read]);
+            self.length += read as u64;
+        }
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        (self.hash, self.length) = (Sha256::new(), 0);
+        Ok(())
+    }
+
+    fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        self.hash.update(data);
+        self.file.write_all(data)
+    }
+
+    /// Its length is not what it should be.
+    fn missized(&self, expected: u64, digest: &Digest) -> PullError {
+        PullError::Size {
+            digest: digest.to_string(),
+            expected,
+            found: self.length,
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::from_hash(&self.hash.clone().finalize())
+    }
+}
+
+async fn layer(
+    client: &Client,
+    name: &ImageName,
+    digest: &Digest,
+    size: u64,
+    path: &Path,
+) -> Result<(), PullError> {
+    let write = |source| PullError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut part = Part::open(path).await?;
+    let (mut vain, mut wrong) = (0u32, false);
+    loop {
+        if part.length >= size {
+            let found = part.digest();
+            if part.length == size && found == *digest {
+                return Ok(());
+            }
+            // What was there may have been damaged by the host; what came now, twice, is the registry's.
+            if wrong {
+                part.restart().map_err(write)?;
+                return Err(PullError::Digest {
+                    expected: digest.to_string(),
+                    found: found.to_string(),
+                });
+            }
+            wrong = true;
+            part.restart().map_err(write)?;
+        }
+        let before = part.length;
+        let error = match transfer(client, name, digest, size, &mut part).await {
+            Ok(()) if part.length >= size => continue,
+            Ok(()) => None,
+            Err(PullError::Registry(error @ (ClientError::Transport(_) | ClientError::Later { .. })))
+                if error.may_pass() =>
+            {
+                Some(error)
+            }
+            Err(error) => return Err(error),
+        };
+        vain = if part.length > before { 0 } else { vain + 1 };
+        let delay = error.as_ref().and_then(ClientError::after);
+        let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
+        if vain >= ATTEMPTS || delay > LONGEST {
+            return Err(error.map_or_else(|| part.missized(size, digest), PullError::from));
+        }
+        if vain > 0 {
+            sleep(delay).await;
+        }
+    }
+}
+
+/// From where the part ends to the end of the layer, or to where the connection breaks.
+async fn transfer(
+    client: &Client,
+    name: &ImageName,
+    digest: &Digest,
+    size: u64,
+    part: &mut Part,
+) -> Result<(), PullError> {
+    let path = part.path.clone();
+    let write = |source| PullError::Write {
+        path: path.clone(),
+        source,
+    };
+    let mut blob = client.blob(name, digest, part.length).await?;
+    if blob.from != part.length {
+        part.restart().map_err(write)?;
+    }
+    while let Some(data) = blob.answer.next().await.map_err(ClientError::from)? {
+        part.length += data.len() as u64;
+        if part.length > size {
+            let error = part.missized(size, digest);
+            part.restart().map_err(write)?;
+            return Err(error);
+        }
+        part.push(&data).map_err(write)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! Images from registries on the loopback that break off, lie, or are slow.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::json;
+
+use super::super::{Store, testing};
+use super::*;
+use crate::{
+    layout::Layout,
+    registry::{
+        Registries, Settings,
+        testing::{Request, Server, answer},
+    },
+};
+
+/// What a registry has, by what comes after `/v2/app/`.
+type Shelf = BTreeMap<String, Vec<u8>>;
+
+/// An image of these layers (tar streams), under the tag `1`.
+fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
+    let config = json!({
+        "os": "linux",
+        "architecture": super::super::config::architecture(),
+        "config": { "Cmd": ["/run"] },
+        "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| Digest::of(layer).to_string()).collect::<Vec<_>>() },
+    });
+    let config = config.to_string().into_bytes();
+    let descriptor = |bytes: &[u8]| json!({ "digest": Digest::of(bytes).to_string(), "size": bytes.len() });
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": descriptor(&config),
+        "layers": layers.iter().map(|layer| descriptor(layer)).collect::<Vec<_>>(),
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut foreign = descriptor(b"");
+    foreign["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+    let mut own = descriptor(&manifest);
+    own["platform"] = json!({ "os": "linux", "architecture": super::super::config::architecture() });
+    let index = json!({ "schemaVersion": 2, "manifests": [foreign, own] })
+        .to_string()
+        .into_bytes();
+    let mut shelf = Shelf::new();
+    shelf.insert("manifests/1".into(), index);
+    shelf.insert(format!("manifests/{}", Digest::of(&manifest)), manifest);
+    let digest = Digest::of(&config);
+    for blob in layers.iter().chain([&config]) {
+        shelf.insert(format!("blobs/{}", Digest::of(blob)), blob.clone());
+    }
+    (shelf, digest)
+}
+
+fn found<'a>(shelf: &'a Shelf, asked: &Request) -> Option<&'a Vec<u8>> {
+    shelf.get(asked.target.strip_prefix("/v2/app/")?)
+}
+
+fn registry(shelf: Shelf) -> Server {
+    Server::answering(move |asked| match found(&shelf, asked) {
+        Some(bytes) => answer(200, &[], bytes),
+        None => answer(404, &[], b""),
+    })
+}
+
+/// A store that may ask this server without TLS, and the name of the image there.
+fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(Some(root.path())).unwrap();
+    let hosts = json!({ server.address.to_string(): { "insecure": true } });
+    let registries = Registries {
+        hosts: serde_json::from_value(hosts).unwrap(),
+        ..Registries::default()
+    };
+    let settings = Settings::new(move || Ok(registries.clone()));
+    let store = Store::open(&layout).with_registries(settings);
+    (root, store, format!("{}/app:1", server.address))
+}
+
+fn layer(name: &str, size: usize) -> Vec<u8> {
+    testing::layer(&[testing::File::new(name, 0o644, vec![b'x'; size])]).unwrap()
+}
+
+fn text(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Bytes of blobs that were asked for, by the number of the request.
+fn parts(server: &Server) -> Vec<(String, Option<String>)> {
+    let requests = server.requests().into_iter();
+    let blobs = requests.filter(|asked| asked.target.contains("/blobs/"));
+    blobs
+        .map(|asked| (asked.target.clone(), asked.header("range").map(str::to_owned)))
+        .collect()
+}
+
+#[test]
+fn an_image_is_pulled_once_and_then_stands_without_its_registry() {
+    let layers = [layer("a", 10), layer("b", 20), layer("a", 10)];
+    let (shelf, digest) = image(&layers);
+    let server = registry(shelf);
+    let (root, store, name) = store(&server);
+    let offered = store.resolve(&name).unwrap();
+    assert_eq!(
+        (offered.digest.clone(), offered.unpacked),
+        (digest.to_string(), false)
+    );
+    assert_eq!(offered.config.command, ["/run"]);
+    store.unpack(&name, &offered.digest).unwrap();
+    let asked = server.requests().len();
+    for again in [store.resolve(&name).unwrap(), store.resolve(&name).unwrap()] {
+        assert_eq!((again.digest, again.unpacked), (digest.to_string(), true));
+    }
+    assert_eq!(server.requests().len(), asked, "nobody is asked again");
+    assert_eq!(store.layers(&digest.to_string()).unwrap().len(), 2);
+    let pulled = root.path().join("state/images/pull");
+    assert_eq!(
+        std::fs::read_dir(pulled).unwrap().count(),
+        0,
+        "nothing is left over"
+    );
+}
+
+#[test]
+fn a_layer_that_is_here_is_not_fetched() {
+    let common = layer("common", 5000);
+    let (mut shelf, first) = image(std::slice::from_ref(&common));
+    let (other, second) = image(&[common.clone(), layer("own", 10)]);
+    let other = other.into_iter().map(|(key, bytes)| match key.as_str() {
+        "manifests/1" => ("manifests/2".to_owned(), bytes),
+        _ => (key, bytes),
+    });
+    shelf.extend(other);
+    let server = registry(shelf);
+    let (_root, store, name) = store(&server);
+    store.resolve(&name).unwrap();
+    store.unpack(&name, &first.to_string()).unwrap();
+    let name = name.replace(":1", ":2");
+    store.resolve(&name).unwrap();
+    store.unpack(&name, &second.to_string()).unwrap();
+    let fetched = parts(&server).into_iter();
+    let common = format!("/v2/app/blobs/{}", Digest::of(&common));
+    assert_eq!(fetched.filter(|(target, _)| *target == common).count(), 1);
+}
+
+/// Sends at most so many bytes of a layer on one connection, and keeps to ranges.
+fn breaking(shelf: Shelf, most: usize) -> Server {
+    Server::start(move |_, stream, next| {
+        while let Some(asked) = next(stream) {
+            let Some(bytes) = found(&shelf, &asked) else {
+                let _ = stream.write_all(&answer(404, &[], b""));
+                continue;
+            };
+            let range = asked
+                .header("range")
+                .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+            let from: usize = range.unwrap_or(0);
+            let told = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            let whole = match range {
+                Some(_) => answer(206, &[("Content-Range", &told)], &bytes[from..]),
+                None => answer(200, &[], bytes),
+            };
+            let head = whole.len() - (bytes.len() - from);
+            let sent = whole.len().min(head + most);
+            if stream.write_all(&whole[..sent]).is_err() || sent < whole.len() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_transfer_that_breaks_off_again_and_again_is_gone_on_with() {
+    let layers = [layer("large", 200_000)];
+    let (shelf, digest) = image(&layers);
+    let server = breaking(shelf, 10_000);
+    let (_root, store, name) = store(&server);
+    store.resolve(&name).unwrap();
+    store.unpack(&name, &digest.to_string()).unwrap();
+    let large = format!("/v2/app/blobs/{}", Digest::of(&layers[0]));
+    let ranges: Vec<Option<String>> = parts(&server)
+        .into_iter()
+        .filter_map(|(target, range)| (target == large).then_some(range))
+        .collect();
+    let expected: Vec<Option<String>> = (0..layers[0].len())
+        .step_by(10_000)
+        .map(|from| (from > 0).then(|| format!("bytes={from}-")))
+        .collect();
+    assert_eq!(ranges, expected, "nothing was sent twice");
+}
+
+#[test]
+fn what_an_earlier_agent_has_fetched_is_gone_on_with_also_where_it_is_damaged() {
+    let bytes = layer("large", 50_000);
+    for (left, requests) in [
+        (bytes[..20_000].to_vec(), vec![Some("bytes=20000-".to_owned())]),
+        (bytes.clone(), vec![]),
+        // Right length, wrong content: from the beginning.
+        (vec![0; bytes.len()], vec![None]),
+        (vec![0; 20_000], vec![Some("bytes=20000-".to_owned()), None]),
+        (vec![0; bytes.len() + 1], vec![None]),
+    ] {
+        let (shelf, digest) = image(std::slice::from_ref(&bytes));
+        let server = breaking(shelf, usize::MAX / 2);
+        let (root, store, name) = store(&server);
+        let part = root.path().join("state/images/pull");
+        std::fs::create_dir_all(&part).unwrap();
+        std::fs::write(part.join(Digest::of(&bytes).hex()), left).unwrap();
+        store.resolve(&name).unwrap();
+        store.unpack(&name, &digest.to_string()).unwrap();
+        let own = format!("/v2/app/blobs/{}", Digest::of(&bytes));
+        let ranges = parts(&server).into_iter();
+        let ranges: Vec<_> = ranges
+            .filter_map(|(target, range)| (target == own).then_some(range))
+            .collect();
+        assert_eq!(ranges, requests);
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_digest_says_is_fetched_twice_and_never_unpacked() {
+    let bytes = layer("a", 100);
+    let (mut shelf, digest) = image(std::slice::from_ref(&bytes));
+    let key = format!("blobs/{}", Digest::of(&bytes));
+    for (wrong, says) in [
+        (layer("b", 100), "twice"),
+        ([&bytes[..], b"more"].concat(), "not"),
+        (bytes[..1000].to_vec(), "not"),
+    ] {
+        shelf.insert(key.clone(), wrong);
+        let server = registry(shelf.clone());
+        let (root, store, name) = store(&server);
+        store.resolve(&name).unwrap();
+        let error = store.unpack(&name, &digest.to_string()).unwrap_err();
+        let told = text(&error);
+        assert!(
+            told.contains(says) && told.contains(&Digest::of(&bytes).to_string()),
+            "{told}"
+        );
+        assert!(!root.path().join("state/images/layers").exists(), "{told}");
+        assert!(!store.resolve(&name).unwrap().unpacked);
+    }
+}
+
+#[test]
+fn a_name_stands_for_what_was_decided_on_or_for_nothing() {
+    let (first, one) = image(&[layer("a", 10)]);
+    let (second, other) = image(&[layer("b", 10)]);
+    let mut all = first.clone();
+    all.extend(second.clone());
+    all.insert("manifests/1".into(), first["manifests/1"].clone());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (counter, moved) = (Arc::clone(&asked), second["manifests/1"].clone());
+    // The tag moves after it was asked for once.
+    let server = Server::answering(move |asked| {
+        let tag = asked.target == "/v2/app/manifests/1";
+        match found(&all, asked) {
+            Some(_) if tag && counter.fetch_add(1, Ordering::Relaxed) > 0 => answer(200, &[], &moved),
+            Some(bytes) => answer(200, &[], bytes),
+            None => answer(404, &[], b""),
+        }
+    });
+    let (_root, store, name) = store(&server);
+    assert_eq!(store.resolve(&name).unwrap().digest, one.to_string());
+    let error = store.unpack(&name, &other.to_string()).unwrap_err();
+    assert!(matches!(error, ImageError::Changed { .. }), "{error}");
+    // It is looked at again, and then it is the other one.
+    assert_eq!(store.resolve(&name).unwrap().digest, other.to_string());
+    store.unpack(&name, &other.to_string()).unwrap();
+}
+
+#[test]
+fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
+    let (good, _) = image(&[layer("a", 10)]);
+    let manifest = good
+        .iter()
+        .find(|(key, _)| key.contains("manifests/sha256"))
+        .unwrap()
+        .1
+        .clone();
+    let of = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut document: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        change(&mut document);
+        document.to_string().into_bytes()
+    };
+    let strange = json!({ "schemaVersion": 2, "manifests": [
+        { "digest": Digest::of(b"").to_string(), "size": 0, "platform": { "os": "linux", "architecture": "s390x" } },
+    ] });
+    for (tag, says) in [
+        (b"{".to_vec(), "malformed"),
+        (strange.to_string().into_bytes(), "no image for linux/"),
+        (of(&|it| it["manifests"] = json!([])), "neither an index nor"),
+        (of(&|it| it["layers"] = json!([])), "0 layers"),
+        (
+            of(&|it| {
+                it["layers"][0]["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar")
+            }),
+            "elsewhere only",
+        ),
+        (
+            of(&|it| it["layers"][0]["digest"] = json!("sha512:abc")),
+            "no sha256 digest",
+        ),
+        (of(&|it| it["config"]["size"] = json!(9_000_000)), "more than"),
+        (
+            of(&|it| it["mediaType"] = json!("text/plain")),
+            "calls itself text/plain",
+        ),
+    ] {
+        let mut shelf = good.clone();
+        shelf.insert("manifests/1".into(), tag);
+        let server = Server::answering(move |asked| match found(&shelf, asked) {
+            Some(bytes) => answer(200, &[("Content-Type", "application/x")], bytes).to_vec(),
+            None => answer(404, &[], b""),
+        });
+        let (_root, store, name) = store(&server);
+        let error = text(&store.resolve(&name).unwrap_err());
+        assert!(error.contains(says) && error.contains(&name), "{says}: {error}");
+        let layers = parts(&server)
+            .into_iter()
+            .filter(|(target, _)| target.contains(Digest::of(&layer("a", 10)).hex()));
+        assert_eq!(layers.count(), 0, "{says}");
+    }
+}
