@@ -289,3 +289,100 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credential>, CredentialErr
         },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is told about `image`, by files with these contents; `name:password`, or the reason.
+    fn told(files: &[serde_json::Value], image: &str) -> Result<Option<String>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut paths = vec![directory.path().join("none")];
+        for (number, file) in files.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            std::fs::write(&path, file.to_string()).unwrap();
+            paths.push(path);
+        }
+        let found = Credentials { files: paths }.find(&image.parse().unwrap());
+        let text = |credential| match credential {
+            Credential::Password { name, password } => format!("{name}:{password}"),
+            Credential::Identity(token) => format!("token {token}"),
+        };
+        found
+            .map(|credential| credential.map(text))
+            .map_err(|error| error.to_string())
+    }
+
+    fn auth(text: &str) -> serde_json::Value {
+        json!({ "auth": base64::engine::general_purpose::STANDARD.encode(text) })
+    }
+
+    #[test]
+    fn the_narrowest_key_of_the_first_file_counts() {
+        let hub = json!({ "auths": { "https://index.docker.io/v1/": auth("hub:1") } });
+        let parts = json!({ "auths": {
+            "r.example": auth("all:1"),
+            "r.example/team": auth("team:2"),
+            "https://r.example/team/app/": auth("app:3"),
+        } });
+        let port = json!({ "auths": { "r.example:5000": { "username": "port", "password": "4" } } });
+        let token = json!({ "auths": { "r.example": { "auth": "", "identitytoken": "t" } } });
+        let empty = json!({ "auths": { "r.example": {} } });
+        for (files, image, expected) in [
+            (vec![&hub], "nginx", Some("hub:1")),
+            (vec![&hub], "r.example/nginx", None),
+            (vec![&parts], "r.example/other", Some("all:1")),
+            (vec![&parts], "r.example/team/x", Some("team:2")),
+            (vec![&parts], "r.example/teams/x", Some("all:1")),
+            (vec![&parts], "r.example/team/app", Some("app:3")),
+            (vec![&parts], "r.example:5000/team/app", None),
+            (vec![&parts], "sub.r.example/team/app", None),
+            (vec![&port, &parts], "r.example:5000/x", Some("port:4")),
+            (vec![&port, &parts], "r.example/x", Some("all:1")),
+            (vec![&token, &parts], "r.example/x", Some("token t")),
+            (vec![&empty, &parts], "r.example/x", Some("all:1")),
+            (vec![], "r.example/x", None),
+        ] {
+            let files: Vec<serde_json::Value> = files.into_iter().cloned().collect();
+            assert_eq!(
+                told(&files, image),
+                Ok(expected.map(str::to_owned)),
+                "{files:?} {image}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_never_shown() {
+        for (file, says) in [
+            (
+                json!({ "auths": { "r.example": { "auth": "c2VjcmV0" } } }),
+                "NAME:PASSWORD",
+            ),
+            (
+                json!({ "auths": { "r.example": { "auth": "%%secret" } } }),
+                "NAME:PASSWORD",
+            ),
+            (json!({ "auths": "secret" }), "line 1"),
+            (
+                json!({ "credHelpers": { "r.example": "../secret" } }),
+                "docker-credential-",
+            ),
+            (
+                json!({ "credsStore": "is-not-installed" }),
+                "docker-credential-is-not-installed",
+            ),
+        ] {
+            let error = told(std::slice::from_ref(&file), "r.example/x").unwrap_err();
+            assert!(error.contains(says), "{error}");
+            assert!(
+                !error.contains("secret") || error.contains("-../secret"),
+                "{error}"
+            );
+        }
+        let shown = format!("{:?}", Credential::Identity("secret".to_owned()));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
