@@ -89,7 +89,8 @@ fn interfaces_have_the_names_and_settings_that_are_asked_for_and_get_them_back()
         "echo 0 > /proc/sys/net/ipv4/conf/lan.5/log_martians",
     ] {
         web.inside(line);
-        web.0.wait(&format!("`{line}` is undone"), PATIENCE, || {
+        // Nobody tells of a setting: it is seen at the next look at everything.
+        web.0.wait(&format!("`{line}` is undone"), 2 * PATIENCE, || {
             (web.interfaces() == "eth0 lan.5" && is_set()).then_some(())
         });
         web.reached();

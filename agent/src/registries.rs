@@ -109,7 +109,7 @@ mod tests {
         let path = directory.path().join("registries.yaml");
         for (text, line) in [
             ("docker.io:\n  mirror: [x]\n", 2),
-            ("docker.io: [\n", 2),
+            ("docker.io: [\n", 1),
             ("a: { insecure: often }\n", 1),
         ] {
             std::fs::write(&path, text).unwrap();
