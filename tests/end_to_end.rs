@@ -42,5 +42,6 @@ mod security;
 mod sharing;
 mod shim_death;
 mod single_agent;
+mod tags;
 mod truth;
 mod why;

@@ -258,6 +258,8 @@ impl Wiring {
             Command::Apply { paths, reply } => {
                 let applied = commands::apply(&mut reader.intake, &reader.layout, &report, &paths);
                 self.publish(reader);
+                // Also where nothing of it has changed: what failed is tried now, and tags are asked for.
+                let _ = self.converging.wake.send("apply".into());
                 let _ = reply.send(applied);
             }
             Command::Down {

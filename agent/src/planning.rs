@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backend::layout::Layout;
+use model::types::Service;
 use reconciler::{
     desired::{Desired, Wish},
     key::Key,
     memory::Memory,
     observed::{Fact, Image, Observed},
     plan::step::Plan,
-    port::{Backend, Scope},
+    port::{Ask, Backend, Scope},
+    pull,
 };
 
 use crate::{
@@ -20,17 +22,22 @@ use crate::{
     text,
 };
 
+pub mod tags;
+
 pub struct Planned {
     pub plan: Plan,
     pub hash: String,
+    pub tags: Vec<tags::Tag>,
 }
 
 impl Planned {
     pub fn reply(self, diagnostics: Vec<String>, failed: bool) -> PlanReply {
+        let mut plan = text::plan_json(&self.plan);
+        plan["tags"] = serde_json::json!(self.tags);
         PlanReply {
             changes: self.plan.changes.len(),
-            text: text::plan_text(&self.plan),
-            plan: text::plan_json(&self.plan),
+            text: format!("{}{}", tags::render(&self.tags), text::plan_text(&self.plan)),
+            plan,
             hash: self.hash,
             diagnostics,
             failed,
@@ -57,19 +64,37 @@ pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String
     let whole = reconciler::plan::plan(desired, &observed, &Memory::default(), &Vec::new(), backend.now());
     let plan = narrow(whole, projects);
     let hash = text::plan_hash(&plan, None);
-    Planned { plan, hash }
+    let services =
+        services(desired, projects).map(|(project, name, service)| (format!("{project}/{name}"), service));
+    let tags = tags::tags(services, &observed.images);
+    Planned { plan, hash, tags }
 }
 
-fn images(desired: &Desired, projects: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut images = BTreeSet::new();
-    for (name, wish) in &desired.projects {
-        if let Wish::Run { project, .. } = wish
-            && (projects.is_empty() || projects.contains(name))
-        {
-            images.extend(project.services.values().map(|service| service.image.clone()));
-        }
-    }
-    images
+/// Whoever wants a plan wants to know also whether a tag has moved.
+fn images(desired: &Desired, projects: &BTreeSet<String>) -> BTreeMap<String, Ask> {
+    let wishes = pull::wishes(services(desired, projects).map(|(_, _, service)| service));
+    let asked = wishes.into_iter().map(|(reference, wish)| match wish.ask {
+        Ask::Never => (reference, Ask::Never),
+        Ask::Missing | Ask::Anew => (reference, Ask::Anew),
+    });
+    asked.collect()
+}
+
+/// Those of `projects` (none: of all), each with the name of its project and its own.
+fn services<'d>(
+    desired: &'d Desired,
+    projects: &BTreeSet<String>,
+) -> impl Iterator<Item = (&'d String, &'d String, &'d Service)> {
+    let wanted = desired.projects.iter();
+    let wanted = wanted.filter(|(name, _)| projects.is_empty() || projects.contains(*name));
+    wanted.flat_map(|(name, wish)| {
+        let project = match wish {
+            Wish::Run { project, .. } => Some(project),
+            _ => None,
+        };
+        let services = project.into_iter().flat_map(|project| &project.services);
+        services.map(move |(service_name, service)| (name, service_name, service))
+    })
 }
 
 /// The part that concerns these projects; what belongs to all stays.
@@ -117,6 +142,7 @@ pub fn in_process(
         return Ok(Planned {
             plan: Plan::default(),
             hash: String::new(),
+            tags: Vec::new(),
         }
         .reply(diagnostics, true));
     }

@@ -110,6 +110,11 @@ pub enum ImageError {
         #[source]
         source: Box<PullError>,
     },
+    /// Its policy is `never`.
+    #[error(
+        "image {name} is not here, and is not to be fetched. Load it with `stead image load`, or write another `pull_policy`"
+    )]
+    NotHere { name: String },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]

@@ -30,3 +30,15 @@ pub mod usage;
 pub mod volume;
 
 pub use linux::{LinuxBackend, OpenError};
+
+/// The error and everything behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

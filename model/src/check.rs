@@ -13,7 +13,7 @@ use crate::{
     pre_start,
     report::Report,
     tree::At,
-    types::{Cidr, Condition, PortRange, Project, Protocol, Service},
+    types::{Cidr, Condition, PortRange, Project, Protocol, PullPolicy, Service},
 };
 
 pub(crate) fn check(project: &Project, report: &mut Report) {
@@ -23,6 +23,7 @@ pub(crate) fn check(project: &Project, report: &mut Report) {
         health(project, service, &path, report);
         namespaces::check(service, &path, report);
         host_tree(service, &path, report);
+        built(service, &path, report);
         hooks(service, &path, report);
         pre_start(project, name, service, report);
     }
@@ -100,6 +101,16 @@ fn host_tree(service: &Service, path: &str, report: &mut Report) {
         ),
         "give it a directory of its own, with what it needs: `rootfs:DIR`",
     );
+}
+
+fn built(service: &Service, path: &str, report: &mut Report) {
+    if service.container.pull_policy == Some(PullPolicy::Build) {
+        report.refuse(
+            report.at(&format!("{path}.pull_policy")),
+            format!("`{path}.pull_policy`: `build` asks for an image to be built, and stead builds none"),
+            "build it elsewhere, `stead image load` it, and write `never` or remove the line",
+        );
+    }
 }
 
 /// What runs in the container, without or with every right.

@@ -16,7 +16,11 @@ pub fn delay(key: &str, attempt: u32) -> u64 {
     } else {
         LONGEST
     };
-    let plain = FIRST.saturating_mul(factor).min(longest);
+    spread(key, attempt, FIRST.saturating_mul(factor).min(longest))
+}
+
+/// `plain` milliseconds, give or take ±10 %: not all keys at one moment.
+pub fn spread(key: &str, attempt: u32, plain: u64) -> u64 {
     let thousandths =
         derive::number(&format!("{key} {attempt}")) % if planted!("jitter-unbounded") { 20_001 } else { 201 };
     plain * (900 + thousandths) / 1000

@@ -25,6 +25,7 @@ pub mod memory;
 pub mod observed;
 pub mod plan;
 pub mod port;
+pub mod pull;
 pub mod restart;
 pub mod rollout;
 pub mod spec;

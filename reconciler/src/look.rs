@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     key::{InstanceKey, Key},
     observed::{Fact, Observed},
-    port::Scope,
+    port::{Ask, Scope},
 };
 
 impl Scope {
@@ -18,10 +18,18 @@ impl Scope {
         self.all |= other.all;
         self.firewall |= other.firewall;
         self.zones |= other.zones;
-        self.images.extend(other.images);
+        self.add_images(other.images);
         self.networks.extend(other.networks);
         self.volumes.extend(other.volumes);
         self.instances.extend(other.instances);
+    }
+
+    /// Of two wishes to ask a registry the stronger counts.
+    pub fn add_images(&mut self, images: impl IntoIterator<Item = (String, Ask)>) {
+        for (reference, ask) in images {
+            let present = self.images.entry(reference).or_insert(ask);
+            *present = ask.max(*present);
+        }
     }
 
     /// What `key` stands for.
@@ -29,7 +37,7 @@ impl Scope {
         let mut scope = Scope::default();
         match key {
             Key::Image { reference, .. } => {
-                scope.images.insert(reference.clone());
+                scope.images.insert(reference.clone(), Ask::default());
             }
             Key::Network(key) => {
                 scope.networks.insert(key.clone());
@@ -60,8 +68,8 @@ impl Scope {
                 Key::Instance(key) if self.instances.remove(key) => {
                     taken.instances.insert(key.clone());
                 }
-                Key::Image { reference, .. } if self.images.remove(reference) => {
-                    taken.images.insert(reference.clone());
+                Key::Image { reference, .. } => {
+                    taken.images.extend(self.images.remove_entry(reference));
                 }
                 Key::Names(_) if self.zones => {
                     self.zones = false;
@@ -104,7 +112,7 @@ impl Observed {
 
     /// Whether a look at `scope` that saw `seen` has found nothing new.
     pub fn shows(&self, seen: &Observed, scope: &Scope) -> bool {
-        let mut images = scope.images.iter();
+        let mut images = scope.images.keys();
         if !images.all(|reference| self.images.get(reference) == seen.images.get(reference)) {
             return false;
         }
@@ -143,7 +151,12 @@ impl Observed {
         }
         Observed {
             boot_id: self.boot_id.clone(),
-            images: entries(&self.images, &scope.images),
+            images: {
+                let present = scope.images.keys();
+                present
+                    .filter_map(|reference| Some((reference.clone(), self.images.get(reference)?.clone())))
+                    .collect()
+            },
             networks: part(&self.networks, &scope.networks),
             volumes: part(&self.volumes, &scope.volumes),
             instances: part(&self.instances, &scope.instances),
@@ -164,7 +177,7 @@ impl Observed {
     /// keys that differ from before.
     pub fn put(&mut self, seen: Observed, scope: &Scope, busy: &BTreeSet<Key>) -> BTreeSet<Key> {
         let mut changed = BTreeSet::new();
-        for reference in &scope.images {
+        for reference in scope.images.keys() {
             let new = seen.images.get(reference);
             if self.images.get(reference) != new {
                 changed.insert(Key::Image {

@@ -57,6 +57,32 @@ pub struct Image {
     /// Its layers are in the store.
     pub unpacked: bool,
     pub config: ImageConfig,
+    /// What its tag stands for in its registry, where that is another image. Whoever follows the tag takes it.
+    pub latest: Option<Box<Image>>,
+    /// When the registry was last asked; `None`: it never was, or there is none.
+    pub asked: Option<Asked>,
+}
+
+/// An answer of a registry, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Milliseconds since the epoch of the last answer.
+    pub at: u64,
+    /// Why there was none since.
+    pub failed: Option<String>,
+}
+
+impl Image {
+    /// By itself, of no registry.
+    pub fn new(digest: String, unpacked: bool, config: ImageConfig) -> Self {
+        Image {
+            digest,
+            unpacked,
+            config,
+            latest: None,
+            asked: None,
+        }
+    }
 }
 
 /// The part of an OCI image configuration that decides how a container runs (image-spec, config.md).

@@ -80,7 +80,9 @@ pub fn focused(
     let allocation = allocate::allocate(&wants, observed, in_flight);
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
-    let unpacked = images::images(&mut draft, &wants);
+    let unpacked = images::images(&mut draft, &wants, |reference| {
+        images::is_kept(desired, memory, reference)
+    });
     let networks = networks::networks(&mut draft, &wants, &allocation);
     let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);
     let targets = instances::targets(&wants, &verdicts);
@@ -227,7 +229,7 @@ fn restless(
     let others = others.filter(|key| !wants.left_alone(&key.project));
     let members = wants.instances.iter().zip(verdicts);
     let members = members.filter(|(member, verdict)| {
-        let image = images::resolve(observed, &member.wanted.service.image);
+        let image = images::resolve(observed, member.wanted.service);
         member.seen.is_none()
             || !instances::rests(wants, member, verdict)
             || wants.held.contains_key(&member.key)
@@ -312,7 +314,7 @@ fn verdicts<'a>(
             seen: *seen,
             looks,
             observed,
-            image: images::resolve(observed, &wanted.service.image),
+            image: images::resolve(observed, wanted.service),
             sandbox,
             held: wants.held.contains_key(key),
             pair: wants.pairs.get(key),

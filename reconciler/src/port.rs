@@ -16,13 +16,25 @@ use crate::{
     plan::action::Action,
 };
 
+/// Whether the registry of an image is asked what its name stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ask {
+    /// What is here counts.
+    Never,
+    /// If the image is not here.
+    #[default]
+    Missing,
+    /// In any case: its tag may have moved.
+    Anew,
+}
+
 /// Where to look. An empty scope looks nowhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Look at everything; the other fields but `images` say nothing more.
     pub all: bool,
     /// Image references to resolve again.
-    pub images: BTreeSet<String>,
+    pub images: BTreeMap<String, Ask>,
     pub networks: BTreeSet<ResourceKey>,
     pub volumes: BTreeSet<ResourceKey>,
     pub instances: BTreeSet<InstanceKey>,
@@ -58,6 +70,8 @@ pub enum HostEvent {
     /// The names of a network.
     Names(ResourceKey),
     Firewall,
+    /// What names of images stand for.
+    Images,
     /// Something was missed: look at everything.
     Lost,
 }

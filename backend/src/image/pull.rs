@@ -75,6 +75,8 @@ pub enum PullError {
         #[source]
         source: io::Error,
     },
+    #[error("the registry says nothing for {0:?}; it is asked again")]
+    Slow(Duration),
     #[error("a thread for the transfer cannot be had; check the limits of the agent")]
     Runtime(#[source] io::Error),
 }
@@ -84,7 +86,9 @@ impl PullError {
         match self {
             PullError::Registry(error) => error.may_pass(),
             PullError::Size { .. } | PullError::Digest { .. } => false,
-            PullError::Settings(_) | PullError::Write { .. } | PullError::Runtime(_) => true,
+            PullError::Settings(_) | PullError::Write { .. } | PullError::Slow(_) | PullError::Runtime(_) => {
+                true
+            }
         }
     }
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use model::types::ImageName;
-use reconciler::observed::{Image, ImageConfig};
+use reconciler::{
+    observed::{Image, ImageConfig},
+    port::Ask,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -38,6 +41,8 @@ pub struct Store {
     registries: Settings,
     /// What registries have offered, until it is unpacked.
     offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
+    /// When registries have told that a tag has not moved.
+    answers: Mutex<BTreeMap<ImageName, u64>>,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -50,6 +55,19 @@ struct Binding {
     /// Of the index or the manifest that its tag stood for in its registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     manifest: Option<String>,
+    /// What the tag stands for to those who follow it, where that is another image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest: Option<Pin>,
+    /// When its registry said so, milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked: Option<u64>,
+}
+
+/// An image of a registry, by the digests of its configuration and of its index or manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    digest: String,
+    manifest: String,
 }
 
 /// Equal stamps: the same bytes.
@@ -85,6 +103,7 @@ impl Store {
             seen: Mutex::default(),
             registries: Settings::default(),
             offers: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
@@ -97,50 +116,34 @@ impl Store {
     /// was unpacked from it still stands.
     ///
     /// `rootfs:DIR` has no content digest; its digest is that of the canonical path. What a name of a registry
-    /// stood for when it was unpacked it stands for from then on; the registry is asked before.
+    /// stood for when it was unpacked it stands for from then on; `ask` says whether its registry is asked.
     ///
     /// # Errors
     /// Not a reference, unreadable, malformed, for another platform, or a digest does not match.
-    pub fn resolve(&self, reference: &str) -> Result<Image, ImageError> {
+    pub fn look(&self, reference: &str, ask: Ask) -> Result<Image, ImageError> {
         let parsed: Reference = reference.parse()?;
-        match &parsed {
-            Reference::Hello => Ok(Image {
-                digest: hello::DIGEST.to_owned(),
-                unpacked: self.hello().is_dir(),
-                config: hello::config(),
-            }),
+        Ok(match &parsed {
+            Reference::Hello => Image::new(hello::DIGEST.to_owned(), self.hello().is_dir(), hello::config()),
             Reference::Rootfs(path) => {
                 let (digest, _) = rootfs(reference, path)?;
-                Ok(Image {
-                    unpacked: self.rootfs_file(&digest).is_file(),
-                    digest: digest.to_string(),
-                    config: ImageConfig::default(),
-                })
+                let unpacked = self.rootfs_file(&digest).is_file();
+                Image::new(digest.to_string(), unpacked, ImageConfig::default())
             }
-            Reference::Registry(name) => match self.bound(&name.to_string())? {
-                Some(bound) => Ok(Image {
-                    unpacked: true,
-                    digest: bound.digest.to_string(),
-                    config: bound.config,
-                }),
-                None => {
-                    let offer = self.offer(name)?;
-                    Ok(Image {
-                        unpacked: false,
-                        digest: offer.digest.to_string(),
-                        config: offer.runtime(),
-                    })
-                }
-            },
+            Reference::Registry(name) => self.of_registry(name, ask)?,
             _ => {
-                let seen = self.look(&parsed)?;
-                Ok(Image {
-                    unpacked: self.stored(&seen.digest, &seen.diff_ids),
-                    digest: seen.digest.to_string(),
-                    config: seen.config,
-                })
+                let seen = self.read(&parsed)?;
+                let unpacked = self.stored(&seen.digest, &seen.diff_ids);
+                Image::new(seen.digest.to_string(), unpacked, seen.config)
             }
-        }
+        })
+    }
+
+    /// As [`Store::look`]; what is missing is asked for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve(&self, reference: &str) -> Result<Image, ImageError> {
+        self.look(reference, Ask::Missing)
     }
 
     /// Brings the image into the store: every layer unpacked once, by diff id; then manifest and
@@ -175,23 +178,14 @@ impl Store {
                 }
                 self.write(&self.rootfs_file(&found), path.as_os_str().as_bytes())
             }
-            Reference::Registry(name) => {
-                let offer = self.offer(name)?;
-                let pulled = match offer.digest.to_string() {
-                    found if found != digest => Err(changed(found)),
-                    _ => self.pull(name, &offer),
-                };
-                // Pulled, or to be asked for again: a tag may stand for another image by then.
-                lock(&self.offers).remove(name);
-                pulled
-            }
+            Reference::Registry(name) => self.take(name, digest, false),
             _ => {
-                let seen = self.look(&parsed)?;
+                let seen = self.read(&parsed)?;
                 if seen.digest.to_string() != digest {
                     return Err(changed(seen.digest.to_string()));
                 }
                 if self.stored(&seen.digest, &seen.diff_ids) {
-                    return self.bind(reference, &seen.digest, seen.stamp, None);
+                    return self.bind(reference, &seen.digest, seen.stamp);
                 }
                 let loaded = load::load(&parsed, &self.limits)?;
                 if loaded.digest != seen.digest {
@@ -208,8 +202,20 @@ impl Store {
                     self.write(&self.blob(&Digest::of(manifest)), manifest)?;
                 }
                 self.write(&self.blob(&loaded.digest), &loaded.config)?;
-                self.bind(reference, &seen.digest, seen.stamp, None)
+                self.bind(reference, &seen.digest, seen.stamp)
             }
+        }
+    }
+
+    /// As [`Store::unpack`]; only who follows the tag has it then, and to all others the name stands for what it
+    /// stood for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unpack_latest(&self, reference: &str, digest: &str) -> Result<(), ImageError> {
+        match reference.parse()? {
+            Reference::Registry(name) => self.take(&name, digest, true),
+            _ => self.unpack(reference, digest),
         }
     }
 
@@ -272,7 +278,7 @@ impl Store {
 
     /// From memory, from the record of an earlier agent, from the source, or, when that is gone, from
     /// the store.
-    fn look(&self, reference: &Reference) -> Result<Seen, ImageError> {
+    fn read(&self, reference: &Reference) -> Result<Seen, ImageError> {
         let text = reference.to_string();
         let file = load::key_file(reference).unwrap_or_default();
         let stamp = match fs::metadata(&file) {
@@ -346,17 +352,13 @@ impl Store {
     }
 
     /// Only what has been unpacked whole is ever bound to a reference.
-    fn bind(
-        &self,
-        reference: &str,
-        digest: &Digest,
-        stamp: Option<Stamp>,
-        manifest: Option<&Digest>,
-    ) -> Result<(), ImageError> {
+    fn bind(&self, reference: &str, digest: &Digest, stamp: Option<Stamp>) -> Result<(), ImageError> {
         let binding = Binding {
             digest: digest.to_string(),
             stamp,
-            manifest: manifest.map(Digest::to_string),
+            manifest: None,
+            latest: None,
+            asked: None,
         };
         Ok(self.bindings.put(reference, &binding)?)
     }

@@ -39,7 +39,14 @@ impl LinuxBackend {
     /// `next`: what follows on the same key, as far as is known.
     pub(super) fn apply_action(&self, action: &Action, next: Option<&Action>) -> Result<(), ApplyError> {
         match action {
-            Action::UnpackImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
+            Action::UnpackImage {
+                reference,
+                digest,
+                latest: false,
+            } => Ok(self.images.unpack(reference, digest)?),
+            Action::UnpackImage {
+                reference, digest, ..
+            } => Ok(self.images.unpack_latest(reference, digest)?),
             Action::EnsureNetwork(spec) => {
                 self.networks.put(&spec.key.to_string(), spec)?;
                 let _making = self.firewall.making(&spec.key);

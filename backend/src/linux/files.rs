@@ -89,6 +89,8 @@ enum Meaning {
     /// The name of its directory.
     Volume(String),
     Layers,
+    /// What names of images stand for.
+    Names,
     Container(InstanceKey),
     Cgroup(InstanceKey),
     /// `cgroup.procs` at the top of a tree of cgroups: the kernel tells of what goes there only here.
@@ -149,6 +151,10 @@ impl FileWatch {
             }
         }
         self.watch(&self.layout.images().join("layers"), gone, Meaning::Layers);
+        let names = self.layout.records().join(kind::IMAGE);
+        if records::make_private(&names).is_ok() {
+            self.watch(&names, changed, Meaning::Names);
+        }
         for place in self.shared.volumes.places() {
             let meaning = match place.file_name().and_then(|name| name.to_str()) {
                 _ if place == self.layout.volumes() => Meaning::Volumes,
@@ -302,6 +308,8 @@ impl Shared {
                 }
             }
             Meaning::Layers => heard.push(HostEvent::Lost),
+            Meaning::Names if name.is_empty() => {}
+            Meaning::Names => heard.push(HostEvent::Images),
             Meaning::Volumes if name.is_empty() => heard.push(HostEvent::Lost),
             Meaning::Volume(directory) if name.is_empty() || ["data", "identity"].contains(&name) => {
                 self.volume(directory, events, heard);

@@ -4,14 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::AsFd,
+    panic::resume_unwind,
     sync::Arc,
     time::Instant,
 };
 
 use reconciler::{
     key::{InstanceKey, ResourceKey},
-    observed::{Ended, Fact, Health, Instance, Network, Observed, State},
-    port::Scope,
+    observed::{Ended, Fact, Health, Image, Instance, Network, Observed, State},
+    port::{Ask, Scope},
     spec::{NetworkSpec, Space, Zone},
 };
 
@@ -23,7 +24,7 @@ use super::{
     sandboxes::{Sandbox, identity},
 };
 use crate::{
-    cgroup,
+    cgroup, chain,
     dns::zone,
     shim::{
         protocol::{HealthState, Run, SandboxState},
@@ -31,7 +32,34 @@ use crate::{
     },
 };
 
+/// Sources of images that are asked at once.
+const SOURCES: usize = 8;
+
 impl LinuxBackend {
+    /// Some at once: each may keep us waiting.
+    fn observe_images(&self, wanted: &BTreeMap<String, Ask>, images: &mut BTreeMap<String, Fact<Image>>) {
+        let wanted: Vec<(&String, &Ask)> = wanted.iter().collect();
+        let resolve = |(reference, ask): &(&String, &Ask)| {
+            let image = self
+                .images
+                .look(reference, **ask)
+                .map_or_else(unknown, Fact::Known);
+            ((*reference).clone(), image)
+        };
+        for some in wanted.chunks(SOURCES) {
+            match some {
+                [one] => images.extend([resolve(one)]),
+                some => std::thread::scope(|scope| {
+                    let threads = some.iter().map(|one| scope.spawn(|| resolve(one)));
+                    let threads: Vec<_> = threads.collect();
+                    for thread in threads {
+                        images.extend([thread.join().unwrap_or_else(|panic| resume_unwind(panic))]);
+                    }
+                }),
+            }
+        }
+    }
+
     pub(super) fn observe_scope(&self, scope: &Scope, observed: &mut Observed) {
         observed.boot_id.clone_from(&self.boot_id);
         if scope.all {
@@ -42,10 +70,7 @@ impl LinuxBackend {
                 self.files.watch_root(&self.controllers().tops());
             }
         }
-        for reference in &scope.images {
-            let image = self.images.resolve(reference).map_or_else(unknown, Fact::Known);
-            observed.images.insert(reference.clone(), image);
-        }
+        self.observe_images(&scope.images, &mut observed.images);
         if scope.all || !scope.networks.is_empty() {
             replace(
                 scope.all,
@@ -377,16 +402,4 @@ fn instance(state: SandboxState, identity: String, drift: Vec<String>, broken: O
 
 fn unknown<T>(error: impl std::error::Error) -> Fact<T> {
     Fact::Unknown(chain(&error))
-}
-
-/// The error and everything behind it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -2,7 +2,7 @@
 //! until it is drained.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
@@ -21,7 +21,7 @@ use reconciler::{
     key::{InstanceKey, Slot},
     observed::{Fact, Observed, State},
     plan::action::Action,
-    port::{Backend, Scope},
+    port::{Ask, Backend, Scope},
     spec::{
         ContainerSpec, Endpoint, FirewallNetwork, FirewallSpec, Protocol, PublishKey, PublishTarget,
         SandboxSpec,
@@ -52,6 +52,7 @@ fn flip() {
     apply(Action::UnpackImage {
         reference: image,
         digest: digest.clone(),
+        latest: false,
     });
     apply(Action::EnsureNetwork(network.clone()));
     apply(Action::SyncFirewall(firewall(None)));
@@ -140,7 +141,7 @@ fn image(directory: &Path) -> std::path::PathBuf {
 fn digest(backend: &LinuxBackend, image: &str) -> String {
     let mut observed = Observed::nothing_known();
     let scope = Scope {
-        images: BTreeSet::from([image.to_owned()]),
+        images: BTreeMap::from([(image.to_owned(), Ask::default())]),
         ..Scope::default()
     };
     backend.observe(&scope, &mut observed);

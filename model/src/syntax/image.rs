@@ -25,7 +25,7 @@ pub(crate) enum ImageError {
 impl ImageError {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        const TRANSPORTS: &str = "`[HOST[:PORT]/]NAME[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`, `rootfs:DIR` and `builtin:hello`";
+        const TRANSPORTS: &str = "`[HOST[:PORT]/]NAME[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`, `dir:DIR`, `rootfs:DIR` and `builtin:hello`";
         match self {
             ImageError::Empty | ImageError::Transport(_) => format!("write one of {TRANSPORTS}"),
             ImageError::NoPath(_) => {
@@ -55,7 +55,7 @@ pub(crate) fn resolve(text: &str, directory: &Path, home: Option<&Path>) -> Resu
     match text.split_once(':') {
         Some(("builtin", "hello")) => Ok(text.to_owned()),
         Some(("builtin", name)) => Err(ImageError::NoBuiltin(name.to_owned())),
-        Some(("rootfs", rest)) => Ok(format!("rootfs:{}", path(rest)?.display())),
+        Some((transport @ ("rootfs" | "dir"), rest)) => Ok(format!("{transport}:{}", path(rest)?.display())),
         Some((transport @ ("oci" | "oci-archive" | "docker-archive"), rest)) => {
             // The tag begins at the first colon, as in containers/image: such paths hold no colon.
             Ok(match rest.split_once(':') {
@@ -64,8 +64,7 @@ pub(crate) fn resolve(text: &str, directory: &Path, home: Option<&Path>) -> Resu
             })
         }
         Some((
-            "dir" | "docker" | "docker-daemon" | "containers-storage" | "ostree" | "sif" | "tarball"
-            | "atomic",
+            "docker" | "docker-daemon" | "containers-storage" | "ostree" | "sif" | "tarball" | "atomic",
             _,
         )) => Err(ImageError::Transport(text.to_owned())),
         // As written: what it is short for is the same everywhere.
@@ -87,6 +86,7 @@ mod tests {
             ("builtin:hello", "builtin:hello"),
             ("rootfs:./root", "rootfs:/p/root"),
             ("rootfs:/", "rootfs:/"),
+            ("dir:image", "dir:/p/image"),
             ("rootfs:~/root", "rootfs:/home/u/root"),
             ("oci:./image", "oci:/p/image"),
             ("oci:../image:1.2", "oci:/image:1.2"),
@@ -114,7 +114,7 @@ mod tests {
             ("rootfs:", "no path"),
             ("oci::tag", "no path"),
             ("builtin:other", "no built-in image `other`"),
-            ("dir:/x", "transport"),
+            ("dir:", "no path"),
             ("docker://nginx", "transport"),
             ("Nginx", "written in lower case"),
             ("nginx:", "no tag"),

@@ -28,7 +28,7 @@ use crate::{
     time::Now,
 };
 use focus::Touched;
-use images::{images_of, references};
+use images::{asked_at_each_change, images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 120_000;
@@ -79,6 +79,7 @@ pub struct Engine {
     /// To be looked at as soon as possible.
     dirty: Scope,
     images: images::Looking,
+    following: images::Following,
     /// A look at the host is under way; keys that an action touched since it began.
     looking: Option<BTreeSet<Key>>,
     /// Somebody asked for a look at everything, and it has not ended yet: 2 not begun, 1 under way.
@@ -113,7 +114,7 @@ impl Engine {
             barred: None,
         });
         let notes = notes.collect();
-        Engine {
+        let mut engine = Engine {
             dirty: Scope {
                 images: references(&desired, &memory),
                 ..Scope::default()
@@ -128,6 +129,7 @@ impl Engine {
             running: Vec::new(),
             outdated: BTreeSet::new(),
             images: images::Looking::default(),
+            following: images::Following::default(),
             looking: None,
             asked: 0,
             blind: 0,
@@ -140,7 +142,9 @@ impl Engine {
             notes,
             entries: Vec::new(),
             orders: Vec::new(),
-        }
+        };
+        engine.follow();
+        engine
     }
 
     pub fn look(&mut self, scope: Scope) {
@@ -156,6 +160,7 @@ impl Engine {
 
     /// Takes over what is wanted now; a changed project starts with a clean slate.
     pub fn desire(&mut self, desired: Arc<Desired>) {
+        let mut anew = BTreeSet::new();
         for (name, wish) in &desired.projects {
             let before = self.desired.projects.get(name);
             let same = match (before, wish) {
@@ -168,8 +173,10 @@ impl Engine {
                 self.memory.forget(name);
                 self.outdate(name);
                 let project = self.memory.effective(name, wish);
-                let images = project.into_iter().flat_map(images_of);
-                self.dirty.images.extend(images.cloned());
+                if let Some(project) = project {
+                    self.dirty.add_images(images_of(project));
+                    anew.extend(asked_at_each_change(project));
+                }
             }
         }
         // An order is tried at once, whatever failed before.
@@ -207,9 +214,12 @@ impl Engine {
         self.desired = desired;
         self.stale = true;
         let wanted = references(&self.desired, &self.memory);
+        // What is about to be asked for is not known: who is changed is changed once.
         Arc::make_mut(&mut self.observed)
             .images
-            .retain(|reference, _| wanted.contains(reference));
+            .retain(|reference, _| wanted.contains_key(reference) && !anew.contains(reference));
+        self.follow();
+        self.ask_anew(anew);
     }
 
     pub fn event(&mut self, event: HostEvent) {
@@ -220,8 +230,11 @@ impl Engine {
             HostEvent::Volume(key) => Key::Volume(key),
             HostEvent::Names(key) => Key::Names(key),
             HostEvent::Firewall => Key::Firewall,
+            HostEvent::Images => {
+                return self.dirty.add_images(references(&self.desired, &self.memory));
+            }
             HostEvent::Lost => {
-                self.dirty.images.extend(references(&self.desired, &self.memory));
+                self.dirty.add_images(references(&self.desired, &self.memory));
                 return self.look(Scope::all());
             }
         };
@@ -245,7 +258,11 @@ impl Engine {
         self.memory.failures.clear();
         self.stale = true;
         self.touched = Touched::Everything;
-        self.dirty.images.extend(references(&self.desired, &self.memory));
+        self.dirty.add_images(references(&self.desired, &self.memory));
+        let projects = self.desired.projects.iter();
+        let projects = projects.filter_map(|(name, wish)| self.memory.effective(name, wish));
+        let anew: BTreeSet<String> = projects.flat_map(asked_at_each_change).collect();
+        self.ask_anew(anew);
         self.look(Scope::all());
         self.asked = 2;
     }
@@ -254,13 +271,14 @@ impl Engine {
         if now.boot >= self.resync && self.looking.is_none() {
             self.look(Scope::all());
         }
-        for reference in references(&self.desired, &self.memory) {
+        for (reference, ask) in references(&self.desired, &self.memory) {
             let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
             let due = |key: &Key| self.memory.held(key, now).is_none();
             if unknown && self.image_keys(&reference).iter().all(due) {
-                self.dirty.images.insert(reference);
+                self.dirty.add_images([(reference, ask)]);
             }
         }
+        self.ask_in_time(now);
     }
 
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
@@ -307,7 +325,7 @@ impl Engine {
         if self.looking.is_none() && !self.dirty.is_empty() {
             self.look_at_the_host();
         }
-        self.dirty.images.extend(images);
+        self.dirty.images = images;
     }
 
     fn look_at_the_host(&mut self) {
@@ -406,11 +424,15 @@ impl Engine {
             self.outdate(project);
             let good = self.memory.good.get(project);
             let images = good.into_iter().flat_map(|good| images_of(&good.project));
-            self.dirty.images.extend(images.cloned());
+            let images: Vec<_> = images.collect();
+            self.dirty.add_images(images);
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),
             });
+        }
+        if !taken.is_empty() {
+            self.follow();
         }
         !taken.is_empty()
     }
@@ -475,6 +497,8 @@ impl Engine {
 
     /// How long nothing happens by itself.
     pub fn timer(&self, now: Now) -> Duration {
+        // One that is due and cannot be asked now is asked for by the next round.
+        let question = self.next_question(now).map(|at| at.max(now.boot + 1));
         let now = now.boot;
         let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
         let failed = self
@@ -487,6 +511,7 @@ impl Engine {
             });
         let next = waiting
             .chain(failed)
+            .chain(question)
             .filter(|until| *until > now)
             .chain(self.looking.is_none().then(|| self.resync.max(now + 1)))
             .min()

@@ -15,6 +15,9 @@ pub enum Action {
     UnpackImage {
         reference: String,
         digest: String,
+        /// Only who follows the tag takes it; for all others the name stands for what it stood for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        latest: bool,
     },
     /// Make the bridge, or repair what differs.
     EnsureNetwork(NetworkSpec),

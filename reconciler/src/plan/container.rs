@@ -153,7 +153,7 @@ pub fn all_compared<'a>(order: &[(&'a str, Wanted<'a>)], observed: &'a Observed)
             }
         }
         let key = (project.name.as_str(), *name);
-        let image = images::resolve(observed, &service.image).ok();
+        let image = images::resolve(observed, service).ok();
         let looks = Looks {
             fields,
             digest: image.map(|image| image.digest.as_str()),

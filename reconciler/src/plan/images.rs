@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::types::Service;
+
 use super::{
     action::Action,
     draft::{Draft, Ready},
@@ -9,21 +11,37 @@ use super::{
     wanted::{self, Member, Wants},
 };
 use crate::{
+    desired::Desired,
     key::Key,
-    memory::Again,
+    memory::{Again, Memory},
     observed::{Fact, Image, Observed},
+    pull,
 };
 
 /// Why nothing is known of an image in the first moments.
 pub(crate) const UNSEEN: &str = "it was not looked at yet";
 
-/// What `reference` stands for, or why that is not known.
-pub fn resolve<'a>(observed: &'a Observed, reference: &str) -> Result<&'a Image, String> {
-    match observed.images.get(reference) {
-        Some(Fact::Known(image)) => Ok(image),
+/// What `service` is to run, or why that is not known.
+pub fn resolve<'a>(observed: &'a Observed, service: &Service) -> Result<&'a Image, String> {
+    match observed.images.get(&service.image) {
+        Some(Fact::Known(image)) => Ok(pull::chosen(image, service)),
         Some(Fact::Unknown(why)) => Err(why.clone()),
         None => Err(UNSEEN.to_owned()),
     }
+}
+
+/// Whether somebody wants what `reference` stands for, and does not follow its tag.
+pub fn is_kept(desired: &Desired, memory: &Memory, reference: &str) -> bool {
+    let projects = desired.projects.iter();
+    let projects = projects.filter_map(|(name, wish)| memory.effective(name, wish));
+    let mut services = projects.flat_map(|project| project.services.values());
+    services.any(|service| service.image == reference && !pull::follows(service))
+}
+
+/// Whether `image` is what `reference` stands for to those who do not follow it.
+fn stands_for(observed: &Observed, reference: &str, image: &Image) -> bool {
+    let known = observed.images.get(reference).and_then(Fact::known);
+    known.is_none_or(|known| known.digest == image.digest)
 }
 
 /// By digest: whether its layers are there.
@@ -31,9 +49,11 @@ pub type Unpacked = BTreeMap<String, Ready>;
 
 /// One unpack a digest, in the first project that wants it. References that stand for one digest are not
 /// looked at in the same moment, so any of them may say that it is unpacked.
-pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
+/// `kept`: see [`is_kept`].
+pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>, kept: impl Fn(&str) -> bool) -> Unpacked {
     let mut unpacked = Unpacked::new();
     let known = draft.observed.images.values().filter_map(Fact::known);
+    let known = known.flat_map(|image| std::iter::once(image).chain(image.latest.as_deref()));
     let there: BTreeSet<&str> = known
         .filter(|image| image.unpacked)
         .map(|image| image.digest.as_str())
@@ -41,7 +61,7 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
     let mut under_way: BTreeMap<&String, Key> = BTreeMap::new();
     for Member { key, wanted, .. } in &wants.instances {
         let reference = &wanted.service.image;
-        let resolved = resolve(draft.observed, reference);
+        let resolved = resolve(draft.observed, wanted.service);
         // Most are there, and nothing more is to be said of them.
         if let Ok(image) = resolved
             && there.contains(image.digest.as_str())
@@ -75,8 +95,11 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>) -> Unpacked {
                 let action = Action::UnpackImage {
                     reference: reference.clone(),
                     digest: image.digest.clone(),
+                    latest: !stands_for(draft.observed, reference, image) && kept(reference),
                 };
-                let ready = match draft.unpacking(&image.digest) {
+                // Of one name both what is kept and the latest may be missing.
+                let busy = under_way.values().any(|other| *other == image_key);
+                let ready = match busy || draft.unpacking(&image.digest) {
                     true => Ready::Blocked,
                     false => draft.step(&image_key, action, &cause, Some(Class::Create), &[]),
                 };

@@ -320,6 +320,7 @@ pub fn hint(event: &HostEvent) -> String {
         HostEvent::Volume(key) => format!("volume {key}"),
         HostEvent::Names(key) => format!("names {key}"),
         HostEvent::Firewall => "firewall".to_owned(),
+        HostEvent::Images => "images".to_owned(),
         HostEvent::Lost => EVERYTHING.to_owned(),
     }
 }

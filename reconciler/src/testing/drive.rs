@@ -16,7 +16,7 @@ use crate::{
         self, InFlight,
         step::{Cause, Class, Plan, Step},
     },
-    port::{Backend, Scope},
+    port::{Ask, Backend, Scope},
     status::{self, ProjectStatus, project::Facts},
 };
 
@@ -218,7 +218,10 @@ impl<H: Backend> Drive<H> {
     fn observe_for(&self, memory: &Memory) -> Observed {
         let mut observed = Observed::nothing_known();
         let scope = Scope {
-            images: references(&self.desired, memory),
+            images: references(&self.desired, memory)
+                .into_iter()
+                .map(|reference| (reference, Ask::default()))
+                .collect(),
             ..Scope::all()
         };
         self.host.observe(&scope, &mut observed);

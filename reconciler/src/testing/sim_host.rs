@@ -28,7 +28,7 @@ use crate::{
     memory::{Barred, Good},
     observed::{Health, Hook, Image, ImageConfig, Observed},
     plan::action::Action,
-    port::{ActionError, Backend, HostEvent, Ledger, Retry, Scope},
+    port::{ActionError, Ask, Backend, HostEvent, Ledger, Retry, Scope},
     time::Now,
 };
 pub use effects::{Progress, Work};
@@ -144,11 +144,7 @@ impl SimHost {
             command: vec!["/app".to_owned()],
             ..ImageConfig::default()
         };
-        let image = Image {
-            digest: digest.to_owned(),
-            unpacked: false,
-            config,
-        };
+        let image = Image::new(digest.to_owned(), false, config);
         let mut world = self.world();
         world.images.insert(reference.to_owned(), image);
         if unpacked {
@@ -223,7 +219,10 @@ impl SimHost {
     pub fn observe_all(&self, references: &BTreeSet<String>) -> Observed {
         let mut observed = Observed::nothing_known();
         let scope = Scope {
-            images: references.clone(),
+            images: references
+                .iter()
+                .map(|name| (name.clone(), Ask::default()))
+                .collect(),
             ..Scope::all()
         };
         self.observe(&scope, &mut observed);

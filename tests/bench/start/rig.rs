@@ -14,7 +14,7 @@ use reconciler::{
     key::{InstanceKey, ResourceKey, Slot},
     observed::{Fact, Observed},
     plan::action::Action,
-    port::{ActionError, Backend, Scope},
+    port::{ActionError, Ask, Backend, Scope},
     spec::{ContainerSpec, Endpoint, Limits, MountSpec, NetworkSpec, SandboxSpec, Subnet},
 };
 
@@ -99,7 +99,7 @@ impl Rig<'_> {
         let backend = LinuxBackend::open(&layout).expect("a backend");
         let mut observed = Observed::nothing_known();
         let scope = Scope {
-            images: [reference.clone()].into(),
+            images: [(reference.clone(), Ask::default())].into(),
             ..Scope::default()
         };
         backend.observe(&scope, &mut observed);
@@ -115,7 +115,11 @@ impl Rig<'_> {
             once: false,
             made: Vec::new(),
         };
-        rig.apply(&Action::UnpackImage { reference, digest });
+        rig.apply(&Action::UnpackImage {
+            reference,
+            digest,
+            latest: false,
+        });
         rig.apply(&Action::EnsureNetwork(NetworkSpec {
             key: network(),
             subnet: Subnet {

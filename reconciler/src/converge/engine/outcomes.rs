@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ECHO_WINDOW, ECHOES, Engine, RAREST, RESYNC, images::images_of};
+use super::{ECHO_WINDOW, ECHOES, Engine, RAREST, RESYNC, images::with_instances};
 use crate::{
     backoff,
     execute::Report,
@@ -12,6 +12,7 @@ use crate::{
     observed::{Fact, Observed},
     plan::{action::Action, step::Step, volumes},
     port::{ActionError, Retry, Scope},
+    pull,
     time::Now,
 };
 
@@ -28,6 +29,7 @@ impl Engine {
                     Some(true) => return self.look(scope),
                     Some(false) => {
                         self.put(*seen, &scope, &BTreeSet::new(), None, now);
+                        self.answered(&scope, now);
                         return;
                     }
                     None => {}
@@ -128,7 +130,7 @@ impl Engine {
         if self.observed.has_unknown() && self.blind == 0 {
             self.resync = self.resync.min(now.boot.saturating_add(backoff::FIRST));
         }
-        for reference in &scope.images {
+        for reference in scope.images.keys() {
             if let Some(Fact::Unknown(why)) = self.observed.images.get(reference) {
                 let why = why.clone();
                 for key in self.image_keys(reference) {
@@ -147,8 +149,8 @@ impl Engine {
             let project = self.memory.effective(name, wish);
             if project
                 .into_iter()
-                .flat_map(images_of)
-                .any(|image| image == reference)
+                .flat_map(with_instances)
+                .any(|service| service.image == reference)
             {
                 keys.push(Key::Image {
                     project: name.clone(),
@@ -209,8 +211,8 @@ impl Engine {
         let wish = self.desired.projects.get(&key.project);
         let project = wish.and_then(|wish| self.memory.effective(&key.project, wish));
         let service = project.and_then(|project| project.services.get(&key.service));
-        let image = service.map(|service| service.image.clone());
-        self.dirty.images.extend(image);
+        let image = service.map(|service| (service.image.clone(), pull::ask(service)));
+        self.dirty.add_images(image);
     }
 
     /// An action that is done and wanted again at once must not keep the loop busy for ever.

@@ -28,7 +28,7 @@ pub fn mounts(
     if let Some(of) = &service.container.pre_start_of
         && let Some(other) = project.services.get(of)
     {
-        let image = images::resolve(observed, &other.image)
+        let image = images::resolve(observed, other)
             .map_err(|why| format!("the volumes of {of} are not known: {why}"))?;
         let theirs = InstanceKey {
             service: of.clone(),
@@ -44,7 +44,7 @@ pub fn mounts(
         let Some(other) = project.services.get(&from.service) else {
             continue;
         };
-        let image = images::resolve(observed, &other.image)
+        let image = images::resolve(observed, other)
             .map_err(|why| format!("the volumes of {} are not known: {why}", from.service))?;
         // Anonymous volumes are those of its first container.
         let first = InstanceKey {

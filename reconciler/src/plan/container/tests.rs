@@ -29,11 +29,7 @@ fn build(service: &Service, config: ImageConfig) -> Result<ContainerSpec, String
         index: 1,
         slot: Slot::A,
     };
-    let image = Image {
-        digest: "sha256:aaaa".to_owned(),
-        unpacked: true,
-        config,
-    };
+    let image = Image::new("sha256:aaaa".to_owned(), true, config);
     container(
         &project,
         &key,

@@ -38,11 +38,7 @@ impl Default for Simulated {
 impl Hands for Simulated {
     fn image(&self, name: &str) -> Result<String, String> {
         let reference = format!("simulated:{name}");
-        let image = Image {
-            digest: format!("sha256:of-{name}"),
-            unpacked: false,
-            config: ImageConfig::default(),
-        };
+        let image = Image::new(format!("sha256:of-{name}"), false, ImageConfig::default());
         self.host.world().images.insert(reference.clone(), image);
         Ok(reference)
     }

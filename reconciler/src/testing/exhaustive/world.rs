@@ -100,13 +100,12 @@ pub struct World {
 impl World {
     /// A host with two images in reach, and nothing else.
     pub fn bare() -> Self {
-        let image = |digest: &str, unpacked| Image {
-            digest: digest.to_owned(),
-            unpacked,
-            config: ImageConfig {
+        let image = |digest: &str, unpacked| {
+            let config = ImageConfig {
                 command: vec!["/app".to_owned()],
                 ..ImageConfig::default()
-            },
+            };
+            Image::new(digest.to_owned(), unpacked, config)
         };
         let images = BTreeMap::from([
             ("app:1".to_owned(), image("sha256:aaaa", false)),

@@ -125,6 +125,8 @@ impl Agent {
             HostEvent::Volume(key) => Key::Volume(key.clone()),
             HostEvent::Names(key) => Key::Names(key.clone()),
             HostEvent::Firewall => Key::Firewall,
+            // Of images, no look is owed.
+            HostEvent::Images => return,
             HostEvent::Lost => {
                 let touched = self
                     .running

@@ -127,7 +127,9 @@ impl World {
         let placeholder = Action::SyncFirewall(crate::spec::FirewallSpec::default());
         let action = std::mem::replace(&mut work.action, placeholder);
         let next = match &action {
-            Action::UnpackImage { reference, digest } => self.unpack(reference, digest, work),
+            Action::UnpackImage {
+                reference, digest, ..
+            } => self.unpack(reference, digest, work),
             Action::EnsureNetwork(spec) => self.ensure_network(spec, work),
             Action::RemoveNetwork(key) => self.remove_network(key, work),
             Action::EnsureVolume(spec) => self.ensure_volume(&spec.key, work),

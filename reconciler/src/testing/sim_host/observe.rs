@@ -28,7 +28,7 @@ impl World {
         if observed.boot_id != self.boot_id {
             observed.boot_id.clone_from(&self.boot_id);
         }
-        for reference in &scope.images {
+        for reference in scope.images.keys() {
             observed
                 .images
                 .insert(reference.clone(), self.see_image(reference));

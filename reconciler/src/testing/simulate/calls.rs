@@ -317,7 +317,7 @@ pub fn scope_text(scope: &Scope) -> String {
     for key in scope.networks.iter().chain(&scope.volumes) {
         text.push_str(&format!(" {key}"));
     }
-    for image in &scope.images {
+    for image in scope.images.keys() {
         text.push_str(&format!(" {image}"));
     }
     if scope.firewall {

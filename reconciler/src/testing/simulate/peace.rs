@@ -8,7 +8,7 @@ use crate::{
     key::{InstanceKey, Key},
     observed::Observed,
     plan::{action::Action, step::Step},
-    port::Scope,
+    port::{Ask, Scope},
 };
 
 /// Milliseconds after the last fault until everything is at rest: a back-off, a resync, and rollouts of
@@ -138,7 +138,12 @@ impl Simulation {
         };
         let mut truth = Observed::nothing_known();
         let scope = Scope {
-            images: self.wishes.images(),
+            images: self
+                .wishes
+                .images()
+                .into_iter()
+                .map(|name| (name, Ask::default()))
+                .collect(),
             ..Scope::all()
         };
         self.host.look(&scope, &mut truth);

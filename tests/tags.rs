@@ -1,0 +1,180 @@
+//! A tag that moves in its registry: who follows it has the new image, everybody else keeps what he has.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    host::{Host, PATIENCE},
+    images::oci_layout,
+    registry::{ADDRESS, Registry, complaint},
+};
+
+struct Moving {
+    host: Host,
+    registry: Registry,
+}
+
+impl Moving {
+    fn new(name: &str) -> Option<Moving> {
+        let host = Host::new(name)?;
+        let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
+        let insecure = format!("\"{ADDRESS}\": {{ insecure: true }}\n");
+        fs::write(host.root.join("registries.yaml"), insecure).expect("a file");
+        let mut moving = Moving { host, registry };
+        moving.push("1");
+        moving.host.start_agent();
+        Some(moving)
+    }
+
+    /// Another image under the same tag. Of another place, it is another one with the same layer.
+    fn push(&mut self, name: &str) {
+        let layout: PathBuf = self.host.directory(&format!("layout-{name}"));
+        oci_layout(&self.host, &layout);
+        self.registry.push(&self.host, &layout, "team/box:1", &[]);
+    }
+
+    fn manifest(&self, project: &str, policy: &str) {
+        self.host.write_manifest(project, &service(policy));
+    }
+
+    /// Of the one instance of `project`.
+    fn digest(&self, project: &str) -> Option<String> {
+        let ps = self.host.stead_ok(&["--json", "ps", project]);
+        let instances: serde_json::Value = serde_json::from_str(&ps).expect("JSON");
+        let running = instances[0]["state"] == "running";
+        running.then(|| {
+            instances[0]["image_digest"]
+                .as_str()
+                .expect("a digest")
+                .to_owned()
+        })
+    }
+
+    fn runs_another(&self, project: &str, before: &str) -> String {
+        self.host.wait("it runs another image", PATIENCE, || {
+            self.digest(project).filter(|digest| digest != before)
+        })
+    }
+}
+
+fn service(policy: &str) -> String {
+    format!(
+        "services: {{ web: {{ image: \"{ADDRESS}/team/box:1\", pull_policy: {policy}, stop_grace_period: 0s }} }}\n"
+    )
+}
+
+#[test]
+fn a_tag_that_has_moved_is_followed_by_who_says_so_and_by_nobody_else() {
+    let Some(mut moving) = Moving::new("tags") else {
+        return;
+    };
+    moving.manifest("keeps", "missing");
+    moving.host.converged("keeps");
+    moving.manifest("follows", "every_1s");
+    moving.host.converged("follows");
+    let kept = moving.host.running("keeps", "web");
+    let first = moving.digest("keeps").expect("it runs");
+    assert_eq!(moving.digest("follows"), Some(first.clone()));
+
+    moving.push("2");
+    let second = moving.runs_another("follows", &first);
+    moving.host.converged("follows");
+    assert_eq!(moving.host.running("keeps", "web").identity(), kept.identity());
+    let plan = moving.host.stead(&["plan", "keeps"]);
+    assert_eq!(plan.code, 0, "nothing is to be done: {plan:?}");
+    let told = format!(
+        "tag       {ADDRESS}/team/box:1 (keeps/web) stands for {}",
+        &second[..19]
+    );
+    assert!(plan.stdout.contains(&told), "{plan:?}");
+
+    // Another agent, without the registry: each has what it had.
+    moving.host.kill_agent();
+    drop(moving.registry);
+    moving.host.start_agent();
+    let host = moving.host;
+    host.nothing_to_do(PATIENCE);
+    assert_eq!(host.running("keeps", "web").identity(), kept.identity());
+    let plan = host.stead(&["plan"]);
+    assert!(
+        plan.stdout.contains("whether it has moved is not known"),
+        "{plan:?}"
+    );
+    let ps = host.stead_ok(&["--json", "ps", "follows"]);
+    assert!(ps.contains(&second), "{ps}");
+    // What is made anew is made of the same.
+    host.change("keeps", &service("missing").replace("0s", "1s"));
+    assert!(host.stead_ok(&["--json", "ps", "keeps"]).contains(&first));
+    host.finish();
+}
+
+#[test]
+fn a_policy_of_always_asks_whenever_the_manifest_changes() {
+    let Some(mut moving) = Moving::new("tags-always") else {
+        return;
+    };
+    moving.manifest("shop", "always");
+    moving.host.converged("shop");
+    let first = moving.digest("shop").expect("it runs");
+    moving.push("2");
+    let journal = moving.host.journal().len();
+    moving
+        .host
+        .write_manifest("shop", &service("always").replace("0s", "1s"));
+    let second = moving.runs_another("shop", &first);
+    moving.host.converged("shop");
+    let recreated = moving.host.journal();
+    let recreated = recreated
+        .iter()
+        .skip(journal)
+        .filter(|done| format!("{done:?}").contains("shop/web/1"));
+    assert!(
+        recreated.count() <= 1,
+        "changed twice: {:?}",
+        moving.host.journal()
+    );
+    // Said once more by hand.
+    moving.push("3");
+    let manifest = moving.host.manifest("shop").display().to_string();
+    moving.host.stead_ok(&["apply", "-f", &manifest]);
+    moving.runs_another("shop", &second);
+    moving.host.finish();
+}
+
+#[test]
+fn what_may_not_be_fetched_is_waited_for() {
+    let Some(moving) = Moving::new("tags-never") else {
+        return;
+    };
+    moving.manifest("shop", "never");
+    complaint(&moving.host, "is not to be fetched");
+    assert!(moving.digest("shop").is_none());
+    // Somebody else who may fetches it.
+    moving.manifest("other", "missing");
+    moving.host.converged("other");
+    moving.host.converged("shop");
+    assert_eq!(moving.digest("shop"), moving.digest("other"));
+    moving.host.finish();
+}
+
+#[test]
+fn a_damaged_image_is_had_again_by_its_digest_wherever_its_tag_has_moved() {
+    let Some(mut moving) = Moving::new("tags-damaged") else {
+        return;
+    };
+    moving.manifest("shop", "missing");
+    moving.host.converged("shop");
+    let first = moving.digest("shop").expect("it runs");
+    moving.push("2");
+    moving.host.stop_agent();
+    for what in ["layers", "blobs"] {
+        fs::remove_dir_all(moving.host.root.join("state/images").join(what)).expect("it was there");
+    }
+    moving.host.start_agent();
+    let layers = moving.host.root.join("state/images/layers");
+    moving.host.wait("its layers are here again", PATIENCE, || {
+        fs::read_dir(&layers).ok()?.next().map(drop)
+    });
+    moving.host.converged("shop");
+    assert_eq!(moving.digest("shop"), Some(first));
+    moving.host.finish();
+}
