@@ -1,6 +1,7 @@
 //! The images of one root: resolved, unpacked, and found again by digest.
 
 mod pulled;
+mod tags;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
