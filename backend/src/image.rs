@@ -15,6 +15,7 @@ mod hello;
 mod layer;
 mod load;
 pub(crate) mod pax;
+mod progress;
 mod pull;
 pub mod reference;
 mod source;
@@ -30,6 +31,7 @@ use thiserror::Error;
 
 pub use hello::DIGEST as HELLO_DIGEST;
 pub use layer::LayerError;
+pub use progress::Progress;
 pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
 pub use store::Store;

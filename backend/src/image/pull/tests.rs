@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::super::{Store, testing};
+use super::super::{Progress, Store, testing};
 use super::*;
 use crate::{
     layout::Layout,
@@ -323,5 +323,78 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
             .into_iter()
             .filter(|(target, _)| target.contains(Digest::of(&layer("a", 10)).hex()));
         assert_eq!(layers.count(), 0, "{says}");
+    }
+}
+
+#[test]
+fn a_pull_tells_how_far_it_is_until_it_ends_in_whatever_way() {
+    let layers = [layer("a", 100_000), layer("b", 50_000), layer("a", 100_000)];
+    let (shelf, digest) = image(&layers);
+    let size = (layers[0].len() + layers[1].len()) as u64;
+    for fails in [false, true] {
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let (gate, shelf) = (std::sync::Mutex::new(gate), shelf.clone());
+        let large = format!("/v2/app/blobs/{}", Digest::of(&layers[0]));
+        // Of the larger layer the rest stays out until the gate opens.
+        let server = Server::start(move |_, stream, next| {
+            while let Some(asked) = next(stream) {
+                let bytes = found(&shelf, &asked).unwrap();
+                match asked.header("range") {
+                    Some(range) => {
+                        assert_eq!(range, "bytes=1000-");
+                        let told = format!("bytes 1000-{}/{}", bytes.len() - 1, bytes.len());
+                        let whole = answer(206, &[("Content-Range", &told)], &bytes[1000..]);
+                        let half = whole.len() / 2;
+                        stream.write_all(&whole[..half]).unwrap();
+                        let _ = gate.lock().unwrap().recv();
+                        let rest = if fails {
+                            vec![0; whole.len() - half]
+                        } else {
+                            whole[half..].to_vec()
+                        };
+                        let _ = stream.write_all(&rest);
+                    }
+                    None if fails && asked.target == large => {
+                        stream.write_all(&answer(404, &[], b"")).unwrap()
+                    }
+                    None => stream.write_all(&answer(200, &[], bytes)).unwrap(),
+                }
+            }
+        });
+        let (root, store, name) = store(&server);
+        let part = root.path().join("state/images/pull");
+        std::fs::create_dir_all(&part).unwrap();
+        std::fs::write(part.join(Digest::of(&layers[0]).hex()), &layers[0][..1000]).unwrap();
+        store.resolve(&name).unwrap();
+        assert_eq!(store.progress(), [], "of the layers nothing is wanted yet");
+        std::thread::scope(|scope| {
+            let pull = scope.spawn(|| store.unpack(&name, &digest.to_string()));
+            let least = (layers[1].len() + layers[0].len() / 2) as u64;
+            let progress = wait(|| store.progress().pop().filter(|one| one.fetched >= least));
+            assert!(progress.fetched < size, "{progress:?}");
+            let expected = Progress {
+                reference: name.clone(),
+                fetched: progress.fetched,
+                size,
+                unpacked: 0,
+                layers: 2,
+            };
+            assert_eq!(progress, expected);
+            drop(held);
+            assert_eq!(pull.join().unwrap().is_err(), fails);
+        });
+        assert_eq!(store.progress(), []);
+    }
+}
+
+/// Waits for what comes about by itself.
+fn wait<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < end, "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
