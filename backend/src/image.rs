@@ -19,6 +19,7 @@ mod progress;
 mod pull;
 pub mod reference;
 mod source;
+mod space;
 mod store;
 pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
@@ -34,6 +35,7 @@ pub use layer::LayerError;
 pub use progress::Progress;
 pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
+pub use space::SpaceError;
 pub use store::Store;
 pub use tar::TarError;
 pub use tree::TreeError;
@@ -112,6 +114,12 @@ pub enum ImageError {
         #[source]
         source: Box<PullError>,
     },
+    #[error("image {reference} does not fit")]
+    Space {
+        reference: String,
+        #[source]
+        source: SpaceError,
+    },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
@@ -130,7 +138,10 @@ impl ImageError {
     /// Whether trying again without any change of image or host may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            ImageError::Store { .. } | ImageError::RecordWrite(_) | ImageError::Changed { .. } => true,
+            ImageError::Store { .. }
+            | ImageError::Space { .. }
+            | ImageError::RecordWrite(_)
+            | ImageError::Changed { .. } => true,
             ImageError::Pull { source, .. } => source.may_pass(),
             ImageError::Layer { source, .. } => matches!(source, LayerError::Store { .. }),
             _ => false,

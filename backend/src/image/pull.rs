@@ -256,6 +256,18 @@ fn parsed(digest: &str) -> Result<Digest, String> {
     Digest::parse(digest).ok_or_else(|| format!("{digest} is no sha256 digest"))
 }
 
+/// Bytes that these layers will take for certain while they are fetched to `directory` and unpacked one after the
+/// other: what is to be fetched, and then the largest a second time. To how much they unpack nobody knows before, but
+/// to more than there is of them compressed.
+pub(super) fn needed(layers: &[Layer], directory: &Path) -> u64 {
+    let of_layer = |layer: &Layer| {
+        let there = fs::metadata(directory.join(layer.digest.hex())).map_or(0, |metadata| metadata.len());
+        layer.size.saturating_sub(there)
+    };
+    let largest = layers.iter().map(|layer| layer.size).max().unwrap_or(0);
+    layers.iter().map(of_layer).fold(largest, u64::saturating_add)
+}
+
 /// Every layer as a file of its digest in `directory`: what is there whole is not fetched again, what is there in
 /// part is gone on with.
 ///

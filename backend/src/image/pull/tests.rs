@@ -8,7 +8,11 @@ use std::{
 
 use serde_json::json;
 
-use super::super::{Progress, Store, testing};
+use super::super::{
+    Progress, Store,
+    space::tests::{grow, on_a_disk_of},
+    testing,
+};
 use super::*;
 use crate::{
     layout::Layout,
@@ -68,7 +72,12 @@ fn registry(shelf: Shelf) -> Server {
 /// A store that may ask this server without TLS, and the name of the image there.
 fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     let root = tempfile::tempdir().unwrap();
-    let layout = Layout::new(Some(root.path())).unwrap();
+    let (store, name) = store_in(root.path(), server);
+    (root, store, name)
+}
+
+fn store_in(root: &Path, server: &Server) -> (Store, String) {
+    let layout = Layout::new(Some(root)).unwrap();
     let hosts = json!({ server.address.to_string(): { "insecure": true } });
     let registries = Registries {
         hosts: serde_json::from_value(hosts).unwrap(),
@@ -76,7 +85,7 @@ fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     };
     let settings = Settings::new(move || Ok(registries.clone()));
     let store = Store::open(&layout).with_registries(settings);
-    (root, store, format!("{}/app:1", server.address))
+    (store, format!("{}/app:1", server.address))
 }
 
 fn layer(name: &str, size: usize) -> Vec<u8> {
@@ -397,4 +406,46 @@ fn wait<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
         assert!(std::time::Instant::now() < end, "waited in vain");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_before_anything_of_it_is_fetched() {
+    on_a_disk_of("size=8m", |disk| {
+        let large = layer("large", 5 << 20);
+        let (shelf, digest) = image(std::slice::from_ref(&large));
+        let server = registry(shelf);
+        let (store, name) = store_in(disk, &server);
+        store.resolve(&name).unwrap();
+        let error = store.unpack(&name, &digest.to_string()).unwrap_err();
+        assert!(error.may_pass());
+        let told = text(&error);
+        assert!(
+            told.contains("at least 10.0 MiB in") && told.contains("7.6 MiB are left"),
+            "{told}"
+        );
+        let blob = format!("/v2/app/blobs/{}", Digest::of(&large));
+        assert!(
+            parts(&server).iter().all(|(target, _)| *target != blob),
+            "nothing was asked for"
+        );
+        assert!(!disk.join("state/images/pull").exists());
+        // What is here of it does not have to fit again.
+        let part = disk.join("state/images/pull");
+        std::fs::create_dir_all(&part).unwrap();
+        std::fs::write(part.join(Digest::of(&large).hex()), &large[..4 << 20]).unwrap();
+        let told = text(&store.unpack(&name, &digest.to_string()).unwrap_err());
+        assert!(
+            told.contains("at least 6.0 MiB in") && told.contains("3.6 MiB are left"),
+            "{told}"
+        );
+        // There is room now, and nothing else has changed.
+        grow(disk, "size=16m");
+        store.unpack(&name, &digest.to_string()).unwrap();
+        let asked = parts(&server).into_iter();
+        let asked: Vec<_> = asked
+            .filter(|(target, _)| *target == blob)
+            .map(|(_, range)| range)
+            .collect();
+        assert_eq!(asked, [Some(format!("bytes={}-", 4 << 20))]);
+    });
 }

@@ -17,6 +17,7 @@ use crate::{
         layer::{self, Layer},
         pull,
         source::Section,
+        space,
     },
     registry::Client,
 };
@@ -50,6 +51,12 @@ impl Store {
         let progress = self.pulls.begin(name.to_string(), size, missing.len());
         if !missing.is_empty() {
             let client = Arc::new(self.client(name)?);
+            space::check(&self.directory, pull::needed(&missing, &directory)).map_err(|source| {
+                ImageError::Space {
+                    reference: name.to_string(),
+                    source,
+                }
+            })?;
             pull::run(pull::layers(client, name, &missing, &directory, &progress), name)?;
         }
         for pull::Layer {
