@@ -1,7 +1,6 @@
 //! Images from registries on the loopback that break off, lie, or are slow.
 
 use std::{
-    collections::BTreeMap,
     io::Write,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -18,12 +17,9 @@ use crate::{
     layout::Layout,
     registry::{
         Registries, Settings,
-        testing::{Request, Server, answer},
+        testing::{Request, Server, Shelf, answer, ranged, shelved},
     },
 };
-
-/// What a registry has, by what comes after `/v2/app/`.
-type Shelf = BTreeMap<String, Vec<u8>>;
 
 /// An image of these layers (tar streams), under the tag `1`.
 fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
@@ -49,24 +45,21 @@ fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
         .to_string()
         .into_bytes();
     let mut shelf = Shelf::new();
-    shelf.insert("manifests/1".into(), index);
-    shelf.insert(format!("manifests/{}", Digest::of(&manifest)), manifest);
+    shelf.insert("app/manifests/1".into(), index);
+    shelf.insert(format!("app/manifests/{}", Digest::of(&manifest)), manifest);
     let digest = Digest::of(&config);
     for blob in layers.iter().chain([&config]) {
-        shelf.insert(format!("blobs/{}", Digest::of(blob)), blob.clone());
+        shelf.insert(format!("app/blobs/{}", Digest::of(blob)), blob.clone());
     }
     (shelf, digest)
 }
 
 fn found<'a>(shelf: &'a Shelf, asked: &Request) -> Option<&'a Vec<u8>> {
-    shelf.get(asked.target.strip_prefix("/v2/app/")?)
+    shelf.get(asked.target.strip_prefix("/v2/")?)
 }
 
 fn registry(shelf: Shelf) -> Server {
-    Server::answering(move |asked| match found(&shelf, asked) {
-        Some(bytes) => answer(200, &[], bytes),
-        None => answer(404, &[], b""),
-    })
+    Server::answering(move |asked| shelved(&shelf, asked))
 }
 
 /// A store that may ask this server without TLS, and the name of the image there.
@@ -139,7 +132,7 @@ fn a_layer_that_is_here_is_not_fetched() {
     let (mut shelf, first) = image(std::slice::from_ref(&common));
     let (other, second) = image(&[common.clone(), layer("own", 10)]);
     let other = other.into_iter().map(|(key, bytes)| match key.as_str() {
-        "manifests/1" => ("manifests/2".to_owned(), bytes),
+        "app/manifests/1" => ("app/manifests/2".to_owned(), bytes),
         _ => (key, bytes),
     });
     shelf.extend(other);
@@ -163,15 +156,7 @@ fn breaking(shelf: Shelf, most: usize) -> Server {
                 let _ = stream.write_all(&answer(404, &[], b""));
                 continue;
             };
-            let range = asked
-                .header("range")
-                .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-            let from: usize = range.unwrap_or(0);
-            let told = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-            let whole = match range {
-                Some(_) => answer(206, &[("Content-Range", &told)], &bytes[from..]),
-                None => answer(200, &[], bytes),
-            };
+            let (from, whole) = (asked.from(), ranged(&asked, bytes));
             let head = whole.len() - (bytes.len() - from);
             let sent = whole.len().min(head + most);
             if stream.write_all(&whole[..sent]).is_err() || sent < whole.len() {
@@ -233,7 +218,7 @@ fn what_an_earlier_agent_has_fetched_is_gone_on_with_also_where_it_is_damaged() 
 fn a_layer_that_is_not_what_its_digest_says_is_fetched_twice_and_never_unpacked() {
     let bytes = layer("a", 100);
     let (mut shelf, digest) = image(std::slice::from_ref(&bytes));
-    let key = format!("blobs/{}", Digest::of(&bytes));
+    let key = format!("app/blobs/{}", Digest::of(&bytes));
     for (wrong, says) in [
         (layer("b", 100), "twice"),
         ([&bytes[..], b"more"].concat(), "not"),
@@ -260,9 +245,9 @@ fn a_name_stands_for_what_was_decided_on_or_for_nothing() {
     let (second, other) = image(&[layer("b", 10)]);
     let mut all = first.clone();
     all.extend(second.clone());
-    all.insert("manifests/1".into(), first["manifests/1"].clone());
+    all.insert("app/manifests/1".into(), first["app/manifests/1"].clone());
     let asked = Arc::new(AtomicUsize::new(0));
-    let (counter, moved) = (Arc::clone(&asked), second["manifests/1"].clone());
+    let (counter, moved) = (Arc::clone(&asked), second["app/manifests/1"].clone());
     // The tag moves after it was asked for once.
     let server = Server::answering(move |asked| {
         let tag = asked.target == "/v2/app/manifests/1";
@@ -286,7 +271,7 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
     let (good, _) = image(&[layer("a", 10)]);
     let manifest = good
         .iter()
-        .find(|(key, _)| key.contains("manifests/sha256"))
+        .find(|(key, _)| key.contains("/manifests/sha256"))
         .unwrap()
         .1
         .clone();
@@ -320,7 +305,7 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
         ),
     ] {
         let mut shelf = good.clone();
-        shelf.insert("manifests/1".into(), tag);
+        shelf.insert("app/manifests/1".into(), tag);
         let server = Server::answering(move |asked| match found(&shelf, asked) {
             Some(bytes) => answer(200, &[("Content-Type", "application/x")], bytes).to_vec(),
             None => answer(404, &[], b""),
@@ -348,11 +333,9 @@ fn a_pull_tells_how_far_it_is_until_it_ends_in_whatever_way() {
         let server = Server::start(move |_, stream, next| {
             while let Some(asked) = next(stream) {
                 let bytes = found(&shelf, &asked).unwrap();
-                match asked.header("range") {
-                    Some(range) => {
-                        assert_eq!(range, "bytes=1000-");
-                        let told = format!("bytes 1000-{}/{}", bytes.len() - 1, bytes.len());
-                        let whole = answer(206, &[("Content-Range", &told)], &bytes[1000..]);
+                match asked.from() {
+                    1000 => {
+                        let whole = ranged(&asked, bytes);
                         let half = whole.len() / 2;
                         stream.write_all(&whole[..half]).unwrap();
                         let _ = gate.lock().unwrap().recv();
@@ -363,10 +346,8 @@ fn a_pull_tells_how_far_it_is_until_it_ends_in_whatever_way() {
                         };
                         let _ = stream.write_all(&rest);
                     }
-                    None if fails && asked.target == large => {
-                        stream.write_all(&answer(404, &[], b"")).unwrap()
-                    }
-                    None => stream.write_all(&answer(200, &[], bytes)).unwrap(),
+                    _ if fails && asked.target == large => stream.write_all(&answer(404, &[], b"")).unwrap(),
+                    _ => stream.write_all(&answer(200, &[], bytes)).unwrap(),
                 }
             }
         });
