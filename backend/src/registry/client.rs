@@ -211,7 +211,14 @@ impl Client {
             headers.extend(range.parse().ok().map(|range| (RANGE, range)));
         }
         let path = format!("blobs/{digest}");
-        let answer = self.ask(name, Method::GET, &path, headers).await?;
+        let answer = match self.ask(name, Method::GET, &path, headers).await {
+            // It has less than there is here already, or cannot tell: from the beginning, then.
+            Err(ClientError::Status {
+                status: StatusCode::RANGE_NOT_SATISFIABLE,
+                ..
+            }) if from > 0 => self.ask(name, Method::GET, &path, HeaderMap::new()).await?,
+            answered => answered?,
+        };
         let begins = match answer.status {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.header("content-range").unwrap_or_default();
