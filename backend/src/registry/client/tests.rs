@@ -11,6 +11,8 @@ use crate::registry::{
     transport::Patience,
 };
 
+mod origins;
+
 const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 const BLOB: &[u8] = b"0123456789";
 
@@ -197,7 +199,7 @@ fn a_password_is_told_to_who_asks_for_it_and_a_wrong_one_is_named_without_it() {
 }
 
 #[test]
-fn a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
+fn sec_24_token_leak_a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
     let evil = Server::answering(|_| answer(200, &[], br#"{"token":"t"}"#));
     let realm = format!("Bearer realm=\"http://localhost:{}/token\"", evil.address.port());
     let server = Server::answering(move |asked| guarded(asked, "Bearer t", &realm));
@@ -219,7 +221,7 @@ fn a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
 }
 
 #[test]
-fn mirrors_are_asked_in_their_order_with_what_is_theirs_and_then_the_registry() {
+fn sec_24_token_leak_mirrors_are_asked_in_their_order_with_what_is_theirs_and_then_the_registry() {
     let broken = Server::answering(|_| answer(500, &[], b""));
     let empty = Server::answering(|_| answer(404, &[], b""));
     let server = Server::answering(|asked| guarded(asked, &basic_of("me:pw"), "Basic"));
@@ -250,7 +252,7 @@ fn a_registry_that_is_not_named_as_insecure_is_asked_nothing_in_the_clear() {
 }
 
 #[test]
-fn who_lies_about_a_digest_is_named_with_both() {
+fn sec_23_digest_who_lies_about_one_is_named_with_both() {
     let other = Digest::of(b"other").to_string();
     let told = other.clone();
     let server = Server::answering(move |asked| match asked.target.contains("sha256") {
@@ -270,7 +272,7 @@ fn who_lies_about_a_digest_is_named_with_both() {
 }
 
 #[test]
-fn who_wants_to_be_asked_later_says_when() {
+fn f_28_storm_who_wants_to_be_asked_later_says_when() {
     for (status, after, expected) in [(429, "7", Some(7)), (503, "0", Some(0)), (429, "soon", None)] {
         let server = Server::answering(move |_| answer(status, &[("Retry-After", after)], b""));
         let client = client(&[&server], json!({}), Credentials::default());
