@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod digests;
+mod inert;
 
 /// An image of these layers (tar streams), under the tag `1` of `app`, and its digest.
 fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
