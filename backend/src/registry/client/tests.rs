@@ -21,7 +21,14 @@ fn credentials(of: serde_json::Value) -> (tempfile::TempDir, Credentials) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     std::fs::write(&path, json!({ "auths": of }).to_string()).unwrap();
-    (directory, Credentials { files: vec![path] })
+    let files = vec![path];
+    (
+        directory,
+        Credentials {
+            files,
+            ..Credentials::default()
+        },
+    )
 }
 
 /// Registries named by their addresses, all of them allowed to speak without TLS.
@@ -283,5 +290,26 @@ fn f_28_storm_who_wants_to_be_asked_later_says_when() {
             "{status} {after}"
         );
         assert!(error.may_pass());
+    }
+}
+
+#[test]
+fn f_28_storm_a_time_to_be_asked_again_is_a_number_or_a_date() {
+    let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
+    for (text, expected) in [
+        ("0", Some(0)),
+        (" 120 ", Some(120)),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30)),
+        ("Wed, 21 Oct 2015 08:28:00 GMT", Some(3600)),
+        ("Wed, 21 Oct 2015 07:27:59 GMT", Some(0)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 45 Oct 2015 07:28:30 GMT", None),
+    ] {
+        let expected = expected.map(Duration::from_secs);
+        assert_eq!(retry_after(text, now), expected, "{text}");
     }
 }

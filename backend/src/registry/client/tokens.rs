@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{Method, Uri, header::HeaderValue};
 use model::types::ImageName;
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 
 use super::{Client, ClientError, SAID, Wanted, status};
 use crate::registry::{
@@ -34,10 +35,14 @@ impl Client {
             .filter_map(|header| header.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let credential = self.credentials.find(&ImageName {
+        let name = ImageName {
             registry: endpoint.registry.clone(),
             ..wanted.name.clone()
-        })?;
+        };
+        let credentials = self.credentials.clone();
+        // A helper may take its time; what is under way meanwhile does not wait for it.
+        let found = spawn_blocking(move || credentials.find(&name)).await;
+        let credential = found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let bearer = challenges
             .iter()
             .find(|one| matches!(one, Challenge::Bearer { .. }));
