@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     records,
-    registry::{Client, ClientError, SettingsError},
+    registry::{Client, ClientError, SettingsError, transport::TransportError},
 };
 
 /// Layers that are fetched at once.
@@ -469,7 +469,16 @@ async fn layer(
             }
             Err(error) => return Err(error),
         };
-        vain = if part.length > before { 0 } else { vain + 1 };
+        // Who drips brings something each time, and would never be given up.
+        let dripped = matches!(
+            error,
+            Some(ClientError::Transport(TransportError::Stalled { .. }))
+        );
+        vain = if part.length > before && !dripped {
+            0
+        } else {
+            vain + 1
+        };
         let delay = error.as_ref().and_then(ClientError::after);
         let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
         if vain >= ATTEMPTS || delay > LONGEST {

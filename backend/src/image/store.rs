@@ -41,6 +41,8 @@ pub struct Store {
     /// What registries have offered, until it is unpacked.
     offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
     pulls: Pulls,
+    /// Registries that want to be asked later.
+    waits: Mutex<BTreeMap<String, pulled::Wait>>,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -89,6 +91,7 @@ impl Store {
             registries: Settings::default(),
             offers: Mutex::default(),
             pulls: Pulls::default(),
+            waits: Mutex::default(),
         }
     }
 

@@ -18,12 +18,13 @@ use crate::{
     layout::Layout,
     registry::{
         Registries, Settings,
-        testing::{Request, Server, Shelf, answer, ranged, shelved},
+        testing::{End, Request, Server, Shelf, answer, ranged, shelved},
     },
 };
 
 mod digests;
 mod inert;
+mod storms;
 
 /// An image of these layers (tar streams), under the tag `1` of `app`, and its digest.
 fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
