@@ -212,8 +212,9 @@ impl Store {
                 for layer in loaded.layers {
                     let target = self.layer(&layer.diff_id);
                     if !target.is_dir() {
-                        let name = layer.diff_id.to_string();
-                        layer::unpack(layer, &target, &self.limits).map_err(layer_error(name))?;
+                        let diff_id = layer.diff_id.clone();
+                        layer::unpack(layer, &target, &self.limits)
+                            .map_err(|source| ImageError::of_layer(reference, &diff_id, &target, source))?;
                     }
                 }
                 if let Some(manifest) = &loaded.manifest {

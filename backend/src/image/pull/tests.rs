@@ -22,6 +22,7 @@ use crate::{
     },
 };
 
+mod breaks;
 mod digests;
 mod inert;
 mod storms;
@@ -29,6 +30,18 @@ mod storms;
 /// An image of these layers (tar streams), under the tag `1` of `app`, and its digest.
 fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
     edited(layers, |_| {}, |_| {}, |_| {})
+}
+
+/// As [`image`], its layers compressed.
+fn zipped(layers: &[Vec<u8>]) -> (Shelf, Digest) {
+    let blobs: Vec<Vec<u8>> = layers.iter().map(|layer| testing::gzip(layer).unwrap()).collect();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+    edited(
+        &blobs,
+        |it| it["rootfs"]["diff_ids"] = json!(diff_ids),
+        |_| {},
+        |_| {},
+    )
 }
 
 /// As [`image`]; what its documents say otherwise has its true digest all the same.

@@ -99,11 +99,8 @@ impl Store {
                     blob: Some((digest.clone(), *size)),
                     diff_id: diff_id.clone(),
                 };
-                layer::unpack(layer, &target, &self.limits).map_err(|source| ImageError::Layer {
-                    reference: name.to_string(),
-                    layer: diff_id.to_string(),
-                    source,
-                })?;
+                layer::unpack(layer, &target, &self.limits)
+                    .map_err(|source| ImageError::of_layer(&name.to_string(), diff_id, &target, source))?;
             }
             progress.unpacked();
             // It has become a directory; another image that unpacks it as well reads on from the open file.

@@ -6,7 +6,7 @@ use super::*;
 use crate::registry::transport::Patience;
 
 /// As [`store`], where nobody is waited for long.
-fn hasty(servers: &[&Server]) -> (tempfile::TempDir, Store) {
+pub(super) fn hasty(servers: &[&Server]) -> (tempfile::TempDir, Store) {
     let root = tempfile::tempdir().unwrap();
     let layout = Layout::new(Some(root.path())).unwrap();
     let rules = servers
