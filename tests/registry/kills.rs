@@ -108,7 +108,7 @@ fn ten_kills_during_a_pull_of_200_mb_cost_less_than_a_megabyte_each() {
         "cmp",
         &[&file.display().to_string(), &unpacked.display().to_string()],
     );
-    assert_eq!(half_unpacked(&layers), [PathBuf::new(); 0]);
+    assert!(half_unpacked(&layers).is_empty());
     assert_eq!(fs::read_dir(images.join("pull")).expect("a directory").count(), 0);
     host.finish();
 }

@@ -86,7 +86,7 @@ fn twenty_breaks_of_a_pull_of_200_mb_cost_less_than_a_megabyte_each() {
     let wasted = sent.load(Ordering::SeqCst) - size as u64;
     println!("{wasted} bytes of {size} came in vain");
     assert!(wasted <= (BREAKS as u64) << 20, "{wasted} bytes came in vain");
-    assert_eq!(half_unpacked(root.path()), [PathBuf::new(); 0]);
+    assert!(half_unpacked(root.path()).is_empty());
     assert_eq!(
         fs::read_dir(root.path().join("state/images/pull"))
             .unwrap()
@@ -181,7 +181,7 @@ fn a_disk_that_is_full_at_any_point_of_unpacking_keeps_nothing_half_done() {
             refused += 1;
             assert!(error.may_pass(), "{}", text(&error));
             assert!(!store.resolve(&name).unwrap().unpacked);
-            assert_eq!(half_unpacked(disk), [PathBuf::new(); 0], "{megabytes}");
+            assert!(half_unpacked(disk).is_empty(), "{megabytes}");
             // What is there of layers is whole.
             for (name, bytes) in [("a", 6 << 20), ("b", 5 << 20), ("c", 4 << 20)] {
                 let index = ["a", "b", "c"].iter().position(|one| *one == name).unwrap();
