@@ -15,23 +15,30 @@ mod hello;
 mod layer;
 mod load;
 pub(crate) mod pax;
+mod progress;
 mod pull;
 pub mod reference;
 mod source;
+mod space;
 mod store;
 pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tree;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
 pub use hello::DIGEST as HELLO_DIGEST;
 pub use layer::LayerError;
+pub use progress::Progress;
 pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
+pub use space::SpaceError;
 pub use store::Store;
 pub use tar::TarError;
 pub use tree::TreeError;
@@ -115,6 +122,12 @@ pub enum ImageError {
         "image {name} is not here, and is not to be fetched. Load it with `stead image load`, or write another `pull_policy`"
     )]
     NotHere { name: String },
+    #[error("image {reference} does not fit")]
+    Space {
+        reference: String,
+        #[source]
+        source: SpaceError,
+    },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
@@ -130,10 +143,35 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Of a layer that cannot be unpacked to `target`. That is the disk's fault where it is full, not the image's.
+    fn of_layer(reference: &str, layer: &config::Digest, target: &Path, source: LayerError) -> Self {
+        match source {
+            LayerError::Tree(TreeError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                ImageError::Store {
+                    path: target.to_owned(),
+                    source,
+                }
+            }
+            source => ImageError::Layer {
+                reference: reference.to_owned(),
+                layer: layer.to_string(),
+                source,
+            },
+        }
+    }
+
     /// Whether trying again without any change of image or host may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            ImageError::Store { .. } | ImageError::RecordWrite(_) | ImageError::Changed { .. } => true,
+            ImageError::Store { .. }
+            | ImageError::Space { .. }
+            | ImageError::RecordWrite(_)
+            | ImageError::Changed { .. } => true,
             ImageError::Pull { source, .. } => source.may_pass(),
             ImageError::Layer { source, .. } => matches!(source, LayerError::Store { .. }),
             _ => false,

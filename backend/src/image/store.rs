@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     ImageError, Limits,
     config::{Configuration, Digest},
-    hello, layer, load, pull,
+    hello, layer, load,
+    progress::{Progress, Pulls},
+    pull,
     reference::Reference,
 };
 use crate::{
@@ -44,6 +46,9 @@ pub struct Store {
     offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
     /// When registries have told that a tag has not moved.
     answers: Mutex<BTreeMap<ImageName, u64>>,
+    pulls: Pulls,
+    /// Registries that want to be asked later.
+    waits: Mutex<BTreeMap<String, pulled::Wait>>,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -105,11 +110,18 @@ impl Store {
             registries: Settings::default(),
             offers: Mutex::default(),
             answers: Mutex::default(),
+            pulls: Pulls::default(),
+            waits: Mutex::default(),
         }
     }
 
     pub fn with_registries(self, registries: Settings) -> Self {
         Store { registries, ..self }
+    }
+
+    /// How far the pulls into this store are that are under way, the oldest first.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.pulls.progress()
     }
 
     /// What a reference stands for now. Reads indexes, manifest and configuration only, and those only
@@ -195,8 +207,9 @@ impl Store {
                 for layer in loaded.layers {
                     let target = self.layer(&layer.diff_id);
                     if !target.is_dir() {
-                        let name = layer.diff_id.to_string();
-                        layer::unpack(layer, &target, &self.limits).map_err(layer_error(name))?;
+                        let diff_id = layer.diff_id.clone();
+                        layer::unpack(layer, &target, &self.limits)
+                            .map_err(|source| ImageError::of_layer(reference, &diff_id, &target, source))?;
                     }
                 }
                 if let Some(manifest) = &loaded.manifest {

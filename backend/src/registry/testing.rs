@@ -1,10 +1,19 @@
 //! Servers on the loopback for tests: registries that behave as they should, or not.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
 };
+
+use nix::{
+    libc::linger,
+    sys::socket::{setsockopt, sockopt},
+};
+
+/// What a registry has, by what comes after `/v2/`: `app/manifests/1`.
+pub type Shelf = BTreeMap<String, Vec<u8>>;
 
 /// What was asked.
 #[derive(Debug, Clone)]
@@ -19,7 +28,7 @@ pub struct Request {
 
 impl Request {
     /// `None`: nothing more is asked on this connection.
-    pub fn read(stream: &mut TcpStream) -> Option<Self> {
+    pub fn read(stream: &mut impl Read) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -55,6 +64,15 @@ impl Request {
         let own = self.headers.iter().find(|(key, _)| key == name);
         own.map(|(_, value)| value.as_str())
     }
+
+    /// The byte from which on something is wanted.
+    pub fn from(&self) -> usize {
+        let range = self
+            .header("range")
+            .and_then(|range| range.strip_prefix("bytes="));
+        let from = range.and_then(|range| range.strip_suffix('-')?.parse().ok());
+        from.unwrap_or(0)
+    }
 }
 
 /// An answer as it goes over the wire. Only a HEAD is to have one without its body.
@@ -64,6 +82,60 @@ pub fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         answer.push_str(&format!("{name}: {value}\r\n"));
     }
     [format!("{answer}\r\n").as_bytes(), body].concat()
+}
+
+/// What a registry answers that has this and nothing else, and keeps to ranges.
+pub fn shelved(shelf: &Shelf, asked: &Request) -> Vec<u8> {
+    let found = asked.target.strip_prefix("/v2/").and_then(|path| shelf.get(path));
+    found.map_or_else(|| answer(404, &[], b""), |bytes| ranged(asked, bytes))
+}
+
+/// All of it, or what was asked for (RFC 9110, section 14).
+pub fn ranged(asked: &Request, bytes: &[u8]) -> Vec<u8> {
+    match asked.from() {
+        0 => answer(200, &[], bytes),
+        from if from < bytes.len() => {
+            let told = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            answer(206, &[("Content-Range", &told)], &bytes[from..])
+        }
+        _ => answer(416, &[], b""),
+    }
+}
+
+fn of_method(asked: &Request, mut answer: Vec<u8>) -> Vec<u8> {
+    if asked.method == "HEAD" {
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        answer.truncate(head.map_or(0, |at| at + 4));
+    }
+    answer
+}
+
+/// How a connection ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As one that has said all.
+    Closed,
+    /// As one whose other end has forgotten it.
+    Reset,
+    /// It does not: nothing comes any more, and nobody says so.
+    Silent,
+}
+
+impl End {
+    pub fn of(self, mut stream: TcpStream) {
+        match self {
+            End::Closed => {}
+            End::Reset => {
+                let at_once = linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                setsockopt(&stream, sockopt::Linger, &at_once).expect("SO_LINGER");
+            }
+            // Until the other end has had enough.
+            End::Silent => while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {},
+        }
+    }
 }
 
 /// Listens until the process ends.
@@ -83,7 +155,18 @@ impl Server {
         + Sync
         + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
+        Server::start_at("127.0.0.1:0", serve)
+    }
+
+    /// As [`Server::start`], at an address of this network namespace.
+    pub fn start_at(
+        address: &str,
+        serve: impl Fn(usize, &mut TcpStream, &mut dyn FnMut(&mut TcpStream) -> Option<Request>)
+        + Send
+        + Sync
+        + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind(address).expect("an address to listen at");
         let address = listener.local_addr().expect("its address");
         let serve: Arc<Serve> = Arc::new(serve);
         let server = Server {
@@ -112,18 +195,41 @@ impl Server {
 
     /// Answers every request of every connection.
     pub fn answering(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Server {
-        Server::start(move |_, stream, next| {
+        Server::answering_at("127.0.0.1:0", answer)
+    }
+
+    pub fn answering_at(
+        address: &str,
+        answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Server {
+        Server::start_at(address, move |_, stream, next| {
             while let Some(request) = next(stream) {
-                let mut bytes = answer(&request);
-                if request.method == "HEAD" {
-                    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-                    bytes.truncate(head.map_or(0, |at| at + 4));
-                }
-                if stream.write_all(&bytes).is_err() {
+                if stream.write_all(&of_method(&request, answer(&request))).is_err() {
                     return;
                 }
             }
         })
+    }
+
+    /// As [`Server::answering`], over what `open` makes of a connection.
+    pub fn answering_over<S: Read + Write>(
+        open: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Server {
+        let told: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        let server = Server::start(move |_, stream, _| {
+            let Ok(stream) = stream.try_clone() else { return };
+            let mut stream = open(stream);
+            while let Some(request) = Request::read(&mut stream) {
+                let bytes = of_method(&request, answer(&request));
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+                if stream.write_all(&bytes).and_then(|()| stream.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+        Server { told, ..server }
     }
 
     /// All that was asked, in its order.

@@ -1,11 +1,13 @@
 //! Images of registries: what a name is offered as, until it is unpacked.
 
 use std::{
+    collections::BTreeSet,
     fs,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use hyper::StatusCode;
 use model::types::ImageName;
 
 use super::{Store, lock};
@@ -16,15 +18,36 @@ use crate::{
         layer::{self, Layer},
         pull,
         source::Section,
+        space,
     },
-    registry::Client,
+    registry::{Client, ClientError, origin::Origin},
 };
 
 /// What is left of a layer that nobody goes on with.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// And no registry, however wrong its clock, is left alone for longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A registry that wants to be asked later.
+#[derive(Debug)]
+pub(super) struct Wait {
+    origin: Origin,
+    status: StatusCode,
+    until: Instant,
+}
+
 impl Store {
     pub(super) fn client(&self, name: &ImageName) -> Result<Client, ImageError> {
+        if let Some(wait) = lock(&self.waits).get(&name.registry)
+            && let Some(left) = wait.until.checked_duration_since(Instant::now())
+        {
+            return Err(pull::failed(name)(ClientError::Later {
+                origin: wait.origin.clone(),
+                status: wait.status,
+                after: Some(left),
+            }));
+        }
         let registries = self.registries.read().map_err(pull::failed(name))?;
         Ok(registries.client())
     }
@@ -35,7 +58,8 @@ impl Store {
             return Ok(Arc::clone(offer));
         }
         let client = self.client(name)?;
-        let offer = pull::run(pull::offer(&client, name, &self.limits), name)?;
+        let offer = pull::run(pull::offer(&client, name, &self.limits), name);
+        let offer = offer.inspect_err(|error| self.wait(name, error))?;
         let offer = Arc::new(offer);
         lock(&self.offers).insert(name.clone(), Arc::clone(&offer));
         Ok(offer)
@@ -43,15 +67,27 @@ impl Store {
 
     /// Fetches the layers that are not here, and unpacks them.
     pub(super) fn pull(&self, name: &ImageName, offer: &pull::Offer) -> Result<(), ImageError> {
-        let of_layers = offer.layers.iter().zip(&offer.diff_ids);
-        let missing = of_layers.filter(|(_, diff_id)| !self.layer(diff_id).is_dir());
-        let (missing, diff_ids): (Vec<_>, Vec<_>) = missing.map(|(layer, id)| (layer.clone(), id)).unzip();
+        let missing = self.missing(offer);
         let directory = self.directory.join("pull");
+        let size = missing.iter().fold(0u64, |sum, one| sum.saturating_add(one.size));
+        let progress = self.pulls.begin(name.to_string(), size, missing.len());
         if !missing.is_empty() {
             let client = Arc::new(self.client(name)?);
-            pull::run(pull::layers(client, name, &missing, &directory), name)?;
+            space::check(&self.directory, pull::needed(&missing, &directory)).map_err(|source| {
+                ImageError::Space {
+                    reference: name.to_string(),
+                    source,
+                }
+            })?;
+            let layers = pull::layers(client, name, &missing, &directory, &progress);
+            pull::run(layers, name).inspect_err(|error| self.wait(name, error))?;
         }
-        for ((digest, size), diff_id) in missing.iter().zip(diff_ids) {
+        for pull::Layer {
+            digest,
+            size,
+            diff_id,
+        } in &missing
+        {
             let (path, target) = (directory.join(digest.hex()), self.layer(diff_id));
             if !target.is_dir() {
                 let section = Section::whole(&path).map_err(|source| ImageError::Store {
@@ -63,17 +99,43 @@ impl Store {
                     blob: Some((digest.clone(), *size)),
                     diff_id: diff_id.clone(),
                 };
-                layer::unpack(layer, &target, &self.limits).map_err(|source| ImageError::Layer {
-                    reference: name.to_string(),
-                    layer: diff_id.to_string(),
-                    source,
-                })?;
+                layer::unpack(layer, &target, &self.limits)
+                    .map_err(|source| ImageError::of_layer(&name.to_string(), diff_id, &target, source))?;
             }
+            progress.unpacked();
             // It has become a directory; another image that unpacks it as well reads on from the open file.
             let _ = fs::remove_file(&path);
         }
         self.write(&self.blob(&Digest::of(&offer.manifest)), &offer.manifest)?;
         self.write(&self.blob(&offer.digest), &offer.config)
+    }
+
+    /// Who wants to be asked later is, whatever else would be a reason to ask.
+    fn wait(&self, name: &ImageName, error: &ImageError) {
+        if let ImageError::Pull { source, .. } = error
+            && let pull::PullError::Registry(ClientError::Later {
+                origin,
+                status,
+                after: Some(after),
+            }) = &**source
+        {
+            let wait = Wait {
+                origin: origin.clone(),
+                status: *status,
+                until: Instant::now() + (*after).min(LONGEST),
+            };
+            lock(&self.waits).insert(name.registry.clone(), wait);
+        }
+    }
+
+    /// Layers that are not here, from the lowest on, each once.
+    fn missing(&self, offer: &pull::Offer) -> Vec<pull::Layer> {
+        let mut seen = BTreeSet::new();
+        let missing = offer.layers.iter().filter(|one| seen.insert(&one.diff_id));
+        missing
+            .filter(|one| !self.layer(&one.diff_id).is_dir())
+            .cloned()
+            .collect()
     }
 
     /// A layer that came in part is gone on with; but not for ever.
