@@ -204,3 +204,35 @@ fn a_disk_that_is_full_at_any_point_of_unpacking_keeps_nothing_half_done() {
         assert_eq!(layers.count(), 3, "each came once");
     });
 }
+
+#[test]
+fn what_a_killed_agent_has_left_is_swept_but_for_what_can_be_gone_on_with() {
+    let (shelf, _) = image(&[layer("a", 10)]);
+    let server = registry(shelf);
+    let (root, store, name) = store(&server);
+    let image = store.resolve(&name).unwrap();
+    store.unpack(&name, &image.digest).unwrap();
+    let images = root.path().join("state/images");
+    let hex = "0".repeat(64);
+    let part = |age: u64, name: &str| {
+        let path = images.join("pull").join(name);
+        let file = fs::File::create(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age))
+            .unwrap();
+        path
+    };
+    let (recent, old) = (
+        part(6 * 24 * 3600, &hex),
+        part(8 * 24 * 3600, &hex.replace('0', "1")),
+    );
+    let document = images.join(format!("blobs/sha256/.{hex}.1.0.tmp"));
+    fs::write(&document, "half").unwrap();
+    let new = images.join("layers/.new-1-0");
+    fs::create_dir_all(new.join("a/b")).unwrap();
+    store.sweep().unwrap();
+    for gone in [&old, &document, &new] {
+        assert!(!gone.exists(), "{}", gone.display());
+    }
+    assert!(recent.exists());
+    assert!(store.resolve(&name).unwrap().unpacked);
+}
