@@ -8,6 +8,7 @@ mod environment;
 mod exit;
 mod hello;
 mod host;
+mod images;
 mod intake;
 mod journal;
 mod ledger;

@@ -18,7 +18,7 @@ pub(crate) mod pax;
 mod pull;
 pub mod reference;
 mod source;
-mod store;
+pub mod store;
 pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -112,6 +112,17 @@ pub enum ImageError {
     },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
+    #[error(
+        "images are being brought in, and nothing may be removed from {path} meanwhile; try again when that is done",
+        path = path.display()
+    )]
+    Busy { path: PathBuf },
+    /// Nothing is removed where it is not known what is needed.
+    #[error(
+        "it is not known what needs {path}, because that cannot be read; nothing was removed. `stead image verify` says more",
+        path = path.display()
+    )]
+    Unknown { path: PathBuf },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
     Store {
         path: PathBuf,

@@ -1,5 +1,8 @@
 //! The images of one root: resolved, unpacked, and found again by digest.
 
+mod collect;
+mod lease;
+mod list;
 mod pulled;
 
 use std::{
@@ -9,6 +12,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use model::types::ImageName;
@@ -26,6 +30,10 @@ use crate::{
     records::{self, kind},
     registry::Settings,
 };
+
+pub use collect::{Selected, Use, What, select};
+pub use lease::{Hold, Lease};
+pub use list::{FindError, Inspection, Kind, Part, Stored, Survey, canonical};
 
 /// One per root and process; shared between threads.
 #[derive(Debug)]
@@ -152,6 +160,7 @@ impl Store {
     /// is full. Nothing half unpacked stays.
     pub fn unpack(&self, reference: &str, digest: &str) -> Result<(), ImageError> {
         let parsed: Reference = reference.parse()?;
+        let _lease = self.lease()?;
         let changed = |found: String| ImageError::Changed {
             reference: reference.to_owned(),
             expected: digest.to_owned(),
@@ -244,8 +253,8 @@ impl Store {
         }
     }
 
-    /// Removes what a killed agent left half unpacked. Only for the holder of the root's lock, before it
-    /// unpacks anything.
+    /// Removes what a killed agent left half unpacked or half removed. Only for the holder of the root's lock. What
+    /// somebody else is bringing in just now stays, and with it the rest, until the next collection.
     ///
     /// # Errors
     /// The store cannot be read, or a remainder not be removed.
@@ -261,9 +270,15 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
+        let _hold = match self.hold(Duration::ZERO) {
+            Err(ImageError::Busy { .. }) => return Ok(()),
+            held => held?,
+        };
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            if entry.file_name().as_bytes().starts_with(layer::NEW.as_bytes()) {
+            let name = entry.file_name();
+            let begins = |with: &str| name.as_bytes().starts_with(with.as_bytes());
+            if begins(layer::NEW) || begins(list::GONE) {
                 fs::remove_dir_all(entry.path()).map_err(failed)?;
             }
         }

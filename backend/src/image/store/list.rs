@@ -1,0 +1,502 @@
+//! What is in the store, to the last file: images with their names, what they take on the disk, and what is left over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Store;
+use crate::image::{
+    ImageError,
+    config::{Configuration, Digest, Document},
+    hello, layer, load,
+};
+
+/// Layers that are being removed: `.gone-<hex>.<pid>-<number>`.
+pub(super) const GONE: &str = ".gone-";
+/// Damaged layers that containers still stand on: `.held-<hex>.<pid>-<number>`.
+pub(super) const HELD: &str = ".held-";
+
+/// Everything below `state/images`.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// By their first name; those without one last.
+    pub images: Vec<Stored>,
+    /// By their path below `state/images`.
+    pub parts: BTreeMap<PathBuf, Part>,
+    /// Bytes on the disk, as du(1) counts them.
+    pub total: u64,
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// `sha256:…` of its configuration.
+    pub digest: String,
+    /// What stands for it, in full.
+    pub names: BTreeSet<String>,
+    /// As its configuration says: RFC 3339.
+    pub created: Option<String>,
+    /// Its parts, by their path below `state/images`.
+    pub parts: BTreeSet<PathBuf>,
+    /// When it was bound, or a container of it was last started.
+    pub used: SystemTime,
+    /// What is wrong with its documents, so that its layers are not known.
+    pub unreadable: Option<PathBuf>,
+    /// Layers are missing.
+    pub incomplete: bool,
+}
+
+/// A layer, a document, or what is left of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub kind: Kind,
+    /// Bytes on the disk; what has several names there is counted at the first.
+    pub size: u64,
+    /// When it was put here, or last written to.
+    pub changed: SystemTime,
+    /// Device and inode.
+    pub identity: (u64, u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Layer,
+    /// From which the exact tar stream of a layer is put together again.
+    Recipe,
+    /// A manifest or a configuration.
+    Document,
+    /// The path of a plain directory.
+    Rootfs,
+    /// What a broken transfer has brought.
+    Pull,
+    /// What somebody was making when he was killed.
+    Unfinished,
+    /// A damaged layer in whose place there is another, and that containers still stand on.
+    Held,
+    /// Not of stead.
+    Foreign,
+}
+
+/// Where each kind lies.
+const PLACES: [(&str, Kind); 5] = [
+    ("blobs/sha256", Kind::Document),
+    ("layers", Kind::Layer),
+    ("pull", Kind::Pull),
+    ("recipes", Kind::Recipe),
+    ("rootfs", Kind::Rootfs),
+];
+
+/// What of a configuration only people want to know.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Told {
+    #[serde(default)]
+    pub created: Option<String>,
+}
+
+impl Stored {
+    /// The name it is spoken of by, or its digest.
+    pub fn title(&self) -> &str {
+        self.names.first().unwrap_or(&self.digest)
+    }
+}
+
+impl Survey {
+    /// Bytes of an image on the disk, and how many of them other images have, too.
+    pub fn size(&self, image: &Stored) -> (u64, u64) {
+        let others: BTreeSet<&PathBuf> = self
+            .images
+            .iter()
+            .filter(|other| other.digest != image.digest)
+            .flat_map(|other| &other.parts)
+            .collect();
+        let size = |part: &PathBuf| self.parts.get(part).map_or(0, |part| part.size);
+        let shared = image.parts.iter().filter(|part| others.contains(part)).map(size);
+        (image.parts.iter().map(size).sum(), shared.sum())
+    }
+
+    /// What no image consists of.
+    pub fn leftovers(&self) -> impl Iterator<Item = (&PathBuf, &Part)> {
+        let of_images: BTreeSet<&PathBuf> = self.images.iter().flat_map(|image| &image.parts).collect();
+        self.parts
+            .iter()
+            .filter(move |(path, _)| !of_images.contains(path))
+    }
+
+    /// By a name in full, a digest, or at least four digits of the beginning of one.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn find(&self, text: &str) -> Result<&Stored, FindError> {
+        let canonical = canonical(text);
+        let named = |image: &&Stored| canonical.as_ref().is_some_and(|name| image.names.contains(name));
+        if let Some(image) = self.images.iter().find(named) {
+            return Ok(image);
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let fits = |image: &&Stored| image.digest["sha256:".len()..].starts_with(hex);
+        let mut fitting = self.images.iter().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(image), None) if hex.len() >= 4 => Ok(image),
+            (Some(_), Some(_)) if hex.len() >= 4 => Err(FindError::Several(text.to_owned())),
+            _ => Err(FindError::None(text.to_owned())),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    #[error("there is no image {0} here; `stead image ls` shows those there are")]
+    None(String),
+    #[error("several images begin with {0}; write more of the digest")]
+    Several(String),
+}
+
+/// A reference as it is bound; `None`: it is none.
+pub fn canonical(text: &str) -> Option<String> {
+    let reference: crate::image::Reference = text.parse().ok()?;
+    Some(reference.to_string())
+}
+
+/// What is known of an image.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    pub digest: String,
+    /// Each with what its tag stood for in its registry.
+    pub names: BTreeMap<String, Option<String>>,
+    /// Digest of the manifest, where it came with one.
+    pub manifest: Option<String>,
+    /// The whole configuration; null: it is none of stored documents.
+    pub config: Value,
+    /// Bottom first: diff id, bytes on the disk, whether it is there.
+    pub layers: Vec<(String, u64, bool)>,
+    pub size: u64,
+    pub shared: u64,
+}
+
+impl Store {
+    /// Looks at every file, and changes nothing. What comes or goes meanwhile is there or not.
+    ///
+    /// # Errors
+    /// A record or a directory cannot be read.
+    pub fn survey(&self) -> Result<Survey, ImageError> {
+        let mut survey = self.measure()?;
+        let mut digests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, binding) in self.bindings.list()? {
+            digests.entry(binding.digest).or_default().insert(name);
+        }
+        let documents = self.documents(&survey);
+        for digest in documents.configurations.keys() {
+            digests.entry(digest.to_string()).or_default();
+        }
+        if self.hello().is_dir() {
+            let names = digests.entry(hello::DIGEST.to_owned()).or_default();
+            names.insert("builtin:hello".to_owned());
+        }
+        for (path, part) in &survey.parts {
+            if part.kind == Kind::Rootfs
+                && let Some(hex) = path.file_name().and_then(|name| name.to_str())
+                && let Ok(directory) = fs::read(self.directory.join(path))
+            {
+                let name = format!("rootfs:{}", String::from_utf8_lossy(&directory));
+                digests.entry(format!("sha256:{hex}")).or_default().insert(name);
+            }
+        }
+        let images = digests
+            .into_iter()
+            .map(|(digest, names)| self.stored_image(digest, names, &documents, &survey));
+        survey.images = images.collect();
+        let order = |image: &Stored| (image.names.is_empty(), image.title().to_owned());
+        survey.images.sort_by_key(order);
+        Ok(survey)
+    }
+
+    fn stored_image(
+        &self,
+        digest: String,
+        names: BTreeSet<String>,
+        documents: &Documents,
+        survey: &Survey,
+    ) -> Stored {
+        let mut image = Stored {
+            created: None,
+            parts: BTreeSet::new(),
+            used: SystemTime::UNIX_EPOCH,
+            unreadable: None,
+            incomplete: false,
+            digest,
+            names,
+        };
+        let parsed = Digest::parse(&image.digest);
+        let hex = parsed.as_ref().map_or("", Digest::hex);
+        let bound = |name: &String| fs::metadata(self.bindings.path(name)).and_then(|file| file.modified());
+        let at = image.names.iter().filter_map(|name| bound(name).ok()).max();
+        image.used = at.unwrap_or(SystemTime::UNIX_EPOCH);
+        let [document, rootfs] = ["blobs/sha256", "rootfs"].map(|place| Path::new(place).join(hex));
+        if image.digest == hello::DIGEST || survey.parts.contains_key(&rootfs) {
+            let part = match image.digest == hello::DIGEST {
+                true => Path::new("layers").join(hex),
+                false => rootfs,
+            };
+            let changed = survey.parts.get(&part).map(|part| part.changed);
+            image.used = image.used.max(changed.unwrap_or(SystemTime::UNIX_EPOCH));
+            image.parts.insert(part);
+            return image;
+        }
+        let Some(configuration) = parsed.and_then(|digest| documents.configurations.get(&digest)) else {
+            image.unreadable = Some(self.directory.join(document));
+            return image;
+        };
+        let touched = survey.parts.get(&document).map(|part| part.changed);
+        image.used = image.used.max(touched.unwrap_or(SystemTime::UNIX_EPOCH));
+        image.created.clone_from(&configuration.created);
+        image.parts.insert(document);
+        for diff_id in &configuration.diff_ids {
+            let layer = Path::new("layers").join(diff_id.hex());
+            image.incomplete |= !survey.parts.contains_key(&layer);
+            image.parts.insert(layer);
+            image.parts.insert(Path::new("recipes").join(diff_id.hex()));
+        }
+        let manifests = documents.manifests.get(&image.digest).into_iter().flatten();
+        image
+            .parts
+            .extend(manifests.map(|manifest| Path::new("blobs/sha256").join(manifest.hex())));
+        image.parts.retain(|part| survey.parts.contains_key(part));
+        image
+    }
+
+    /// # Errors
+    /// It is not here any more, or its configuration is damaged.
+    pub fn inspect(&self, survey: &Survey, image: &Stored) -> Result<Inspection, ImageError> {
+        let missing = || ImageError::Missing {
+            digest: image.digest.clone(),
+        };
+        let digest = Digest::parse(&image.digest).ok_or_else(missing)?;
+        let mut names = BTreeMap::new();
+        for name in &image.names {
+            let binding = self.bindings.get(name)?;
+            names.insert(name.clone(), binding.and_then(|binding| binding.manifest));
+        }
+        let (size, shared) = survey.size(image);
+        let mut inspection = Inspection {
+            digest: image.digest.clone(),
+            names,
+            manifest: self
+                .manifests_of(&image.digest, survey)
+                .first()
+                .map(Digest::to_string),
+            config: Value::Null,
+            layers: Vec::new(),
+            size,
+            shared,
+        };
+        let of = |diff_id: &Digest| {
+            let part = survey.parts.get(&Path::new("layers").join(diff_id.hex()));
+            (
+                diff_id.to_string(),
+                part.map_or(0, |part| part.size),
+                part.is_some(),
+            )
+        };
+        if image.digest == hello::DIGEST || self.rootfs_file(&digest).is_file() {
+            if image.digest == hello::DIGEST {
+                inspection.layers.push(of(&digest));
+            }
+            return Ok(inspection);
+        }
+        let bytes = fs::read(self.blob(&digest)).map_err(|_| missing())?;
+        let (_, diff_ids) = self.stored_config(&digest).ok_or_else(missing)?;
+        inspection.config = serde_json::from_slice(&bytes).map_err(|_| missing())?;
+        inspection.layers = diff_ids.iter().map(of).collect();
+        Ok(inspection)
+    }
+
+    /// The stored manifests that name a configuration.
+    pub(super) fn manifests_of(&self, digest: &str, survey: &Survey) -> Vec<Digest> {
+        self.documents(survey)
+            .manifests
+            .remove(digest)
+            .unwrap_or_default()
+    }
+
+    /// Reads the stored documents; one that is not what its digest says is neither.
+    fn documents(&self, survey: &Survey) -> Documents {
+        let mut documents = Documents::default();
+        let stored = survey
+            .parts
+            .iter()
+            .filter(|(_, part)| part.kind == Kind::Document);
+        for (path, _) in stored {
+            let hex = path
+                .file_name()
+                .map(|name| name.to_string_lossy())
+                .unwrap_or_default();
+            let Some(digest) = Digest::parse(&format!("sha256:{hex}")) else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            let limit = self.limits.config.max(self.limits.manifest);
+            let read = fs::File::open(self.directory.join(path))
+                .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+            if read.is_err() || Digest::of(&bytes) != digest {
+                continue;
+            }
+            if let Ok(Document {
+                config: Some(config),
+                layers: Some(_),
+                ..
+            }) = serde_json::from_slice(&bytes)
+            {
+                documents.manifests.entry(config.digest).or_default().push(digest);
+            } else if let Ok(configuration) = serde_json::from_slice::<Configuration>(&bytes)
+                && let Ok(diff_ids) = load::diff_ids(&configuration)
+            {
+                let told: Told = serde_json::from_slice(&bytes).unwrap_or_default();
+                let facts = Facts {
+                    diff_ids,
+                    created: told.created,
+                };
+                documents.configurations.insert(digest, facts);
+            }
+        }
+        documents
+    }
+
+    /// Parts and their sizes; no images yet.
+    fn measure(&self) -> Result<Survey, ImageError> {
+        let mut survey = Survey::default();
+        let mut measured = Measured::default();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ImageError::Store { path, source }
+        };
+        let known = |path: &Path| PLACES.iter().find(|(place, _)| Path::new(place) == path);
+        // What holds the parts is counted, but is none.
+        let holds = |path: &Path| PLACES.iter().any(|(place, _)| Path::new(place).starts_with(path));
+        let mut open = vec![PathBuf::new()];
+        while let Some(directory) = open.pop() {
+            let full = self.directory.join(&directory);
+            survey.total += measured.one(&full).map_err(failed(&full))?.unwrap_or(0);
+            let entries = match fs::read_dir(&full) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(&full)(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed(&full))?;
+                let path = directory.join(entry.file_name());
+                if holds(&path) {
+                    open.push(path);
+                    continue;
+                }
+                let kind = known(&directory).map_or(Kind::Foreign, |(_, kind)| *kind);
+                let kind = kind_of(kind, entry.file_name().as_bytes());
+                let Some(part) = measured
+                    .part(&entry.path(), kind)
+                    .map_err(failed(&entry.path()))?
+                else {
+                    continue;
+                };
+                survey.total += part.size;
+                survey.parts.insert(path, part);
+            }
+        }
+        Ok(survey)
+    }
+}
+
+/// By its name, what lies at a place for `kind`.
+fn kind_of(kind: Kind, name: &[u8]) -> Kind {
+    let hex = name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit);
+    let begins = |with: &str| name.starts_with(with.as_bytes());
+    match kind {
+        Kind::Foreign => Kind::Foreign,
+        Kind::Layer if begins(HELD) => Kind::Held,
+        _ if begins(layer::NEW) || begins(GONE) || (begins(".") && name.ends_with(b".tmp")) => {
+            Kind::Unfinished
+        }
+        kind if hex => kind,
+        _ => Kind::Foreign,
+    }
+}
+
+/// What is stored of an image beside its layers.
+#[derive(Default)]
+struct Documents {
+    configurations: BTreeMap<Digest, Facts>,
+    /// By the digest of the configuration that they name.
+    manifests: BTreeMap<String, Vec<Digest>>,
+}
+
+struct Facts {
+    diff_ids: Vec<Digest>,
+    created: Option<String>,
+}
+
+/// Files of several names that were counted already.
+#[derive(Default)]
+struct Measured {
+    seen: BTreeSet<(u64, u64)>,
+}
+
+impl Measured {
+    /// `None`: it is gone meanwhile.
+    fn part(&mut self, path: &Path, kind: Kind) -> io::Result<Option<Part>> {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // A directory's own time is that of the image; when it came here, only the inode says.
+        let seconds = match metadata.is_dir() {
+            true => metadata.ctime(),
+            false => metadata.mtime(),
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let mut size = 0;
+        let mut open = vec![path.to_owned()];
+        while let Some(path) = open.pop() {
+            size += self.one(&path)?.unwrap_or(0);
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                match fs::read_dir(&path) {
+                    Ok(entries) => {
+                        for entry in entries {
+                            open.push(entry?.path());
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(Some(Part {
+            kind,
+            size,
+            changed,
+            identity: (metadata.dev(), metadata.ino()),
+        }))
+    }
+
+    /// Bytes of a file or of a directory by itself; `None`: it is gone meanwhile.
+    fn one(&mut self, path: &Path) -> io::Result<Option<u64>> {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let again =
+            !metadata.is_dir() && metadata.nlink() > 1 && !self.seen.insert((metadata.dev(), metadata.ino()));
+        // stat(2): always of 512 bytes.
+        Ok(Some(if again { 0 } else { metadata.blocks() * 512 }))
+    }
+}
+
+#[cfg(test)]
+mod tests;
