@@ -48,8 +48,10 @@ pub fn collect(
     what: What,
     patience: Duration,
 ) -> anyhow::Result<Selected> {
+    // Nobody waits for that.
+    let measured = store.measure()?;
     let hold = hold(store, patience)?;
-    let selected = choose(layout, store, names, what)?;
+    let selected = choose_of(measured, layout, store, names, what)?;
     store.collect(hold, &selected)?;
     Ok(selected)
 }
@@ -64,7 +66,17 @@ pub fn choose(
     names: &BTreeSet<String>,
     what: What,
 ) -> anyhow::Result<Selected> {
-    let mut survey = store.survey()?;
+    choose_of(store.measure()?, layout, store, names, what)
+}
+
+fn choose_of(
+    measured: Survey,
+    layout: &Layout,
+    store: &Store,
+    names: &BTreeSet<String>,
+    what: What,
+) -> anyhow::Result<Selected> {
+    let mut survey = store.survey_of(measured)?;
     for image in &mut survey.images {
         image.names.retain(|name| !names.contains(name));
     }

@@ -15,9 +15,11 @@ mod hello;
 mod layer;
 mod load;
 pub(crate) mod pax;
+mod progress;
 mod pull;
 pub mod reference;
 mod source;
+mod space;
 pub mod store;
 pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
@@ -30,8 +32,10 @@ use thiserror::Error;
 
 pub use hello::DIGEST as HELLO_DIGEST;
 pub use layer::LayerError;
+pub use progress::Progress;
 pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
+pub use space::SpaceError;
 pub use store::Store;
 pub use tar::TarError;
 pub use tree::TreeError;
@@ -110,6 +114,12 @@ pub enum ImageError {
         #[source]
         source: Box<PullError>,
     },
+    #[error("image {reference} does not fit")]
+    Space {
+        reference: String,
+        #[source]
+        source: SpaceError,
+    },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
     #[error(
@@ -139,7 +149,10 @@ impl ImageError {
     /// Whether trying again without any change of image or host may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            ImageError::Store { .. } | ImageError::RecordWrite(_) | ImageError::Changed { .. } => true,
+            ImageError::Store { .. }
+            | ImageError::Space { .. }
+            | ImageError::RecordWrite(_)
+            | ImageError::Changed { .. } => true,
             ImageError::Pull { source, .. } => source.may_pass(),
             ImageError::Layer { source, .. } => matches!(source, LayerError::Store { .. }),
             _ => false,

@@ -19,6 +19,7 @@ use super::{
     ImageError, Limits,
     config::{Configuration, Descriptor, Digest, Document},
     load,
+    progress::Pull,
 };
 use crate::{
     records,
@@ -43,8 +44,19 @@ pub(super) struct Offer {
     pub config: Vec<u8>,
     /// Digest of `config`: what the image is known by.
     pub digest: Digest,
-    pub layers: Vec<(Digest, u64)>,
-    pub diff_ids: Vec<Digest>,
+    /// The lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layer {
+    /// Of its compressed bytes.
+    pub digest: Digest,
+    /// How many those are.
+    pub size: u64,
+    /// Digest of its tar stream.
+    pub diff_id: Digest,
 }
 
 impl Offer {
@@ -215,21 +227,45 @@ async fn complete(
     let configuration: Configuration = serde_json::from_slice(&bytes)
         .map_err(|error| format(format!("its configuration is malformed: {error}")))?;
     let diff_ids = load::fits(&configuration, layers.len(), limits).map_err(format)?;
-    let layers = layers
-        .iter()
-        .map(|layer| Ok((parsed(&layer.digest)?, layer.size)));
+    let mut read: Vec<Layer> = Vec::new();
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
+        let layer = Layer {
+            digest: parsed(&layer.digest).map_err(format)?,
+            size: layer.size,
+            diff_id,
+        };
+        // One file would have to be two.
+        if read
+            .iter()
+            .any(|other| other.digest == layer.digest && *other != layer)
+        {
+            return Err(format(format!("its layer {} is said to be two", layer.digest)));
+        }
+        read.push(layer);
+    }
     Ok(Offer {
         reference,
         manifest,
         config: bytes,
         digest,
-        layers: layers.collect::<Result<_, String>>().map_err(format)?,
-        diff_ids,
+        layers: read,
     })
 }
 
 fn parsed(digest: &str) -> Result<Digest, String> {
     Digest::parse(digest).ok_or_else(|| format!("{digest} is no sha256 digest"))
+}
+
+/// Bytes that these layers will take for certain while they are fetched to `directory` and unpacked one after the
+/// other: what is to be fetched, and then the largest a second time. To how much they unpack nobody knows before, but
+/// to more than there is of them compressed.
+pub(super) fn needed(layers: &[Layer], directory: &Path) -> u64 {
+    let of_layer = |layer: &Layer| {
+        let there = fs::metadata(directory.join(layer.digest.hex())).map_or(0, |metadata| metadata.len());
+        layer.size.saturating_sub(there)
+    };
+    let largest = layers.iter().map(|layer| layer.size).max().unwrap_or(0);
+    layers.iter().map(of_layer).fold(largest, u64::saturating_add)
 }
 
 /// Every layer as a file of its digest in `directory`: what is there whole is not fetched again, what is there in
@@ -240,8 +276,9 @@ fn parsed(digest: &str) -> Result<Digest, String> {
 pub(super) async fn layers(
     client: Arc<Client>,
     name: &ImageName,
-    layers: &[(Digest, u64)],
+    layers: &[Layer],
     directory: &Path,
+    progress: &Arc<Pull>,
 ) -> Result<(), ImageError> {
     records::make_private(directory).map_err(|source| {
         failed(name)(PullError::Write {
@@ -250,15 +287,15 @@ pub(super) async fn layers(
         })
     })?;
     let mut under_way: JoinSet<Result<(), PullError>> = JoinSet::new();
-    for (digest, size) in layers {
+    for one in layers {
         while under_way.len() >= AT_ONCE
             && let Some(ended) = under_way.join_next().await
         {
             finished(ended).map_err(failed(name))?;
         }
-        let (client, name, digest, size) = (Arc::clone(&client), name.clone(), digest.clone(), *size);
-        let path = directory.join(digest.hex());
-        under_way.spawn(async move { layer(&client, &name, &digest, size, &path).await });
+        let (client, name, one) = (Arc::clone(&client), name.clone(), one.clone());
+        let (path, progress) = (directory.join(one.digest.hex()), Arc::clone(progress));
+        under_way.spawn(async move { layer(&client, &name, &one, &path, progress).await });
     }
     while let Some(ended) = under_way.join_next().await {
         finished(ended).map_err(failed(name))?;
@@ -279,11 +316,12 @@ struct Part {
     path: PathBuf,
     hash: Sha256,
     length: u64,
+    progress: Arc<Pull>,
 }
 
 impl Part {
     /// Waits for who else is fetching the same.
-    async fn open(path: &Path) -> Result<Self, PullError> {
+    async fn open(path: &Path, progress: Arc<Pull>) -> Result<Self, PullError> {
         let write = |source| PullError::Write {
             path: path.to_owned(),
             source,
@@ -310,6 +348,7 @@ impl Part {
                 path: path.to_owned(),
                 hash: Sha256::new(),
                 length: 0,
+                progress: Arc::clone(&progress),
             };
             // Who had the lock may have removed what it was of.
             if part.is_at_its_path() {
@@ -334,29 +373,28 @@ impl Part {
                 return Ok(());
             }
             self.hash.update(&buffer[..read]);
-            self.length += read as u64;
+            self.grow(read);
         }
     }
 
     fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
+        self.progress.gone(self.length);
         (self.hash, self.length) = (Sha256::new(), 0);
         Ok(())
     }
 
     fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        self.file.write_all(data)?;
         self.hash.update(data);
-        self.file.write_all(data)
+        self.grow(data.len());
+        Ok(())
     }
 
-    /// Its length is not what it should be.
-    fn missized(&self, expected: u64, digest: &Digest) -> PullError {
-        PullError::Size {
-            digest: digest.to_string(),
-            expected,
-            found: self.length,
-        }
+    fn grow(&mut self, bytes: usize) {
+        self.length += bytes as u64;
+        self.progress.came(bytes as u64);
     }
 
     fn digest(&self) -> Digest {
@@ -364,18 +402,26 @@ impl Part {
     }
 }
 
+fn missized(expected: u64, found: u64, digest: &Digest) -> PullError {
+    PullError::Size {
+        digest: digest.to_string(),
+        expected,
+        found,
+    }
+}
+
 async fn layer(
     client: &Client,
     name: &ImageName,
-    digest: &Digest,
-    size: u64,
+    &Layer { ref digest, size, .. }: &Layer,
     path: &Path,
+    progress: Arc<Pull>,
 ) -> Result<(), PullError> {
     let write = |source| PullError::Write {
         path: path.to_owned(),
         source,
     };
-    let mut part = Part::open(path).await?;
+    let mut part = Part::open(path, progress).await?;
     let (mut vain, mut wrong) = (0u32, false);
     loop {
         if part.length >= size {
@@ -409,7 +455,7 @@ async fn layer(
         let delay = error.as_ref().and_then(ClientError::after);
         let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
         if vain >= ATTEMPTS || delay > LONGEST {
-            return Err(error.map_or_else(|| part.missized(size, digest), PullError::from));
+            return Err(error.map_or_else(|| missized(size, part.length, digest), PullError::from));
         }
         if vain > 0 {
             sleep(delay).await;
@@ -435,11 +481,10 @@ async fn transfer(
         part.restart().map_err(write)?;
     }
     while let Some(data) = blob.answer.next().await.map_err(ClientError::from)? {
-        part.length += data.len() as u64;
-        if part.length > size {
-            let error = part.missized(size, digest);
+        let found = part.length + data.len() as u64;
+        if found > size {
             part.restart().map_err(write)?;
-            return Err(error);
+            return Err(missized(size, found, digest));
         }
         part.push(&data).map_err(write)?;
     }

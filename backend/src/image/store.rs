@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     ImageError, Limits,
     config::{Configuration, Digest},
-    hello, layer, load, pull,
+    hello, layer, load,
+    progress::{Progress, Pulls},
+    pull,
     reference::Reference,
 };
 use crate::{
@@ -46,6 +48,7 @@ pub struct Store {
     registries: Settings,
     /// What registries have offered, until it is unpacked.
     offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
+    pulls: Pulls,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -93,11 +96,17 @@ impl Store {
             seen: Mutex::default(),
             registries: Settings::default(),
             offers: Mutex::default(),
+            pulls: Pulls::default(),
         }
     }
 
     pub fn with_registries(self, registries: Settings) -> Self {
         Store { registries, ..self }
+    }
+
+    /// How far the pulls into this store are that are under way, the oldest first.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.pulls.progress()
     }
 
     /// What a reference stands for now. Reads indexes, manifest and configuration only, and those only

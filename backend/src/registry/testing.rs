@@ -1,10 +1,19 @@
 //! Servers on the loopback for tests: registries that behave as they should, or not.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
 };
+
+use nix::{
+    libc::linger,
+    sys::socket::{setsockopt, sockopt},
+};
+
+/// What a registry has, by what comes after `/v2/`: `app/manifests/1`.
+pub type Shelf = BTreeMap<String, Vec<u8>>;
 
 /// What was asked.
 #[derive(Debug, Clone)]
@@ -55,6 +64,15 @@ impl Request {
         let own = self.headers.iter().find(|(key, _)| key == name);
         own.map(|(_, value)| value.as_str())
     }
+
+    /// The byte from which on something is wanted.
+    pub fn from(&self) -> usize {
+        let range = self
+            .header("range")
+            .and_then(|range| range.strip_prefix("bytes="));
+        let from = range.and_then(|range| range.strip_suffix('-')?.parse().ok());
+        from.unwrap_or(0)
+    }
 }
 
 /// An answer as it goes over the wire. Only a HEAD is to have one without its body.
@@ -64,6 +82,52 @@ pub fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         answer.push_str(&format!("{name}: {value}\r\n"));
     }
     [format!("{answer}\r\n").as_bytes(), body].concat()
+}
+
+/// What a registry answers that has this and nothing else, and keeps to ranges.
+pub fn shelved(shelf: &Shelf, asked: &Request) -> Vec<u8> {
+    let found = asked.target.strip_prefix("/v2/").and_then(|path| shelf.get(path));
+    found.map_or_else(|| answer(404, &[], b""), |bytes| ranged(asked, bytes))
+}
+
+/// All of it, or what was asked for (RFC 9110, section 14).
+pub fn ranged(asked: &Request, bytes: &[u8]) -> Vec<u8> {
+    match asked.from() {
+        0 => answer(200, &[], bytes),
+        from if from < bytes.len() => {
+            let told = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            answer(206, &[("Content-Range", &told)], &bytes[from..])
+        }
+        _ => answer(416, &[], b""),
+    }
+}
+
+/// How a connection ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As one that has said all.
+    Closed,
+    /// As one whose other end has forgotten it.
+    Reset,
+    /// It does not: nothing comes any more, and nobody says so.
+    Silent,
+}
+
+impl End {
+    pub fn of(self, mut stream: TcpStream) {
+        match self {
+            End::Closed => {}
+            End::Reset => {
+                let at_once = linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                setsockopt(&stream, sockopt::Linger, &at_once).expect("SO_LINGER");
+            }
+            // Until the other end has had enough.
+            End::Silent => while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {},
+        }
+    }
 }
 
 /// Listens until the process ends.

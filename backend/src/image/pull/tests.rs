@@ -1,25 +1,25 @@
 //! Images from registries on the loopback that break off, lie, or are slow.
 
 use std::{
-    collections::BTreeMap,
     io::Write,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use serde_json::json;
 
-use super::super::{Store, testing};
+use super::super::{
+    Progress, Store,
+    space::tests::{grow, on_a_disk_of},
+    testing,
+};
 use super::*;
 use crate::{
     layout::Layout,
     registry::{
         Registries, Settings,
-        testing::{Request, Server, answer},
+        testing::{Request, Server, Shelf, answer, ranged, shelved},
     },
 };
-
-/// What a registry has, by what comes after `/v2/app/`.
-type Shelf = BTreeMap<String, Vec<u8>>;
 
 /// An image of these layers (tar streams), under the tag `1`.
 fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
@@ -45,30 +45,32 @@ fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
         .to_string()
         .into_bytes();
     let mut shelf = Shelf::new();
-    shelf.insert("manifests/1".into(), index);
-    shelf.insert(format!("manifests/{}", Digest::of(&manifest)), manifest);
+    shelf.insert("app/manifests/1".into(), index);
+    shelf.insert(format!("app/manifests/{}", Digest::of(&manifest)), manifest);
     let digest = Digest::of(&config);
     for blob in layers.iter().chain([&config]) {
-        shelf.insert(format!("blobs/{}", Digest::of(blob)), blob.clone());
+        shelf.insert(format!("app/blobs/{}", Digest::of(blob)), blob.clone());
     }
     (shelf, digest)
 }
 
 fn found<'a>(shelf: &'a Shelf, asked: &Request) -> Option<&'a Vec<u8>> {
-    shelf.get(asked.target.strip_prefix("/v2/app/")?)
+    shelf.get(asked.target.strip_prefix("/v2/")?)
 }
 
 fn registry(shelf: Shelf) -> Server {
-    Server::answering(move |asked| match found(&shelf, asked) {
-        Some(bytes) => answer(200, &[], bytes),
-        None => answer(404, &[], b""),
-    })
+    Server::answering(move |asked| shelved(&shelf, asked))
 }
 
 /// A store that may ask this server without TLS, and the name of the image there.
 fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     let root = tempfile::tempdir().unwrap();
-    let layout = Layout::new(Some(root.path())).unwrap();
+    let (store, name) = store_in(root.path(), server);
+    (root, store, name)
+}
+
+fn store_in(root: &Path, server: &Server) -> (Store, String) {
+    let layout = Layout::new(Some(root)).unwrap();
     let hosts = json!({ server.address.to_string(): { "insecure": true } });
     let registries = Registries {
         hosts: serde_json::from_value(hosts).unwrap(),
@@ -76,7 +78,7 @@ fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     };
     let settings = Settings::new(move || Ok(registries.clone()));
     let store = Store::open(&layout).with_registries(settings);
-    (root, store, format!("{}/app:1", server.address))
+    (store, format!("{}/app:1", server.address))
 }
 
 fn layer(name: &str, size: usize) -> Vec<u8> {
@@ -130,7 +132,7 @@ fn a_layer_that_is_here_is_not_fetched() {
     let (mut shelf, first) = image(std::slice::from_ref(&common));
     let (other, second) = image(&[common.clone(), layer("own", 10)]);
     let other = other.into_iter().map(|(key, bytes)| match key.as_str() {
-        "manifests/1" => ("manifests/2".to_owned(), bytes),
+        "app/manifests/1" => ("app/manifests/2".to_owned(), bytes),
         _ => (key, bytes),
     });
     shelf.extend(other);
@@ -154,15 +156,7 @@ fn breaking(shelf: Shelf, most: usize) -> Server {
                 let _ = stream.write_all(&answer(404, &[], b""));
                 continue;
             };
-            let range = asked
-                .header("range")
-                .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-            let from: usize = range.unwrap_or(0);
-            let told = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-            let whole = match range {
-                Some(_) => answer(206, &[("Content-Range", &told)], &bytes[from..]),
-                None => answer(200, &[], bytes),
-            };
+            let (from, whole) = (asked.from(), ranged(&asked, bytes));
             let head = whole.len() - (bytes.len() - from);
             let sent = whole.len().min(head + most);
             if stream.write_all(&whole[..sent]).is_err() || sent < whole.len() {
@@ -224,7 +218,7 @@ fn what_an_earlier_agent_has_fetched_is_gone_on_with_also_where_it_is_damaged() 
 fn a_layer_that_is_not_what_its_digest_says_is_fetched_twice_and_never_unpacked() {
     let bytes = layer("a", 100);
     let (mut shelf, digest) = image(std::slice::from_ref(&bytes));
-    let key = format!("blobs/{}", Digest::of(&bytes));
+    let key = format!("app/blobs/{}", Digest::of(&bytes));
     for (wrong, says) in [
         (layer("b", 100), "twice"),
         ([&bytes[..], b"more"].concat(), "not"),
@@ -251,9 +245,9 @@ fn a_name_stands_for_what_was_decided_on_or_for_nothing() {
     let (second, other) = image(&[layer("b", 10)]);
     let mut all = first.clone();
     all.extend(second.clone());
-    all.insert("manifests/1".into(), first["manifests/1"].clone());
+    all.insert("app/manifests/1".into(), first["app/manifests/1"].clone());
     let asked = Arc::new(AtomicUsize::new(0));
-    let (counter, moved) = (Arc::clone(&asked), second["manifests/1"].clone());
+    let (counter, moved) = (Arc::clone(&asked), second["app/manifests/1"].clone());
     // The tag moves after it was asked for once.
     let server = Server::answering(move |asked| {
         let tag = asked.target == "/v2/app/manifests/1";
@@ -277,7 +271,7 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
     let (good, _) = image(&[layer("a", 10)]);
     let manifest = good
         .iter()
-        .find(|(key, _)| key.contains("manifests/sha256"))
+        .find(|(key, _)| key.contains("/manifests/sha256"))
         .unwrap()
         .1
         .clone();
@@ -311,7 +305,7 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
         ),
     ] {
         let mut shelf = good.clone();
-        shelf.insert("manifests/1".into(), tag);
+        shelf.insert("app/manifests/1".into(), tag);
         let server = Server::answering(move |asked| match found(&shelf, asked) {
             Some(bytes) => answer(200, &[("Content-Type", "application/x")], bytes).to_vec(),
             None => answer(404, &[], b""),
@@ -324,4 +318,115 @@ fn what_cannot_run_here_is_refused_before_a_layer_is_fetched() {
             .filter(|(target, _)| target.contains(Digest::of(&layer("a", 10)).hex()));
         assert_eq!(layers.count(), 0, "{says}");
     }
+}
+
+#[test]
+fn a_pull_tells_how_far_it_is_until_it_ends_in_whatever_way() {
+    let layers = [layer("a", 100_000), layer("b", 50_000), layer("a", 100_000)];
+    let (shelf, digest) = image(&layers);
+    let size = (layers[0].len() + layers[1].len()) as u64;
+    for fails in [false, true] {
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let (gate, shelf) = (std::sync::Mutex::new(gate), shelf.clone());
+        let large = format!("/v2/app/blobs/{}", Digest::of(&layers[0]));
+        // Of the larger layer the rest stays out until the gate opens.
+        let server = Server::start(move |_, stream, next| {
+            while let Some(asked) = next(stream) {
+                let bytes = found(&shelf, &asked).unwrap();
+                match asked.from() {
+                    1000 => {
+                        let whole = ranged(&asked, bytes);
+                        let half = whole.len() / 2;
+                        stream.write_all(&whole[..half]).unwrap();
+                        let _ = gate.lock().unwrap().recv();
+                        let rest = if fails {
+                            vec![0; whole.len() - half]
+                        } else {
+                            whole[half..].to_vec()
+                        };
+                        let _ = stream.write_all(&rest);
+                    }
+                    _ if fails && asked.target == large => stream.write_all(&answer(404, &[], b"")).unwrap(),
+                    _ => stream.write_all(&answer(200, &[], bytes)).unwrap(),
+                }
+            }
+        });
+        let (root, store, name) = store(&server);
+        let part = root.path().join("state/images/pull");
+        std::fs::create_dir_all(&part).unwrap();
+        std::fs::write(part.join(Digest::of(&layers[0]).hex()), &layers[0][..1000]).unwrap();
+        store.resolve(&name).unwrap();
+        assert_eq!(store.progress(), [], "of the layers nothing is wanted yet");
+        std::thread::scope(|scope| {
+            let pull = scope.spawn(|| store.unpack(&name, &digest.to_string()));
+            let least = (layers[1].len() + layers[0].len() / 2) as u64;
+            let progress = wait(|| store.progress().pop().filter(|one| one.fetched >= least));
+            assert!(progress.fetched < size, "{progress:?}");
+            let expected = Progress {
+                reference: name.clone(),
+                fetched: progress.fetched,
+                size,
+                unpacked: 0,
+                layers: 2,
+            };
+            assert_eq!(progress, expected);
+            drop(held);
+            assert_eq!(pull.join().unwrap().is_err(), fails);
+        });
+        assert_eq!(store.progress(), []);
+    }
+}
+
+/// Waits for what comes about by itself.
+fn wait<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < end, "waited in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_before_anything_of_it_is_fetched() {
+    on_a_disk_of("size=8m", |disk| {
+        let large = layer("large", 5 << 20);
+        let (shelf, digest) = image(std::slice::from_ref(&large));
+        let server = registry(shelf);
+        let (store, name) = store_in(disk, &server);
+        store.resolve(&name).unwrap();
+        let error = store.unpack(&name, &digest.to_string()).unwrap_err();
+        assert!(error.may_pass());
+        let told = text(&error);
+        assert!(
+            told.contains("at least 10.0 MiB in") && told.contains("7.6 MiB are left"),
+            "{told}"
+        );
+        let blob = format!("/v2/app/blobs/{}", Digest::of(&large));
+        assert!(
+            parts(&server).iter().all(|(target, _)| *target != blob),
+            "nothing was asked for"
+        );
+        assert!(!disk.join("state/images/pull").exists());
+        // What is here of it does not have to fit again.
+        let part = disk.join("state/images/pull");
+        std::fs::create_dir_all(&part).unwrap();
+        std::fs::write(part.join(Digest::of(&large).hex()), &large[..4 << 20]).unwrap();
+        let told = text(&store.unpack(&name, &digest.to_string()).unwrap_err());
+        assert!(
+            told.contains("at least 6.0 MiB in") && told.contains("3.6 MiB are left"),
+            "{told}"
+        );
+        // There is room now, and nothing else has changed.
+        grow(disk, "size=16m");
+        store.unpack(&name, &digest.to_string()).unwrap();
+        let asked = parts(&server).into_iter();
+        let asked: Vec<_> = asked
+            .filter(|(target, _)| *target == blob)
+            .map(|(_, range)| range)
+            .collect();
+        assert_eq!(asked, [Some(format!("bytes={}-", 4 << 20))]);
+    });
 }

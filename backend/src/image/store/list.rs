@@ -187,12 +187,20 @@ impl Store {
     /// # Errors
     /// A record or a directory cannot be read.
     pub fn survey(&self) -> Result<Survey, ImageError> {
-        let mut survey = self.measure()?;
+        self.survey_of(self.measure()?)
+    }
+
+    /// With sizes that were measured before, which takes long in a large store. What has come since is known as an
+    /// image, and not as a part.
+    ///
+    /// # Errors
+    /// As [`Store::survey`].
+    pub fn survey_of(&self, mut survey: Survey) -> Result<Survey, ImageError> {
         let mut digests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (name, binding) in self.bindings.list()? {
             digests.entry(binding.digest).or_default().insert(name);
         }
-        let documents = self.documents(&survey);
+        let documents = self.documents()?;
         for digest in documents.configurations.keys() {
             digests.entry(digest.to_string()).or_default();
         }
@@ -288,10 +296,7 @@ impl Store {
         let mut inspection = Inspection {
             digest: image.digest.clone(),
             names,
-            manifest: self
-                .manifests_of(&image.digest, survey)
-                .first()
-                .map(Digest::to_string),
+            manifest: self.manifests_of(&image.digest)?.first().map(Digest::to_string),
             config: Value::Null,
             layers: Vec::new(),
             size,
@@ -319,21 +324,25 @@ impl Store {
     }
 
     /// The stored manifests that name a configuration.
-    pub(super) fn manifests_of(&self, digest: &str, survey: &Survey) -> Vec<Digest> {
-        self.documents(survey)
-            .manifests
-            .remove(digest)
-            .unwrap_or_default()
+    pub(super) fn manifests_of(&self, digest: &str) -> Result<Vec<Digest>, ImageError> {
+        Ok(self.documents()?.manifests.remove(digest).unwrap_or_default())
     }
 
     /// Reads the stored documents; one that is not what its digest says is neither.
-    fn documents(&self, survey: &Survey) -> Documents {
+    fn documents(&self) -> Result<Documents, ImageError> {
         let mut documents = Documents::default();
-        let stored = survey
-            .parts
-            .iter()
-            .filter(|(_, part)| part.kind == Kind::Document);
-        for (path, _) in stored {
+        let directory = self.directory.join("blobs/sha256");
+        let failed = |source| ImageError::Store {
+            path: directory.clone(),
+            source,
+        };
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(documents),
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
             let hex = path
                 .file_name()
                 .map(|name| name.to_string_lossy())
@@ -343,8 +352,7 @@ impl Store {
             };
             let mut bytes = Vec::new();
             let limit = self.limits.config.max(self.limits.manifest);
-            let read = fs::File::open(self.directory.join(path))
-                .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+            let read = fs::File::open(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
             if read.is_err() || Digest::of(&bytes) != digest {
                 continue;
             }
@@ -366,11 +374,14 @@ impl Store {
                 documents.configurations.insert(digest, facts);
             }
         }
-        documents
+        Ok(documents)
     }
 
     /// Parts and their sizes; no images yet.
-    fn measure(&self) -> Result<Survey, ImageError> {
+    ///
+    /// # Errors
+    /// A directory of the store cannot be read.
+    pub fn measure(&self) -> Result<Survey, ImageError> {
         let mut survey = Survey::default();
         let mut measured = Measured::default();
         let failed = |path: &Path| {

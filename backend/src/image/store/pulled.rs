@@ -1,6 +1,7 @@
 //! Images of registries: what a name is offered as, until it is unpacked and bound.
 
 use std::{
+    collections::BTreeSet,
     fs,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,6 +17,7 @@ use crate::{
         layer::{self, Layer},
         pull,
         source::Section,
+        space,
     },
     registry::Client,
 };
@@ -43,15 +45,26 @@ impl Store {
 
     /// Fetches the layers that are not here, unpacks them, and binds the name.
     pub(super) fn pull(&self, name: &ImageName, offer: &pull::Offer) -> Result<(), ImageError> {
-        let of_layers = offer.layers.iter().zip(&offer.diff_ids);
-        let missing = of_layers.filter(|(_, diff_id)| !self.layer(diff_id).is_dir());
-        let (missing, diff_ids): (Vec<_>, Vec<_>) = missing.map(|(layer, id)| (layer.clone(), id)).unzip();
+        let missing = self.missing(offer);
         let directory = self.directory.join("pull");
+        let size = missing.iter().fold(0u64, |sum, one| sum.saturating_add(one.size));
+        let progress = self.pulls.begin(name.to_string(), size, missing.len());
         if !missing.is_empty() {
             let client = Arc::new(self.client(name)?);
-            pull::run(pull::layers(client, name, &missing, &directory), name)?;
+            space::check(&self.directory, pull::needed(&missing, &directory)).map_err(|source| {
+                ImageError::Space {
+                    reference: name.to_string(),
+                    source,
+                }
+            })?;
+            pull::run(pull::layers(client, name, &missing, &directory, &progress), name)?;
         }
-        for ((digest, size), diff_id) in missing.iter().zip(diff_ids) {
+        for pull::Layer {
+            digest,
+            size,
+            diff_id,
+        } in &missing
+        {
             let (path, target) = (directory.join(digest.hex()), self.layer(diff_id));
             if !target.is_dir() {
                 let section = Section::whole(&path).map_err(|source| ImageError::Store {
@@ -69,12 +82,23 @@ impl Store {
                     source,
                 })?;
             }
+            progress.unpacked();
             // It has become a directory; another image that unpacks it as well reads on from the open file.
             let _ = fs::remove_file(&path);
         }
         self.write(&self.blob(&Digest::of(&offer.manifest)), &offer.manifest)?;
         self.write(&self.blob(&offer.digest), &offer.config)?;
         self.bind(&name.to_string(), &offer.digest, None, Some(&offer.reference))
+    }
+
+    /// Layers that are not here, from the lowest on, each once.
+    fn missing(&self, offer: &pull::Offer) -> Vec<pull::Layer> {
+        let mut seen = BTreeSet::new();
+        let missing = offer.layers.iter().filter(|one| seen.insert(&one.diff_id));
+        missing
+            .filter(|one| !self.layer(&one.diff_id).is_dir())
+            .cloned()
+            .collect()
     }
 
     /// A layer that came in part is gone on with; but not for ever.
