@@ -195,3 +195,65 @@ fn where_it_is_not_known_who_needs_what_nothing_is_removed() {
     host.start_agent();
     host.finish();
 }
+
+/// As if it had last been used three hours ago.
+fn age(host: &Host, name: &str) {
+    let listed = list(host);
+    let digest = named(&listed, name).expect("it is here")["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let document = host
+        .root
+        .join("state/images/blobs/sha256")
+        .join(&digest["sha256:".len()..]);
+    let records = fs::read_dir(host.root.join("state/records/image")).expect("records");
+    let records = records.map(|record| record.expect("a record").path());
+    let own = records.filter(|path| fs::read_to_string(path).expect("a record").contains(name));
+    let files: Vec<String> = own
+        .chain([document])
+        .map(|path| path.display().to_string())
+        .collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    host.tool("touch", &[["-d", "3 hours ago"].as_slice(), &files].concat());
+}
+
+#[test]
+fn a_full_disk_costs_the_images_that_nobody_uses() {
+    let Some(mut host) = Host::new("image-room") else {
+        return;
+    };
+    host.start_agent();
+    let [shop, old, young] = ["shop", "old", "young"].map(|project| run(&mut host, project));
+    gone(&host, "old");
+    gone(&host, "young");
+    for name in [&shop, &old] {
+        age(&host, name);
+    }
+    host.stop_agent();
+    // Fuller than that every disk is.
+    host.arguments = vec!["--image-gc-high", "0", "--image-gc-low", "0"];
+    host.start_agent();
+    let before = host.running("shop", "box").identity();
+    let blog = run(&mut host, "blog");
+    host.wait("the old one is gone", PATIENCE, || {
+        named(&list(&host), &old).is_none().then_some(())
+    });
+    let listed = list(&host);
+    for name in [&shop, &blog, &young] {
+        assert!(named(&listed, name).is_some(), "{name}: {listed}");
+    }
+    assert_eq!(host.running("shop", "box").identity(), before);
+    let told = fs::read_to_string(host.root.join("state/journal.jsonl")).expect("the journal");
+    let told = told
+        .lines()
+        .find(|line| line.contains(&old) && line.contains("removed, because"));
+    assert!(told.is_some_and(|line| line.contains("3 hours ago")), "{told:?}");
+    let refused = host.stead(&["agent", "--image-gc-high", "50"]);
+    assert!(
+        refused.code == 64 && refused.stderr.contains("--image-gc-low"),
+        "{refused:?}"
+    );
+    host.finish();
+}

@@ -3,6 +3,7 @@
 mod api;
 mod cli;
 mod client;
+mod collection;
 mod daemon;
 mod environment;
 mod exit;

@@ -3,6 +3,7 @@
 mod collect;
 mod lease;
 mod list;
+mod measure;
 mod pulled;
 
 use std::{
@@ -35,7 +36,8 @@ use crate::{
 
 pub use collect::{Selected, Use, What, select};
 pub use lease::{Hold, Lease};
-pub use list::{FindError, Inspection, Kind, Part, Stored, Survey, canonical};
+pub use list::{FindError, Inspection, Stored, Survey, canonical};
+pub use measure::{Kind, Part};
 
 /// One per root and process; shared between threads.
 #[derive(Debug)]
@@ -287,7 +289,7 @@ impl Store {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let begins = |with: &str| name.as_bytes().starts_with(with.as_bytes());
-            if begins(layer::NEW) || begins(list::GONE) {
+            if begins(layer::NEW) || begins(measure::GONE) {
                 fs::remove_dir_all(entry.path()).map_err(failed)?;
             }
         }

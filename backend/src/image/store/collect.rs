@@ -11,7 +11,8 @@ use std::{
 use super::{
     Store,
     lease::Hold,
-    list::{GONE, Kind, Part, Stored, Survey},
+    list::{Stored, Survey},
+    measure::{GONE, Kind, Part},
 };
 use crate::{image::ImageError, records};
 
@@ -180,6 +181,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Of the file system that the store is on: bytes that are used, and bytes that are free for others than root, as
+    /// df(1) counts its percentage.
+    ///
+    /// # Errors
+    /// As statvfs(3); before there is a store, of what is above it.
+    pub fn room(&self) -> io::Result<(u64, u64)> {
+        let there = self.directory.ancestors().find(|path| path.exists());
+        let found = rustix::fs::statvfs(there.unwrap_or(&self.directory))?;
+        let used = found.f_blocks.saturating_sub(found.f_bfree);
+        Ok((
+            used.saturating_mul(found.f_frsize),
+            found.f_bavail.saturating_mul(found.f_frsize),
+        ))
     }
 
     /// A file goes at once; a directory gets a name under which nobody looks for it, which is given back.

@@ -1,6 +1,6 @@
 //! Nothing of the store hides from its list, and its sizes are those of the disk.
 
-use std::{fs::File as Plain, process::Command};
+use std::{fs::File as Plain, process::Command, time::Duration};
 
 use serde_json::json;
 
