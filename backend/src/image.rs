@@ -3,6 +3,7 @@
 //! ```text
 //!   state/images/blobs/sha256/<hex>   manifests and configurations of unpacked images
 //!   state/images/layers/<hex>/        one unpacked layer, by the digest of its tar stream (diff id)
+//!   state/images/recipes/<hex>        what its files do not tell of that tar stream
 //!   state/images/pull/<hex>          a layer on its way from a registry, by the digest of its bytes there
 //!   state/images/rootfs/<hex>         the path of a plain directory, by its digest
 //!   state/records/image/<ref>.json    what a reference stood for when it was unpacked
@@ -17,6 +18,7 @@ mod load;
 pub(crate) mod pax;
 mod progress;
 mod pull;
+pub mod recipe;
 pub mod reference;
 mod source;
 mod space;

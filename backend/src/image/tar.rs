@@ -12,7 +12,10 @@ use std::{
 use tar::{EntryType, Header};
 use thiserror::Error;
 
-use super::pax;
+use super::{
+    pax,
+    recipe::{Effect, Recorder},
+};
 
 const BLOCK: usize = 512;
 /// PATH_MAX: no longer path can be used, so none is stored.
@@ -90,6 +93,8 @@ pub struct Archive<R> {
     padding: u64,
     entries: u64,
     max_entries: u64,
+    /// Gets every byte of the stream but the content that files are made of.
+    recorder: Option<Recorder>,
 }
 
 /// What extension headers said about the next entry.
@@ -109,10 +114,49 @@ impl<R: Input> Archive<R> {
             padding: 0,
             entries: 0,
             max_entries,
+            recorder: None,
         }
     }
 
-    /// The content of the present entry; ends where it ends.
+    pub(super) fn recorded(self, recorder: Recorder) -> Self {
+        Archive {
+            recorder: Some(recorder),
+            ..self
+        }
+    }
+
+    pub(super) fn recorder(&mut self) -> Option<&mut Recorder> {
+        self.recorder.as_mut()
+    }
+
+    /// What the present entry became; see [`Recorder::placed`].
+    pub(super) fn placed(&mut self, path: &[u8], effect: Effect, target: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.placed(path, effect, target);
+        }
+    }
+
+    pub fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    pub(super) fn into_parts(self) -> (R, Option<Recorder>) {
+        (self.input, self.recorder)
+    }
+
+    /// Counts one more thing that the archive makes, as if it had a header of its own.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn count(&mut self) -> Result<(), TarError> {
+        self.entries += 1;
+        match self.entries > self.max_entries {
+            true => Err(TarError::Entries(self.max_entries)),
+            false => Ok(()),
+        }
+    }
+
+    /// The content of the present entry; ends where it ends. Recorded it is by who reads it.
     pub fn content(&mut self) -> impl Read + '_ {
         Content(self)
     }
@@ -143,10 +187,7 @@ impl<R: Input> Archive<R> {
                 }
                 return self.finish().map(|()| None);
             }
-            self.entries += 1;
-            if self.entries > self.max_entries {
-                return Err(TarError::Entries(self.max_entries));
-            }
+            self.count()?;
             let head = Header::from_byte_slice(&block);
             verify_checksum(head, &block).map_err(|why| header(at, &why))?;
             let size = head
@@ -195,11 +236,11 @@ impl<R: Input> Archive<R> {
             return Err(header(at, &format!("extension header of {size} bytes")));
         }
         self.expect_content(size);
-        let mut data = Vec::new();
-        self.content().read_to_end(&mut data)?;
-        if data.len() as u64 != size {
+        let mut data = vec![0; usize::try_from(size).unwrap_or_default()];
+        if self.read_full(&mut data)? != data.len() {
             return Err(TarError::Truncated);
         }
+        self.remaining = 0;
         Ok(data)
     }
 
@@ -217,7 +258,18 @@ impl<R: Input> Archive<R> {
         }
     }
 
-    fn skip(&mut self, count: u64) -> Result<(), TarError> {
+    fn skip(&mut self, mut count: u64) -> Result<(), TarError> {
+        if self.recorder.is_some() {
+            let mut buffer = [0; 16 * BLOCK];
+            while count > 0 {
+                let room = buffer.len().min(usize::try_from(count).unwrap_or(buffer.len()));
+                if self.read_full(&mut buffer[..room])? != room {
+                    return Err(TarError::Truncated);
+                }
+                count -= room as u64;
+            }
+            return Ok(());
+        }
         let skipped = self.input.skip(count)?;
         self.offset += skipped;
         if skipped == count {
@@ -238,6 +290,9 @@ impl<R: Input> Archive<R> {
             }
         }
         self.offset += filled as u64;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.literal(&buffer[..filled]);
+        }
         Ok(filled)
     }
 }
