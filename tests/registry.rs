@@ -12,10 +12,10 @@ use crate::{
     images::oci_layout,
 };
 
-const ADDRESS: &str = "127.0.0.1:5000";
+pub const ADDRESS: &str = "127.0.0.1:5000";
 
 /// Ends with the test.
-struct Registry {
+pub struct Registry {
     process: Child,
     root: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Drop for Registry {
 
 impl Registry {
     /// `more`: of its configuration, at the place of `http` and `auth`.
-    fn start(host: &Host, more: &str) -> Registry {
+    pub fn start(host: &Host, more: &str) -> Registry {
         let root = host.directory("registry");
         let configuration = root.join("config.yml");
         let text = format!(
@@ -58,7 +58,7 @@ impl Registry {
     }
 
     /// skopeo-copy(1).
-    fn push(&self, host: &Host, layout: &Path, name: &str, more: &[&str]) {
+    pub fn push(&self, host: &Host, layout: &Path, name: &str, more: &[&str]) {
         let source = format!("oci:{}:one", layout.display());
         let target = format!("docker://{ADDRESS}/{name}");
         let options = ["copy", "--insecure-policy", "--dest-tls-verify=false", "--quiet"];

@@ -9,7 +9,7 @@ use anyhow::Context;
 use backend::{image::ImageError, layout::Layout, linux};
 
 pub use backend::image::store::{
-    Inspection, Kind, Part, Selected, Store, Stored, Survey, Use, What, canonical, select,
+    Inspection, Kind, Moved, Part, Selected, Store, Stored, Survey, Use, What, canonical, select,
 };
 
 use crate::{host, intake::store};

@@ -124,6 +124,17 @@ pub enum ImageError {
     },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
+    #[error("layer {layer} cannot be put together again")]
+    Recipe {
+        layer: String,
+        #[source]
+        source: recipe::RecipeError,
+    },
+    #[error("what was asked for cannot be written; check free space and permissions where it goes")]
+    Save {
+        #[source]
+        source: io::Error,
+    },
     #[error(
         "images are being brought in, and nothing may be removed from {path} meanwhile; try again when that is done",
         path = path.display()

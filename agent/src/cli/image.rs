@@ -1,6 +1,8 @@
 //! `stead image`: the images of this host, with or without an agent.
 
+mod files;
 mod list;
+mod pull;
 mod remove;
 
 use super::Global;
@@ -18,6 +20,12 @@ enum Verb {
     Ls,
     /// What an image is made of: configuration, layers, names.
     Inspect(list::Inspect),
+    /// Bring images in, with their names asked of the registries anew.
+    Pull(pull::Pull),
+    /// Images from an archive or a directory.
+    Load(files::Load),
+    /// Images into an archive or a directory, for docker, podman, skopeo and stead.
+    Save(files::Save),
     /// Let go of names; what nobody has any more is removed.
     Rm(remove::Rm),
     /// Remove all images that no container and no project uses, and what was left over.
@@ -31,6 +39,9 @@ impl Image {
         match &self.verb {
             Verb::Ls => list::run(global, &layout),
             Verb::Inspect(verb) => verb.run(&layout),
+            Verb::Pull(verb) => verb.run(global, &layout),
+            Verb::Load(verb) => verb.run(global, &layout),
+            Verb::Save(verb) => verb.run(&layout),
             Verb::Rm(verb) => verb.run(global, &layout),
             Verb::Gc(verb) => verb.run(global, &layout),
         }

@@ -218,7 +218,7 @@ fn verify(what: &'static str, expected: &Digest, found: &Digest) -> Result<(), L
 }
 
 /// By its first bytes: media types lie.
-fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
+pub(super) fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
     let start = input.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
         Box::new(MultiGzDecoder::new(input))
@@ -227,6 +227,11 @@ fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
     } else {
         Box::new(input)
     })
+}
+
+/// Whether [`decompress`] makes something else of it.
+pub(super) fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&ZSTD_MAGIC) || is_skippable(start)
 }
 
 fn is_skippable(start: &[u8]) -> bool {

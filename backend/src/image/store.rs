@@ -4,7 +4,9 @@ mod collect;
 mod lease;
 mod list;
 mod measure;
+mod names;
 mod pulled;
+mod save;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +40,7 @@ pub use collect::{Selected, Use, What, select};
 pub use lease::{Hold, Lease};
 pub use list::{FindError, Inspection, Stored, Survey, canonical};
 pub use measure::{Kind, Part};
+pub use names::Moved;
 
 /// One per root and process; shared between threads.
 #[derive(Debug)]
