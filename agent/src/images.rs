@@ -2,14 +2,20 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
-use backend::{image::ImageError, layout::Layout, linux};
+use backend::{
+    image::{ImageError, config::Digest},
+    layout::Layout,
+    linux,
+};
 
 pub use backend::image::store::{
-    Inspection, Kind, Moved, Part, Selected, Store, Stored, Survey, Use, What, canonical, select,
+    Checked, Fault, Inspection, Kind, Moved, Part, Selected, Store, Stored, Survey, Use, What, canonical,
+    select,
 };
 
 use crate::{host, intake::store};
@@ -98,4 +104,13 @@ fn hold(store: &Store, patience: Duration) -> anyhow::Result<backend::image::sto
         }
         held => Ok(held?),
     }
+}
+
+/// Whether a stored document has the digest that it is called by.
+pub fn is_what_its_name_says(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    std::fs::read(path).is_ok_and(|bytes| Digest::of(&bytes).hex() == name)
 }

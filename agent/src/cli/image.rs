@@ -4,6 +4,7 @@ mod files;
 mod list;
 mod pull;
 mod remove;
+mod verify;
 
 use super::Global;
 use crate::daemon;
@@ -26,6 +27,8 @@ enum Verb {
     Load(files::Load),
     /// Images into an archive or a directory, for docker, podman, skopeo and stead.
     Save(files::Save),
+    /// Whether all is as it was; --repair brings what is damaged anew.
+    Verify(verify::Verify),
     /// Let go of names; what nobody has any more is removed.
     Rm(remove::Rm),
     /// Remove all images that no container and no project uses, and what was left over.
@@ -42,6 +45,7 @@ impl Image {
             Verb::Pull(verb) => verb.run(global, &layout),
             Verb::Load(verb) => verb.run(global, &layout),
             Verb::Save(verb) => verb.run(&layout),
+            Verb::Verify(verb) => verb.run(global, &layout),
             Verb::Rm(verb) => verb.run(global, &layout),
             Verb::Gc(verb) => verb.run(global, &layout),
         }

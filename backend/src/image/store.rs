@@ -7,6 +7,7 @@ mod measure;
 mod names;
 mod pulled;
 mod save;
+mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,7 @@ pub use lease::{Hold, Lease};
 pub use list::{FindError, Inspection, Stored, Survey, canonical};
 pub use measure::{Kind, Part};
 pub use names::Moved;
+pub use verify::{Checked, Fault, Repaired};
 
 /// One per root and process; shared between threads.
 #[derive(Debug)]

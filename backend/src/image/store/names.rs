@@ -68,6 +68,12 @@ impl Store {
     /// It is no such archive, or damaged; it tells no name, and none is given.
     pub fn load(&self, path: &Path, name: Option<&ImageName>) -> Result<Vec<Moved>, ImageError> {
         let _lease = self.lease()?;
+        let found = self.contents(path)?;
+        self.keep_all(&path.display().to_string(), found, name)
+    }
+
+    /// What an archive or a layout holds; nothing of it is in the store yet.
+    pub(super) fn contents(&self, path: &Path) -> Result<Vec<Contained>, ImageError> {
         let plain = match path.is_dir() {
             true => None,
             false => self.decompressed(path)?,
@@ -76,8 +82,7 @@ impl Store {
             .as_ref()
             .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
         let opened = opened.map_or_else(|| path.to_owned(), PathBuf::from);
-        let found = load::contents(&opened, &path.display().to_string(), &self.limits)?;
-        self.keep_all(&path.display().to_string(), found, name)
+        load::contents(&opened, &path.display().to_string(), &self.limits)
     }
 
     /// As [`Store::load`], of the one image that a reference with a transport stands for.

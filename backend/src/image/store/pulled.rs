@@ -26,7 +26,7 @@ use crate::{
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Store {
-    fn client(&self, name: &ImageName) -> Result<Client, ImageError> {
+    pub(super) fn client(&self, name: &ImageName) -> Result<Client, ImageError> {
         let registries = self.registries.read().map_err(pull::failed(name))?;
         Ok(registries.client())
     }
