@@ -499,9 +499,10 @@ fn a_pull_asks_anew_and_moves_the_name() {
     let first = host.stead(&["image", "pull", &name]);
     let (told_name, before) = told(&first.stdout);
     assert!(
-        first.code == 0 && told_name == name && !first.stderr.contains('\x1b'),
+        first.code == 0 && told_name == name && first.stderr.contains(&format!("pulling {name}\n")),
         "{first:?}"
     );
+    assert!(!first.stderr.contains('\x1b'), "no terminal: {first:?}");
     let same = host.stead_ok(&["image", "pull", &name]);
     assert_eq!(same, format!("pulled {name} {before} (as it was)\n"));
     host.start_agent();

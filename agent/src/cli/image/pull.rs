@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use backend::{
     image::{Progress, Reference},
     layout::Layout,
@@ -79,6 +78,11 @@ fn follow(store: &Store, reference: &Reference, as_json: bool) -> anyhow::Result
         samples: Vec::new(),
         told: None,
     };
+    match shown.way {
+        Way::Bar => {}
+        Way::Lines => eprintln!("pulling {name}"),
+        Way::Json => print(&format!("{}\n", json!({ "event": "begin", "name": name })))?,
+    }
     std::thread::scope(|scope| {
         let bringing = scope.spawn(|| store.bring(reference));
         while !bringing.is_finished() {

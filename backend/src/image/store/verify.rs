@@ -56,7 +56,7 @@ pub struct Repaired {
 /// Where the parts of an image can be had again.
 enum Origin {
     Registry(Arc<pull::Offer>, model::types::ImageName),
-    File(load::Loaded),
+    File(Box<load::Loaded>),
 }
 
 impl Store {
@@ -167,7 +167,7 @@ impl Store {
                 .find(|one| one.digest.to_string() == image.digest)
             {
                 let source = archive.display().to_string();
-                return self.repair_from(&source, Origin::File(loaded), layers, grounds);
+                return self.repair_from(&source, Origin::File(Box::new(loaded)), layers, grounds);
             }
         }
         for name in &image.names {
@@ -204,7 +204,7 @@ impl Store {
             _ => {
                 let loaded = load::load(&reference, &self.limits)?;
                 match loaded.digest.to_string() {
-                    found if found == digest => Ok(Origin::File(loaded)),
+                    found if found == digest => Ok(Origin::File(Box::new(loaded))),
                     found => Err(changed(found)),
                 }
             }

@@ -147,7 +147,9 @@ fn what_is_saved_is_what_was_loaded() {
 
 #[test]
 fn damage_is_found_wherever_it_is_and_repaired() {
-    let damages: [(&str, fn(&Path, &Path), &str); 5] = [
+    /// With the directory and the recipe of a layer, and what is told of it.
+    type Damage = (&'static str, fn(&Path, &Path), &'static str);
+    let damages: [Damage; 5] = [
         (
             "content",
             |layer, _| fs::write(layer.join("file"), "other").unwrap(),
