@@ -264,34 +264,52 @@ impl<'a> Tree<'a> {
     ) -> Result<(), TreeError> {
         let made = rustix::fs::fstat(&file).map_err(failed(&entry.path, "stat"))?;
         archive.placed(place, Effect::File(made.st_ino), b"");
-        let (mut written, mut checksum) = (0, Crc::new());
-        loop {
-            let read = match archive.content().read(&mut self.buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read.map_err(TarError::from)?,
-            };
-            if read == 0 {
-                break;
+        match &entry.sparse {
+            None => self.copy(entry, &file, (0, entry.size), archive)?,
+            Some(parts) => {
+                for part in parts {
+                    self.copy(entry, &file, *part, archive)?;
+                }
+                // Between the parts, and after them, nothing was written.
+                rustix::fs::ftruncate(&file, entry.size).map_err(failed(&entry.path, "truncate"))?;
             }
-            let part = &self.buffer[..read];
-            checksum.update(part);
-            file.write_all_at(part, written).map_err(|source| TreeError::Io {
-                path: entry.path.clone(),
-                operation: "write",
-                source,
-            })?;
-            written += read as u64;
-        }
-        if written != entry.size {
-            return Err(TarError::Truncated.into());
-        }
-        if written > 0
-            && let Some(recorder) = archive.recorder()
-        {
-            recorder.content(0, written, checksum.sum());
         }
         dress(file.as_fd(), entry)?;
         rustix::fs::futimens(&file, &times(entry)).map_err(failed(&entry.path, "utimens"))
+    }
+
+    /// The next `length` bytes of content to `start` of the file.
+    fn copy<R: Input>(
+        &mut self,
+        entry: &Entry,
+        file: &File,
+        (start, length): (u64, u64),
+        archive: &mut Archive<R>,
+    ) -> Result<(), TreeError> {
+        let (mut written, mut checksum) = (0, Crc::new());
+        while written < length {
+            let room = usize::try_from(length - written).unwrap_or(BUFFER).min(BUFFER);
+            let read = match archive.content().read(&mut self.buffer[..room]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) => return Err(TarError::Truncated.into()),
+                read => read.map_err(TarError::from)?,
+            };
+            let part = &self.buffer[..read];
+            checksum.update(part);
+            file.write_all_at(part, start + written)
+                .map_err(|source| TreeError::Io {
+                    path: entry.path.clone(),
+                    operation: "write",
+                    source,
+                })?;
+            written += read as u64;
+        }
+        if length > 0
+            && let Some(recorder) = archive.recorder()
+        {
+            recorder.content(start, length, checksum.sum());
+        }
+        Ok(())
     }
 
     /// The directory an entry belongs in; missing ones are made (root's, 0755).

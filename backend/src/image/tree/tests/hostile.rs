@@ -137,7 +137,12 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             of(&[file("d/x"), link("d", outside)]),
             "not empty",
         ),
-        ("file as the root", of(&[file("./")]), "root"),
+        ("file as the root", of(&[file(".")]), "root"),
+        (
+            "file that ends as a directory",
+            of(&[file("a/")]),
+            "that of a directory",
+        ),
         ("link as the root", of(&[link(".", outside)]), "root"),
         ("link without a target", of(&[link("l", "")]), "target"),
         (
@@ -248,9 +253,9 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             "global",
         ),
         (
-            "old sparse file",
+            "old sparse file without a size",
             raw(&Member::of(EntryType::GNUSparse, "a", "", 0, Vec::new())),
-            "sparse",
+            "real size",
         ),
         (
             "unknown type",
