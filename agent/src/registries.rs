@@ -22,8 +22,10 @@ pub fn of(layout: &Layout) -> anyhow::Result<Registries> {
                     .filter(|value| !value.is_empty())
                     .map(PathBuf::from)
             }),
+            ..Credentials::default()
         },
         proxies: Proxies::of(|name| std::env::var(name).ok())?,
+        ..Registries::default()
     })
 }
 

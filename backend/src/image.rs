@@ -28,7 +28,10 @@ pub(crate) mod tar;
 pub mod testing;
 mod tree;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -159,6 +162,28 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Of a layer that cannot be unpacked to `target`. That is the disk's fault where it is full, not the image's.
+    fn of_layer(reference: &str, layer: &config::Digest, target: &Path, source: LayerError) -> Self {
+        match source {
+            LayerError::Tree(TreeError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                ImageError::Store {
+                    path: target.to_owned(),
+                    source,
+                }
+            }
+            source => ImageError::Layer {
+                reference: reference.to_owned(),
+                layer: layer.to_string(),
+                source,
+            },
+        }
+    }
+
     /// Whether trying again without any change of image or host may help.
     pub fn may_pass(&self) -> bool {
         match self {

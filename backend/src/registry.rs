@@ -36,6 +36,7 @@ pub struct Registries {
     pub hosts: Hosts,
     pub credentials: Credentials,
     pub proxies: Proxies,
+    pub patience: Patience,
 }
 
 /// Where that is read from, each time anew.
@@ -80,7 +81,7 @@ impl Registries {
             tracing::warn!(%error, "a certificate of this host cannot be read");
         }
         roots.add_parsable_certificates(found.certs);
-        let transport = Transport::new(roots, self.proxies.clone(), Patience::default());
+        let transport = Transport::new(roots, self.proxies.clone(), self.patience);
         Client::new(transport, self.hosts.clone(), self.credentials.clone())
     }
 }

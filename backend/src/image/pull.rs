@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     records,
-    registry::{Client, ClientError, SettingsError},
+    registry::{Client, ClientError, SettingsError, transport::TransportError},
 };
 
 /// Layers that are fetched at once.
@@ -133,19 +133,25 @@ pub(super) async fn offer(client: &Client, name: &ImageName, limits: &Limits) ->
         .await
         .map_err(failed(name))?;
     let reference = manifest.digest.clone();
+    // What the index calls it.
+    let mut described: Option<String> = None;
     for _ in 0..4 {
         let document: Document = serde_json::from_slice(&manifest.bytes)
             .map_err(|error| format(format!("its manifest is malformed: {error}")))?;
-        let told = manifest
-            .media_type
-            .as_deref()
-            .map(|told| told.split(';').next().unwrap_or(told).trim());
+        let told = manifest.media_type.as_deref();
+        let told = told.map(|told| told.split(';').next().unwrap_or(told).trim());
         if let (Some(own), Some(told)) = (document.media_type.as_deref(), told)
             && own != told
         {
             return Err(format(format!(
                 "its manifest is called {told} but calls itself {own}"
             )));
+        }
+        let kinds = [told, described.as_deref(), document.media_type.as_deref()];
+        for kind in kinds.into_iter().flatten() {
+            if is_index(kind).is_some_and(|index| index != document.manifests.is_some()) {
+                return Err(format(format!("its manifest is called {kind}, but is not one")));
+            }
         }
         match (document.manifests, document.config, document.layers) {
             (Some(manifests), None, None) => {
@@ -155,6 +161,7 @@ pub(super) async fn offer(client: &Client, name: &ImageName, limits: &Limits) ->
                     .manifest(name, &digest, limits.manifest)
                     .await
                     .map_err(failed(name))?;
+                described = Some(chosen.media_type);
                 if manifest.bytes.len() as u64 != chosen.size {
                     let (wanted, found) = (chosen.size, manifest.bytes.len());
                     return Err(format(format!(
@@ -181,6 +188,17 @@ pub(super) async fn offer(client: &Client, name: &ImageName, limits: &Limits) ->
         }
     }
     Err(format("its indexes are nested too deeply".to_owned()))
+}
+
+/// What a manifest is by its name; `None`: nobody knows.
+fn is_index(media_type: &str) -> Option<bool> {
+    match media_type {
+        "application/vnd.oci.image.index.v1+json"
+        | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(true),
+        "application/vnd.oci.image.manifest.v1+json"
+        | "application/vnd.docker.distribution.manifest.v2+json" => Some(false),
+        _ => None,
+    }
 }
 
 async fn complete(
@@ -451,7 +469,16 @@ async fn layer(
             }
             Err(error) => return Err(error),
         };
-        vain = if part.length > before { 0 } else { vain + 1 };
+        // Who drips brings something each time, and would never be given up.
+        let dripped = matches!(
+            error,
+            Some(ClientError::Transport(TransportError::Stalled { .. }))
+        );
+        vain = if part.length > before && !dripped {
+            0
+        } else {
+            vain + 1
+        };
         let delay = error.as_ref().and_then(ClientError::after);
         let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
         if vain >= ATTEMPTS || delay > LONGEST {

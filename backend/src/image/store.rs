@@ -56,6 +56,8 @@ pub struct Store {
     /// What registries have offered, until it is unpacked.
     offers: Mutex<BTreeMap<ImageName, Arc<pull::Offer>>>,
     pulls: Pulls,
+    /// Registries that want to be asked later.
+    waits: Mutex<BTreeMap<String, pulled::Wait>>,
 }
 
 /// What a reference stood for when it was unpacked.
@@ -104,6 +106,7 @@ impl Store {
             registries: Settings::default(),
             offers: Mutex::default(),
             pulls: Pulls::default(),
+            waits: Mutex::default(),
         }
     }
 
@@ -225,8 +228,9 @@ impl Store {
                 for layer in loaded.layers {
                     let target = self.layer(&layer.diff_id);
                     if !target.is_dir() {
-                        let name = layer.diff_id.to_string();
-                        layer::unpack(layer, &target, &self.limits).map_err(layer_error(name))?;
+                        let diff_id = layer.diff_id.clone();
+                        layer::unpack(layer, &target, &self.limits)
+                            .map_err(|source| ImageError::of_layer(reference, &diff_id, &target, source))?;
                     }
                 }
                 if let Some(manifest) = &loaded.manifest {

@@ -12,6 +12,7 @@ use hyper::{
     Method, StatusCode, Uri,
     header::{ACCEPT, HeaderMap, HeaderValue, RANGE},
 };
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use model::types::ImageName;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -211,7 +212,14 @@ impl Client {
             headers.extend(range.parse().ok().map(|range| (RANGE, range)));
         }
         let path = format!("blobs/{digest}");
-        let answer = self.ask(name, Method::GET, &path, headers).await?;
+        let answer = match self.ask(name, Method::GET, &path, headers).await {
+            // It has less than there is here already, or cannot tell: from the beginning, then.
+            Err(ClientError::Status {
+                status: StatusCode::RANGE_NOT_SATISFIABLE,
+                ..
+            }) if from > 0 => self.ask(name, Method::GET, &path, HeaderMap::new()).await?,
+            answered => answered?,
+        };
         let begins = match answer.status {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.header("content-range").unwrap_or_default();
@@ -346,13 +354,12 @@ async fn status(answer: Answer, what: &str) -> Result<Answer, ClientError> {
         200..=299 => Ok(answer),
         404 => Err(ClientError::Missing { origin, what }),
         429 | 503 => {
-            let after = answer
-                .header("retry-after")
-                .and_then(|text| text.trim().parse().ok());
+            let after = answer.header("retry-after");
+            let after = after.and_then(|text| retry_after(text, Timestamp::now()));
             Err(ClientError::Later {
                 origin,
                 status,
-                after: after.map(Duration::from_secs),
+                after,
             })
         }
         code => {
@@ -373,6 +380,16 @@ async fn status(answer: Answer, what: &str) -> Result<Answer, ClientError> {
             })
         }
     }
+}
+
+/// Seconds, or a date (RFC 9110, section 10.2.3); one that is over means now.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
 /// `: ` and the first message of an error (distribution specification, "Error Codes"); nothing where there is none.

@@ -3,21 +3,23 @@
 //!
 //! A credential belongs to the registry, or the part of it, that its key names, and is given to nobody else.
 
+mod helper;
+
 use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use model::types::ImageName;
 use serde::Deserialize;
 
+pub use helper::Helpers;
+
 /// Bytes of a file of credentials.
 const LONGEST: u64 = 1 << 20;
-/// What a helper gives as the name when the secret is a refresh token.
-const TOKEN: &str = "<token>";
 /// The key of Docker's own registry, in every file since the first.
 const HUB: &str = "docker.io";
 const HUB_KEYS: [&str; 3] = [
@@ -73,6 +75,15 @@ pub enum CredentialError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the credential helper `docker-credential-{helper}` has not answered about {registry} within {} s and was \
+         killed; see what it waits for (a password?), or log in without it", limit.as_secs()
+    )]
+    Silent {
+        helper: String,
+        registry: String,
+        limit: Duration,
+    },
     #[error("the credential helper `docker-credential-{helper}` says about {registry}: {said}")]
     Refused {
         helper: String,
@@ -103,6 +114,7 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     pub files: Vec<PathBuf>,
+    pub helpers: Helpers,
 }
 
 impl Credentials {
@@ -113,7 +125,7 @@ impl Credentials {
     pub fn find(&self, name: &ImageName) -> Result<Option<Credential>, CredentialError> {
         for path in &self.files {
             let Some(written) = read(path)? else { continue };
-            if let Some(found) = written.find(path, name)? {
+            if let Some(found) = written.find(path, name, &self.helpers)? {
                 return Ok(Some(found));
             }
         }
@@ -122,14 +134,19 @@ impl Credentials {
 }
 
 impl Written {
-    fn find(&self, path: &Path, name: &ImageName) -> Result<Option<Credential>, CredentialError> {
+    fn find(
+        &self,
+        path: &Path,
+        name: &ImageName,
+        helpers: &Helpers,
+    ) -> Result<Option<Credential>, CredentialError> {
         // A helper of its own goes before what is written, as with Docker.
         let registry = &name.registry;
         let mut hosts = [registry.as_str()]
             .into_iter()
             .chain(hub_keys(registry).iter().copied());
         if let Some((key, helper)) = hosts.find_map(|host| Some((host, self.cred_helpers.get(host)?))) {
-            return ask(helper, key);
+            return helpers.ask(helper, key);
         }
         for key in keys(name) {
             let of_key = |(written, entry): (&String, _)| (bare(written) == key).then_some(entry);
@@ -141,7 +158,7 @@ impl Written {
         }
         let key = hub_keys(registry).first().copied().unwrap_or(registry);
         match &self.creds_store {
-            Some(helper) if !helper.is_empty() => ask(helper, key),
+            Some(helper) if !helper.is_empty() => helpers.ask(helper, key),
             _ => Ok(None),
         }
     }
@@ -233,63 +250,6 @@ fn bare(key: &str) -> &str {
     key.strip_suffix("/v1").or(key.strip_suffix("/v2")).unwrap_or(key)
 }
 
-/// docker-credential-helpers: the registry on standard input, JSON on standard output.
-fn ask(helper: &str, registry: &str) -> Result<Option<Credential>, CredentialError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        username: String,
-        secret: String,
-    }
-    let failed = |source| CredentialError::Helper {
-        helper: helper.to_owned(),
-        registry: registry.to_owned(),
-        source,
-    };
-    let refused = |said: &str| CredentialError::Refused {
-        helper: helper.to_owned(),
-        registry: registry.to_owned(),
-        said: said.to_owned(),
-    };
-    // The name becomes a part of the name of a program.
-    if !helper
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    {
-        return Err(failed(io::ErrorKind::InvalidInput.into()));
-    }
-    let mut child = Command::new(format!("docker-credential-{helper}"))
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
-        use io::Write;
-        // One that does not read ends with an answer all the same.
-        let _ = input.write_all(registry.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        let said = said.trim();
-        return match said.contains("credentials not found") {
-            true => Ok(None),
-            false => Err(refused(&said.chars().take(200).collect::<String>())),
-        };
-    }
-    let answer: Answer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| refused("an answer that is no JSON of a helper"))?;
-    Ok(Some(match answer.username.as_str() {
-        TOKEN => Credential::Identity(answer.secret),
-        _ => Credential::Password {
-            name: answer.username,
-            password: answer.secret,
-        },
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -305,7 +265,11 @@ mod tests {
             std::fs::write(&path, file.to_string()).unwrap();
             paths.push(path);
         }
-        let found = Credentials { files: paths }.find(&image.parse().unwrap());
+        let credentials = Credentials {
+            files: paths,
+            ..Credentials::default()
+        };
+        let found = credentials.find(&image.parse().unwrap());
         let text = |credential| match credential {
             Credential::Password { name, password } => format!("{name}:{password}"),
             Credential::Identity(token) => format!("token {token}"),

@@ -28,7 +28,7 @@ pub struct Request {
 
 impl Request {
     /// `None`: nothing more is asked on this connection.
-    pub fn read(stream: &mut TcpStream) -> Option<Self> {
+    pub fn read(stream: &mut impl Read) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -102,6 +102,14 @@ pub fn ranged(asked: &Request, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+fn of_method(asked: &Request, mut answer: Vec<u8>) -> Vec<u8> {
+    if asked.method == "HEAD" {
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        answer.truncate(head.map_or(0, |at| at + 4));
+    }
+    answer
+}
+
 /// How a connection ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -147,7 +155,18 @@ impl Server {
         + Sync
         + 'static,
     ) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback");
+        Server::start_at("127.0.0.1:0", serve)
+    }
+
+    /// As [`Server::start`], at an address of this network namespace.
+    pub fn start_at(
+        address: &str,
+        serve: impl Fn(usize, &mut TcpStream, &mut dyn FnMut(&mut TcpStream) -> Option<Request>)
+        + Send
+        + Sync
+        + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind(address).expect("an address to listen at");
         let address = listener.local_addr().expect("its address");
         let serve: Arc<Serve> = Arc::new(serve);
         let server = Server {
@@ -176,18 +195,41 @@ impl Server {
 
     /// Answers every request of every connection.
     pub fn answering(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Server {
-        Server::start(move |_, stream, next| {
+        Server::answering_at("127.0.0.1:0", answer)
+    }
+
+    pub fn answering_at(
+        address: &str,
+        answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Server {
+        Server::start_at(address, move |_, stream, next| {
             while let Some(request) = next(stream) {
-                let mut bytes = answer(&request);
-                if request.method == "HEAD" {
-                    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-                    bytes.truncate(head.map_or(0, |at| at + 4));
-                }
-                if stream.write_all(&bytes).is_err() {
+                if stream.write_all(&of_method(&request, answer(&request))).is_err() {
                     return;
                 }
             }
         })
+    }
+
+    /// As [`Server::answering`], over what `open` makes of a connection.
+    pub fn answering_over<S: Read + Write>(
+        open: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Server {
+        let told: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        let server = Server::start(move |_, stream, _| {
+            let Ok(stream) = stream.try_clone() else { return };
+            let mut stream = open(stream);
+            while let Some(request) = Request::read(&mut stream) {
+                let bytes = of_method(&request, answer(&request));
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+                if stream.write_all(&bytes).and_then(|()| stream.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+        Server { told, ..server }
     }
 
     /// All that was asked, in its order.

@@ -143,6 +143,8 @@ pub struct Ask<'a> {
     pub authorization: Option<&'a HeaderValue>,
     /// What a POST brings along, as a form.
     pub form: Option<String>,
+    /// It may lead to this host or one of its links.
+    pub near: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -153,6 +155,7 @@ impl<'a> Ask<'a> {
             headers: HeaderMap::new(),
             authorization: None,
             form: None,
+            near: true,
         }
     }
 }
@@ -164,6 +167,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Who has answered in the end.
     pub origin: Origin,
+    /// Whether that is this host or one of its links.
+    pub near: bool,
     body: Incoming,
     patience: Patience,
     /// How long the body has been waited for since it last was fast enough, and what came in that time.
@@ -198,7 +203,7 @@ impl Transport {
     pub async fn send(&self, ask: Ask<'_>, unverified: bool) -> Result<Answer, TransportError> {
         let first = origin(ask.url)?;
         let (mut url, mut here) = (ask.url.clone(), first.clone());
-        let mut near = true;
+        let mut near = ask.near;
         for _ in 0..=REDIRECTS {
             let own = here == first;
             let trusting = unverified && own;
@@ -209,7 +214,7 @@ impl Transport {
             let followed =
                 matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) && ask.form.is_none();
             if !followed {
-                return Ok(self.answer(answer, here));
+                return Ok(self.answer(answer, here, is_near));
             }
             let location = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let (next, there) = follow(&url, &here, location).map_err(|why| TransportError::Redirect {
@@ -228,12 +233,13 @@ impl Transport {
         })
     }
 
-    fn answer(&self, response: Response<Incoming>, origin: Origin) -> Answer {
+    fn answer(&self, response: Response<Incoming>, origin: Origin, near: bool) -> Answer {
         let (head, body) = response.into_parts();
         Answer {
             status: head.status,
             headers: head.headers,
             origin,
+            near,
             body,
             patience: self.patience,
             waited: Duration::ZERO,

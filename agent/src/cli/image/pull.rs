@@ -41,10 +41,21 @@ impl Pull {
         let references: Vec<Reference> = parsed.collect::<Result<_, _>>()?;
         let store = images::open(layout);
         for reference in &references {
-            let moved = follow(&store, reference, global.json).with_context(|| {
-                format!("{reference} was not brought; what came of it is kept for the next time")
-            })?;
-            tell(&moved, "pulled", global.json)?;
+            match follow(&store, reference, global.json) {
+                Ok(moved) => tell(&moved, "pulled", global.json)?,
+                Err(error) => {
+                    let error = error.context(format!(
+                        "{reference} was not brought; what came of it is kept for the next time"
+                    ));
+                    if global.json {
+                        let event = json!({
+                            "event": "failed", "name": reference.to_string(), "error": format!("{error:#}"),
+                        });
+                        print(&format!("{event}\n"))?;
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(0)
     }

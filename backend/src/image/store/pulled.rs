@@ -4,9 +4,10 @@ use std::{
     collections::BTreeSet,
     fs,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use hyper::StatusCode;
 use model::types::ImageName;
 
 use super::{Store, lock};
@@ -19,14 +20,34 @@ use crate::{
         source::Section,
         space,
     },
-    registry::Client,
+    registry::{Client, ClientError, origin::Origin},
 };
 
 /// What is left of a layer that nobody goes on with.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// And no registry, however wrong its clock, is left alone for longer.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A registry that wants to be asked later.
+#[derive(Debug)]
+pub(super) struct Wait {
+    origin: Origin,
+    status: StatusCode,
+    until: Instant,
+}
+
 impl Store {
     pub(super) fn client(&self, name: &ImageName) -> Result<Client, ImageError> {
+        if let Some(wait) = lock(&self.waits).get(&name.registry)
+            && let Some(left) = wait.until.checked_duration_since(Instant::now())
+        {
+            return Err(pull::failed(name)(ClientError::Later {
+                origin: wait.origin.clone(),
+                status: wait.status,
+                after: Some(left),
+            }));
+        }
         let registries = self.registries.read().map_err(pull::failed(name))?;
         Ok(registries.client())
     }
@@ -37,7 +58,8 @@ impl Store {
             return Ok(Arc::clone(offer));
         }
         let client = self.client(name)?;
-        let offer = pull::run(pull::offer(&client, name, &self.limits), name)?;
+        let offer = pull::run(pull::offer(&client, name, &self.limits), name);
+        let offer = offer.inspect_err(|error| self.wait(name, error))?;
         let offer = Arc::new(offer);
         lock(&self.offers).insert(name.clone(), Arc::clone(&offer));
         Ok(offer)
@@ -57,7 +79,8 @@ impl Store {
                     source,
                 }
             })?;
-            pull::run(pull::layers(client, name, &missing, &directory, &progress), name)?;
+            let layers = pull::layers(client, name, &missing, &directory, &progress);
+            pull::run(layers, name).inspect_err(|error| self.wait(name, error))?;
         }
         for pull::Layer {
             digest,
@@ -76,11 +99,8 @@ impl Store {
                     blob: Some((digest.clone(), *size)),
                     diff_id: diff_id.clone(),
                 };
-                layer::unpack(layer, &target, &self.limits).map_err(|source| ImageError::Layer {
-                    reference: name.to_string(),
-                    layer: diff_id.to_string(),
-                    source,
-                })?;
+                layer::unpack(layer, &target, &self.limits)
+                    .map_err(|source| ImageError::of_layer(&name.to_string(), diff_id, &target, source))?;
             }
             progress.unpacked();
             // It has become a directory; another image that unpacks it as well reads on from the open file.
@@ -89,6 +109,24 @@ impl Store {
         self.write(&self.blob(&Digest::of(&offer.manifest)), &offer.manifest)?;
         self.write(&self.blob(&offer.digest), &offer.config)?;
         self.bind(&name.to_string(), &offer.digest, None, Some(&offer.reference))
+    }
+
+    /// Who wants to be asked later is, whatever else would be a reason to ask.
+    fn wait(&self, name: &ImageName, error: &ImageError) {
+        if let ImageError::Pull { source, .. } = error
+            && let pull::PullError::Registry(ClientError::Later {
+                origin,
+                status,
+                after: Some(after),
+            }) = &**source
+        {
+            let wait = Wait {
+                origin: origin.clone(),
+                status: *status,
+                until: Instant::now() + (*after).min(LONGEST),
+            };
+            lock(&self.waits).insert(name.registry.clone(), wait);
+        }
     }
 
     /// Layers that are not here, from the lowest on, each once.

@@ -11,6 +11,8 @@ use crate::registry::{
     transport::Patience,
 };
 
+mod origins;
+
 const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 const BLOB: &[u8] = b"0123456789";
 
@@ -19,7 +21,14 @@ fn credentials(of: serde_json::Value) -> (tempfile::TempDir, Credentials) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     std::fs::write(&path, json!({ "auths": of }).to_string()).unwrap();
-    (directory, Credentials { files: vec![path] })
+    let files = vec![path];
+    (
+        directory,
+        Credentials {
+            files,
+            ..Credentials::default()
+        },
+    )
 }
 
 /// Registries named by their addresses, all of them allowed to speak without TLS.
@@ -197,7 +206,7 @@ fn a_password_is_told_to_who_asks_for_it_and_a_wrong_one_is_named_without_it() {
 }
 
 #[test]
-fn a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
+fn sec_24_token_leak_a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
     let evil = Server::answering(|_| answer(200, &[], br#"{"token":"t"}"#));
     let realm = format!("Bearer realm=\"http://localhost:{}/token\"", evil.address.port());
     let server = Server::answering(move |asked| guarded(asked, "Bearer t", &realm));
@@ -219,7 +228,7 @@ fn a_credential_is_shown_to_nobody_whom_the_registry_merely_names() {
 }
 
 #[test]
-fn mirrors_are_asked_in_their_order_with_what_is_theirs_and_then_the_registry() {
+fn sec_24_token_leak_mirrors_are_asked_in_their_order_with_what_is_theirs_and_then_the_registry() {
     let broken = Server::answering(|_| answer(500, &[], b""));
     let empty = Server::answering(|_| answer(404, &[], b""));
     let server = Server::answering(|asked| guarded(asked, &basic_of("me:pw"), "Basic"));
@@ -250,7 +259,7 @@ fn a_registry_that_is_not_named_as_insecure_is_asked_nothing_in_the_clear() {
 }
 
 #[test]
-fn who_lies_about_a_digest_is_named_with_both() {
+fn sec_23_digest_who_lies_about_one_is_named_with_both() {
     let other = Digest::of(b"other").to_string();
     let told = other.clone();
     let server = Server::answering(move |asked| match asked.target.contains("sha256") {
@@ -270,7 +279,7 @@ fn who_lies_about_a_digest_is_named_with_both() {
 }
 
 #[test]
-fn who_wants_to_be_asked_later_says_when() {
+fn f_28_storm_who_wants_to_be_asked_later_says_when() {
     for (status, after, expected) in [(429, "7", Some(7)), (503, "0", Some(0)), (429, "soon", None)] {
         let server = Server::answering(move |_| answer(status, &[("Retry-After", after)], b""));
         let client = client(&[&server], json!({}), Credentials::default());
@@ -281,5 +290,26 @@ fn who_wants_to_be_asked_later_says_when() {
             "{status} {after}"
         );
         assert!(error.may_pass());
+    }
+}
+
+#[test]
+fn f_28_storm_a_time_to_be_asked_again_is_a_number_or_a_date() {
+    let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
+    for (text, expected) in [
+        ("0", Some(0)),
+        (" 120 ", Some(120)),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", Some(30)),
+        ("Wed, 21 Oct 2015 08:28:00 GMT", Some(3600)),
+        ("Wed, 21 Oct 2015 07:27:59 GMT", Some(0)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 45 Oct 2015 07:28:30 GMT", None),
+    ] {
+        let expected = expected.map(Duration::from_secs);
+        assert_eq!(retry_after(text, now), expected, "{text}");
     }
 }

@@ -6,6 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{Method, Uri, header::HeaderValue};
 use model::types::ImageName;
 use serde::Deserialize;
+use tokio::task::spawn_blocking;
 
 use super::{Client, ClientError, SAID, Wanted, status};
 use crate::registry::{
@@ -34,10 +35,14 @@ impl Client {
             .filter_map(|header| header.to_str().ok())
             .flat_map(challenge::parse)
             .collect();
-        let credential = self.credentials.find(&ImageName {
+        let name = ImageName {
             registry: endpoint.registry.clone(),
             ..wanted.name.clone()
-        })?;
+        };
+        let credentials = self.credentials.clone();
+        // A helper may take its time; what is under way meanwhile does not wait for it.
+        let found = spawn_blocking(move || credentials.find(&name)).await;
+        let credential = found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let bearer = challenges
             .iter()
             .find(|one| matches!(one, Challenge::Bearer { .. }));
@@ -53,7 +58,7 @@ impl Client {
                 let own = format!("repository:{}:pull", wanted.name.repository);
                 let scope = scope.as_deref().unwrap_or(&own);
                 let ask = (realm.as_str(), service.as_deref(), scope);
-                self.bearer(endpoint, &answer.origin, ask, credential.as_ref())
+                self.bearer(endpoint, answer, ask, credential.as_ref())
                     .await
                     .map(Some)
             }
@@ -68,7 +73,7 @@ impl Client {
     async fn bearer(
         &self,
         endpoint: &Endpoint,
-        origin: &Origin,
+        asked: &Answer,
         (realm, service, scope): (&str, Option<&str>, &str),
         credential: Option<&Credential>,
     ) -> Result<(HeaderValue, Duration), ClientError> {
@@ -78,6 +83,7 @@ impl Client {
             access_token: Option<String>,
             expires_in: Option<u64>,
         }
+        let origin = &asked.origin;
         let protocol = |why| ClientError::Protocol {
             origin: origin.clone(),
             why,
@@ -99,6 +105,8 @@ impl Client {
                 registry: endpoint.registry.clone(),
             });
         }
+        // Who is elsewhere sends nobody to this host, unless the operator has named it.
+        let near = asked.near || endpoint.tokens.contains(&there.host);
         let url = |query: &str| -> Result<Uri, ClientError> {
             let sign = if realm.contains('?') { '&' } else { '?' };
             let whole = if query.is_empty() {
@@ -120,6 +128,7 @@ impl Client {
                 let ask = Ask {
                     method: Method::POST,
                     form: Some(form),
+                    near,
                     ..Ask::get(&url)
                 };
                 self.transport.send(ask, endpoint.insecure).await?
@@ -128,14 +137,18 @@ impl Client {
                 let (url, authorization) = (url(&query)?, basic(name, password));
                 let ask = Ask {
                     authorization: Some(&authorization),
+                    near,
                     ..Ask::get(&url)
                 };
                 self.transport.send(ask, endpoint.insecure).await?
             }
             None => {
-                self.transport
-                    .send(Ask::get(&url(&query)?), endpoint.insecure)
-                    .await?
+                let url = url(&query)?;
+                let ask = Ask {
+                    near,
+                    ..Ask::get(&url)
+                };
+                self.transport.send(ask, endpoint.insecure).await?
             }
         };
         let answer = status(answer, "a token").await?;

@@ -77,7 +77,7 @@ fn a_connection_that_was_closed_meanwhile_is_replaced() {
 }
 
 #[test]
-fn a_credential_stays_with_its_origin() {
+fn sec_24_token_leak_a_credential_stays_with_its_origin() {
     let other = Server::answering(|_| ok("there"));
     let elsewhere = url(&other, "/blob").to_string();
     let server = Server::answering(move |asked| match asked.target.as_str() {
@@ -117,7 +117,7 @@ fn a_credential_stays_with_its_origin() {
 }
 
 #[test]
-fn redirects_end_and_lead_to_nothing_but_http() {
+fn sec_25_ssrf_proxy_redirects_end_and_lead_to_nothing_but_http() {
     let server = Server::answering(|asked| match asked.target.as_str() {
         "/round" => to(302, "/round"),
         "/file" => to(302, "file:///etc/passwd"),
@@ -145,7 +145,7 @@ fn redirects_end_and_lead_to_nothing_but_http() {
 }
 
 #[test]
-fn what_an_answer_leads_to_is_taken_relative_to_it_and_never_without_tls() {
+fn sec_25_ssrf_proxy_what_an_answer_leads_to_is_taken_relative_to_it_and_never_without_tls() {
     let cases: [(&str, &str, Result<&str, &str>); 7] = [
         (
             "https://r.example/v2/a",
@@ -184,7 +184,7 @@ fn what_an_answer_leads_to_is_taken_relative_to_it_and_never_without_tls() {
 }
 
 #[test]
-fn who_is_silent_slow_or_gone_is_named() {
+fn f_27_registry_slow_who_is_silent_slow_or_gone_is_named() {
     let server = Server::start(|_, stream, next| {
         let Some(asked) = next(stream) else { return };
         let promise = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
@@ -225,7 +225,7 @@ fn who_is_silent_slow_or_gone_is_named() {
 }
 
 #[test]
-fn an_answer_is_read_as_far_as_it_may_be_long() {
+fn f_27_registry_slow_an_endless_answer_is_read_as_far_as_it_may_be_long() {
     let server = Server::start(|_, stream, next| {
         while next(stream).is_some() {
             let endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
