@@ -66,7 +66,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    pub fn new(backend: Arc<dyn Backend>) -> (Arc<dyn Backend>, Arc<Notify>) {
+    pub fn around(backend: Arc<dyn Backend>) -> (Arc<dyn Backend>, Arc<Notify>) {
         let brought = Arc::new(Notify::new());
         let heard = Heard {
             backend,

@@ -79,7 +79,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
     let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
-    let (backend, brought) = Heard::new(backend);
+    let (backend, brought) = Heard::around(backend);
     let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
     let (hints, hint) = mpsc::unbounded_channel();
