@@ -197,13 +197,19 @@ impl Store {
                 if loaded.digest != seen.digest {
                     return Err(changed(loaded.digest.to_string()));
                 }
-                for layer in loaded.layers {
-                    let target = self.layer(&layer.diff_id);
-                    if !target.is_dir() {
-                        let name = layer.diff_id.to_string();
-                        layer::unpack(layer, &target, &self.limits).map_err(layer_error(name))?;
-                    }
-                }
+                let missing: Vec<_> = loaded
+                    .layers
+                    .into_iter()
+                    .map(|layer| (self.layer(&layer.diff_id), layer))
+                    .filter(|(target, _)| !target.is_dir())
+                    .map(|(target, layer)| (layer, target))
+                    .collect();
+                let names: Vec<_> = missing
+                    .iter()
+                    .map(|(layer, _)| layer.diff_id.to_string())
+                    .collect();
+                layer::unpack(missing, &self.limits)
+                    .map_err(|(at, error)| layer_error(names[at].clone())(error))?;
                 if let Some(manifest) = &loaded.manifest {
                     self.write(&self.blob(&Digest::of(manifest)), manifest)?;
                 }

@@ -63,7 +63,8 @@ impl Store {
                     blob: Some((digest.clone(), *size)),
                     diff_id: diff_id.clone(),
                 };
-                layer::unpack(layer, &target, &self.limits).map_err(|source| ImageError::Layer {
+                let unpacked = layer::unpack(vec![(layer, target)], &self.limits);
+                unpacked.map_err(|(_, source)| ImageError::Layer {
                     reference: name.to_string(),
                     layer: diff_id.to_string(),
                     source,
