@@ -57,8 +57,16 @@ pub struct Limits {
     pub layers: usize,
     /// Headers in one layer.
     pub entries: u64,
-    /// Bytes of one layer's tar stream.
+    /// Bytes of one layer's tar stream; see also [`Limits::unpacked_from`].
     pub unpacked: u64,
+}
+
+impl Limits {
+    /// Bytes of a tar stream that comes in so many bytes: no layer is worth a hundred times what it weighs.
+    pub(crate) fn unpacked_from(&self, stored: u64) -> u64 {
+        self.unpacked
+            .min(stored.saturating_mul(100).saturating_add(1 << 30))
+    }
 }
 
 impl Default for Limits {

@@ -1,11 +1,15 @@
 //! One layer from its compressed bytes to a directory, both digests checked on the way.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io::{self, BufRead, BufReader, Read},
     os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -28,6 +32,8 @@ pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const MAX_WINDOW: u64 = 128 << 20;
 /// Of compressed bytes.
 const BUFFER: usize = 64 << 10;
+/// Layers that are unpacked at once: each has a thread, and more are no faster on a disk.
+const AT_ONCE: usize = 4;
 /// Directories that are being unpacked: `.new-<pid>-<number>`.
 pub(super) const NEW: &str = ".new-";
 
@@ -63,18 +69,75 @@ pub(super) struct Layer {
     pub diff_id: Digest,
 }
 
-/// Unpacks into a private directory beside `target`, and renames it there once all is verified and on the disk; its
-/// recipe, from which the tar stream can be had again, before it. Whatever fails, nothing is left.
-pub(super) fn unpack(layer: Layer, target: &Path, limits: &Limits) -> Result<(), LayerError> {
-    let work = prepare(layer, target, limits)?;
-    work.sync()?;
-    work.publish()
+/// Unpacks each into a private directory beside its target, several at once, and renames them there once all is
+/// verified and on the disk; their recipes, from which the tar streams can be had again, before them. Whatever fails,
+/// nothing is left. The error comes with the place of its layer among `layers`.
+pub(super) fn unpack(layers: Vec<(Layer, PathBuf)>, limits: &Limits) -> Result<(), (usize, LayerError)> {
+    let failed = AtomicBool::new(false);
+    let mut targets = BTreeSet::new();
+    let mut waiting: Vec<_> = layers
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (_, target))| targets.insert(target.clone()))
+        .collect();
+    waiting.reverse();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(AT_ONCE).min(waiting.len());
+    let waiting = Mutex::new(waiting);
+    let mut done = Vec::new();
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((at, (layer, target))) = next else {
+                return Ok(done);
+            };
+            match prepare(layer, &target, limits, &failed) {
+                Ok(work) => done.push((at, work)),
+                Err(error) => {
+                    // Who is told that another has failed has nothing to tell.
+                    return match failed.swap(true, Ordering::Relaxed) {
+                        false => Err(Some((at, error))),
+                        true => Err(None),
+                    };
+                }
+            }
+        }
+    };
+    let mut error = None;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in running {
+            match thread.join() {
+                Ok(Ok(works)) => done.extend(works),
+                Ok(Err(told)) => error = error.take().or(told),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    done.sort_by_key(|(at, _)| *at);
+    if let Some((at, work)) = done.first() {
+        // All are on one file system.
+        work.sync().map_err(|error| (*at, error))?;
+    }
+    for (at, work) in done {
+        work.publish().map_err(|error| (at, error))?;
+    }
+    Ok(())
 }
 
-/// All but what makes it visible.
-pub(super) fn prepare(layer: Layer, target: &Path, limits: &Limits) -> Result<Work, LayerError> {
+/// All but what makes it visible. `stop`: somebody else has failed.
+pub(super) fn prepare(
+    layer: Layer,
+    target: &Path,
+    limits: &Limits,
+    stop: &AtomicBool,
+) -> Result<Work, LayerError> {
     let work = Work::new(target)?;
-    work.fill(layer, limits)?;
+    work.fill(layer, limits, stop)?;
     Ok(work)
 }
 
@@ -158,7 +221,7 @@ impl Work {
     }
 
     /// Tree and recipe, both digests verified.
-    fn fill(&self, layer: Layer, limits: &Limits) -> Result<(), LayerError> {
+    fn fill(&self, layer: Layer, limits: &Limits, stop: &AtomicBool) -> Result<(), LayerError> {
         let failed = store(&self.target);
         if let Some((_, expected)) = layer.blob
             && layer.section.size() != expected
@@ -170,15 +233,18 @@ impl Work {
         }
         if let Some((digest, _)) = &layer.blob {
             // A pass of its own: only bytes that are what they should be reach a decoder.
-            let mut bytes = Hashing::new(layer.section.clone(), u64::MAX);
+            let mut bytes = Hashing::new(layer.section.clone(), u64::MAX, stop);
             io::copy(&mut bytes, &mut io::sink()).map_err(TarError::from)?;
             verify("its compressed file", digest, &bytes.finish())?;
         }
         let recorder = File::open(&self.path).and_then(|work| Recorder::new(work.as_fd()));
         let recorder = recorder.map_err(&failed)?;
         let root = File::open(self.tree()).map_err(&failed)?;
+        let most = limits.unpacked_from(layer.section.size());
         let input = BufReader::with_capacity(BUFFER, layer.section);
-        let stream = Hashing::new(decompress(input).map_err(TarError::from)?, limits.unpacked);
+        let stream = Hashing::new(decompress(input).map_err(TarError::from)?, most, stop);
+        // Headers are small: they are taken from a larger piece.
+        let stream = BufReader::with_capacity(BUFFER, stream);
         let mut archive = Archive::new(stream, limits.entries).recorded(recorder);
         Tree::new(&root)?
             .write(&mut archive)
@@ -187,7 +253,7 @@ impl Work {
                 error => error.into(),
             })?;
         let (stream, recorder) = archive.into_parts();
-        verify("its content", &layer.diff_id, &stream.finish())?;
+        verify("its content", &layer.diff_id, &stream.into_inner().finish())?;
         recorder.map_or(Ok(()), Recorder::finish).map_err(failed)
     }
 }
@@ -239,18 +305,20 @@ fn is_skippable(start: &[u8]) -> bool {
 }
 
 /// A hash of everything that is read, up to a limit.
-struct Hashing<R> {
+struct Hashing<'a, R> {
     inner: R,
     hash: Sha256,
     left: u64,
+    stop: &'a AtomicBool,
 }
 
-impl<R> Hashing<R> {
-    fn new(inner: R, limit: u64) -> Self {
+impl<'a, R> Hashing<'a, R> {
+    fn new(inner: R, limit: u64, stop: &'a AtomicBool) -> Self {
         Hashing {
             inner,
             hash: Sha256::new(),
             left: limit,
+            stop,
         }
     }
 
@@ -259,8 +327,11 @@ impl<R> Hashing<R> {
     }
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another layer has failed"));
+        }
         let read = self.inner.read(buffer)?;
         self.left = (self.left.checked_sub(read as u64))
             .ok_or_else(|| io::Error::other("it unpacks to more bytes than a layer may have"))?;
@@ -269,7 +340,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-impl<R: Read> Input for Hashing<R> {}
+impl<R: Read> Input for BufReader<Hashing<'_, R>> {}
 
 /// All frames of a zstd stream, skippable ones passed over (RFC 8878, 3.1).
 struct Zstd<R> {

@@ -225,14 +225,7 @@ impl Store {
                 if loaded.digest != seen.digest {
                     return Err(changed(loaded.digest.to_string()));
                 }
-                for layer in loaded.layers {
-                    let target = self.layer(&layer.diff_id);
-                    if !target.is_dir() {
-                        let diff_id = layer.diff_id.clone();
-                        layer::unpack(layer, &target, &self.limits)
-                            .map_err(|source| ImageError::of_layer(reference, &diff_id, &target, source))?;
-                    }
-                }
+                self.unpack_layers(reference, loaded.layers)?;
                 if let Some(manifest) = &loaded.manifest {
                     self.write(&self.blob(&Digest::of(manifest)), manifest)?;
                 }
@@ -394,6 +387,24 @@ impl Store {
             manifest: manifest.map(Digest::to_string),
         };
         Ok(self.bindings.put(reference, &binding)?)
+    }
+
+    /// Those that are not here.
+    fn unpack_layers(&self, from: &str, layers: Vec<layer::Layer>) -> Result<(), ImageError> {
+        let missing: Vec<_> = layers
+            .into_iter()
+            .map(|layer| (self.layer(&layer.diff_id), layer))
+            .filter(|(target, _)| !target.is_dir())
+            .map(|(target, layer)| (layer, target))
+            .collect();
+        let places: Vec<_> = missing
+            .iter()
+            .map(|(layer, target)| (layer.diff_id.clone(), target.clone()))
+            .collect();
+        layer::unpack(missing, &self.limits).map_err(|(at, source)| {
+            let (diff_id, target) = &places[at];
+            ImageError::of_layer(from, diff_id, target, source)
+        })
     }
 
     /// Content-addressed: what is there with the same content stays.

@@ -349,3 +349,6 @@ fn header(offset: u64, why: &str) -> TarError {
         why: why.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

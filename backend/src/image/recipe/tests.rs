@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     process::{Command, Stdio},
+    sync::atomic::AtomicBool,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -62,7 +63,7 @@ impl Place {
             blob: None,
             diff_id: Digest::of(tar),
         };
-        layer::prepare(layer, &self.layer, &Limits::default())
+        layer::prepare(layer, &self.layer, &Limits::default(), &AtomicBool::new(false))
     }
 
     fn assemble(&self) -> Result<Vec<u8>, RecipeError> {

@@ -161,17 +161,7 @@ impl Store {
 
     /// Layers that are not here, then the documents.
     fn keep(&self, from: &str, loaded: Loaded) -> Result<(), ImageError> {
-        for one in loaded.layers {
-            let target = self.layer(&one.diff_id);
-            if !target.is_dir() {
-                let name = one.diff_id.to_string();
-                layer::unpack(one, &target, &self.limits).map_err(|source| ImageError::Layer {
-                    reference: from.to_owned(),
-                    layer: name,
-                    source,
-                })?;
-            }
-        }
+        self.unpack_layers(from, loaded.layers)?;
         if let Some(manifest) = &loaded.manifest {
             self.write(&self.blob(&Digest::of(manifest)), manifest)?;
         }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use reconciler::observed::ImageConfig;
@@ -293,7 +293,7 @@ impl Store {
             path: target.clone(),
             source,
         };
-        let work = layer::prepare(layer, &target, &self.limits)?;
+        let work = layer::prepare(layer, &target, &self.limits, &AtomicBool::new(false))?;
         work.sync()?;
         let old = match fs::symlink_metadata(&target) {
             Ok(metadata) => (metadata.dev(), metadata.ino()),

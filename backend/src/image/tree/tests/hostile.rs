@@ -37,7 +37,7 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
         ("absolute parent", of(&[file("/../escape")]), "`..`"),
         (
             "hard link with parent",
-            of(&[Member::hard_link("l", "../outside/secret")]),
+            of(&[Member::hard_link("l", "../../../outside/secret")]),
             "`..`",
         ),
         (
@@ -73,7 +73,7 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
         ),
         (
             "file below a relative link to outside",
-            of(&[link("out", "../outside"), file("out/secret")]),
+            of(&[link("out", "../../../outside"), file("out/secret")]),
             "reached",
         ),
         (
@@ -212,9 +212,25 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             "too large",
         ),
         (
-            "PAX sparse file",
-            pax(&[("GNU.sparse.major", "1")], &file("a")),
-            "sparse",
+            "path of 100 KB",
+            pax(&[("path", &"n".repeat(100_000))], &file("a")),
+            "more than a path",
+        ),
+        (
+            "PAX link name of 100 KB",
+            pax(&[("linkpath", &"n/".repeat(50_000))], &link("a", "b")),
+            "more than a path",
+        ),
+        ("empty PAX path", pax(&[("path", "")], &file("a")), "empty"),
+        (
+            "PAX size beyond all files",
+            pax(&[("size", "18446744073709551615")], &Member::new("a", 0o644, "")),
+            "beyond what any file",
+        ),
+        (
+            "PAX time that is none",
+            pax(&[("mtime", "1e9")], &file("a")),
+            "not a time",
         ),
         (
             "PAX and GNU name for one entry",
