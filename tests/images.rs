@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, promised, signal};
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -28,7 +28,7 @@ fn digest(bytes: &[u8]) -> String {
 
 /// The layer (an uncompressed tar) and the configuration of an image that says where it comes from. Another
 /// place makes it another image with the same layer.
-fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
+pub fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
     host.busybox();
     let layer = host.tool_bytes(
         "tar",

@@ -1,5 +1,10 @@
 //! Images from a real registry: Debian's docker-registry on the loopback of the test's host, filled by skopeo.
 
+mod down;
+mod kills;
+mod lab;
+mod tools;
+
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
@@ -68,7 +73,7 @@ impl Registry {
 
 fn says(host: &Host, service: &str) {
     host.wait(&format!("{service} says what its image says"), PATIENCE, || {
-        let logs = host.stead_ok(&["logs", "shop", service]);
+        let logs = host.stead(&["logs", "shop", service]).stdout;
         logs.contains("from-the-image 1000 /etc").then_some(())
     });
 }

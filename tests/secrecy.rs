@@ -13,7 +13,7 @@ use crate::host::{Host, PATIENCE, compose};
 /// The user that owns nothing.
 const NOBODY: u32 = 65_534;
 
-fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+pub fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         found.push(entry.path());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -22,18 +22,22 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Of `paths` those that user may read or write (directories: list or change).
-fn open_to_nobody(paths: &[PathBuf]) -> Vec<String> {
-    let script = r#"while read -r path; do if [ -r "$path" ] || [ -w "$path" ]; then echo "$path"; fi; done"#;
+/// Of `paths` those with which this user may do one of these: `r`, `w`, `x` (directories: list, change, enter).
+pub fn open_to(user: u32, what: &str, paths: &[PathBuf]) -> Vec<String> {
+    let tests: Vec<String> = what.chars().map(|one| format!("[ -{one} \"$path\" ]")).collect();
+    let script = format!(
+        "while read -r path; do if {}; then echo \"$path\"; fi; done",
+        tests.join(" || ")
+    );
     let mut child = Command::new("/bin/sh")
-        .args(["-c", script])
-        .uid(NOBODY)
-        .gid(NOBODY)
+        .args(["-c", &script])
+        .uid(user)
+        .gid(user)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("a shell of nobody");
+        .expect("a shell of that user");
     let mut input = child.stdin.take().expect("its input");
     let text: String = paths.iter().map(|path| format!("{}\n", path.display())).collect();
     let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
@@ -82,6 +86,6 @@ fn nobody_but_root_reads_the_state_or_speaks_to_a_socket() {
         .iter()
         .filter(|path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket()));
     assert!(sockets.count() >= 3, "the agent's and two shims'");
-    assert_eq!(open_to_nobody(&paths), Vec::<String>::new());
+    assert_eq!(open_to(NOBODY, "rw", &paths), Vec::<String>::new());
     host.finish();
 }

@@ -289,7 +289,7 @@ pub fn sweep(layout: &Layout) -> io::Result<()> {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.as_encoded_bytes();
-            if name.starts_with(b".") && name.ends_with(b".tmp") {
+            if is_temporary(name) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -355,6 +355,11 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     written?;
     sync_directory(directory)
+}
+
+/// What [`replace`] leaves beside a file where it is killed.
+pub(crate) fn is_temporary(name: &[u8]) -> bool {
+    name.starts_with(b".") && name.ends_with(b".tmp")
 }
 
 /// Makes a directory for root only, with its parents, durably.

@@ -13,6 +13,10 @@ pub mod load;
 pub mod network;
 pub mod probe;
 pub mod process;
+/// Registries that behave as they should, or not: the laboratory of the backend's own tests.
+#[allow(dead_code)]
+#[path = "../../backend/src/registry/testing.rs"]
+pub mod registries;
 pub mod target;
 pub mod views;
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::ffi::OsStrExt,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +21,7 @@ use crate::{
         source::Section,
         space,
     },
+    records,
     registry::{Client, ClientError, origin::Origin},
 };
 
@@ -140,8 +142,17 @@ impl Store {
             .collect()
     }
 
-    /// A layer that came in part is gone on with; but not for ever.
+    /// A layer that came in part is gone on with; but not for ever. A document that was just being written is not.
     pub(super) fn sweep_parts(&self) {
+        for directory in ["blobs/sha256", "rootfs"] {
+            let files = fs::read_dir(self.directory.join(directory))
+                .into_iter()
+                .flatten()
+                .flatten();
+            for file in files.filter(|file| records::is_temporary(file.file_name().as_bytes())) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
         let parts = fs::read_dir(self.directory.join("pull"))
             .into_iter()
             .flatten()

@@ -20,7 +20,7 @@ fn to(status: u16, location: &str) -> Vec<u8> {
 fn transport(proxies: Proxies) -> Transport {
     let patience = Patience {
         connect: Duration::from_secs(5),
-        head: Duration::from_millis(300),
+        head: Duration::from_secs(3),
         stall: Duration::from_millis(300),
         least: 1000,
     };

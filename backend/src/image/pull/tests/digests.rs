@@ -54,6 +54,12 @@ fn lies() -> Vec<(&'static str, Shelf, Vec<String>)> {
     let cut = good[manifest_key][1..].to_vec();
     let found = Digest::of(&cut).to_string();
     lie("another manifest", with(manifest_key, cut), &[manifest, &found]);
+    let old = br#"{"schemaVersion":1,"fsLayers":[],"history":[],"signatures":[]}"#;
+    lie(
+        "of the first schema",
+        with("app/manifests/1", old.to_vec()),
+        &["neither an index nor"],
+    );
     lie("no JSON", with("app/manifests/1", b"{".to_vec()), &["malformed"]);
 
     let size = |change: i64| {

@@ -18,7 +18,7 @@ pub(super) fn hasty(servers: &[&Server]) -> (tempfile::TempDir, Store) {
         patience: Patience {
             stall: Duration::from_millis(300),
             least: 300,
-            head: Duration::from_millis(300),
+            head: Duration::from_secs(5),
             ..Patience::default()
         },
         ..Registries::default()
