@@ -19,9 +19,10 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What it is, is found by what is in it: an OCI layout (a directory or a tar archive) or what `docker save` writes, also
-compressed with gzip or zstd. The names it tells are bound, so that `image:` runs without a registry. NAME is for an
-archive of one image, instead of what that tells.")]
+What it is, is found by what is in it: an OCI layout (a directory or a tar archive) or what
+`docker save` writes, also compressed with gzip or zstd. The names it tells are bound, so that
+`image:` runs without a registry. NAME is for an archive of one image, instead of what that
+tells.")]
 pub struct Load {
     /// The archive or directory, a reference as in `image:` (`docker-archive:FILE:REF`), or - for standard input.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -32,8 +33,9 @@ pub struct Load {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The archive is an OCI layout with docker's list beside it: `docker load`, `podman load`, `skopeo copy oci-archive:` and
-`stead image load` take it, and the image keeps its id. The same images give the same bytes.")]
+The archive is an OCI layout with docker's list beside it: `docker load`, `podman load`,
+`skopeo copy oci-archive:` and `stead image load` take it, and the image keeps its id. The
+same images give the same bytes.")]
 pub struct Save {
     /// Names, or digests, or at least four digits of the beginning of one.
     #[arg(value_name = "NAME", required = true)]

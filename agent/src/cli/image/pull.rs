@@ -27,8 +27,9 @@ const BAR: usize = 24;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The registry is asked anew. Where the tag has moved, the name stands for the new image from now on, and the agent
-brings the services that use the name to it. What a broken transfer has brought is not fetched again.")]
+The registry is asked anew. Where the tag has moved, the name stands for the new image from
+now on, and the agent brings the services that use the name to it when it next looks at the
+host, within five minutes. What a broken transfer has brought is not fetched again.")]
 pub struct Pull {
     /// As in `image:` of a manifest.
     #[arg(value_name = "NAME", required = true)]

@@ -15,8 +15,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A name that a project or a container uses is not let go of without --force; what a container is made of stays in any
-case until that is gone. A digest stands for all names of its image.")]
+A name that a project or a container uses is not let go of without --force; what a container
+is made of stays in any case until that is gone. A digest stands for all names of its image.")]
 pub struct Rm {
     /// Names, or digests, or at least four digits of the beginning of one.
     #[arg(value_name = "NAME", required = true)]
@@ -28,8 +28,8 @@ pub struct Rm {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An image is used by its containers, running or not, and by projects that name it, also in the revision that they would
-be rolled back to. Volumes are never touched.")]
+An image is used by its containers, running or not, and by projects that name it, also in the
+revision that they would be rolled back to. Volumes are never touched.")]
 pub struct Gc {
     /// Only say what would be removed.
     #[arg(long)]

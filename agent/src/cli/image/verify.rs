@@ -18,10 +18,11 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Documents are compared with their digests, layers file by file with what they were made of. With --repair what is
-damaged is brought anew, from the registry by the digest that the name stood for, or from the archive it came from.
-Containers keep what they have of a damaged layer, for files under a running container must not change: the agent
-starts them anew on the repaired one.")]
+Documents are compared with their digests, layers file by file with what they were made of.
+With --repair what is damaged is brought anew, from the registry by the digest that the name
+stood for, or from the archive it came from. Containers keep what they have of a damaged
+layer, for files under a running container must not change: the agent starts them anew on the
+repaired one.")]
 pub struct Verify {
     /// Names, or digests, or at least four digits of the beginning of one; all images without any.
     #[arg(value_name = "NAME")]
