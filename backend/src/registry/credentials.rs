@@ -3,7 +3,7 @@
 //!
 //! A credential belongs to the registry, or the part of it, that its key names, and is given to nobody else.
 
-mod helper;
+mod keeper;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use model::types::ImageName;
 use serde::Deserialize;
 
-pub use helper::Helpers;
+pub use keeper::Helpers;
 
 /// Bytes of a file of credentials.
 const LONGEST: u64 = 1 << 20;
