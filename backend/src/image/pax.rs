@@ -69,7 +69,8 @@ pub(super) fn parse(mut data: &[u8]) -> Result<Records, String> {
             .position(|byte| *byte == b'=')
             .ok_or_else(malformed)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
-        if key.is_empty() {
+        // Values may be bytes; keys are words.
+        if key.is_empty() || std::str::from_utf8(key).is_err() {
             return Err(malformed());
         }
         if offset.is_some() || matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {

@@ -211,6 +211,7 @@ impl<R: Input> Archive<R> {
                         let key = String::from_utf8_lossy(key).into_owned();
                         return Err(header(at, &format!("global PAX record {key} is not supported")));
                     }
+                    extensions.global = true;
                 }
                 kind => {
                     let of_entry = |why| TarError::Entry {

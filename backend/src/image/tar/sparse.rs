@@ -80,6 +80,10 @@ pub(super) fn map(head: &Header, kind: EntryType, records: &pax::Records) -> Res
     if all.is_empty() && records.parts.is_empty() {
         return Ok(None);
     }
+    if head.as_ustar().is_none() && head.as_gnu().is_none() {
+        // To GNU tar it is a plain file then.
+        return Err("it is sparse, which its format knows nothing of".to_owned());
+    }
     let known = |keys: &[&str]| {
         let told: Vec<_> = all.iter().map(|key| String::from_utf8_lossy(key)).collect();
         told.iter().all(|key| keys.contains(&key.as_ref()))

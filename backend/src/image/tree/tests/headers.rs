@@ -201,6 +201,16 @@ pub(super) fn refused_headers() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "middle of an entry",
         ),
         (
+            "PAX sparse file of a format without them",
+            {
+                let mut bytes = pax_0_1("0,512", "1", "4096", &block);
+                bytes[1024 + 257..1024 + 265].fill(0);
+                seal(&mut bytes[1024..]);
+                bytes
+            },
+            "knows nothing of",
+        ),
+        (
             "sparse directory",
             pax(
                 &[

@@ -60,7 +60,11 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             of(&[Member::hard_link("l", "/")]),
             "root",
         ),
-        ("hard link to nothing", of(&[Member::hard_link("l", "")]), "root"),
+        (
+            "hard link to nothing",
+            of(&[Member::hard_link("l", "")]),
+            "target",
+        ),
         (
             "hard link to a later file",
             of(&[Member::hard_link("l", "a"), file("a")]),
