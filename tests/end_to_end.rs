@@ -22,6 +22,7 @@ mod faults;
 mod files;
 mod harness;
 mod hooks;
+mod image_verbs;
 mod images;
 mod intents;
 mod interfaces;

@@ -79,7 +79,7 @@ pub fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
 }
 
 /// What `docker save` writes.
-fn docker_archive(host: &Host, archive: &Path) {
+pub fn docker_archive(host: &Host, archive: &Path) {
     let directory = host.directory("docker");
     let (layer, config) = image(host, &directory);
     let manifest = json!([{ "Config": "config.json", "RepoTags": ["box:1"], "Layers": ["layer.tar"] }]);

@@ -224,7 +224,7 @@ fn the_readme_is_about_this_program() {
     }
     let verbs = [
         "up", "agent", "apply", "down", "plan", "config", "schema", "ps", "status", "logs", "exec", "doctor",
-        "version", "why", "stop", "start", "restart", "attach", "top", "stats", "port", "cp",
+        "version", "why", "stop", "start", "restart", "attach", "top", "stats", "port", "cp", "image",
     ];
     for line in readme
         .lines()

@@ -8,6 +8,7 @@ mod cp;
 mod doctor;
 mod down;
 mod exec;
+mod image;
 mod known;
 mod logs;
 mod order;
@@ -117,6 +118,8 @@ enum Verb {
     Stats(stats::Stats),
     /// Where the ports of an instance are on this host.
     Port(port::Port),
+    /// The images of this host: list, bring, load, save, check and remove them; no agent needed.
+    Image(image::Image),
     /// What this host can and cannot do, each with its remedy.
     Doctor,
     /// The version and the build.
@@ -167,6 +170,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
     match arguments.verb {
         Verb::Config(verb) => return verb.run(&global),
         Verb::Schema => return schema::run(),
+        Verb::Image(verb) => return verb.run(&global),
         Verb::Doctor => return doctor::run(&global),
         Verb::Version => return version::run(&global),
         // Before there are threads.
@@ -199,7 +203,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             Verb::Top(verb) => verb.run(&global).await,
             Verb::Stats(verb) => verb.run(&global).await,
             Verb::Port(verb) => verb.run(&global).await,
-            Verb::Config(_) | Verb::Schema | Verb::Doctor | Verb::Version => Ok(0),
+            Verb::Config(_) | Verb::Schema | Verb::Image(_) | Verb::Doctor | Verb::Version => Ok(0),
         }
     });
     // A blocking read of the terminal must not hold up the end.

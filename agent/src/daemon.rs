@@ -31,6 +31,7 @@ use crate::{
         routes::{self, Context},
         server,
     },
+    collection::{Heard, Watermarks, keep_room},
     environment, host,
     intake::{Intake, Report},
     journal::FileJournal,
@@ -63,6 +64,8 @@ pub struct Options {
     pub foreground: Vec<PathBuf>,
     /// SIGINT and SIGTERM end the agent; `up` has its own way.
     pub signals: bool,
+    /// When images are removed by themselves.
+    pub watermarks: Watermarks,
 }
 
 /// How long the API waits for the first look at the host.
@@ -76,6 +79,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
     let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
+    let (backend, brought) = Heard::around(backend);
     let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
     let (hints, hint) = mpsc::unbounded_channel();
@@ -107,6 +111,16 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
         since: Arc::default(),
     };
     let noticing = tokio::spawn(routes::notice(context.clone()));
+    let clock = Arc::clone(&backend);
+    let now = move || clock.now();
+    let keeping = keep_room(
+        Arc::clone(&layout),
+        options.watermarks,
+        brought,
+        Arc::clone(&journal),
+        now,
+    );
+    let keeping = tokio::spawn(keeping);
     let router = routes::router(context);
     let api = tokio::spawn(server::keep(layout.agent_socket(), listener, router));
     // Not started by systemd: nothing listens.
@@ -127,6 +141,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     api.abort();
     noticing.abort();
+    keeping.abort();
     tokio::task::block_in_place(|| journal.settle());
     // Whoever connects from now on is told at once that nobody is there.
     let _ = fs::remove_file(layout.agent_socket());

@@ -53,7 +53,8 @@ pub fn open_to_look(layout: &Layout) -> anyhow::Result<Arc<dyn Backend>> {
     ))
 }
 
-fn settings(layout: &Layout) -> Settings {
+/// What the operator says of registries, read anew for each pull.
+pub fn settings(layout: &Layout) -> Settings {
     let layout = layout.clone();
     Settings::new(move || registries::of(&layout).map_err(|error| format!("{error:#}")))
 }

@@ -3,11 +3,13 @@
 mod api;
 mod cli;
 mod client;
+mod collection;
 mod daemon;
 mod environment;
 mod exit;
 mod hello;
 mod host;
+mod images;
 mod intake;
 mod journal;
 mod ledger;

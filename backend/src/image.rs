@@ -3,6 +3,7 @@
 //! ```text
 //!   state/images/blobs/sha256/<hex>   manifests and configurations of unpacked images
 //!   state/images/layers/<hex>/        one unpacked layer, by the digest of its tar stream (diff id)
+//!   state/images/recipes/<hex>        what its files do not tell of that tar stream
 //!   state/images/pull/<hex>          a layer on its way from a registry, by the digest of its bytes there
 //!   state/images/rootfs/<hex>         the path of a plain directory, by its digest
 //!   state/records/image/<ref>.json    what a reference stood for when it was unpacked
@@ -17,10 +18,11 @@ mod load;
 pub(crate) mod pax;
 mod progress;
 mod pull;
+pub mod recipe;
 pub mod reference;
 mod source;
 mod space;
-mod store;
+pub mod store;
 pub(crate) mod tar;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -55,8 +57,16 @@ pub struct Limits {
     pub layers: usize,
     /// Headers in one layer.
     pub entries: u64,
-    /// Bytes of one layer's tar stream.
+    /// Bytes of one layer's tar stream; see also [`Limits::unpacked_from`].
     pub unpacked: u64,
+}
+
+impl Limits {
+    /// Bytes of a tar stream that comes in so many bytes: no layer is worth a hundred times what it weighs.
+    pub(crate) fn unpacked_from(&self, stored: u64) -> u64 {
+        self.unpacked
+            .min(stored.saturating_mul(100).saturating_add(1 << 30))
+    }
 }
 
 impl Default for Limits {
@@ -130,6 +140,28 @@ pub enum ImageError {
     },
     #[error("image {digest} is not in the store. Apply the project again to unpack it")]
     Missing { digest: String },
+    #[error("layer {layer} cannot be put together again")]
+    Recipe {
+        layer: String,
+        #[source]
+        source: recipe::RecipeError,
+    },
+    #[error("what was asked for cannot be written; check free space and permissions where it goes")]
+    Save {
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "images are being brought in, and nothing may be removed from {path} meanwhile; try again when that is done",
+        path = path.display()
+    )]
+    Busy { path: PathBuf },
+    /// Nothing is removed where it is not known what is needed.
+    #[error(
+        "it is not known what needs {path}, because that cannot be read; nothing was removed. `stead image verify` says more",
+        path = path.display()
+    )]
+    Unknown { path: PathBuf },
     #[error("cannot write to the image store at {path}; check free space and permissions", path = path.display())]
     Store {
         path: PathBuf,

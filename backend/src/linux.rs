@@ -7,6 +7,7 @@ mod attend;
 mod error;
 mod events;
 mod files;
+mod holders;
 mod observe;
 mod restore;
 mod sandboxes;
@@ -33,6 +34,7 @@ use reconciler::{
 use tokio::sync::mpsc;
 
 pub use error::OpenError;
+pub use holders::{HoldersError, holders};
 
 use crate::{
     cgroup::{self, limits::Controllers},

@@ -65,6 +65,8 @@ pub struct Host {
     pub log: Option<&'static str>,
     /// What else the agent finds in its environment.
     pub environment: Vec<(&'static str, PathBuf)>,
+    /// What else the agent is told on its command line.
+    pub arguments: Vec<&'static str>,
     agent: Option<Child>,
     finished: bool,
 }
@@ -106,6 +108,7 @@ impl Host {
             network,
             log: None,
             environment: Vec::new(),
+            arguments: Vec::new(),
             agent: None,
             finished: false,
         })
@@ -146,6 +149,7 @@ impl Host {
             .open(self.root.join("agent.log"))
             .expect("the agent's log");
         let mut command = self.command_from(binary, &["agent"]);
+        command.args(&self.arguments);
         command.envs(self.log.map(|log| ("STEAD_LOG", log)));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

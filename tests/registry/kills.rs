@@ -87,7 +87,7 @@ fn ten_kills_during_a_pull_of_200_mb_cost_less_than_a_megabyte_each() {
     for _ in 0..2 {
         host.wait("it is being unpacked", LONG, || {
             let new = half_unpacked(&layers).into_iter().next()?;
-            new.join("large").exists().then_some(())
+            new.join("tree/large").exists().then_some(())
         });
         host.kill_agent();
         assert!(!layers.join(&digest["sha256:".len()..]).exists());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Global;
-use crate::daemon;
+use crate::{collection::Watermarks, daemon};
 
 #[derive(Debug, clap::Args)]
 pub struct Agent {
@@ -13,6 +13,8 @@ pub struct Agent {
     /// Started by `up -d`: a session of its own, so that it outlives the terminal.
     #[arg(long, hide = true)]
     detached: bool,
+    #[command(flatten)]
+    watermarks: Watermarks,
 }
 
 impl Agent {
@@ -27,6 +29,7 @@ impl Agent {
             manifests: self.manifests.clone(),
             foreground: Vec::new(),
             signals: true,
+            watermarks: self.watermarks.check()?,
         };
         let (ready, _) = tokio::sync::oneshot::channel();
         daemon::run(options, ready).await?;

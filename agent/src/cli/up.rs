@@ -32,6 +32,7 @@ use crate::{
         ApplyReply, ApplyRequest, Condition, Diagnostic, EndRequest, LAST_GOOD, PlanRequest, Project,
     },
     client::Client,
+    collection::Watermarks,
     daemon, exit, host, render,
     source::{self, directory},
     text,
@@ -49,11 +50,14 @@ pub struct Up {
     /// Leave an agent behind.
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    watermarks: Watermarks,
 }
 
 impl Up {
     pub async fn run(&self, global: &Global) -> anyhow::Result<u8> {
         daemon::demand_root(&with_sudo())?;
+        let watermarks = self.watermarks.check()?;
         let path = absolute(std::slice::from_ref(&self.path))?;
         directory::at(&path[0]).with_context(|| format!("there is no project at {}", path[0].display()))?;
         let layout = global.layout()?;
@@ -63,11 +67,11 @@ impl Up {
             bail!(obstacle);
         }
         if !running && !self.detach {
-            return foreground(layout, path).await;
+            return foreground(layout, path, watermarks).await;
         }
         let new = match running {
             true => None,
-            false => Some(leave_agent_behind(&layout, global, &client).await?),
+            false => Some(leave_agent_behind(&layout, global, watermarks, &client).await?),
         };
         for note in shell::notes(&layout, &path) {
             eprintln!("{note}");
@@ -102,7 +106,7 @@ impl Up {
 }
 
 /// An agent of our own for as long as this command runs.
-async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
+async fn foreground(layout: Layout, paths: Vec<PathBuf>, watermarks: Watermarks) -> anyhow::Result<u8> {
     let client = Client::new(&layout);
     let mut interrupt = Interrupt::new()?;
     let (ready, is_ready) = oneshot::channel();
@@ -111,6 +115,7 @@ async fn foreground(layout: Layout, paths: Vec<PathBuf>) -> anyhow::Result<u8> {
         manifests: Vec::new(),
         foreground: paths.clone(),
         signals: false,
+        watermarks,
     };
     let mut agent = tokio::spawn(daemon::run(options, ready));
     if is_ready.await.is_err() {
@@ -306,7 +311,12 @@ impl Interrupt {
 }
 
 /// `stead agent` in a session of its own, its output in `state/agent.log`.
-async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -> anyhow::Result<Child> {
+async fn leave_agent_behind(
+    layout: &Layout,
+    global: &Global,
+    marks: Watermarks,
+    client: &Client,
+) -> anyhow::Result<Child> {
     fs::create_dir_all(&layout.state)
         .with_context(|| format!("cannot make {}; choose another --root", layout.state.display()))?;
     let path = layout.state.join("agent.log");
@@ -317,6 +327,8 @@ async fn leave_agent_behind(layout: &Layout, global: &Global, client: &Client) -
     }
     command
         .args(["agent", "--detached"])
+        .arg(format!("--image-gc-high={}", marks.high))
+        .arg(format!("--image-gc-low={}", marks.low))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

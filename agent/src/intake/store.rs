@@ -1,7 +1,7 @@
 //! What the intake keeps on disk: the last good version of each project, and the operator's intents.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -302,6 +302,44 @@ pub fn kept(projects: &Path) -> anyhow::Result<converge::Kept> {
         }
     }
     Ok(kept)
+}
+
+/// References of images, as projects write them, to the projects: of the last good version, and of the one that would
+/// be rolled back to. For who must know all of them, so a record that is damaged is an error here.
+pub fn images(layout: &Layout) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    /// Of both records.
+    #[derive(Deserialize)]
+    struct Named {
+        project: Images,
+    }
+    #[derive(Deserialize)]
+    struct Images {
+        services: BTreeMap<String, OfService>,
+    }
+    #[derive(Deserialize)]
+    struct OfService {
+        image: String,
+    }
+    let projects = layout.state.join("projects");
+    let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in names(&projects)? {
+        for file in ["project.json", "good.json"] {
+            let path = projects.join(&name).join(file);
+            match examine::<Named>(&path)? {
+                Found::Missing => {}
+                Found::Whole(record) => {
+                    for service in record.project.services.into_values() {
+                        named.entry(service.image).or_default().insert(name.clone());
+                    }
+                }
+                Found::Damaged(why) => bail!(
+                    "it is not known which images {name} names: {} is damaged ({why}); start the agent, which writes it again",
+                    path.display()
+                ),
+            }
+        }
+    }
+    Ok(named)
 }
 
 pub fn write_good(projects: &Path, name: &str, good: &memory::Good) -> anyhow::Result<()> {

@@ -105,6 +105,11 @@ pub(super) fn unpack(into: &OwnedFd, owner: Owner, stream: Stream) -> Result<War
                     Err(error) => return Err(wrong(error)),
                 }
             }
+            Kind::File if entry.sparse.is_some() => {
+                return Err(CopyError::Path(format!(
+                    "{shown}: it is stored as a sparse file; make the archive without --sparse"
+                )));
+            }
             Kind::File => {
                 serial += 1;
                 let content = archive.content();

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The tag of a manifest in an index.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The whole name of a manifest in an index, as `docker save` writes it.
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// `sha256:` and 64 lower-case hexadecimal digits; nothing else is accepted as a digest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +60,11 @@ pub(super) struct Descriptor {
 
 impl Descriptor {
     pub(super) fn tag(&self) -> Option<&str> {
-        self.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
+        self.annotation(REF_NAME)
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
     }
 }
 

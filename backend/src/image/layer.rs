@@ -1,11 +1,15 @@
 //! One layer from its compressed bytes to a directory, both digests checked on the way.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io::{self, BufRead, BufReader, Read},
-    os::unix::fs::DirBuilderExt,
+    os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -16,6 +20,7 @@ use thiserror::Error;
 use super::{
     Limits,
     config::Digest,
+    recipe::{self, Recorder},
     source::Section,
     tar::{Archive, Input, TarError},
     tree::{Tree, TreeError},
@@ -25,6 +30,10 @@ use crate::records;
 pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// What `zstd -19 --long` of sane tools needs; the format allows terabytes.
 const MAX_WINDOW: u64 = 128 << 20;
+/// Of compressed bytes.
+const BUFFER: usize = 64 << 10;
+/// Layers that are unpacked at once: each has a thread, and more are no faster on a disk.
+const AT_ONCE: usize = 4;
 /// Directories that are being unpacked: `.new-<pid>-<number>`.
 pub(super) const NEW: &str = ".new-";
 
@@ -60,75 +69,207 @@ pub(super) struct Layer {
     pub diff_id: Digest,
 }
 
-/// Unpacks into a private directory beside `target`, and renames it there once all is verified.
-/// Whatever fails, nothing is left.
-pub(super) fn unpack(layer: Layer, target: &Path, limits: &Limits) -> Result<(), LayerError> {
-    let store = |source| LayerError::Store {
-        path: target.to_owned(),
-        source,
+/// Unpacks each into a private directory beside its target, several at once, and renames them there once all is
+/// verified and on the disk; their recipes, from which the tar streams can be had again, before them. Whatever fails,
+/// nothing is left. The error comes with the place of its layer among `layers`.
+pub(super) fn unpack(layers: Vec<(Layer, PathBuf)>, limits: &Limits) -> Result<(), (usize, LayerError)> {
+    let failed = AtomicBool::new(false);
+    let mut targets = BTreeSet::new();
+    let mut waiting: Vec<_> = layers
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (_, target))| targets.insert(target.clone()))
+        .collect();
+    waiting.reverse();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(AT_ONCE).min(waiting.len());
+    let waiting = Mutex::new(waiting);
+    let mut done = Vec::new();
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((at, (layer, target))) = next else {
+                return Ok(done);
+            };
+            match prepare(layer, &target, limits, &failed) {
+                Ok(work) => done.push((at, work)),
+                Err(error) => {
+                    // Who is told that another has failed has nothing to tell.
+                    return match failed.swap(true, Ordering::Relaxed) {
+                        false => Err(Some((at, error))),
+                        true => Err(None),
+                    };
+                }
+            }
+        }
     };
-    publish(target, |new| {
-        let directory = File::open(new).map_err(store)?;
-        fill(layer, &directory, limits)
-    })
+    let mut error = None;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in running {
+            match thread.join() {
+                Ok(Ok(works)) => done.extend(works),
+                Ok(Err(told)) => error = error.take().or(told),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    done.sort_by_key(|(at, _)| *at);
+    if let Some((at, work)) = done.first() {
+        // All are on one file system.
+        work.sync().map_err(|error| (*at, error))?;
+    }
+    for (at, work) in done {
+        work.publish().map_err(|error| (at, error))?;
+    }
+    Ok(())
 }
 
-/// Makes a directory whole or not at all. Somebody else having made it meanwhile is success.
+/// All but what makes it visible. `stop`: somebody else has failed.
+pub(super) fn prepare(
+    layer: Layer,
+    target: &Path,
+    limits: &Limits,
+    stop: &AtomicBool,
+) -> Result<Work, LayerError> {
+    let work = Work::new(target)?;
+    work.fill(layer, limits, stop)?;
+    Ok(work)
+}
+
+/// Where the recipe of an unpacked layer is: `recipes/NAME` beside `layers/NAME`.
+pub(super) fn recipe_of(layer: &Path) -> PathBuf {
+    let images = layer.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    images.join("recipes").join(layer.file_name().unwrap_or_default())
+}
+
+/// Makes a directory whole or not at all, without a recipe. Somebody else having made it meanwhile is success.
 pub(super) fn publish(
     target: &Path,
     fill: impl FnOnce(&Path) -> Result<(), LayerError>,
 ) -> Result<(), LayerError> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let store = |source| LayerError::Store {
-        path: target.to_owned(),
-        source,
-    };
-    let parent = target.parent().unwrap_or(Path::new("/"));
-    records::make_private(parent).map_err(store)?;
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let new = parent.join(format!("{NEW}{}-{number}", std::process::id()));
-    // Left by an agent that had our pid and was killed.
-    let _ = fs::remove_dir_all(&new);
-    DirBuilder::new().mode(0o700).create(&new).map_err(store)?;
-    let done = fill(&new).and_then(|()| {
-        // The whole file system at once: one fsync per file would take minutes for a distribution.
-        let sync = || rustix::fs::syncfs(File::open(&new)?).map_err(io::Error::from);
-        sync().map_err(store)?;
-        match fs::rename(&new, target) {
-            Err(_) if target.is_dir() => {
-                let _ = fs::remove_dir_all(&new);
-                Ok(())
-            }
-            renamed => renamed
-                .and_then(|()| records::sync_directory(parent))
-                .map_err(store),
-        }
-    });
-    if done.is_err() {
-        let _ = fs::remove_dir_all(&new);
-    }
-    done
+    let work = Work::new(target)?;
+    fill(&work.tree())?;
+    work.sync()?;
+    work.publish()
 }
 
-fn fill(layer: Layer, directory: &File, limits: &Limits) -> Result<(), LayerError> {
-    if let Some((_, expected)) = layer.blob
-        && layer.section.size() != expected
-    {
-        return Err(LayerError::Size {
-            expected,
-            found: layer.section.size(),
-        });
+fn store(target: &Path) -> impl Fn(io::Error) -> LayerError {
+    move |source| LayerError::Store {
+        path: target.to_owned(),
+        source,
     }
-    if let Some((digest, _)) = &layer.blob {
-        // A pass of its own: only bytes that are what they should be reach a decoder.
-        let mut bytes = Hashing::new(layer.section.clone(), u64::MAX);
-        io::copy(&mut bytes, &mut io::sink()).map_err(TarError::from)?;
-        verify("its compressed file", digest, &bytes.finish())?;
+}
+
+/// A private directory in which a layer becomes what it will be; removed with all in it when it is dropped.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub path: PathBuf,
+    target: PathBuf,
+}
+
+impl Work {
+    fn new(target: &Path) -> Result<Self, LayerError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        records::make_private(parent).map_err(store(target))?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{NEW}{}-{number}", std::process::id()));
+        // Left by an agent that had our pid and was killed.
+        let _ = fs::remove_dir_all(&path);
+        let work = Work {
+            path,
+            target: target.to_owned(),
+        };
+        for path in [&work.path, &work.tree()] {
+            let made = DirBuilder::new().mode(0o700).create(path);
+            made.map_err(store(target))?;
+        }
+        Ok(work)
     }
-    let input = BufReader::with_capacity(1 << 16, layer.section);
-    let mut stream = Hashing::new(decompress(input).map_err(TarError::from)?, limits.unpacked);
-    Tree::new(directory)?.write(&mut Archive::new(&mut stream, limits.entries))?;
-    verify("its content", &layer.diff_id, &stream.finish())
+
+    pub fn tree(&self) -> PathBuf {
+        self.path.join("tree")
+    }
+
+    /// The whole file system at once: one fsync per file would take minutes for a distribution.
+    pub fn sync(&self) -> Result<(), LayerError> {
+        let synced = File::open(&self.path).and_then(|work| Ok(rustix::fs::syncfs(work)?));
+        synced.map_err(store(&self.target))
+    }
+
+    /// First the recipe, then the tree to its place. They must be on the disk.
+    pub fn publish(self) -> Result<(), LayerError> {
+        let (written, recipe) = (recipe::written(&self.path), recipe_of(&self.target));
+        if written.exists() {
+            let recipes = recipe.parent().unwrap_or(Path::new("/"));
+            records::make_private(recipes)
+                .and_then(|()| fs::rename(written, &recipe))
+                .and_then(|()| records::sync_directory(recipes))
+                .map_err(store(&self.target))?;
+        }
+        match fs::rename(self.tree(), &self.target) {
+            Err(_) if self.target.is_dir() => Ok(()),
+            renamed => renamed
+                .and_then(|()| records::sync_directory(self.target.parent().unwrap_or(Path::new("/"))))
+                .map_err(store(&self.target)),
+        }
+    }
+
+    /// Tree and recipe, both digests verified.
+    fn fill(&self, layer: Layer, limits: &Limits, stop: &AtomicBool) -> Result<(), LayerError> {
+        let failed = store(&self.target);
+        if let Some((_, expected)) = layer.blob
+            && layer.section.size() != expected
+        {
+            return Err(LayerError::Size {
+                expected,
+                found: layer.section.size(),
+            });
+        }
+        if let Some((digest, _)) = &layer.blob {
+            // A pass of its own: only bytes that are what they should be reach a decoder.
+            let mut bytes = Hashing::new(layer.section.clone(), u64::MAX, stop);
+            io::copy(&mut bytes, &mut io::sink()).map_err(TarError::from)?;
+            verify("its compressed file", digest, &bytes.finish())?;
+        }
+        let recorder = File::open(&self.path).and_then(|work| Recorder::new(work.as_fd()));
+        let recorder = recorder.map_err(&failed)?;
+        let root = File::open(self.tree()).map_err(&failed)?;
+        let most = limits.unpacked_from(layer.section.size());
+        let input = BufReader::with_capacity(BUFFER, layer.section);
+        let stream = Hashing::new(decompress(input).map_err(TarError::from)?, most, stop);
+        // Headers are small: they are taken from a larger piece.
+        let stream = BufReader::with_capacity(BUFFER, stream);
+        let mut archive = Archive::new(stream, limits.entries).recorded(recorder);
+        Tree::new(&root)?
+            .write(&mut archive)
+            .map_err(|error| match error {
+                TreeError::Io { source, .. } if is_full(&source) => failed(source),
+                error => error.into(),
+            })?;
+        let (stream, recorder) = archive.into_parts();
+        verify("its content", &layer.diff_id, &stream.into_inner().finish())?;
+        recorder.map_or(Ok(()), Recorder::finish).map_err(failed)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Space comes back.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn verify(what: &'static str, expected: &Digest, found: &Digest) -> Result<(), LayerError> {
@@ -143,7 +284,7 @@ fn verify(what: &'static str, expected: &Digest, found: &Digest) -> Result<(), L
 }
 
 /// By its first bytes: media types lie.
-fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
+pub(super) fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
     let start = input.fill_buf()?;
     Ok(if start.starts_with(&[0x1f, 0x8b]) {
         Box::new(MultiGzDecoder::new(input))
@@ -154,23 +295,30 @@ fn decompress<R: BufRead + 'static>(mut input: R) -> io::Result<Box<dyn Read>> {
     })
 }
 
+/// Whether [`decompress`] makes something else of it.
+pub(super) fn is_compressed(start: &[u8]) -> bool {
+    start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&ZSTD_MAGIC) || is_skippable(start)
+}
+
 fn is_skippable(start: &[u8]) -> bool {
     start.len() >= 4 && start[1..4] == [0x2a, 0x4d, 0x18] && start[0] & 0xf0 == 0x50
 }
 
 /// A hash of everything that is read, up to a limit.
-struct Hashing<R> {
+struct Hashing<'a, R> {
     inner: R,
     hash: Sha256,
     left: u64,
+    stop: &'a AtomicBool,
 }
 
-impl<R> Hashing<R> {
-    fn new(inner: R, limit: u64) -> Self {
+impl<'a, R> Hashing<'a, R> {
+    fn new(inner: R, limit: u64, stop: &'a AtomicBool) -> Self {
         Hashing {
             inner,
             hash: Sha256::new(),
             left: limit,
+            stop,
         }
     }
 
@@ -179,8 +327,11 @@ impl<R> Hashing<R> {
     }
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for Hashing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another layer has failed"));
+        }
         let read = self.inner.read(buffer)?;
         self.left = (self.left.checked_sub(read as u64))
             .ok_or_else(|| io::Error::other("it unpacks to more bytes than a layer may have"))?;
@@ -189,7 +340,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-impl<R: Read> Input for &mut Hashing<R> {}
+impl<R: Read> Input for BufReader<Hashing<'_, R>> {}
 
 /// All frames of a zstd stream, skippable ones passed over (RFC 8878, 3.1).
 struct Zstd<R> {

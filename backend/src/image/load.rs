@@ -1,5 +1,7 @@
 //! From a reference to the verified documents of one image and the places of its layers.
 
+mod contents;
+
 use std::{
     collections::BTreeSet,
     io::Read,
@@ -15,6 +17,8 @@ use super::{
     reference::Reference,
     source::{Section, Source},
 };
+
+pub(super) use contents::{Contained, contents, told};
 
 /// An image as its transport offers it now. Every document has the digest it is known by; layers are
 /// checked when they are unpacked.
@@ -237,6 +241,10 @@ impl Loader<'_> {
                 names.join(", ")
             )));
         }
+        self.saved_image(image)
+    }
+
+    fn saved_image(&self, image: SavedImage) -> Result<Loaded, ImageError> {
         let config = self.read(&image.config, self.limits.config)?;
         let stem = image.config.rsplit('/').next().unwrap_or_default();
         if let Some(named) = Digest::parse(&format!("sha256:{}", stem.strip_suffix(".json").unwrap_or(stem)))

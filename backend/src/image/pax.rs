@@ -2,19 +2,34 @@
 
 use std::collections::BTreeMap;
 
-pub(super) fn number(records: &BTreeMap<Vec<u8>, Vec<u8>>, key: &str) -> Result<Option<u64>, String> {
+/// Of one extension header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub plain: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// `GNU.sparse.offset` and `GNU.sparse.numbytes`, the only ones that come again and again.
+    pub parts: Vec<(u64, u64)>,
+}
+
+impl Records {
+    pub fn get(&self, key: &[u8]) -> Option<&Vec<u8>> {
+        self.plain.get(key)
+    }
+}
+
+pub(super) fn number(records: &Records, key: &str) -> Result<Option<u64>, String> {
     let Some(text) = records.get(key.as_bytes()) else {
         return Ok(None);
     };
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    match std::str::from_utf8(text)
-        .ok()
-        .filter(|_| digits)
-        .and_then(|text| text.parse().ok())
-    {
+    match digits(text) {
         Some(number) => Ok(Some(number)),
         None => Err(format!("its PAX {key} is not a number")),
     }
+}
+
+/// Decimal digits and nothing else.
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
+    let all = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| all)?.parse().ok()
 }
 
 /// `seconds[.fraction]`, perhaps negative.
@@ -34,8 +49,10 @@ pub(super) fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
 }
 
 /// `LENGTH KEY=VALUE\n`, LENGTH counting all of it.
-pub(super) fn parse(mut data: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
-    let mut records = BTreeMap::new();
+pub(super) fn parse(mut data: &[u8]) -> Result<Records, String> {
+    let mut records = Records::default();
+    // The offset whose length must come next.
+    let mut offset = None;
     while !data.is_empty() {
         let malformed = || "malformed PAX record".to_owned();
         let space = data
@@ -43,14 +60,8 @@ pub(super) fn parse(mut data: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Strin
             .take(8)
             .position(|byte| *byte == b' ')
             .ok_or_else(malformed)?;
-        let digits = &data[..space];
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(malformed());
-        }
-        let length: usize = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(malformed)?;
+        let length =
+            (digits(&data[..space]).and_then(|length| usize::try_from(length).ok())).ok_or_else(malformed)?;
         let record = data.get(space + 1..length).ok_or_else(malformed)?;
         let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
         let equals = record
@@ -58,16 +69,27 @@ pub(super) fn parse(mut data: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Strin
             .position(|byte| *byte == b'=')
             .ok_or_else(malformed)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
-        if key.is_empty() {
+        // Values may be bytes; keys are words.
+        if key.is_empty() || std::str::from_utf8(key).is_err() {
             return Err(malformed());
         }
-        if records.insert(key.to_vec(), value.to_vec()).is_some() {
+        if offset.is_some() || matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
+            let number = digits(value).ok_or_else(malformed)?;
+            match (key, offset.take()) {
+                (b"GNU.sparse.offset", None) => offset = Some(number),
+                (b"GNU.sparse.numbytes", Some(offset)) => records.parts.push((offset, number)),
+                _ => return Err(malformed()),
+            }
+        } else if records.plain.insert(key.to_vec(), value.to_vec()).is_some() {
             return Err(format!(
                 "PAX record {} appears twice",
                 String::from_utf8_lossy(key)
             ));
         }
         data = &data[length..];
+    }
+    if offset.is_some() {
+        return Err("malformed PAX record".to_owned());
     }
     Ok(records)
 }

@@ -51,6 +51,12 @@ impl Source {
         let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
         while let Some(entry) = archive.next()? {
             let name = String::from_utf8_lossy(&entry.path).into_owned();
+            if entry.sparse.is_some() {
+                return Err(TarError::Entry {
+                    path: name,
+                    why: "it is sparse; files of an image are stored whole".to_owned(),
+                });
+            }
             let twice = match entry.kind {
                 Kind::File => files
                     .insert(clean("", &name), (archive.offset(), entry.size))

@@ -1,7 +1,14 @@
 //! The images of one root: resolved, unpacked, and found again by digest.
 
+mod collect;
+mod lease;
+mod list;
+mod measure;
+mod names;
 mod pulled;
+mod save;
 mod tags;
+mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +17,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use model::types::ImageName;
@@ -32,6 +40,13 @@ use crate::{
     records::{self, kind},
     registry::Settings,
 };
+
+pub use collect::{Selected, Use, What, select};
+pub use lease::{Hold, Lease};
+pub use list::{FindError, Inspection, Stored, Survey, canonical};
+pub use measure::{Kind, Part};
+pub use names::Moved;
+pub use verify::{Checked, Fault, Repaired};
 
 /// One per root and process; shared between threads.
 #[derive(Debug)]
@@ -168,6 +183,7 @@ impl Store {
     /// is full. Nothing half unpacked stays.
     pub fn unpack(&self, reference: &str, digest: &str) -> Result<(), ImageError> {
         let parsed: Reference = reference.parse()?;
+        let _lease = self.lease()?;
         let changed = |found: String| ImageError::Changed {
             reference: reference.to_owned(),
             expected: digest.to_owned(),
@@ -204,14 +220,7 @@ impl Store {
                 if loaded.digest != seen.digest {
                     return Err(changed(loaded.digest.to_string()));
                 }
-                for layer in loaded.layers {
-                    let target = self.layer(&layer.diff_id);
-                    if !target.is_dir() {
-                        let diff_id = layer.diff_id.clone();
-                        layer::unpack(layer, &target, &self.limits)
-                            .map_err(|source| ImageError::of_layer(reference, &diff_id, &target, source))?;
-                    }
-                }
+                self.unpack_layers(reference, loaded.layers)?;
                 if let Some(manifest) = &loaded.manifest {
                     self.write(&self.blob(&Digest::of(manifest)), manifest)?;
                 }
@@ -228,7 +237,10 @@ impl Store {
     /// As there.
     pub fn unpack_latest(&self, reference: &str, digest: &str) -> Result<(), ImageError> {
         match reference.parse()? {
-            Reference::Registry(name) => self.take(&name, digest, true),
+            Reference::Registry(name) => {
+                let _lease = self.lease()?;
+                self.take(&name, digest, true)
+            }
             _ => self.unpack(reference, digest),
         }
     }
@@ -264,8 +276,8 @@ impl Store {
         }
     }
 
-    /// Removes what a killed agent left half unpacked. Only for the holder of the root's lock, before it
-    /// unpacks anything.
+    /// Removes what a killed agent left half unpacked or half removed. Only for the holder of the root's lock. What
+    /// somebody else is bringing in just now stays, and with it the rest, until the next collection.
     ///
     /// # Errors
     /// The store cannot be read, or a remainder not be removed.
@@ -281,9 +293,15 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
+        let _hold = match self.hold(Duration::ZERO) {
+            Err(ImageError::Busy { .. }) => return Ok(()),
+            held => held?,
+        };
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            if entry.file_name().as_bytes().starts_with(layer::NEW.as_bytes()) {
+            let name = entry.file_name();
+            let begins = |with: &str| name.as_bytes().starts_with(with.as_bytes());
+            if begins(layer::NEW) || begins(measure::GONE) {
                 fs::remove_dir_all(entry.path()).map_err(failed)?;
             }
         }
@@ -375,6 +393,24 @@ impl Store {
             asked: None,
         };
         Ok(self.bindings.put(reference, &binding)?)
+    }
+
+    /// Those that are not here.
+    fn unpack_layers(&self, from: &str, layers: Vec<layer::Layer>) -> Result<(), ImageError> {
+        let missing: Vec<_> = layers
+            .into_iter()
+            .map(|layer| (self.layer(&layer.diff_id), layer))
+            .filter(|(target, _)| !target.is_dir())
+            .map(|(target, layer)| (layer, target))
+            .collect();
+        let places: Vec<_> = missing
+            .iter()
+            .map(|(layer, target)| (layer.diff_id.clone(), target.clone()))
+            .collect();
+        layer::unpack(missing, &self.limits).map_err(|(at, source)| {
+            let (diff_id, target) = &places[at];
+            ImageError::of_layer(from, diff_id, target, source)
+        })
     }
 
     /// Content-addressed: what is there with the same content stays.

@@ -1,8 +1,11 @@
 //! Reads a tar stream entry by entry, and refuses whatever two readers could understand differently.
 //!
-//! Only the field decoding comes from the crate `tar`; the walk is ours, so that no limit, no extension
-//! header and no trailing byte escapes a decision (CVE-2025-62518, RUSTSEC-2026-0068). Formats: v7,
-//! ustar, GNU long names, PAX (POSIX.1-2024 pax, "Interchange Format").
+//! Only the layout of headers comes from the crate `tar`; the walk and the numbers are ours, so that no limit, no
+//! extension header and no trailing byte escapes a decision (CVE-2025-62518, RUSTSEC-2026-0068). Formats: v7, ustar,
+//! GNU long names, PAX (POSIX.1-2024 pax, "Interchange Format"), sparse files of GNU tar.
+
+mod entry;
+mod sparse;
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +15,16 @@ use std::{
 use tar::{EntryType, Header};
 use thiserror::Error;
 
-use super::pax;
+use entry::Extensions;
+
+use super::{
+    pax,
+    recipe::{Effect, Recorder},
+};
 
 const BLOCK: usize = 512;
-/// PATH_MAX: no longer path can be used, so none is stored.
-const MAX_PATH: usize = 4096;
 /// One extension header: room for a path and the largest set of attributes ext4 or xfs keep.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// Largest number an octal size field holds (11 digits); larger ones may be in the PAX header alone.
-const MAX_OCTAL: u64 = 0o77_777_777_777;
 
 #[derive(Debug, Error)]
 pub enum TarError {
@@ -58,8 +62,11 @@ pub struct Entry {
     pub path: Vec<u8>,
     pub link: Vec<u8>,
     pub kind: Kind,
-    /// Bytes of content that follow; 0 unless a file.
+    /// Bytes of the file; 0 unless a file.
     pub size: u64,
+    /// Of a sparse file: offset and length of each part whose bytes follow, in this order; all else is holes.
+    /// `None`: all its bytes follow.
+    pub sparse: Option<Vec<(u64, u64)>>,
     /// Permission bits, with set-id and sticky bits.
     pub mode: u32,
     pub uid: u32,
@@ -90,14 +97,8 @@ pub struct Archive<R> {
     padding: u64,
     entries: u64,
     max_entries: u64,
-}
-
-/// What extension headers said about the next entry.
-#[derive(Default)]
-struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    pax: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Gets every byte of the stream but the content that files are made of.
+    recorder: Option<Recorder>,
 }
 
 impl<R: Input> Archive<R> {
@@ -109,10 +110,49 @@ impl<R: Input> Archive<R> {
             padding: 0,
             entries: 0,
             max_entries,
+            recorder: None,
         }
     }
 
-    /// The content of the present entry; ends where it ends.
+    pub(super) fn recorded(self, recorder: Recorder) -> Self {
+        Archive {
+            recorder: Some(recorder),
+            ..self
+        }
+    }
+
+    pub(super) fn recorder(&mut self) -> Option<&mut Recorder> {
+        self.recorder.as_mut()
+    }
+
+    /// What the present entry became; see [`Recorder::placed`].
+    pub(super) fn placed(&mut self, path: &[u8], effect: Effect, target: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.placed(path, effect, target);
+        }
+    }
+
+    pub fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    pub(super) fn into_parts(self) -> (R, Option<Recorder>) {
+        (self.input, self.recorder)
+    }
+
+    /// Counts one more thing that the archive makes, as if it had a header of its own.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn count(&mut self) -> Result<(), TarError> {
+        self.entries += 1;
+        match self.entries > self.max_entries {
+            true => Err(TarError::Entries(self.max_entries)),
+            false => Ok(()),
+        }
+    }
+
+    /// The content of the present entry; ends where it ends. Recorded it is by who reads it.
     pub fn content(&mut self) -> impl Read + '_ {
         Content(self)
     }
@@ -143,15 +183,11 @@ impl<R: Input> Archive<R> {
                 }
                 return self.finish().map(|()| None);
             }
-            self.entries += 1;
-            if self.entries > self.max_entries {
-                return Err(TarError::Entries(self.max_entries));
-            }
+            self.count()?;
             let head = Header::from_byte_slice(&block);
-            verify_checksum(head, &block).map_err(|why| header(at, &why))?;
-            let size = head
-                .entry_size()
-                .map_err(|error| header(at, &error.to_string()))?;
+            entry::verify(head, &block).map_err(|why| header(at, &why))?;
+            let size =
+                entry::number(&head.as_old().size).map_err(|why| header(at, &format!("its size {why}")))?;
             match head.entry_type() {
                 EntryType::GNULongName => {
                     let path = self.extension(at, size)?;
@@ -167,18 +203,29 @@ impl<R: Input> Archive<R> {
                 }
                 EntryType::XGlobalHeader => {
                     let records = pax::parse(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
+                    if !records.parts.is_empty() {
+                        return Err(header(at, "a global map of a sparse file is not supported"));
+                    }
                     // `git archive` writes a comment. What would change entries is not for all of them.
-                    if let Some(key) = records.keys().find(|key| *key != b"comment") {
+                    if let Some(key) = records.plain.keys().find(|key| *key != b"comment") {
                         let key = String::from_utf8_lossy(key).into_owned();
                         return Err(header(at, &format!("global PAX record {key} is not supported")));
                     }
+                    extensions.global = true;
                 }
                 kind => {
-                    let entry = entry(head, kind, size, extensions).map_err(|why| TarError::Entry {
+                    let of_entry = |why| TarError::Entry {
                         path: String::from_utf8_lossy(&head.path_bytes()).into_owned(),
                         why,
-                    })?;
-                    self.expect_content(entry.size);
+                    };
+                    let (mut entry, stored, map) =
+                        entry::decode(head, kind, size, extensions).map_err(of_entry)?;
+                    self.expect_content(stored);
+                    if let Some(map) = map {
+                        let parts = map.read(self, head)?.map_err(of_entry)?;
+                        sparse::verify(&parts, entry.size, self.remaining).map_err(of_entry)?;
+                        entry.sparse = Some(parts);
+                    }
                     return Ok(Some(entry));
                 }
             }
@@ -190,16 +237,25 @@ impl<R: Input> Archive<R> {
         self.padding = size.wrapping_neg() % BLOCK as u64;
     }
 
+    /// One block more, in the middle of an entry.
+    fn block(&mut self) -> Result<[u8; BLOCK], TarError> {
+        let mut block = [0; BLOCK];
+        match self.read_full(&mut block)? {
+            BLOCK => Ok(block),
+            _ => Err(TarError::Truncated),
+        }
+    }
+
     fn extension(&mut self, at: u64, size: u64) -> Result<Vec<u8>, TarError> {
         if size > MAX_EXTENSION {
             return Err(header(at, &format!("extension header of {size} bytes")));
         }
         self.expect_content(size);
-        let mut data = Vec::new();
-        self.content().read_to_end(&mut data)?;
-        if data.len() as u64 != size {
+        let mut data = vec![0; usize::try_from(size).unwrap_or_default()];
+        if self.read_full(&mut data)? != data.len() {
             return Err(TarError::Truncated);
         }
+        self.remaining = 0;
         Ok(data)
     }
 
@@ -217,7 +273,18 @@ impl<R: Input> Archive<R> {
         }
     }
 
-    fn skip(&mut self, count: u64) -> Result<(), TarError> {
+    fn skip(&mut self, mut count: u64) -> Result<(), TarError> {
+        if self.recorder.is_some() {
+            let mut buffer = [0; 16 * BLOCK];
+            while count > 0 {
+                let room = buffer.len().min(usize::try_from(count).unwrap_or(buffer.len()));
+                if self.read_full(&mut buffer[..room])? != room {
+                    return Err(TarError::Truncated);
+                }
+                count -= room as u64;
+            }
+            return Ok(());
+        }
         let skipped = self.input.skip(count)?;
         self.offset += skipped;
         if skipped == count {
@@ -238,6 +305,9 @@ impl<R: Input> Archive<R> {
             }
         }
         self.offset += filled as u64;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.literal(&buffer[..filled]);
+        }
         Ok(filled)
     }
 }
@@ -256,167 +326,6 @@ impl<R: Input> Read for Content<'_, R> {
         self.0.offset += read as u64;
         self.0.remaining -= read as u64;
         Ok(read)
-    }
-}
-
-impl Extensions {
-    fn is_empty(&self) -> bool {
-        self.path.is_none() && self.link.is_none() && self.pax.is_none()
-    }
-}
-
-fn entry(head: &Header, kind: EntryType, size: u64, extensions: Extensions) -> Result<Entry, String> {
-    let records = extensions.pax.unwrap_or_default();
-    let mut path = choose("path", extensions.path, records.get(b"path".as_slice()), || {
-        head.path_bytes().into_owned()
-    })?;
-    let link = choose(
-        "link name",
-        extensions.link,
-        records.get(b"linkpath".as_slice()),
-        || {
-            head.link_name_bytes()
-                .map_or_else(Vec::new, |name| name.into_owned())
-        },
-    )?;
-    let kind = match kind {
-        // v7 knows no directories: a trailing slash says it.
-        EntryType::Regular
-            if path.ends_with(b"/") && head.as_ustar().is_none() && head.as_gnu().is_none() =>
-        {
-            Kind::Directory
-        }
-        EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Directory => Kind::Directory,
-        EntryType::Symlink => Kind::Symlink,
-        EntryType::Link => Kind::HardLink,
-        EntryType::Char => Kind::Char,
-        EntryType::Block => Kind::Block,
-        EntryType::Fifo => Kind::Fifo,
-        EntryType::GNUSparse => return Err("sparse files are not supported".to_owned()),
-        other => return Err(format!("unknown type {:?}", char::from(other.as_byte()))),
-    };
-    if kind == Kind::Directory {
-        while path.len() > 1 && path.ends_with(b"/") {
-            path.pop();
-        }
-    }
-    for (what, text) in [("path", &path), ("link name", &link)] {
-        if text.len() >= MAX_PATH {
-            return Err(format!(
-                "the {what} has {} bytes, more than a path can have",
-                text.len()
-            ));
-        }
-        if text.contains(&0) {
-            return Err(format!("the {what} contains a zero byte"));
-        }
-    }
-    if path.is_empty() {
-        return Err("the path is empty".to_owned());
-    }
-    if let Some(key) = records
-        .keys()
-        .find(|key| key.starts_with(b"GNU.sparse") || *key == b"SCHILY.realsize")
-    {
-        return Err(format!(
-            "{}: sparse files are not supported",
-            String::from_utf8_lossy(key)
-        ));
-    }
-    let size = match pax::number(&records, "size")? {
-        None => size,
-        Some(pax) if pax == size || (size == 0 && pax > MAX_OCTAL) => pax,
-        Some(pax) => return Err(format!("its PAX size {pax} contradicts its header size {size}")),
-    };
-    if size != 0 && kind != Kind::File {
-        return Err(format!("it has content ({size} bytes) but is no file"));
-    }
-    // An empty field is a zero to Go and to us; the size alone must be written out.
-    let plain = |field: &[u8], value: io::Result<u64>| match field.iter().all(|byte| matches!(byte, 0 | b' '))
-    {
-        true => Ok(0),
-        false => value.map_err(|error| error.to_string()),
-    };
-    let id = |key: &str, field: &[u8], value: io::Result<u64>| -> Result<u32, String> {
-        let id = match pax::number(&records, key)? {
-            Some(id) => id,
-            None => plain(field, value)?,
-        };
-        // (uid_t) -1 means "leave it" to chown(2).
-        (u32::try_from(id).ok())
-            .filter(|id| *id != u32::MAX)
-            .ok_or_else(|| format!("its {key} {id} is too large"))
-    };
-    let device = |part: io::Result<Option<u32>>| match kind {
-        Kind::Char | Kind::Block => part
-            .map(Option::unwrap_or_default)
-            .map_err(|error| error.to_string()),
-        _ => Ok(0),
-    };
-    let mtime = match records.get(b"mtime".as_slice()) {
-        Some(text) => pax::timestamp(text).ok_or("its PAX mtime is not a time")?,
-        None => (
-            head.mtime()
-                .ok()
-                .and_then(|time| i64::try_from(time).ok())
-                .unwrap_or(0),
-            0,
-        ),
-    };
-    let uid = id("uid", &head.as_old().uid, head.uid())?;
-    let gid = id("gid", &head.as_old().gid, head.gid())?;
-    let mode = plain(&head.as_old().mode, head.mode().map(u64::from))? as u32 & 0o7777;
-    let xattrs = records
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value)))
-        .collect();
-    Ok(Entry {
-        mode,
-        device: (device(head.device_major())?, device(head.device_minor())?),
-        path,
-        link,
-        kind,
-        size,
-        uid,
-        gid,
-        mtime,
-        xattrs,
-    })
-}
-
-/// A name has one source beyond the header, or the readers of this world disagree on it.
-fn choose(
-    what: &str,
-    long: Option<Vec<u8>>,
-    pax: Option<&Vec<u8>>,
-    plain: impl FnOnce() -> Vec<u8>,
-) -> Result<Vec<u8>, String> {
-    match (long, pax) {
-        (Some(_), Some(_)) => Err(format!("it has both a GNU and a PAX {what}")),
-        (Some(name), None) => Ok(name),
-        (None, Some(name)) => Ok(name.clone()),
-        (None, None) => Ok(plain()),
-    }
-}
-
-fn verify_checksum(head: &Header, block: &[u8; BLOCK]) -> Result<(), String> {
-    let expected = head.cksum().map_err(|error| error.to_string())?;
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| {
-            if (148..156).contains(&at) {
-                u32::from(b' ')
-            } else {
-                u32::from(*byte)
-            }
-        })
-        .sum();
-    if sum == expected {
-        Ok(())
-    } else {
-        Err(format!("its checksum is {expected}, its bytes give {sum}"))
     }
 }
 
@@ -441,3 +350,6 @@ fn header(offset: u64, why: &str) -> TarError {
         why: why.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,26 +9,32 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io,
+    io::{self, Read},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
 };
 
+use flate2::Crc;
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 use thiserror::Error;
 
-use super::tar::{Archive, Entry, Input, Kind, TarError};
+use super::{
+    recipe::{Effect, MAX_PATH},
+    tar::{Archive, Entry, Input, Kind, TarError},
+};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Directories whose time is restored at the end. Beyond it they keep the time of unpacking, so that an
 /// archive of nothing but directories does not fill the memory.
 const MAX_TIMES: usize = 65_536;
+/// Of content on its way to a file.
+const BUFFER: usize = 128 << 10;
 
 #[derive(Debug, Error)]
 pub enum TreeError {
@@ -48,7 +54,29 @@ pub enum TreeError {
 /// A directory that nobody else sees while it is filled.
 pub(super) struct Tree<'a> {
     root: BorrowedFd<'a>,
-    times: Vec<(Vec<Vec<u8>>, Timestamps)>,
+    /// By their places.
+    times: Vec<(Vec<u8>, Timestamps)>,
+    /// The directory of the last entry: most lie beside the one before.
+    last: Option<Parent>,
+    buffer: Vec<u8>,
+}
+
+/// The directory that an entry belongs in.
+struct Parent {
+    /// As the archive says it, cleaned.
+    path: Vec<u8>,
+    /// Where that is in the tree, without links.
+    place: Vec<u8>,
+    directory: OwnedFd,
+}
+
+impl Parent {
+    fn place_of(&self, name: &[u8]) -> Vec<u8> {
+        match self.place.is_empty() {
+            true => name.to_vec(),
+            false => [&self.place, name].join(&b'/'),
+        }
+    }
 }
 
 impl<'a> Tree<'a> {
@@ -58,6 +86,8 @@ impl<'a> Tree<'a> {
         Ok(Tree {
             root: root.as_fd(),
             times: Vec::new(),
+            last: None,
+            buffer: vec![0; BUFFER],
         })
     }
 
@@ -68,48 +98,72 @@ impl<'a> Tree<'a> {
             let parts = components(&entry.path)?;
             match parts.split_last() {
                 None if entry.kind == Kind::Directory => {
-                    self.dress_directory(self.root, &entry, Vec::new())?
+                    self.dress_directory(self.root, &entry, b"")?;
+                    archive.placed(b"", Effect::Dressed, b"");
                 }
                 None => return Err(refused(&entry, "only a directory can be the root")),
-                Some((name, parent)) => {
-                    let directory = self.parent(&entry, parent)?;
-                    self.place(&entry, &parts, directory.as_fd(), name, archive)?;
+                Some((name, above)) => {
+                    let parent = match self.last.take() {
+                        Some(last) if last.path == above.join(&b'/') => last,
+                        _ => self.parent(&entry, above, archive)?,
+                    };
+                    let replaced = self.place(&entry, &parent, name, archive)?;
+                    // What was replaced may have been on the way to it.
+                    self.last = (!replaced).then_some(parent);
                 }
             }
         }
-        for (parts, times) in self.times.iter().rev() {
+        for (place, times) in self.times.iter().rev() {
             // Gone or replaced since: then there is no time to restore.
-            if let Ok(directory) = self.open(&parts.join(&b'/'), OFlags::NOFOLLOW) {
-                rustix::fs::futimens(directory, times).map_err(failed(&parts.join(&b'/'), "utimens"))?;
+            if let Ok(directory) = self.open(place, ResolveFlags::NO_SYMLINKS) {
+                rustix::fs::futimens(directory, times).map_err(failed(place, "utimens"))?;
             }
         }
         Ok(())
     }
 
+    /// Whether it replaced something.
     fn place<R: Input>(
         &mut self,
         entry: &Entry,
-        parts: &[&[u8]],
-        parent: BorrowedFd<'_>,
+        parent: &Parent,
         name: &[u8],
         archive: &mut Archive<R>,
-    ) -> Result<(), TreeError> {
+    ) -> Result<bool, TreeError> {
+        let (directory, place) = (parent.directory.as_fd(), parent.place_of(name));
+        if place.len() >= MAX_PATH {
+            return Err(refused(
+                entry,
+                "links lead to a place too deep to be reached by one path",
+            ));
+        }
         if name == OPAQUE {
-            let io = failed(&entry.path, "set trusted.overlay.opaque");
-            return rustix::fs::fsetxattr(parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())
-                .map_err(io);
+            make_opaque(entry, directory)?;
+            archive.placed(&parent.place, Effect::Opaque, b"");
+            return Ok(false);
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            return whiteout(entry, parent, hidden);
+            let effect = whiteout(entry, directory, hidden)?;
+            archive.placed(&parent.place_of(hidden), effect, b"");
+            return Ok(false);
+        }
+        if entry.kind == Kind::File
+            && let Some(file) = create(entry, directory, name)?
+        {
+            self.fill(entry, file, &place, archive)?;
+            return Ok(false);
         }
         let os = OsStr::from_bytes(name);
-        let present = stat(entry, parent, name)?;
+        let present = stat(entry, directory, name)?;
         let mut opaque = false;
         if let Some(present) = present {
-            let is_directory = FileType::from_raw_mode(present.st_mode) == FileType::Directory;
+            let kind = FileType::from_raw_mode(present.st_mode);
+            let is_directory = kind == FileType::Directory;
             if is_directory && entry.kind == Kind::Directory {
-                let directory = open_directory(entry, parent, name)?;
-                return self.dress_directory(directory.as_fd(), entry, owned(parts));
+                let own = open_directory(entry, directory, name)?;
+                self.dress_directory(own.as_fd(), entry, &place)?;
+                archive.placed(&place, Effect::Dressed, b"");
+                return Ok(false);
             }
             // A whiteout of this layer hides the lower directory still when one takes its place.
             opaque = is_whiteout(&present) && entry.kind == Kind::Directory;
@@ -118,121 +172,219 @@ impl<'a> Tree<'a> {
             } else {
                 AtFlags::empty()
             };
-            match rustix::fs::unlinkat(parent, os, flags) {
+            if kind == FileType::RegularFile
+                && let Some(recorder) = archive.recorder()
+            {
+                recorder.keep(directory, name, present.st_ino);
+            }
+            match rustix::fs::unlinkat(directory, os, flags) {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {
                     return Err(refused(entry, "it would replace a directory that is not empty"));
                 }
                 removed => removed.map_err(failed(&entry.path, "replace"))?,
             }
         }
+        let mut effect = Effect::Made;
         match entry.kind {
             Kind::Directory => {
-                rustix::fs::mkdirat(parent, os, Mode::RWXU).map_err(failed(&entry.path, "mkdir"))?;
-                let directory = open_directory(entry, parent, name)?;
+                rustix::fs::mkdirat(directory, os, Mode::RWXU).map_err(failed(&entry.path, "mkdir"))?;
+                let own = open_directory(entry, directory, name)?;
                 if opaque {
-                    let io = failed(&entry.path, "set trusted.overlay.opaque");
-                    rustix::fs::fsetxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
-                        .map_err(io)?;
+                    make_opaque(entry, own.as_fd())?;
+                    effect = Effect::MadeOpaque;
                 }
-                self.dress_directory(directory.as_fd(), entry, owned(parts))
+                self.dress_directory(own.as_fd(), entry, &place)?;
             }
             Kind::File => {
-                let flags =
-                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(parent, os, flags, Mode::RUSR | Mode::WUSR)
-                    .map_err(failed(&entry.path, "create"))?;
-                let mut file = File::from(file);
-                let written =
-                    io::copy(&mut archive.content(), &mut file).map_err(|source| TreeError::Io {
-                        path: entry.path.clone(),
-                        operation: "write",
-                        source,
-                    })?;
-                if written != entry.size {
-                    return Err(TarError::Truncated.into());
-                }
-                dress(file.as_fd(), entry)?;
-                rustix::fs::futimens(&file, &times(entry)).map_err(failed(&entry.path, "utimens"))
+                let file = create(entry, directory, name)?;
+                let file = file.ok_or_else(|| failed(&entry.path, "create")(Errno::EXIST))?;
+                self.fill(entry, file, &place, archive)?;
+                return Ok(true);
             }
             Kind::Symlink => {
                 if entry.link.is_empty() {
                     return Err(refused(entry, "its target is empty"));
                 }
-                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, os)
+                rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), directory, os)
                     .map_err(failed(&entry.path, "symlink"))?;
-                own(parent, entry, name)
+                own(directory, entry, name)?;
             }
             Kind::HardLink => {
-                let target = components(&entry.link)?;
-                let Some((target, directory)) = target.split_last() else {
-                    return Err(refused(entry, "it links to the root"));
-                };
-                let linked = self
-                    .open(&directory.join(&b'/'), OFlags::empty())
-                    .and_then(|directory| {
-                        // Without AT_SYMLINK_FOLLOW: a symbolic link is linked itself.
-                        rustix::fs::linkat(directory, OsStr::from_bytes(target), parent, os, AtFlags::empty())
-                    });
-                match linked {
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::PERM) => {
-                        let target = String::from_utf8_lossy(&entry.link).into_owned();
-                        Err(refused(
-                            entry,
-                            &format!("it links to {target}, which is no file of this layer"),
-                        ))
-                    }
-                    linked => linked.map_err(failed(&entry.path, "link")),
-                }
+                let target = self.link(entry, directory, name)?;
+                let inode = stat(entry, directory, name)?.map_or(0, |linked| linked.st_ino);
+                archive.placed(&place, Effect::Linked(inode), &target);
+                return Ok(present.is_some());
             }
-            Kind::Fifo => node(entry, parent, name, FileType::Fifo, 0),
+            Kind::Fifo => node(entry, directory, name, FileType::Fifo, 0)?,
             Kind::Char | Kind::Block => {
                 let kind = match entry.kind {
                     Kind::Char => FileType::CharacterDevice,
                     _ => FileType::BlockDevice,
                 };
                 // Without effect in a container, whose root is mounted nodev; kept to be complete.
-                node(
-                    entry,
-                    parent,
-                    name,
-                    kind,
-                    rustix::fs::makedev(entry.device.0, entry.device.1),
-                )
+                let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+                node(entry, directory, name, kind, device)?;
             }
+        }
+        archive.placed(&place, effect, b"");
+        Ok(present.is_some())
+    }
+
+    /// Where the target is in the tree.
+    fn link(&self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>, TreeError> {
+        let target = components(&entry.link)?;
+        let Some((target, above)) = target.split_last() else {
+            return Err(refused(entry, "it links to the root"));
+        };
+        let linked = self.open_above(&above.join(&b'/')).and_then(|above| {
+            // Without AT_SYMLINK_FOLLOW: a symbolic link is linked itself.
+            let (old, new) = (OsStr::from_bytes(target), OsStr::from_bytes(name));
+            rustix::fs::linkat(&above.directory, old, parent, new, AtFlags::empty())?;
+            Ok(above.place_of(target))
+        });
+        match linked {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::PERM) => {
+                let target = String::from_utf8_lossy(&entry.link).into_owned();
+                Err(refused(
+                    entry,
+                    &format!("it links to {target}, which is no file of this layer"),
+                ))
+            }
+            linked => linked.map_err(failed(&entry.path, "link")),
         }
     }
 
+    /// Content and attributes of a new file.
+    fn fill<R: Input>(
+        &mut self,
+        entry: &Entry,
+        file: File,
+        place: &[u8],
+        archive: &mut Archive<R>,
+    ) -> Result<(), TreeError> {
+        let made = rustix::fs::fstat(&file).map_err(failed(&entry.path, "stat"))?;
+        archive.placed(place, Effect::File(made.st_ino), b"");
+        match &entry.sparse {
+            None => self.copy(entry, &file, (0, entry.size), archive)?,
+            Some(parts) => {
+                for part in parts {
+                    self.copy(entry, &file, *part, archive)?;
+                }
+                // Between the parts, and after them, nothing was written.
+                rustix::fs::ftruncate(&file, entry.size).map_err(failed(&entry.path, "truncate"))?;
+            }
+        }
+        dress(file.as_fd(), entry)?;
+        rustix::fs::futimens(&file, &times(entry)).map_err(failed(&entry.path, "utimens"))
+    }
+
+    /// The next `length` bytes of content to `start` of the file.
+    fn copy<R: Input>(
+        &mut self,
+        entry: &Entry,
+        file: &File,
+        (start, length): (u64, u64),
+        archive: &mut Archive<R>,
+    ) -> Result<(), TreeError> {
+        let (mut written, mut checksum) = (0, Crc::new());
+        while written < length {
+            let room = usize::try_from(length - written).unwrap_or(BUFFER).min(BUFFER);
+            let read = match archive.content().read(&mut self.buffer[..room]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) => return Err(TarError::Truncated.into()),
+                read => read.map_err(TarError::from)?,
+            };
+            let part = &self.buffer[..read];
+            checksum.update(part);
+            file.write_all_at(part, start + written)
+                .map_err(|source| TreeError::Io {
+                    path: entry.path.clone(),
+                    operation: "write",
+                    source,
+                })?;
+            written += read as u64;
+        }
+        if length > 0
+            && let Some(recorder) = archive.recorder()
+        {
+            recorder.content(start, length, checksum.sum());
+        }
+        Ok(())
+    }
+
     /// The directory an entry belongs in; missing ones are made (root's, 0755).
-    fn parent(&self, entry: &Entry, parts: &[&[u8]]) -> Result<OwnedFd, TreeError> {
-        match self.open(&parts.join(&b'/'), OFlags::empty()) {
+    fn parent<R: Input>(
+        &self,
+        entry: &Entry,
+        parts: &[&[u8]],
+        archive: &mut Archive<R>,
+    ) -> Result<Parent, TreeError> {
+        let path = parts.join(&b'/');
+        match self.open_above(&path) {
             Err(Errno::NOENT) => {}
             opened => return opened.map_err(|error| unreachable_parent(entry, error)),
         }
         let Some((name, above)) = parts.split_last() else {
             return Err(unreachable_parent(entry, Errno::NOENT));
         };
-        let above = self.parent(entry, above)?;
-        match rustix::fs::mkdirat(&above, OsStr::from_bytes(name), Mode::from_raw_mode(0o755)) {
+        let above = self.parent(entry, above, archive)?;
+        archive.count()?;
+        match rustix::fs::mkdirat(
+            &above.directory,
+            OsStr::from_bytes(name),
+            Mode::from_raw_mode(0o755),
+        ) {
             Ok(()) => {
-                let made = open_directory(entry, above.as_fd(), name)?;
-                rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))
+                let directory = open_directory(entry, above.directory.as_fd(), name)?;
+                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))
                     .map_err(failed(&entry.path, "chmod"))?;
-                Ok(made)
+                let place = above.place_of(name);
+                Ok(Parent {
+                    path,
+                    place,
+                    directory,
+                })
             }
             // It is there and yet leads nowhere: a link without target, or to outside.
             Err(error) => Err(unreachable_parent(entry, error)),
         }
     }
 
+    /// A directory by its path, and where it is in the tree.
+    fn open_above(&self, path: &[u8]) -> rustix::io::Result<Parent> {
+        let found = |directory, place: &[u8]| Parent {
+            path: path.to_vec(),
+            place: place.to_vec(),
+            directory,
+        };
+        match self.open(path, ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::LOOP) => {}
+            opened => return Ok(found(opened?, path)),
+        }
+        let directory = self.open(path, ResolveFlags::empty())?;
+        // What has happened to links since, nobody can say later.
+        let [root, place] = [self.root, directory.as_fd()].map(|directory| {
+            let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+            rustix::fs::readlink(link, Vec::new())
+        });
+        let (root, place) = (root?, place?);
+        let place = place
+            .as_bytes()
+            .strip_prefix(root.as_bytes())
+            .ok_or(Errno::XDEV)?;
+        let place = place.strip_prefix(b"/").unwrap_or(place);
+        Ok(found(directory, place))
+    }
+
     /// A directory below the root by its path; the root itself for an empty one.
-    fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    fn open(&self, path: &[u8], resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         rustix::fs::openat2(
             self.root,
             OsStr::from_bytes(path),
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+            resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
         )
     }
 
@@ -240,11 +392,11 @@ impl<'a> Tree<'a> {
         &mut self,
         directory: BorrowedFd<'_>,
         entry: &Entry,
-        parts: Vec<Vec<u8>>,
+        place: &[u8],
     ) -> Result<(), TreeError> {
         dress(directory, entry)?;
         if self.times.len() < MAX_TIMES {
-            self.times.push((parts, times(entry)));
+            self.times.push((place.to_vec(), times(entry)));
         }
         Ok(())
     }
@@ -255,10 +407,7 @@ fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), TreeError> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(failed(&entry.path, "chown"))?;
     for (name, value) in &entry.xattrs {
-        // Nothing that means something to overlayfs or to the host's security modules.
-        let kept = name == b"security.capability"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if !kept {
+        if !is_kept(name) {
             continue;
         }
         match rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
@@ -268,6 +417,27 @@ fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), TreeError> {
         }
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(failed(&entry.path, "chmod"))
+}
+
+/// Nothing that means something to overlayfs or to the host's security modules.
+pub(super) fn is_kept(attribute: &[u8]) -> bool {
+    attribute == b"security.capability"
+        || (attribute.starts_with(b"user.") && !attribute.starts_with(b"user.overlay."))
+}
+
+fn make_opaque(entry: &Entry, directory: BorrowedFd<'_>) -> Result<(), TreeError> {
+    rustix::fs::fsetxattr(directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+        .map_err(failed(&entry.path, "set trusted.overlay.opaque"))
+}
+
+/// `None`: there is something of this name.
+fn create(entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<File>, TreeError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::EXIST) => Ok(None),
+        Err(error) => Err(failed(&entry.path, "create")(error)),
+    }
 }
 
 fn node(
@@ -293,10 +463,10 @@ fn own(parent: BorrowedFd<'_>, entry: &Entry, name: &[u8]) -> Result<(), TreeErr
     rustix::fs::utimensat(parent, os, &times(entry), nofollow).map_err(failed(&entry.path, "utimens"))
 }
 
-fn whiteout(entry: &Entry, parent: BorrowedFd<'_>, hidden: &[u8]) -> Result<(), TreeError> {
+fn whiteout(entry: &Entry, parent: BorrowedFd<'_>, hidden: &[u8]) -> Result<Effect, TreeError> {
     if hidden.starts_with(WHITEOUT) {
         // `.wh..wh.plnk` and others: bookkeeping of aufs.
-        return Ok(());
+        return Ok(Effect::Nothing);
     }
     if matches!(hidden, b"" | b"." | b"..") {
         return Err(refused(entry, "it hides nothing that can be hidden"));
@@ -305,15 +475,15 @@ fn whiteout(entry: &Entry, parent: BorrowedFd<'_>, hidden: &[u8]) -> Result<(), 
         None => {
             let name = OsStr::from_bytes(hidden);
             rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(failed(&entry.path, "mknod"))
+                .map_err(failed(&entry.path, "mknod"))?;
+            Ok(Effect::Hidden)
         }
         // Whiteouts hide lower layers only; what this layer has itself stays, and hides them if opaque.
         Some(present) if FileType::from_raw_mode(present.st_mode) == FileType::Directory => {
-            let directory = open_directory(entry, parent, hidden)?;
-            rustix::fs::fsetxattr(directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
-                .map_err(failed(&entry.path, "set trusted.overlay.opaque"))
+            make_opaque(entry, open_directory(entry, parent, hidden)?.as_fd())?;
+            Ok(Effect::Opaque)
         }
-        Some(_) => Ok(()),
+        Some(_) => Ok(Effect::Nothing),
     }
 }
 
@@ -325,7 +495,7 @@ fn stat(entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<rus
     }
 }
 
-fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
+pub(super) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
@@ -352,10 +522,6 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
         }
     }
     Ok(parts)
-}
-
-fn owned(parts: &[&[u8]]) -> Vec<Vec<u8>> {
-    parts.iter().map(|part| part.to_vec()).collect()
 }
 
 fn times(entry: &Entry) -> Timestamps {

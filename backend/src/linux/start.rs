@@ -30,14 +30,17 @@ impl LinuxBackend {
         fresh: bool,
         counts: Counts,
     ) -> Result<(), ApplyError> {
+        // Until its record tells what it stands on.
+        let _lease = self.images.lease()?;
         let (contents, along) = files::bundle(&spec.files).map_err(ApplyError::Files)?;
         let start = Start {
             contents,
             ..self.request(spec, fresh, counts)?
         };
         let along: Vec<_> = along.iter().map(AsFd::as_fd).collect();
-        self.ask_with(key, &Request::Start(Box::new(start)), &along)
-            .map(drop)
+        self.ask_with(key, &Request::Start(Box::new(start)), &along)?;
+        self.images.touch(&spec.image_digest);
+        Ok(())
     }
 
     /// The first start in a sandbox that is being made, made ready while its interfaces are: where nothing of it can be

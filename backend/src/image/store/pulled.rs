@@ -101,8 +101,9 @@ impl Store {
                     blob: Some((digest.clone(), *size)),
                     diff_id: diff_id.clone(),
                 };
-                layer::unpack(layer, &target, &self.limits)
-                    .map_err(|source| ImageError::of_layer(&name.to_string(), diff_id, &target, source))?;
+                layer::unpack(vec![(layer, target.clone())], &self.limits).map_err(|(_, source)| {
+                    ImageError::of_layer(&name.to_string(), diff_id, &target, source)
+                })?;
             }
             progress.unpacked();
             // It has become a directory; another image that unpacks it as well reads on from the open file.

@@ -205,6 +205,29 @@ impl Store {
         self.bind_name(name, binding, pin, latest)
     }
 
+    /// Brings what the tag stands for now, asked anew, and binds the name to it, whoever keeps what it stood for.
+    /// Gives its digest.
+    pub(super) fn take_anew(&self, name: &ImageName) -> Result<String, ImageError> {
+        lock(&self.offers).remove(name);
+        let offer = self.offer(name)?;
+        let pulled = self.pull(name, &offer);
+        lock(&self.offers).remove(name);
+        pulled?;
+        let pin = Bound {
+            digest: offer.digest.to_string(),
+            manifest: Some(offer.reference.to_string()),
+        };
+        let digest = pin.digest.clone();
+        self.bind_name(name, None, pin, false)?;
+        Ok(digest)
+    }
+
+    /// The index or manifest that `digest` came with, if the name was bound to that.
+    pub(super) fn pinned_manifest(&self, name: &str, digest: &str) -> Result<Option<String>, ImageError> {
+        let binding = self.bindings.get(name)?;
+        Ok(binding.and_then(|binding| binding.pin(digest)?.manifest))
+    }
+
     fn bind_name(
         &self,
         name: &ImageName,

@@ -37,7 +37,7 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
         ("absolute parent", of(&[file("/../escape")]), "`..`"),
         (
             "hard link with parent",
-            of(&[Member::hard_link("l", "../outside/secret")]),
+            of(&[Member::hard_link("l", "../../../outside/secret")]),
             "`..`",
         ),
         (
@@ -60,7 +60,11 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             of(&[Member::hard_link("l", "/")]),
             "root",
         ),
-        ("hard link to nothing", of(&[Member::hard_link("l", "")]), "root"),
+        (
+            "hard link to nothing",
+            of(&[Member::hard_link("l", "")]),
+            "target",
+        ),
         (
             "hard link to a later file",
             of(&[Member::hard_link("l", "a"), file("a")]),
@@ -73,7 +77,7 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
         ),
         (
             "file below a relative link to outside",
-            of(&[link("out", "../outside"), file("out/secret")]),
+            of(&[link("out", "../../../outside"), file("out/secret")]),
             "reached",
         ),
         (
@@ -137,7 +141,12 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             of(&[file("d/x"), link("d", outside)]),
             "not empty",
         ),
-        ("file as the root", of(&[file("./")]), "root"),
+        ("file as the root", of(&[file(".")]), "root"),
+        (
+            "file that ends as a directory",
+            of(&[file("a/")]),
+            "that of a directory",
+        ),
         ("link as the root", of(&[link(".", outside)]), "root"),
         ("link without a target", of(&[link("l", "")]), "target"),
         (
@@ -207,9 +216,25 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             "too large",
         ),
         (
-            "PAX sparse file",
-            pax(&[("GNU.sparse.major", "1")], &file("a")),
-            "sparse",
+            "path of 100 KB",
+            pax(&[("path", &"n".repeat(100_000))], &file("a")),
+            "more than a path",
+        ),
+        (
+            "PAX link name of 100 KB",
+            pax(&[("linkpath", &"n/".repeat(50_000))], &link("a", "b")),
+            "more than a path",
+        ),
+        ("empty PAX path", pax(&[("path", "")], &file("a")), "empty"),
+        (
+            "PAX size beyond all files",
+            pax(&[("size", "18446744073709551615")], &Member::new("a", 0o644, "")),
+            "beyond what any file",
+        ),
+        (
+            "PAX time that is none",
+            pax(&[("mtime", "1e9")], &file("a")),
+            "not a time",
         ),
         (
             "PAX and GNU name for one entry",
@@ -248,9 +273,9 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             "global",
         ),
         (
-            "old sparse file",
+            "old sparse file without a size",
             raw(&Member::of(EntryType::GNUSparse, "a", "", 0, Vec::new())),
-            "sparse",
+            "real size",
         ),
         (
             "unknown type",
