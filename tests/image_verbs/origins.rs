@@ -2,12 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{list, manifest, named, says, told};
 use crate::{
-    host::{Host, PATIENCE, signal},
+    host::{Host, PATIENCE},
     images::oci_layout,
     registry::{ADDRESS, Registry},
 };
@@ -66,8 +65,6 @@ fn a_pull_asks_anew_and_moves_the_name() {
             .any(|image| image["digest"] == *before && image["name"].is_null()),
         "{listed}"
     );
-    // The next look brings the service there.
-    signal(host.agent_pid(), Signal::SIGHUP);
     host.wait("the service runs on the new image", PATIENCE, || {
         let rows: Value = serde_json::from_str(&host.stead_ok(&["--json", "ps"])).ok()?;
         (rows[0]["state"] == "running" && rows[0]["image_digest"] == *after).then_some(())

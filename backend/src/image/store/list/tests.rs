@@ -158,7 +158,7 @@ fn what_is_of_no_image_is_left_over() {
     assert_eq!((survey.images.len(), survey.images[0].names.len()), (1, 0));
     place
         .store
-        .bind(&name, &Digest::parse(&digest).unwrap(), None, None)
+        .bind(&name, &Digest::parse(&digest).unwrap(), None)
         .unwrap();
     let document = place.store.blob(&Digest::parse(&digest).unwrap());
     fs::write(&document, "{}").unwrap();
