@@ -111,15 +111,8 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
         since: Arc::default(),
     };
     let noticing = tokio::spawn(routes::notice(context.clone()));
-    let clock = Arc::clone(&backend);
-    let now = move || clock.now();
-    let keeping = keep_room(
-        Arc::clone(&layout),
-        options.watermarks,
-        brought,
-        Arc::clone(&journal),
-        now,
-    );
+    let (clock, place, told) = (Arc::clone(&backend), Arc::clone(&layout), Arc::clone(&journal));
+    let keeping = keep_room(place, options.watermarks, brought, told, move || clock.now());
     let keeping = tokio::spawn(keeping);
     let router = routes::router(context);
     let api = tokio::spawn(server::keep(layout.agent_socket(), listener, router));
@@ -273,7 +266,7 @@ impl Wiring {
             Command::Apply { paths, reply } => {
                 let applied = commands::apply(&mut reader.intake, &reader.layout, &report, &paths);
                 self.publish(reader);
-                // Also where nothing of it has changed: what failed is tried now, and tags are asked for.
+                // What failed is tried now, and tags are asked for, also where nothing has changed.
                 let _ = self.converging.wake.send("apply".into());
                 let _ = reply.send(applied);
             }

@@ -17,7 +17,7 @@ use crate::{
     journal::{Entry, transitions::Told},
     key::{InstanceKey, Key},
     memory::{Again, Barred, Good, Memory},
-    observed::{Fact, Observed},
+    observed::Observed,
     plan::{
         self,
         action::Action,
@@ -114,9 +114,10 @@ impl Engine {
             barred: None,
         });
         let notes = notes.collect();
+        let images = references(&desired, &memory);
         let mut engine = Engine {
             dirty: Scope {
-                images: references(&desired, &memory),
+                images,
                 ..Scope::default()
             },
             desired,
@@ -213,13 +214,7 @@ impl Engine {
         }
         self.desired = desired;
         self.stale = true;
-        let wanted = references(&self.desired, &self.memory);
-        // What is about to be asked for is not known: who is changed is changed once.
-        Arc::make_mut(&mut self.observed)
-            .images
-            .retain(|reference, _| wanted.contains_key(reference) && !anew.contains(reference));
-        self.follow();
-        self.ask_anew(anew);
+        self.want_images(anew);
     }
 
     pub fn event(&mut self, event: HostEvent) {
@@ -259,10 +254,7 @@ impl Engine {
         self.stale = true;
         self.touched = Touched::Everything;
         self.dirty.add_images(references(&self.desired, &self.memory));
-        let projects = self.desired.projects.iter();
-        let projects = projects.filter_map(|(name, wish)| self.memory.effective(name, wish));
-        let anew: BTreeSet<String> = projects.flat_map(asked_at_each_change).collect();
-        self.ask_anew(anew);
+        self.ask_all_anew();
         self.look(Scope::all());
         self.asked = 2;
     }
@@ -271,14 +263,7 @@ impl Engine {
         if now.boot >= self.resync && self.looking.is_none() {
             self.look(Scope::all());
         }
-        for (reference, ask) in references(&self.desired, &self.memory) {
-            let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
-            let due = |key: &Key| self.memory.held(key, now).is_none();
-            if unknown && self.image_keys(&reference).iter().all(due) {
-                self.dirty.add_images([(reference, ask)]);
-            }
-        }
-        self.ask_in_time(now);
+        self.look_for_images(now);
     }
 
     /// Plans, starts what can start, looks where something may have changed, publishes. The look comes
@@ -415,17 +400,12 @@ impl Engine {
     fn roll_back(&mut self, plan: &Plan) -> bool {
         let taken = self.memory.roll_back(plan);
         for (project, barred) in &taken {
-            tracing::warn!(
-                project,
-                revision = barred.revision,
-                why = barred.why,
-                "rolled back"
-            );
+            let (revision, why) = (&barred.revision, &barred.why);
+            tracing::warn!(project, revision, why, "rolled back");
             self.outdate(project);
-            let good = self.memory.good.get(project);
-            let images = good.into_iter().flat_map(|good| images_of(&good.project));
-            let images: Vec<_> = images.collect();
-            self.dirty.add_images(images);
+            if let Some(good) = self.memory.good.get(project) {
+                self.dirty.add_images(images_of(&good.project));
+            }
             self.notes.push(Note::Barred {
                 project: project.clone(),
                 barred: Some(barred.clone()),
@@ -497,7 +477,6 @@ impl Engine {
 
     /// How long nothing happens by itself.
     pub fn timer(&self, now: Now) -> Duration {
-        // One that is due and cannot be asked now is asked for by the next round.
         let question = self.next_question(now).map(|at| at.max(now.boot + 1));
         let now = now.boot;
         let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);

@@ -106,6 +106,15 @@ pub(super) fn decode(
         Some(text) => pax::timestamp(text).ok_or("its PAX mtime is not a time")?,
         None => (time(&head.as_old().mtime)?, 0),
     };
+    // Kept by nobody, but GNU tar stops at one that is none.
+    for key in ["atime", "ctime"] {
+        if records
+            .get(key.as_bytes())
+            .is_some_and(|text| pax::timestamp(text).is_none())
+        {
+            return Err(format!("its PAX {key} is not a time"));
+        }
+    }
     let uid = id("uid", &head.as_old().uid)?;
     let gid = id("gid", &head.as_old().gid)?;
     let mode = plain("mode", &head.as_old().mode)? as u32 & 0o7777;

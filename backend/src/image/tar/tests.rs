@@ -11,7 +11,7 @@ use std::{
 use super::*;
 
 /// A round is one archive of each kind, mutated.
-const MUTATIONS: usize = 10_000;
+const MUTATIONS: usize = 3_000;
 
 const PYTHON: &str = r#"
 import io, sys, tarfile
@@ -204,13 +204,14 @@ fn unquote(text: &[u8]) -> (Vec<u8>, &[u8]) {
 fn archives() -> Vec<Vec<u8>> {
     let from = tempfile::tempdir().unwrap();
     let script = r#"
+        export TAR_OPTIONS=--mtime=@1700000000
         mkdir -p dir/below; printf content >dir/file; ln -s target dir/link; ln dir/file dir/hard; mkfifo fifo
         printf x >dir/below/$(printf 'n%.0s' $(seq 120)); : >empty
         truncate -s 20000 holes; printf data | dd of=holes bs=1 seek=8192 conv=notrunc status=none
-        for format in v7 ustar oldgnu gnu posix; do tar -c --format=$format -f ../$format --exclude=fifo dir empty 2>/dev/null; done
-        tar -c --format=posix -f ../times --pax-option=delete=atime fifo dir/file
+        for format in v7 ustar oldgnu gnu 'posix --pax-option=delete=atime,delete=ctime'; do tar -c --format=$format -f ../${format%% *} --exclude=fifo dir empty 2>/dev/null; done
+        tar -c --format=posix --pax-option=delete=atime,delete=ctime -f ../times fifo dir/file
         tar -cS --format=gnu -f ../sparse holes empty
-        for version in 0.0 0.1 1.0; do tar -cS --format=posix --sparse-version=$version -f ../sparse$version holes empty; done
+        for version in 0.0 0.1 1.0; do tar -cS --format=posix --pax-option=delete=atime,delete=ctime --sparse-version=$version -f ../sparse$version holes empty; done
         for name in ../v7 ../ustar ../oldgnu ../gnu ../posix ../times ../sparse ../sparse0.0 ../sparse0.1 ../sparse1.0; do
             test -s $name && echo $name
         done

@@ -8,6 +8,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
+use rustix::fs::XattrFlags;
 use tar::EntryType;
 
 use super::*;

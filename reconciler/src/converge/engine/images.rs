@@ -1,6 +1,9 @@
 //! Looks at image sources, apart from those at the host: a source that stalls delays only what needs its image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use model::types::{Project, Service};
 
@@ -60,8 +63,39 @@ impl Engine {
             .retain(|reference| intervals.contains_key(reference));
     }
 
+    /// Others are wanted now; `anew` is asked for at once.
+    pub(super) fn want_images(&mut self, anew: BTreeSet<String>) {
+        let wanted = references(&self.desired, &self.memory);
+        // What is about to be asked for is not known: who is changed is changed once.
+        Arc::make_mut(&mut self.observed)
+            .images
+            .retain(|reference, _| wanted.contains_key(reference) && !anew.contains(reference));
+        self.follow();
+        self.ask_anew(anew);
+    }
+
+    /// Of every project, what is asked for whenever somebody says what he wants of it.
+    pub(super) fn ask_all_anew(&mut self) {
+        let projects = self.desired.projects.iter();
+        let projects = projects.filter_map(|(name, wish)| self.memory.effective(name, wish));
+        let anew: BTreeSet<String> = projects.flat_map(asked_at_each_change).collect();
+        self.ask_anew(anew);
+    }
+
+    /// Those of which nothing is known, when they may be tried again, and those that are to be asked for by now.
+    pub(super) fn look_for_images(&mut self, now: Now) {
+        for (reference, ask) in references(&self.desired, &self.memory) {
+            let unknown = !matches!(self.observed.images.get(&reference), Some(Fact::Known(_)));
+            let due = |key: &Key| self.memory.held(key, now).is_none();
+            if unknown && self.image_keys(&reference).iter().all(due) {
+                self.dirty.add_images([(reference, ask)]);
+            }
+        }
+        self.ask_in_time(now);
+    }
+
     /// Somebody waits for what these stand for now.
-    pub(super) fn ask_anew(&mut self, images: BTreeSet<String>) {
+    fn ask_anew(&mut self, images: BTreeSet<String>) {
         self.following.awaited.extend(images.iter().cloned());
         self.dirty
             .add_images(images.into_iter().map(|reference| (reference, Ask::Anew)));
@@ -82,7 +116,7 @@ impl Engine {
     }
 
     /// Registries whose time has come are asked.
-    pub(super) fn ask_in_time(&mut self, now: Now) {
+    fn ask_in_time(&mut self, now: Now) {
         let due = self.following.intervals.iter().filter(|(reference, interval)| {
             let image = self.observed.images.get(*reference).and_then(Fact::known);
             image.is_some_and(|image| {
