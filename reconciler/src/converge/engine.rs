@@ -480,14 +480,11 @@ impl Engine {
         let question = self.next_question(now).map(|at| at.max(now.boot + 1));
         let now = now.boot;
         let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
-        let failed = self
-            .memory
-            .failures
-            .values()
-            .filter_map(|failed| match failed.again {
-                Again::At(until) => Some(until),
-                Again::AfterChange | Again::Never => None,
-            });
+        let failures = self.memory.failures.values();
+        let failed = failures.filter_map(|failed| match failed.again {
+            Again::At(until) => Some(until),
+            Again::AfterChange | Again::Never => None,
+        });
         let next = waiting
             .chain(failed)
             .chain(question)

@@ -101,16 +101,18 @@ impl Engine {
             .add_images(images.into_iter().map(|reference| (reference, Ask::Anew)));
     }
 
-    /// Boot-clock milliseconds at which a registry is to be asked next, of those of which something is known.
+    /// Boot-clock milliseconds at which a registry is to be asked next, of those of which something is known and that
+    /// are not about to be asked.
     pub(super) fn next_question(&self, now: Now) -> Option<u64> {
         let known = self
             .following
             .intervals
             .iter()
             .filter_map(|(reference, interval)| {
-                let asked = self.observed.images.get(reference)?.known()?.asked.as_ref();
-                let looking = self.images.0.contains_key(reference);
-                (!looking).then(|| self.following.schedule.due(reference, *interval, asked, now))
+                let image = self.observed.images.get(reference)?.known()?;
+                let busy = self.images.0.contains_key(reference) || self.dirty.images.contains_key(reference);
+                let schedule = &self.following.schedule;
+                (!busy).then(|| schedule.due(reference, *interval, image.asked.as_ref(), now))
             });
         known.min()
     }

@@ -7,7 +7,7 @@ use reconciler::observed::ImageConfig;
 
 use super::*;
 
-/// References that a store has bound, by their records.
+/// References that a store has bound, by their records, whenever that was.
 fn bound(root: &Path) -> Vec<(String, Value)> {
     let records = fs::read_dir(root.join("state/records/image"))
         .into_iter()
@@ -16,7 +16,10 @@ fn bound(root: &Path) -> Vec<(String, Value)> {
     let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let records = records.map(|entry| read(&entry.path()));
     records
-        .map(|record| (record["key"].as_str().unwrap().to_owned(), record["body"].clone()))
+        .map(|mut record| {
+            record["body"].as_object_mut().unwrap().remove("asked");
+            (record["key"].as_str().unwrap().to_owned(), record["body"].clone())
+        })
         .collect()
 }
 
