@@ -39,7 +39,7 @@ fn json_has_the_fields_of_the_contract_and_is_one_document() {
     let plan = host
         .stead(&["--json", "plan", "-f", &plan.display().to_string()])
         .json();
-    assert_eq!(keys(&plan), fields("hash changes steps waiting summary"));
+    assert_eq!(keys(&plan), fields("hash changes steps waiting summary tags"));
     assert_eq!(
         keys(&plan["summary"]),
         fields("create live restart recreate remove")

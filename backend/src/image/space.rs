@@ -29,7 +29,7 @@ pub(super) struct Space {
 pub enum SpaceError {
     #[error(
         "it needs at least {} in {path}, where {} are left beside the {} that are kept for what runs; remove what is not \
-         needed there, or give it a larger file system", Bytes(*needed), Bytes(*left), Bytes(*reserve), path = path.display()
+         needed there (`stead image gc`), or give it a larger file system", Bytes(*needed), Bytes(*left), Bytes(*reserve), path = path.display()
     )]
     Bytes {
         path: PathBuf,

@@ -34,6 +34,7 @@ use super::{
     progress::{Progress, Pulls},
     pull,
     reference::Reference,
+    space,
 };
 use crate::{
     layout::Layout,
@@ -403,6 +404,14 @@ impl Store {
             .filter(|(target, _)| !target.is_dir())
             .map(|(target, layer)| (layer, target))
             .collect();
+        // Files take about what a plain layer has, and more than a compressed one.
+        let needed = missing
+            .iter()
+            .fold(0u64, |sum, (layer, _)| sum.saturating_add(layer.section.size()));
+        space::check(&self.directory, needed).map_err(|source| ImageError::Space {
+            reference: from.to_owned(),
+            source,
+        })?;
         let places: Vec<_> = missing
             .iter()
             .map(|(layer, target)| (layer.diff_id.clone(), target.clone()))

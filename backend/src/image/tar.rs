@@ -191,11 +191,16 @@ impl<R: Input> Archive<R> {
             match head.entry_type() {
                 EntryType::GNULongName => {
                     let path = self.extension(at, size)?;
-                    set_once(&mut extensions.path, long_name(path), at, "two long names")?;
+                    set_once(&mut extensions.path, long_name(path, at)?, at, "two long names")?;
                 }
                 EntryType::GNULongLink => {
                     let link = self.extension(at, size)?;
-                    set_once(&mut extensions.link, long_name(link), at, "two long link names")?;
+                    set_once(
+                        &mut extensions.link,
+                        long_name(link, at)?,
+                        at,
+                        "two long link names",
+                    )?;
                 }
                 EntryType::XHeader => {
                     let records = pax::parse(&self.extension(at, size)?).map_err(|why| header(at, &why))?;
@@ -329,12 +334,12 @@ impl<R: Input> Read for Content<'_, R> {
     }
 }
 
-/// GNU long names end in one zero byte.
-fn long_name(mut name: Vec<u8>) -> Vec<u8> {
-    if name.last() == Some(&0) {
-        name.pop();
+/// GNU long names end in one zero byte, and where it is missing others read on.
+fn long_name(mut name: Vec<u8>, at: u64) -> Result<Vec<u8>, TarError> {
+    match name.pop() {
+        Some(0) => Ok(name),
+        _ => Err(header(at, "its long name does not end in a zero byte")),
     }
-    name
 }
 
 fn set_once<T>(slot: &mut Option<T>, value: T, at: u64, twice: &str) -> Result<(), TarError> {

@@ -11,7 +11,7 @@ use std::{
 use super::*;
 
 /// A round is one archive of each kind, mutated.
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: usize = 10_000;
 
 const PYTHON: &str = r#"
 import io, sys, tarfile
@@ -211,7 +211,8 @@ fn archives() -> Vec<Vec<u8>> {
         for format in v7 ustar oldgnu gnu 'posix --pax-option=delete=atime,delete=ctime'; do tar -c --format=$format -f ../${format%% *} --exclude=fifo dir empty 2>/dev/null; done
         tar -c --format=posix --pax-option=delete=atime,delete=ctime -f ../times fifo dir/file
         tar -cS --format=gnu -f ../sparse holes empty
-        for version in 0.0 0.1 1.0; do tar -cS --format=posix --pax-option=delete=atime,delete=ctime --sparse-version=$version -f ../sparse$version holes empty; done
+        # It writes its process id into the archive.
+        for version in 0.0 0.1 1.0; do unshare --pid --fork tar -cS --format=posix --pax-option=delete=atime,delete=ctime --sparse-version=$version -f ../sparse$version holes empty; done
         for name in ../v7 ../ustar ../oldgnu ../gnu ../posix ../times ../sparse ../sparse0.0 ../sparse0.1 ../sparse1.0; do
             test -s $name && echo $name
         done
@@ -327,7 +328,10 @@ fn sec_21_listings_of_mutated_archives_are_those_of_gnu_tar_and_python_or_refuse
                 {
                     let kept = std::env::temp_dir().join(format!("stead-mutated-{}.tar", differences.len()));
                     fs::write(&kept, archive).unwrap();
-                    differences.push(format!("{reader} sees something else in {}", kept.display()));
+                    differences.push(format!(
+                        "{}: we see {ours:?}, {reader} {theirs:?}",
+                        kept.display()
+                    ));
                 }
             }
         }
