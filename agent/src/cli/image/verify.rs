@@ -95,7 +95,7 @@ impl Verify {
             }
             if damaged == 0 && documents.is_empty() {
                 print(&format!(
-                    "{}: as they were\n",
+                    "{}: all as it was\n",
                     super::count(chosen.len(), "image")
                 ))?;
             }
