@@ -112,7 +112,7 @@ fn damage_is_named_and_brought_anew_from_where_the_image_came_from() {
     host.start_agent();
     host.change("shop", &manifest(&name));
     says(&host, "shop");
-    assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: as they were\n");
+    assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: all as it was\n");
     let first = host.running("shop", "box");
     let before = first.identity();
 
@@ -147,7 +147,7 @@ fn damage_is_named_and_brought_anew_from_where_the_image_came_from() {
         fs::metadata(directory.join("bin/sh")).expect("a shell").len(),
         busybox
     );
-    assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: as they were\n");
+    assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: all as it was\n");
     assert_eq!(held(&host), 1);
     host.stead_ok(&["image", "gc"]);
     assert_eq!(held(&host), 0, "nothing stands on it any more");
