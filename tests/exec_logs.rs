@@ -170,7 +170,7 @@ fn logs_show_follow_and_cut() {
         let line = lines.next().expect("another line").expect("text");
         assert!(line.contains("line "), "{line}");
     }
-    signal(follow.id(), Signal::SIGINT);
+    signal(follow.id(), Signal::SIGTERM);
     follow.wait().expect("its end");
     host.finish();
 }

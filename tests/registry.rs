@@ -3,6 +3,7 @@
 mod down;
 mod kills;
 mod lab;
+mod shown;
 mod tools;
 
 use std::{

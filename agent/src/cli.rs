@@ -16,6 +16,7 @@ mod plan;
 mod port;
 mod progress;
 mod ps;
+mod pulling;
 mod schema;
 mod shell;
 mod stats;

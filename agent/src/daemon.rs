@@ -78,7 +78,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     make_directories(&layout)?;
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
-    let backend = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
+    let (backend, pulls) = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
     let (backend, brought) = Heard::around(backend);
     let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
@@ -104,6 +104,7 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     let context = Context {
         layout: Arc::clone(&layout),
         backend: Arc::clone(&backend),
+        pulls,
         journal: Arc::clone(&journal),
         status: converging.status.clone(),
         report,

@@ -21,6 +21,7 @@ use crate::registries;
 pub use backend::{
     copy::{Options as CopyOptions, Place},
     doctor::{Finding, USER_NAMESPACES, Verdict, abilities, check},
+    image::Progress,
     logs::{
         ELSEWHERE,
         reader::{Line as LogLine, Reader as LogReader},
@@ -39,11 +40,14 @@ pub fn dispatch() {
     copy::dispatch();
 }
 
+/// The transfers of images that are under way.
+pub type Pulls = Arc<dyn Fn() -> Vec<Progress> + Send + Sync>;
+
 /// For the holder of the root's lock.
-pub fn open(layout: &Layout) -> anyhow::Result<Arc<dyn Backend>> {
-    Ok(Arc::new(
-        LinuxBackend::open(layout)?.with_registries(settings(layout)),
-    ))
+pub fn open(layout: &Layout) -> anyhow::Result<(Arc<dyn Backend>, Pulls)> {
+    let backend = Arc::new(LinuxBackend::open(layout)?.with_registries(settings(layout)));
+    let pulling = Arc::clone(&backend);
+    Ok((backend, Arc::new(move || pulling.pulls())))
 }
 
 /// To look only: changes nothing, needs no lock.

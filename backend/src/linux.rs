@@ -139,6 +139,11 @@ impl LinuxBackend {
         self
     }
 
+    /// Transfers of images that are under way.
+    pub fn pulls(&self) -> Vec<image::Progress> {
+        self.images.progress()
+    }
+
     fn with(layout: &Layout, purpose: Use) -> Result<Self, OpenError> {
         let net = Net::new(&layout.mark)?;
         let firewall = Firewall::new(&layout.mark, &layout.run.join("forwarding"))?;

@@ -26,7 +26,7 @@ const LARGE: usize = 200 << 20;
 const LONG: Duration = Duration::from_secs(180);
 
 /// One that sends some fifty megabytes a second, as a fast network does, and counts those of `blob`.
-fn throttled(host: &Host, shelf: Shelf, blob: &str) -> (Server, Arc<AtomicU64>) {
+pub(super) fn throttled(host: &Host, shelf: Shelf, blob: &str) -> (Server, Arc<AtomicU64>) {
     let sent = Arc::new(AtomicU64::new(0));
     let (counter, blob) = (Arc::clone(&sent), format!("/v2/app/blobs/{blob}"));
     let server = host.network.on_host(|| {

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{since::Since, views, wire};
 use crate::{
     daemon::commands::{Command, Look},
+    host,
     intake::Report,
     journal::{FileJournal, Numbered},
     planning, text,
@@ -39,6 +40,7 @@ const MAX_BODY: usize = 1024 * 1024;
 pub struct Context {
     pub layout: Arc<Layout>,
     pub backend: Arc<dyn Backend>,
+    pub pulls: host::Pulls,
     pub journal: Arc<FileJournal>,
     pub status: watch::Receiver<Arc<Status>>,
     pub report: watch::Receiver<Arc<Report>>,
@@ -95,6 +97,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/orders", get(orders))
         .route("/v1/present", get(present))
         .route("/v1/journal", get(journal))
+        .route("/v1/pulls", get(pulls))
         .route("/v1/settle", get(settle))
         .route("/v1/instances", get(instances))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -168,6 +171,10 @@ async fn journal(State(context): State<Context>, Query(of): Query<Of>) -> Json<V
     Json(entries)
 }
 
+async fn pulls(State(context): State<Context>) -> Json<Vec<host::Progress>> {
+    Json((context.pulls)())
+}
+
 /// Once what was recorded is in the journal's file.
 async fn settle(State(context): State<Context>) -> Json<()> {
     let journal = Arc::clone(&context.journal);
@@ -194,7 +201,7 @@ async fn instances(State(context): State<Context>, Query(of): Query<Of>) -> Json
                 service: key.service.clone(),
                 index: key.index,
                 running: matches!(instance.state, Running::Running { .. }),
-                socket: crate::host::shim_socket(&context.layout, key),
+                socket: host::shim_socket(&context.layout, key),
                 logs: context.layout.logs(key),
             })
             .collect(),

@@ -53,7 +53,7 @@ impl Image {
 }
 
 /// The first twelve digits, as people know images.
-fn short(digest: &str) -> &str {
+pub(super) fn short(digest: &str) -> &str {
     let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
     hex.get(..12).unwrap_or(hex)
 }

@@ -10,8 +10,9 @@ use reconciler::journal::{Entry, Kind};
 
 use crate::{
     api::wire::{Instance, Port, Present, Project},
+    cli::pulling::Pulling,
     client::{Client, encode},
-    exit,
+    exit, host,
     journal::Numbered,
     text,
 };
@@ -27,6 +28,7 @@ pub struct Progress<'a> {
     said: BTreeSet<String>,
     /// Of the widest key so far.
     width: usize,
+    pulling: Pulling,
 }
 
 impl<'a> Progress<'a> {
@@ -46,6 +48,7 @@ impl<'a> Progress<'a> {
             said: BTreeSet::new(),
             // Few keys are longer: most lines stand in line with each other.
             width: 30,
+            pulling: Pulling::new(false),
         }
     }
 
@@ -62,6 +65,7 @@ impl<'a> Progress<'a> {
         for Numbered { entry, .. } in &done {
             self.width = self.width.max(entry.key.len());
         }
+        self.pulling.clear()?;
         for Numbered { entry, .. } in done {
             let why = text::because(entry.change, &entry.key, &entry.cause);
             self.line(entry.change.map_or("restart", text::word), &entry.key, &why);
@@ -164,11 +168,23 @@ impl<'a> Progress<'a> {
         }
     }
 
-    pub async fn wait(&self, start: Instant, timeout: Option<Duration>, what: &str) -> anyhow::Result<()> {
+    /// What images are on their way, below all that was said.
+    pub async fn draw(&mut self) -> anyhow::Result<()> {
+        let pulls: Vec<host::Progress> = self.client.get("/v1/pulls").await?;
+        self.pulling.show(&pulls)
+    }
+
+    pub async fn wait(
+        &mut self,
+        start: Instant,
+        timeout: Option<Duration>,
+        what: &str,
+    ) -> anyhow::Result<()> {
         if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
             let message = format!("the time is over before all {what}; stead goes on, see `stead status`");
             return Err(exit::with(exit::TIMEOUT, message));
         }
+        self.draw().await?;
         tokio::time::sleep(EVERY).await;
         Ok(())
     }

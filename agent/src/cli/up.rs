@@ -200,6 +200,7 @@ async fn follow(
         progress.show().await?;
         told.look(progress, projects, hint).await?;
         show.print(&follower.read())?;
+        progress.draw().await?;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = interrupt.recv() => {

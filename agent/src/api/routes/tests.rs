@@ -134,6 +134,7 @@ async fn serve(run: Run, answer: fn(Command)) -> (tempfile::TempDir, Client, wat
     let client = Client::new(&layout);
     let listener = crate::api::server::bind(&layout.agent_socket()).unwrap();
     let router = router(Context {
+        pulls: Arc::new(Vec::new),
         backend: Arc::new(Nothing),
         journal: Arc::new(FileJournal::open(&root.path().join("journal.jsonl")).unwrap()),
         layout: Arc::new(layout),
