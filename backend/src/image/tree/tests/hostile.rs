@@ -5,7 +5,12 @@ use super::{EntryType, Member, file, join, layer, pax, raw};
 /// Layers that are refused, each with a word of the reason.
 pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let of = |members: &[Member]| layer(members).unwrap();
-    let long = Member::of(EntryType::GNULongName, "././@LongLink", "", 0, vec![b'a'; 5000]);
+    let named = |name: Vec<u8>| {
+        let name = [name, vec![0]].concat();
+        Member::of(EntryType::GNULongName, "././@LongLink", "", 0, name)
+    };
+    let long = named(vec![b'a'; 5000]);
+    let endless = Member::of(EntryType::GNULongName, "././@LongLink", "", 0, b"ab".to_vec());
     let huge = Member::of(
         EntryType::GNULongName,
         "././@LongLink",
@@ -13,8 +18,8 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
         0,
         vec![b'a'; 2 << 20],
     );
-    let deep = Member::of(EntryType::GNULongName, "././@LongLink", "", 0, vec![b'n'; 300]);
-    let zero = Member::of(EntryType::GNULongName, "././@LongLink", "", 0, b"a\0b\0".to_vec());
+    let deep = named(vec![b'n'; 300]);
+    let zero = named(b"a\0b".to_vec());
     let link = |path: &str, target: &str| Member::symlink(path, target);
     let mut broken = raw(&file("a"));
     broken[0] ^= 1;
@@ -153,6 +158,11 @@ pub(super) fn refused_layers(outside: &str) -> Vec<(&'static str, Vec<u8>, &'sta
             "path longer than a path",
             join(&[&raw(&long), &raw(&file("a"))]),
             "more than a path",
+        ),
+        (
+            "long name without its end",
+            join(&[&raw(&endless), &raw(&file("a"))]),
+            "zero byte",
         ),
         (
             "extension header beyond its limit",
