@@ -183,7 +183,7 @@ fn what_goes_is_gone_whole_and_what_stays_runs() {
     assert_eq!(selected.names, BTreeSet::from([one.clone()]));
     place
         .store
-        .collect(place.store.hold(Duration::ZERO).unwrap(), &selected)
+        .collect(place.store.hold(Duration::from_secs(10)).unwrap(), &selected)
         .unwrap();
     assert!(place.store.layers(&first).is_err());
     assert_eq!(place.store.layers(&second).unwrap().len(), 2);
@@ -200,7 +200,7 @@ fn what_goes_is_gone_whole_and_what_stays_runs() {
     assert!(choose(&after).is_empty());
     place
         .store
-        .collect(place.store.hold(Duration::ZERO).unwrap(), &selected)
+        .collect(place.store.hold(Duration::from_secs(10)).unwrap(), &selected)
         .unwrap();
     place.store.unpack(&one, &first).unwrap();
     assert_eq!(place.store.layers(&first).unwrap().len(), 2);
@@ -221,7 +221,7 @@ fn nothing_is_collected_while_something_is_brought_in() {
     drop((lease, other));
     place.store.sweep().unwrap();
     assert!(!new.exists());
-    let hold = place.store.hold(Duration::ZERO).unwrap();
+    let hold = place.store.hold(Duration::from_secs(10)).unwrap();
     let store = &place.store;
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| store.lease().unwrap());

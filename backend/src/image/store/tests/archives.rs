@@ -251,7 +251,7 @@ fn what_something_stands_on_is_set_aside() {
         let selected = select(&survey, &used, What::Unused, std::time::SystemTime::now()).unwrap();
         place
             .store
-            .collect(place.store.hold(Duration::ZERO).unwrap(), &selected)
+            .collect(place.store.hold(Duration::from_secs(10)).unwrap(), &selected)
             .unwrap();
         assert_eq!(open.metadata().unwrap().nlink(), left);
     }
