@@ -24,8 +24,10 @@ pub struct Orphans<'a> {
     becoming: BTreeMap<&'a InstanceKey, &'a ContainerSpec>,
     /// By project and service: who of `gone` depends on it.
     dependants: BTreeMap<(&'a str, &'a str), Vec<&'a InstanceKey>>,
-    /// Each one's stop; `Now` where nothing runs.
+    /// Each one's stop; `Now` where nothing runs. Blocked also where others live in its sandbox for now.
     pub stops: BTreeMap<&'a InstanceKey, Ready>,
+    /// The end of each one's container, whoever lives in its sandbox.
+    ends: BTreeMap<&'a InstanceKey, Ready>,
 }
 
 /// Why an instance goes: fewer are wanted, its service is gone, or all of its project.
@@ -87,7 +89,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>, within: &Within<'a>) -
         } else if matches!(instance.state, State::Running { .. }) {
             let needs: Vec<Ready> = orphans
                 .dependants(next)
-                .filter_map(|dependant| orphans.stops.get(dependant))
+                .filter_map(|dependant| orphans.ends.get(dependant))
                 .copied()
                 .collect();
             draft.step(
@@ -103,6 +105,7 @@ pub fn stop<'a>(draft: &mut Draft<'a>, wants: &Wants<'a>, within: &Within<'a>) -
         } else {
             Ready::Now
         };
+        orphans.ends.insert(next, ready);
         let stays = orphans.others_stay(draft, next, within);
         orphans
             .stops
