@@ -49,6 +49,9 @@ pub use measure::{Kind, Part};
 pub use names::Moved;
 pub use verify::{Checked, Fault, Repaired};
 
+/// A program that is being started holds our locks for a moment longer than we do.
+const SWEEP_PATIENCE: Duration = Duration::from_millis(500);
+
 /// One per root and process; shared between threads.
 #[derive(Debug)]
 pub struct Store {
@@ -294,7 +297,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        let _hold = match self.hold(Duration::ZERO) {
+        let _hold = match self.hold(SWEEP_PATIENCE) {
             Err(ImageError::Busy { .. }) => return Ok(()),
             held => held?,
         };

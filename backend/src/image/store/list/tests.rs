@@ -1,6 +1,10 @@
 //! Nothing of the store hides from its list, and its sizes are those of the disk.
 
-use std::{fs::File as Plain, process::Command, time::Duration};
+use std::{
+    fs::File as Plain,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -219,8 +223,12 @@ fn nothing_is_collected_while_something_is_brought_in() {
     place.store.sweep().unwrap();
     assert!(new.exists());
     drop((lease, other));
-    place.store.sweep().unwrap();
-    assert!(!new.exists());
+    // Programs that other tests start have our descriptors for a moment.
+    let start = Instant::now();
+    while new.exists() {
+        place.store.sweep().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
     let hold = place.store.hold(Duration::from_secs(10)).unwrap();
     let store = &place.store;
     std::thread::scope(|scope| {
