@@ -29,7 +29,7 @@ impl Lane {
     pub fn of(action: &Action) -> Lane {
         match action {
             Action::StopContainer { .. } | Action::RemoveSandbox(_) => Lane::Stop,
-            Action::UnpackImage { .. } => Lane::Unpack,
+            Action::UnpackImage { .. } | Action::PinImage { .. } => Lane::Unpack,
             _ => Lane::Other,
         }
     }

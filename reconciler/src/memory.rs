@@ -6,20 +6,20 @@ use std::{
     sync::Arc,
 };
 
-use model::types::Project;
+use model::types::{Project, Service};
 
 use crate::{
     backoff,
     desired::{Desired, Wish},
     key::{InstanceKey, Key, ResourceKey},
-    observed::{Observed, State},
+    observed::{Fact, Observed, State},
     plan::{
         InFlight,
         action::Action,
         step::{Cause, Class, Plan, Step},
     },
     port::Retry,
-    rollout,
+    pull, rollout,
     spec::{FirewallSpec, Zone},
     time::Now,
 };
@@ -51,13 +51,38 @@ pub struct Memory {
 pub struct Good {
     pub revision: String,
     pub project: Arc<Project>,
+    /// By reference: the digests that it ran with.
+    pub images: BTreeMap<String, String>,
+    /// The same while it is returned to: no tag is followed.
+    still: Arc<Project>,
 }
 
-/// A revision that is not tried again until the manifest changes.
+impl Good {
+    pub fn new(revision: String, project: Arc<Project>, images: BTreeMap<String, String>) -> Self {
+        let still = match project.services.values().any(pull::follows) {
+            true => Arc::new(pull::still(&project)),
+            false => Arc::clone(&project),
+        };
+        Good {
+            revision,
+            project,
+            images,
+            still,
+        }
+    }
+
+    pub fn still(&self) -> &Arc<Project> {
+        &self.still
+    }
+}
+
+/// A revision that is not tried again until the manifest changes, or images that are not until their tags move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barred {
     pub revision: String,
     pub why: String,
+    /// By reference: what the tag had moved to. None of them: it is the revision that was taken back.
+    pub images: BTreeMap<String, String>,
 }
 
 /// Failed tries of one key, in a row.
@@ -81,6 +106,29 @@ pub enum Again {
     /// Once the manifest or the host has changed.
     AfterChange,
     Never,
+}
+
+impl Barred {
+    /// For people: the images that were taken back, as `NAME@DIGEST`.
+    pub fn named(images: &BTreeMap<String, String>) -> String {
+        let names = images
+            .iter()
+            .map(|(reference, digest)| format!("{reference}@{digest}"));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Tags stand for others by now than those that were taken back.
+    fn has_moved_on(&self, observed: &Observed) -> bool {
+        self.images.iter().any(|(reference, digest)| {
+            let image = observed.images.get(reference).and_then(Fact::known);
+            image.is_some_and(|image| {
+                image
+                    .latest
+                    .as_ref()
+                    .is_none_or(|latest| latest.digest != *digest)
+            })
+        })
+    }
 }
 
 impl Memory {
@@ -238,13 +286,20 @@ impl Memory {
         let mut taken = Vec::new();
         for rollback in &plan.rollbacks {
             let name = &rollback.project;
-            let good = self.good.get(name);
-            if good.is_none_or(|good| good.revision == rollback.revision) {
+            let Some(good) = self.good.get(name) else {
+                continue;
+            };
+            let images = match good.revision == rollback.revision {
+                true => rollback.images.clone(),
+                false => BTreeMap::new(),
+            };
+            if good.revision == rollback.revision && images.is_empty() {
                 continue;
             }
             let barred = Barred {
                 revision: rollback.revision.clone(),
                 why: rollback.why.clone(),
+                images,
             };
             self.forget(name);
             // What was stopped or removed for it has not ended by itself: it is started anew.
@@ -257,10 +312,14 @@ impl Memory {
         taken
     }
 
-    /// Revisions that are barred no longer: their manifests have changed, or are gone.
-    pub fn unbar(&mut self, desired: &Desired) -> Vec<String> {
+    /// Revisions that are barred no longer: their manifests have changed, or are gone, or the tags whose images were
+    /// taken back have moved on.
+    pub fn unbar(&mut self, desired: &Desired, observed: &Observed) -> Vec<String> {
         let over = |name: &String, barred: &Barred| match desired.projects.get(name) {
-            Some(Wish::Run { revision, .. }) => *revision != barred.revision && !planted!("barred-for-ever"),
+            Some(Wish::Run { revision, .. }) => {
+                (*revision != barred.revision || barred.has_moved_on(observed))
+                    && !planted!("barred-for-ever")
+            }
             Some(Wish::Hold { .. } | Wish::Down { .. }) => false,
             None => desired.incomplete.is_none(),
         };
@@ -297,17 +356,38 @@ impl Memory {
             .retain(|key, _| key.project().is_some_and(|other| other != project));
     }
 
-    /// What the project `name` is planned for: its last good revision while the wanted one is barred.
+    /// What the project `name` is planned for: its last good revision while the wanted one is barred, with what that
+    /// ran with.
     pub fn effective<'a>(&'a self, name: &str, wish: &'a Wish) -> Option<&'a Project> {
         let Wish::Run { project, revision } = wish else {
             return None;
         };
         match self.barred.get(name) {
             Some(barred) if barred.revision == *revision => {
-                self.good.get(name).map(|good| good.project.as_ref())
+                self.good.get(name).map(|good| good.still.as_ref())
             }
             _ => Some(project),
         }
+    }
+
+    /// Whose tags are followed for the project `name`: also those whose images were taken back, until they move on.
+    pub fn following<'a>(&'a self, name: &str, wish: &'a Wish) -> Option<&'a Project> {
+        let effective = self.effective(name, wish);
+        match (wish, self.barred.get(name)) {
+            (Wish::Run { project, .. }, Some(barred)) if !barred.images.is_empty() => {
+                effective.map(|_| project.as_ref())
+            }
+            _ => effective,
+        }
+    }
+
+    /// What the tag of `service` has moved to since the project `name` was last converged with another image, to which
+    /// it can go back. The digest.
+    pub fn on_trial<'a>(&self, name: &str, service: &Service, observed: &'a Observed) -> Option<&'a str> {
+        let image = observed.images.get(&service.image)?.known()?;
+        let chosen = pull::chosen(image, service);
+        let before = self.good.get(name)?.images.get(&service.image)?;
+        (*before == image.digest && *before != chosen.digest).then_some(chosen.digest.as_str())
     }
 
     /// Nothing is decided about `project` now.

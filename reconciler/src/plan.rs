@@ -81,7 +81,7 @@ pub fn focused(
     let mut draft = Draft::new(observed, memory, in_flight, now);
 
     let unpacked = images::images(&mut draft, &wants, |reference| {
-        images::is_kept(desired, memory, reference)
+        images::is_kept(desired, observed, memory, reference)
     });
     let networks = networks::networks(&mut draft, &wants, &allocation);
     let verdicts = verdicts(&wants, observed, memory, &allocation, &networks, &orders, now);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use model::types::{PullPolicy, Service};
+use model::types::{Project, PullPolicy, Service};
 
 use crate::{
     backoff,
-    observed::{Asked, Image},
+    observed::{Asked, Image, Observed},
     port::Ask,
     time::Now,
 };
@@ -51,6 +51,28 @@ pub fn chosen<'i>(image: &'i Image, service: &Service) -> &'i Image {
         Some(latest) if follows(service) => latest,
         _ => image,
     }
+}
+
+/// `project` as long as it keeps what its names stand for on this host, wherever its tags move.
+pub fn still(project: &Project) -> Project {
+    let mut still = project.clone();
+    for service in still.services.values_mut().filter(|service| follows(service)) {
+        service.container.pull_policy = Some(PullPolicy::Missing);
+    }
+    still
+}
+
+/// By reference: the digests that `services` run, as far as is known; of two, that of who follows the tag.
+pub fn digests<'s>(
+    services: impl Iterator<Item = &'s Service>,
+    observed: &Observed,
+) -> BTreeMap<String, String> {
+    let (follow, keep): (Vec<_>, Vec<_>) = services.partition(|service| follows(service));
+    let known = keep.into_iter().chain(follow).filter_map(|service| {
+        let image = observed.images.get(&service.image)?.known()?;
+        Some((service.image.clone(), chosen(image, service).digest.clone()))
+    });
+    known.collect()
 }
 
 /// How a name is wanted by all who want it.

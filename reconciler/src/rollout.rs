@@ -54,6 +54,13 @@ impl Config {
     }
 }
 
+/// Whether an update of `service` that fails is taken back.
+pub fn returns(service: &Service) -> bool {
+    let deploy = service.container.deploy.as_ref();
+    let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+    update.and_then(|update| update.failure_action) == Some(FailureAction::Rollback)
+}
+
 /// How far the update of one instance is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {

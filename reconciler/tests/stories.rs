@@ -82,6 +82,22 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["image", reference, digest, rest @ ..] => drive.host.image(reference, digest, *rest == ["unpacked"]),
+        ["tag", reference, digest] => {
+            let mut world = drive.host.world();
+            let tags = &mut world.registry.tags;
+            tags.insert((*reference).to_owned(), (*digest).to_owned());
+        }
+        ["pinned"] => {
+            let world = drive.host.world();
+            let names = world.registry.names.iter().map(|(reference, name)| {
+                let latest = name.latest.as_ref();
+                let latest = latest.map_or(String::new(), |latest| {
+                    format!(", and for {latest} to who follows")
+                });
+                format!("{reference} stands for {}{latest}\n", name.digest)
+            });
+            return Ok(names.collect());
+        }
         ["noimage", reference] => {
             drive.host.world().images.remove(*reference);
         }
@@ -188,6 +204,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
             let barred = Barred {
                 revision: revision.clone(),
                 why: "it failed".to_owned(),
+                images: BTreeMap::new(),
             };
             drive.memory.barred.insert((*name).to_owned(), barred);
         }
@@ -195,10 +212,7 @@ fn command(drive: &mut Drive, line: &str, block: &str) -> Result<String, String>
         ["no-good", name] => drop(drive.memory.good.remove(*name)),
         ["good", name] => {
             if let Some(Wish::Run { revision, project }) = drive.desired.projects.get(*name) {
-                let good = Good {
-                    revision: revision.clone(),
-                    project: project.clone(),
-                };
+                let good = Good::new(revision.clone(), project.clone(), BTreeMap::new());
                 drive.memory.good.insert((*name).to_owned(), good);
             }
         }

@@ -325,6 +325,7 @@ fn what_was_taken_back_is_not_barred_any_more_once_its_manifest_changed_while_no
     let barred = Barred {
         revision: "2".to_owned(),
         why: "it failed".to_owned(),
+        images: Default::default(),
     };
     for (revision, clears) in [("2", false), ("3", true)] {
         let kept = Kept {

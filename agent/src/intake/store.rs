@@ -266,6 +266,8 @@ struct Converged {
     version: u32,
     revision: String,
     project: Project,
+    #[serde(default)]
+    images: BTreeMap<String, String>,
     directory: PathBuf,
     origins: BTreeMap<String, Span>,
 }
@@ -276,6 +278,8 @@ struct Refused {
     version: u32,
     revision: String,
     why: String,
+    #[serde(default)]
+    images: BTreeMap<String, String>,
 }
 
 /// What the loop is to know of the time before it.
@@ -287,16 +291,14 @@ pub fn kept(projects: &Path) -> anyhow::Result<converge::Kept> {
             project.directory = record.directory;
             project.origins = record.origins;
             project.find_contents(&Disk);
-            let good = memory::Good {
-                revision: record.revision,
-                project: Arc::new(project),
-            };
+            let good = memory::Good::new(record.revision, Arc::new(project), record.images);
             kept.good.insert(name.clone(), good);
         }
         if let Some(record) = read::<Refused>(&projects.join(&name).join("barred.json"))? {
             let barred = memory::Barred {
                 revision: record.revision,
                 why: record.why,
+                images: record.images,
             };
             kept.barred.insert(name, barred);
         }
@@ -347,6 +349,7 @@ pub fn write_good(projects: &Path, name: &str, good: &memory::Good) -> anyhow::R
         version: VERSION,
         revision: good.revision.clone(),
         project: (*good.project).clone(),
+        images: good.images.clone(),
         directory: good.project.directory.clone(),
         origins: good.project.origins.clone(),
     };
@@ -362,6 +365,7 @@ pub fn write_barred(projects: &Path, name: &str, barred: Option<&memory::Barred>
                 version: VERSION,
                 revision: barred.revision.clone(),
                 why: barred.why.clone(),
+                images: barred.images.clone(),
             };
             write(&path, &record)
         }

@@ -180,24 +180,34 @@ fn operators_refusals_rollbacks_and_drift_begin_chains() {
         cause("revision", "bbbbbbbbbbbbbbbb", "aaaa", 0),
     );
     back.error = Some("web was unhealthy".into());
+    let mut moved = entry(
+        3,
+        Kind::Rollback,
+        "shop",
+        cause("image", "app:1@sha256:b", "app:1@sha256:a", 0),
+    );
+    moved.error = Some("web was unhealthy".into());
     let drift = || cause("bridge", "", "bridge is missing", 0);
     let bridge = "network shop/shop_default";
     let entries = [
         entry(1, Kind::Intent, "shop/web", cause("operator", "", "stop", 0)),
         refused,
         back,
+        moved,
         entry(4, Kind::Event, bridge, drift()),
         step(5, bridge, "make network", Some(Class::Live), drift()),
     ];
     let all = [
         "network shop_default: bridge is missing > network shop_default was put back as it should be",
+        "app:1@sha256:b was taken back: web was unhealthy; app:1@sha256:a runs until the tag moves on or the manifest \
+         changes > ",
         "revision bbbbbbbbbbbb was taken back: web was unhealthy; revision aaaa runs until the manifest changes > ",
         "shop.yaml:3  this manifest is not followed: unknown key `imag`; did you mean `image`? > ",
         "an operator ordered for shop/web: stop > ",
     ];
     assert_eq!(told(&entries, "shop"), all);
     assert_eq!(told(&entries, "shop/web"), all);
-    assert_eq!(told(&entries, "shop/db"), all[..3]);
+    assert_eq!(told(&entries, "shop/db"), all[..4]);
 }
 
 #[test]

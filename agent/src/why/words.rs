@@ -106,6 +106,12 @@ pub fn head(entry: &Entry, causes: &[Cause]) -> String {
             }
         }
         Kind::Intent => format!("an operator ordered for {}: {new}", entry.key),
+        Kind::Rollback if cause.field == "image" => format!(
+            "{} was taken back: {}; {} runs until the tag moves on or the manifest changes",
+            cause.old.as_deref().unwrap_or("the image"),
+            entry.error.as_deref().unwrap_or("it failed"),
+            cause.new.as_deref().unwrap_or("the one before"),
+        ),
         Kind::Rollback => format!(
             "revision {} was taken back: {}; revision {} runs until the manifest changes",
             short(&cause.old),

@@ -43,7 +43,8 @@ impl LinuxBackend {
                 reference,
                 digest,
                 latest: false,
-            } => Ok(self.images.unpack(reference, digest)?),
+            }
+            | Action::PinImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
             Action::UnpackImage {
                 reference, digest, ..
             } => Ok(self.images.unpack_latest(reference, digest)?),

@@ -24,11 +24,12 @@ use crate::{
         step::{Plan, Step},
     },
     port::{HostEvent, Scope},
+    pull,
     status::{self, ProjectState, Status},
     time::Now,
 };
 use focus::Touched;
-use images::{asked_at_each_change, images_of, references};
+use images::{asked_at_each_change, images_of, references, with_instances};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 120_000;
@@ -90,6 +91,8 @@ pub struct Engine {
     calm: u32,
     /// Boot-clock milliseconds of the next look at everything.
     resync: u64,
+    /// A project was converged with others than before: what nobody goes back to may go.
+    proven: bool,
     /// What was done last for each key, how often in a row, and when first.
     echoes: BTreeMap<Key, (Action, u32, u64)>,
     applied: BTreeMap<String, String>,
@@ -102,18 +105,11 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
-        let mut memory = Memory {
+        let memory = Memory {
             good: kept.good,
             barred: kept.barred,
             ..Memory::default()
         };
-        // Manifests change also while nobody is there to see it.
-        let unbarred = memory.unbar(&desired).into_iter();
-        let notes = unbarred.map(|project| Note::Barred {
-            project,
-            barred: None,
-        });
-        let notes = notes.collect();
         let images = references(&desired, &memory);
         let mut engine = Engine {
             dirty: Scope {
@@ -136,14 +132,17 @@ impl Engine {
             blind: 0,
             calm: 0,
             resync: 0,
+            proven: false,
             echoes: BTreeMap::new(),
             applied: BTreeMap::new(),
             pass: 0,
             told: Told::default(),
-            notes,
+            notes: Vec::new(),
             entries: Vec::new(),
             orders: Vec::new(),
         };
+        // Manifests change also while nobody is there to see it.
+        engine.unbar();
         engine.follow();
         engine
     }
@@ -205,14 +204,8 @@ impl Engine {
             self.outdate(name);
             self.applied.remove(name);
         }
-        for project in self.memory.unbar(&desired) {
-            self.touched.project(&project);
-            self.notes.push(Note::Barred {
-                project,
-                barred: None,
-            });
-        }
         self.desired = desired;
+        self.unbar();
         self.stale = true;
         self.want_images(anew);
     }
@@ -299,7 +292,8 @@ impl Engine {
     fn due(&self, now: Now) -> bool {
         let mut waits = self.plan.waiting.iter().filter_map(|waiting| waiting.until);
         let mut failures = self.memory.failures.values();
-        now.boot >= self.planned.saturating_add(RESYNC)
+        self.proven
+            || now.boot >= self.planned.saturating_add(RESYNC)
             || waits.any(|until| until <= now.boot)
             || failures.any(|failed| matches!(failed.again, Again::At(until) if until <= now.boot))
     }
@@ -341,7 +335,13 @@ impl Engine {
     }
 
     fn replan(&mut self, now: Now) {
+        if std::mem::take(&mut self.proven) {
+            self.touch_moved();
+        }
         self.memory.settle(&self.observed, now);
+        if self.unbar() {
+            self.follow();
+        }
         let focus = self.focus(now);
         let mut plan = self.plan_for(focus.as_ref(), now);
         if self.roll_back(&plan) {
@@ -396,12 +396,26 @@ impl Engine {
         )
     }
 
+    /// What was taken back is tried again where it is another by now. False: nothing.
+    fn unbar(&mut self) -> bool {
+        let over = self.memory.unbar(&self.desired, &self.observed);
+        for project in &over {
+            self.touched.project(project);
+            self.notes.push(Note::Barred {
+                project: project.clone(),
+                barred: None,
+            });
+        }
+        !over.is_empty()
+    }
+
     /// Takes back what `plan` says has failed. False: nothing.
     fn roll_back(&mut self, plan: &Plan) -> bool {
         let taken = self.memory.roll_back(plan);
         for (project, barred) in &taken {
             let (revision, why) = (&barred.revision, &barred.why);
-            tracing::warn!(project, revision, why, "rolled back");
+            let images = Barred::named(&barred.images);
+            tracing::warn!(project, revision, images, why, "rolled back");
             self.outdate(project);
             if let Some(good) = self.memory.good.get(project) {
                 self.dirty.add_images(images_of(&good.project));
@@ -441,12 +455,14 @@ impl Engine {
                     Some(Wish::Run { project, .. }) => Some(project.clone()),
                     _ => None,
                 };
-                let known = self.memory.good.get(name).map(|good| &good.revision);
-                if let Some(project) = project.filter(|_| known != Some(revision)) {
-                    let good = Good {
-                        revision: revision.clone(),
-                        project,
-                    };
+                let services = project.as_deref().map(with_instances);
+                let images = services.map(|services| pull::digests(services, &self.observed));
+                let images = images.unwrap_or_default();
+                let before = self.memory.good.get(name);
+                self.proven |= before.is_some_and(|good| good.images != images);
+                let known = before.is_some_and(|good| good.revision == *revision && good.images == images);
+                if let Some(project) = project.filter(|_| !known) {
+                    let good = Good::new(revision.clone(), project, images);
                     self.memory.good.insert(name.clone(), good.clone());
                     self.notes.push(Note::Good {
                         project: name.clone(),
@@ -477,6 +493,9 @@ impl Engine {
 
     /// How long nothing happens by itself.
     pub fn timer(&self, now: Now) -> Duration {
+        if self.proven {
+            return Duration::ZERO;
+        }
         let question = self.next_question(now).map(|at| at.max(now.boot + 1));
         let now = now.boot;
         let waiting = self.plan.waiting.iter().filter_map(|waiting| waiting.until);

@@ -328,11 +328,24 @@ impl Told {
             .iter()
             .filter(|(name, barred)| told.get(*name) != Some(barred));
         let entries = new.map(|(name, barred)| {
-            let good = memory.good.get(name).map(|good| good.revision.clone());
+            let good = memory.good.get(name);
+            let before = |good: &Good| {
+                let mut images = good.images.clone();
+                images.retain(|reference, _| barred.images.contains_key(reference));
+                Barred::named(&images)
+            };
+            let (field, old, new) = match barred.images.is_empty() {
+                true => (
+                    "revision",
+                    barred.revision.clone(),
+                    good.map(|good| good.revision.clone()),
+                ),
+                false => ("image", Barred::named(&barred.images), good.map(before)),
+            };
             let cause = Cause {
-                field: "revision".into(),
-                old: Some(barred.revision.clone()),
-                new: good,
+                field: field.into(),
+                old: Some(old),
+                new,
                 span: None,
             };
             let mut entry = Entry::new(now, Kind::Rollback, Some(name), name, cause);
@@ -364,6 +377,7 @@ fn told_step(now: Now, kind: Kind, step: &Step) -> Entry {
 fn verb(action: &Action) -> &'static str {
     match action {
         Action::UnpackImage { .. } => "unpack image",
+        Action::PinImage { .. } => "pin image",
         Action::EnsureNetwork(_) => "make network",
         Action::RemoveNetwork(_) => "remove network",
         Action::EnsureVolume(_) => "make volume",

@@ -19,6 +19,11 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         latest: bool,
     },
+    /// From now on the reference stands for `digest`, which is in the store, also to those who do not follow its tag.
+    PinImage {
+        reference: String,
+        digest: String,
+    },
     /// Make the bridge, or repair what differs.
     EnsureNetwork(NetworkSpec),
     RemoveNetwork(ResourceKey),

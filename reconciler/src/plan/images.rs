@@ -1,6 +1,9 @@
 //! Images that must be unpacked before something can start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use model::types::Service;
 
@@ -8,14 +11,14 @@ use super::{
     action::Action,
     draft::{Draft, Ready},
     step::Class,
-    wanted::{self, Member, Wants},
+    wanted::{self, Member, Wanted, Wants},
 };
 use crate::{
     desired::Desired,
-    key::Key,
+    key::{InstanceKey, Key},
     memory::{Again, Memory},
     observed::{Fact, Image, Observed},
-    pull,
+    pull, rollout,
 };
 
 /// Why nothing is known of an image in the first moments.
@@ -30,18 +33,40 @@ pub fn resolve<'a>(observed: &'a Observed, service: &Service) -> Result<&'a Imag
     }
 }
 
-/// Whether somebody wants what `reference` stands for, and does not follow its tag.
-pub fn is_kept(desired: &Desired, memory: &Memory, reference: &str) -> bool {
+/// Whether somebody wants what `reference` stands for, and does not follow its tag, or would go back to it.
+pub fn is_kept(desired: &Desired, observed: &Observed, memory: &Memory, reference: &str) -> bool {
     let projects = desired.projects.iter();
-    let projects = projects.filter_map(|(name, wish)| memory.effective(name, wish));
-    let mut services = projects.flat_map(|project| project.services.values());
-    services.any(|service| service.image == reference && !pull::follows(service))
+    let projects = projects.filter_map(|(name, wish)| Some((name, memory.effective(name, wish)?)));
+    let mut services = projects.flat_map(|(name, project)| iter::repeat(name).zip(project.services.values()));
+    services.any(|(name, service)| {
+        let returns = || rollout::returns(service) && memory.on_trial(name, service, observed).is_some();
+        service.image == reference && (!pull::follows(service) || returns())
+    })
 }
 
 /// Whether `image` is what `reference` stands for to those who do not follow it.
 fn stands_for(observed: &Observed, reference: &str, image: &Image) -> bool {
     let known = observed.images.get(reference).and_then(Fact::known);
     known.is_none_or(|known| known.digest == image.digest)
+}
+
+/// Nobody wants what the name of `image` stood for any more, and nobody would go back to it.
+fn pin(draft: &mut Draft<'_>, key: &InstanceKey, wanted: &Wanted<'_>, image: &Image) {
+    let reference = &wanted.service.image;
+    let known = draft.observed.images.get(reference).and_then(Fact::known);
+    let before = known.map(|known| known.digest.clone());
+    let field = format!("services.{}.image", key.service);
+    let cause = wanted::cause(wanted.project, field, before, Some(image.digest.clone()));
+    let image_key = Key::Image {
+        project: key.project.clone(),
+        reference: reference.clone(),
+    };
+    let action = Action::PinImage {
+        reference: reference.clone(),
+        digest: image.digest.clone(),
+    };
+    draft.change(image_key.clone(), Class::Live, &cause, None);
+    draft.step(&image_key, action, &cause, Some(Class::Live), &[]);
 }
 
 /// By digest: whether its layers are there.
@@ -53,7 +78,7 @@ pub type Unpacked = BTreeMap<String, Ready>;
 pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>, kept: impl Fn(&str) -> bool) -> Unpacked {
     let mut unpacked = Unpacked::new();
     let known = draft.observed.images.values().filter_map(Fact::known);
-    let known = known.flat_map(|image| std::iter::once(image).chain(image.latest.as_deref()));
+    let known = known.flat_map(|image| iter::once(image).chain(image.latest.as_deref()));
     let there: BTreeSet<&str> = known
         .filter(|image| image.unpacked)
         .map(|image| image.digest.as_str())
@@ -68,6 +93,9 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>, kept: impl Fn(&str) -> b
         {
             if !unpacked.contains_key(&image.digest) {
                 unpacked.insert(image.digest.clone(), Ready::Now);
+                if !stands_for(draft.observed, reference, image) && !kept(reference) {
+                    pin(draft, key, wanted, image);
+                }
             }
             continue;
         }

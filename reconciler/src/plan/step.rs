@@ -1,6 +1,6 @@
 //! The plan as data: what will change and why, and what of it is done in this pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::diagnostic::Span;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,9 @@ pub struct Rollback {
     pub project: String,
     /// The one that is barred until the manifest changes.
     pub revision: String,
+    /// By reference: what tags had moved to. Where the revision is the last good one, these alone are taken back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
     /// What failed, for people.
     pub why: String,
 }

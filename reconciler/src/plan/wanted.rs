@@ -179,9 +179,14 @@ impl<'a> Wants<'a> {
             }
         }
         if !failed.is_empty() {
+            let moved = project.services.values().filter_map(|service| {
+                let digest = pass.memory.on_trial(&project.name, service, pass.observed)?;
+                Some((service.image.clone(), digest.to_owned()))
+            });
             self.rollbacks.push(Rollback {
                 project: project.name.clone(),
                 revision: asked.revision.to_owned(),
+                images: moved.collect(),
                 why: failed.join("; "),
             });
         }

@@ -11,7 +11,7 @@ use super::{Failure, ProjectState, ProjectStatus};
 use crate::{
     desired::{Desired, Intent, Wish},
     key::Key,
-    memory::{Again, Memory},
+    memory::{Again, Barred, Memory},
     observed::{Observed, State},
     plan::{
         action::Action,
@@ -203,6 +203,13 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
     };
     if let Some(barred) = barred {
         let revision: String = barred.revision.chars().take(12).collect();
+        let (what, until) = match barred.images.is_empty() {
+            true => (format!("revision {revision}"), "until the manifest changes"),
+            false => (
+                Barred::named(&barred.images),
+                "until the tag moves on or the manifest changes",
+            ),
+        };
         let runs = match facts.memory.good.contains_key(name) {
             true => "the one before it runs",
             false => "which one was good before it is not known, and nothing is touched",
@@ -211,10 +218,7 @@ fn project(facts: &Facts<'_>, name: &str, alerts: Vec<Failure>, reached: &BTreeS
             0,
             Failure {
                 key: name.to_owned(),
-                message: format!(
-                    "revision {revision} was rolled back: {}; {runs} until the manifest changes",
-                    barred.why
-                ),
+                message: format!("{what} was rolled back: {}; {runs} {until}", barred.why),
                 span: None,
                 at: facts.now,
                 attempts: 0,

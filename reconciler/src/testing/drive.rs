@@ -17,6 +17,7 @@ use crate::{
         step::{Cause, Class, Plan, Step},
     },
     port::{Ask, Backend, Scope},
+    pull,
     status::{self, ProjectStatus, project::Facts},
 };
 
@@ -65,7 +66,7 @@ impl<H: Backend> Drive<H> {
         let revision = format!("{:x}", crate::derive::number(text));
         let wish = Wish::Run { project, revision };
         self.desired.projects.insert(name.to_owned(), wish);
-        self.memory.unbar(&self.desired);
+        self.memory.unbar(&self.desired, &Observed::nothing_known());
         Ok(())
     }
 
@@ -84,6 +85,7 @@ impl<H: Backend> Drive<H> {
         let now = self.host.now();
         let plan = |memory: &mut Memory| {
             let observed = self.observe_for(memory);
+            memory.unbar(&self.desired, &observed);
             memory.settle(&observed, now);
             plan::plan(&self.desired, &observed, memory, under_way, now)
         };
@@ -99,6 +101,7 @@ impl<H: Backend> Drive<H> {
         let mut memory = self.memory.clone();
         let plan = self.plan_with(&mut memory, &InFlight::new());
         memory.prune(&plan, &self.desired, &InFlight::new(), self.host.now());
+        let mut proven = false;
         for (name, wish) in &self.desired.projects {
             let concerns = |key: &Key| key.project().is_none_or(|project| project == name);
             let open = plan.changes.iter().any(|change| concerns(&change.key))
@@ -107,15 +110,17 @@ impl<H: Backend> Drive<H> {
             if let (false, Wish::Run { project, revision }) = (open, wish)
                 && !memory.barred.contains_key(name)
             {
-                let good = Good {
-                    revision: revision.clone(),
-                    project: project.clone(),
-                };
-                memory.good.insert(name.clone(), good);
+                let images = pull::digests(project.services.values(), &self.observe());
+                let good = Good::new(revision.clone(), project.clone(), images);
+                let before = memory.good.insert(name.clone(), good);
+                proven |= before.is_some_and(|before| before.images != memory.good[name].images);
             }
         }
         self.memory = memory;
-        plan
+        match proven {
+            true => self.next(),
+            false => plan,
+        }
     }
 
     /// What the outside would see now.
@@ -217,11 +222,15 @@ impl<H: Backend> Drive<H> {
 
     fn observe_for(&self, memory: &Memory) -> Observed {
         let mut observed = Observed::nothing_known();
+        let projects = self.desired.projects.iter();
+        let projects = projects.filter_map(|(name, wish)| memory.following(name, wish));
+        let wishes = pull::wishes(projects.flat_map(|project| project.services.values()));
+        let images = wishes.into_iter().map(|(reference, wish)| match wish.interval {
+            Some(_) => (reference, Ask::Anew),
+            None => (reference, wish.ask),
+        });
         let scope = Scope {
-            images: references(&self.desired, memory)
-                .into_iter()
-                .map(|reference| (reference, Ask::default()))
-                .collect(),
+            images: images.collect(),
             ..Scope::all()
         };
         self.host.observe(&scope, &mut observed);

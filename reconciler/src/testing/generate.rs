@@ -16,6 +16,13 @@ pub const IMAGES: &[(&str, &str)] = &[
 /// A reference that resolves only while the host has it for a time.
 pub const RARE_IMAGE: (&str, &str) = ("rare:1", "sha256:eeee");
 
+/// Names of a registry whose tags move among [`TAGGED`].
+pub const TAGS: [&str; 2] = ["hub/app:1", "hub/app:2"];
+pub const TAGGED: [&str; 3] = ["sha256:1111", "sha256:2222", WORSE];
+/// Whatever serves from this image falls ill, because of its entry point.
+pub const WORSE: &str = "sha256:3333";
+pub const WORSENS: &str = "worse";
+
 /// What may be drawn beyond what every agent knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Repertoire {
@@ -76,10 +83,21 @@ impl Behaviour {
 
     pub fn of(argv: &[String]) -> Behaviour {
         let word = argv.first().map(String::as_str);
+        if let (Some(WORSENS), Some(rest)) = (word, argv.get(1..)) {
+            return Behaviour::of(rest).worse();
+        }
         let known = Behaviour::ALL
             .into_iter()
             .find(|known| Some(known.word()) == word);
         known.unwrap_or(Behaviour::Serve)
+    }
+
+    /// The same command in [`WORSE`].
+    pub fn worse(self) -> Behaviour {
+        match self {
+            Behaviour::Serve | Behaviour::Slow | Behaviour::Deaf => Behaviour::Sick,
+            other => other,
+        }
     }
 
     fn draw(random: &mut Random) -> Behaviour {
@@ -132,6 +150,22 @@ pub enum OnFailure {
     Rollback,
 }
 
+/// `pull_policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    None,
+    Never,
+    Missing,
+    Always,
+    EveryMinute,
+}
+
+impl Policy {
+    pub fn follows(self) -> bool {
+        matches!(self, Policy::Always | Policy::EveryMinute)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Update {
     pub parallelism: Option<u32>,
@@ -166,6 +200,7 @@ pub struct Sharing {
 pub struct Service {
     pub name: String,
     pub image: &'static str,
+    pub policy: Policy,
     pub behaviour: Behaviour,
     pub env: u8,
     pub label: u8,

@@ -196,7 +196,7 @@ impl Watch {
         if barred.is_some_and(|barred| barred.revision == *revision)
             && let Some(good) = world.kept.good.get(name)
         {
-            return Some(good.project.clone());
+            return Some(good.still().clone());
         }
         Some(project.clone())
     }

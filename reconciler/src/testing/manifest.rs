@@ -118,6 +118,11 @@ fn item(project: &mut Project, key: &str, words: &[&str]) -> Option<String> {
             service.container.scale = Some(text.parse().ok()?);
             "scale".to_owned()
         }
+        "pull" => {
+            let policy = serde_json::Value::String(text);
+            service.container.pull_policy = Some(serde_json::from_value(policy).ok()?);
+            "pull_policy".to_owned()
+        }
         "update" => {
             let deploy = service.container.deploy.get_or_insert_default();
             deploy.update_config = Some(update(rest)?);

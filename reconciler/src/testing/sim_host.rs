@@ -13,6 +13,7 @@ mod hooks;
 mod namespaces;
 pub mod objects;
 mod observe;
+pub mod registry;
 mod restore;
 mod world;
 
@@ -69,6 +70,8 @@ pub enum SimError {
     Order { what: String, needs: String },
     #[error("image {0} is not in the store")]
     NoImage(String),
+    #[error("the registry of {0} does not answer; it is asked again")]
+    NoRegistry(String),
     #[error("no space is left on the disk; make some")]
     DiskFull,
     #[error("the record of {0} is damaged; restore it, or remove it if the resource may be made again")]
@@ -233,7 +236,9 @@ impl SimHost {
 /// The object an action is about, as failures are asked for.
 pub fn subject(action: &Action) -> String {
     let key = match action {
-        Action::UnpackImage { reference, .. } => return format!("image {reference}"),
+        Action::UnpackImage { reference, .. } | Action::PinImage { reference, .. } => {
+            return format!("image {reference}");
+        }
         Action::EnsureNetwork(spec) => Key::Network(spec.key.clone()),
         Action::RemoveNetwork(key) => Key::Network(key.clone()),
         Action::EnsureVolume(spec) => Key::Volume(spec.key.clone()),

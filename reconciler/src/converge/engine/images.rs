@@ -61,11 +61,27 @@ impl Engine {
         self.following
             .awaited
             .retain(|reference| intervals.contains_key(reference));
+        self.touch_moved();
+    }
+
+    /// What becomes of an image whose tag has moved is the affair of all who want it.
+    pub(super) fn touch_moved(&mut self) {
+        let images = self.observed.images.iter();
+        let moved = images.filter(|(_, image)| image.known().is_some_and(|image| image.latest.is_some()));
+        let keys: Vec<Key> = moved
+            .flat_map(|(reference, _)| self.image_keys(reference))
+            .collect();
+        keys.iter().for_each(|key| self.touched.key(key));
     }
 
     /// Others are wanted now; `anew` is asked for at once.
     pub(super) fn want_images(&mut self, anew: BTreeSet<String>) {
         let wanted = references(&self.desired, &self.memory);
+        let shared: Vec<Key> = anew
+            .iter()
+            .flat_map(|reference| self.image_keys(reference))
+            .collect();
+        shared.iter().for_each(|key| self.touched.key(key));
         // What is about to be asked for is not known: who is changed is changed once.
         Arc::make_mut(&mut self.observed)
             .images
@@ -77,7 +93,7 @@ impl Engine {
     /// Of every project, what is asked for whenever somebody says what he wants of it.
     pub(super) fn ask_all_anew(&mut self) {
         let projects = self.desired.projects.iter();
-        let projects = projects.filter_map(|(name, wish)| self.memory.effective(name, wish));
+        let projects = projects.filter_map(|(name, wish)| self.memory.following(name, wish));
         let anew: BTreeSet<String> = projects.flat_map(asked_at_each_change).collect();
         self.ask_anew(anew);
     }
@@ -221,7 +237,7 @@ impl Engine {
 /// Every image that some project is planned with, and what it is wanted for.
 fn wishes(desired: &Desired, memory: &Memory) -> BTreeMap<String, Wish> {
     let projects = desired.projects.iter();
-    let projects = projects.filter_map(|(name, wish)| memory.effective(name, wish));
+    let projects = projects.filter_map(|(name, wish)| memory.following(name, wish));
     pull::wishes(projects.flat_map(with_instances))
 }
 

@@ -48,6 +48,10 @@ impl<'a> Rollout<'a> {
             let after = container::compared(asked.project, name, service);
             strong(compare::compare(&before, &after, &[]))
         });
+        let trial = pass
+            .memory
+            .on_trial(&asked.project.name, service, pass.observed)
+            .is_some();
         let update = update_config(service);
         let config = match asked.barred() {
             true => Config::back(asked.manifest.services.get(name).unwrap_or(service)),
@@ -59,8 +63,8 @@ impl<'a> Rollout<'a> {
             name,
             config,
             explicit: update.is_some(),
-            counts: changed.is_some(),
-            can_return: newer.is_some() && !asked.barred(),
+            counts: changed.is_some() || trial,
+            can_return: (newer.is_some() || trial) && !asked.barred(),
             alone: match config.start_first {
                 true => rollout::alone(asked.project, name, service),
                 false => None,

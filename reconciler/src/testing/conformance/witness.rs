@@ -147,6 +147,7 @@ fn ending(outcome: &Result<(), ActionError>) -> String {
 fn words(action: &Action) -> String {
     match action {
         Action::UnpackImage { reference, .. } => format!("unpack {reference}"),
+        Action::PinImage { reference, .. } => format!("pin {reference}"),
         Action::EnsureNetwork(spec) => format!("ensure network {}", spec.key),
         Action::RemoveNetwork(key) => format!("remove network {key}"),
         Action::EnsureVolume(spec) => format!("ensure volume {}", spec.key),

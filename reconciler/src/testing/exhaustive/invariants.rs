@@ -100,7 +100,7 @@ fn relies_on(action: &Action, part: Unreadable) -> bool {
         Action::RemoveVolume(_) => matches!(part, Unreadable::Volumes | Unreadable::Instances),
         Action::SyncFirewall(_) => matches!(part, Unreadable::Firewall | Unreadable::Instances),
         Action::SyncNames { .. } => matches!(part, Unreadable::Zones | Unreadable::Instances),
-        Action::UpdateContainer { .. } | Action::UnpackImage { .. } => false,
+        Action::UpdateContainer { .. } | Action::UnpackImage { .. } | Action::PinImage { .. } => false,
     }
 }
 

@@ -265,6 +265,8 @@ impl World {
                 let same = images.values_mut().filter(|image| image.digest == *digest);
                 same.for_each(|image| image.unpacked = true);
             }),
+            // Its images are of no registry.
+            Action::PinImage { .. } => {}
             Action::EnsureNetwork(spec) => {
                 let new = self
                     .networks

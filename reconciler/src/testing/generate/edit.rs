@@ -1,8 +1,8 @@
 //! What people do to a file: small edits, renames, more and fewer, from one moment to the next.
 
 use super::{
-    Behaviour, Condition, Hooks, IMAGES, Need, OnFailure, Port, RARE_IMAGE, Repertoire, Restart, Service,
-    Shape, Sharing, Update,
+    Behaviour, Condition, Hooks, IMAGES, Need, OnFailure, Policy, Port, RARE_IMAGE, Repertoire, Restart,
+    Service, Shape, Sharing, TAGS, Update,
 };
 use crate::testing::sim_host::Random;
 
@@ -68,7 +68,20 @@ fn image(random: &mut Random) -> &'static str {
     if random.chance(24) {
         return RARE_IMAGE.0;
     }
+    if random.chance(4) {
+        return pick(random, &TAGS);
+    }
     pick(random, IMAGES).0
+}
+
+fn policy(random: &mut Random) -> Policy {
+    const OFTEN: [Policy; 3] = [Policy::Always, Policy::Always, Policy::EveryMinute];
+    match random.below(8) {
+        0 => Policy::Never,
+        1 => Policy::Missing,
+        2 | 3 => Policy::None,
+        _ => pick(random, &OFTEN),
+    }
 }
 
 fn need(random: &mut Random, on: &Service) -> Need {
@@ -136,6 +149,7 @@ impl Shape {
         let mut service = Service {
             name: pick(random, &free).to_owned(),
             image: image(random),
+            policy: policy(random),
             behaviour,
             env: 0,
             label: 0,
@@ -265,7 +279,8 @@ impl Shape {
         match random.below(19) {
             0..=3 => service.env = random.below(4) as u8,
             4 => service.label = random.below(3) as u8,
-            5 | 6 => service.image = image(random),
+            5 => service.image = image(random),
+            6 => service.policy = policy(random),
             7 => service.behaviour = Behaviour::draw(random),
             8 => service.restart = restart(random),
             9 => service.health = !service.health,

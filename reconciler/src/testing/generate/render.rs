@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use model::types::{
     self, Attachment, Dependency, Deploy, Duration, FailureAction, Healthcheck, Mount, Namespace, Network,
-    PortRange, Project, Protocol, PublishedPort, RestartPolicy, UpdateConfig, Volume,
+    PortRange, Project, Protocol, PublishedPort, PullPolicy, RestartPolicy, UpdateConfig, Volume,
 };
 
-use super::{Behaviour, Condition, Need, OnFailure, Port, Restart, Service, Shape, Update};
+use super::{Behaviour, Condition, Need, OnFailure, Policy, Port, Restart, Service, Shape, Update};
 
 impl Shape {
     pub fn project(&self, name: &str) -> Project {
@@ -100,6 +100,13 @@ fn render(service: &Service) -> types::Service {
     rendered.container.post_start = commands(service.post_start(), false);
     rendered.container.pre_stop = commands(&hooks.pre_stop, false);
     rendered.container.pre_start = commands(&hooks.pre_start, hooks.per_replica);
+    rendered.container.pull_policy = match service.policy {
+        Policy::None => None,
+        Policy::Never => Some(PullPolicy::Never),
+        Policy::Missing => Some(PullPolicy::Missing),
+        Policy::Always => Some(PullPolicy::Always),
+        Policy::EveryMinute => Some(PullPolicy::Every(milliseconds(60_000))),
+    };
     rendered.container.scale = (service.scale != 1).then_some(service.scale);
     rendered.container.deploy = service.update.map(|own| Deploy {
         update_config: Some(update(own)),

@@ -213,10 +213,7 @@ impl Watch {
                 .keys()
                 .any(|target| target.project == key.project && target.service == *name);
             let service = project.services.get(name);
-            let digest = service.and_then(|service| match observed.images.get(&service.image) {
-                Some(Fact::Known(image)) => Some(image.digest.as_str()),
-                _ => None,
-            });
+            let digest = service.and_then(|service| oracle::digest(observed, service));
             let mut origins = self.origins.iter().filter(|(other, _)| of_it(other));
             let followed = origin.followed.get(name);
             let moved = followed
@@ -315,8 +312,8 @@ impl Watch {
         observed: &Observed,
     ) {
         let digest = |name: &String| {
-            let image = observed.images.get(&project.services.get(name)?.image)?;
-            Some(image.known()?.digest.clone())
+            let digest = oracle::digest(observed, project.services.get(name)?)?;
+            Some(digest.to_owned())
         };
         let before = self.origins.get(key).map(|origin| &origin.followed);
         let followed = oracle::followed(&project, &key.service).into_iter();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use model::types::{Condition, Mount, Namespace, Project, Service};
+use model::types::{Condition, Mount, Namespace, Project, PullPolicy, Service};
 
 use crate::{
     desired::{Desired, Intent, Target},
@@ -47,9 +47,21 @@ pub fn fixed(service: &Service) -> Service {
     fixed.stop_grace_period = None;
     fixed.container.pre_stop.clear();
     fixed.depends_on.clear();
+    fixed.container.pull_policy = None;
     fixed.container.scale = None;
     fixed.container.deploy = None;
     fixed
+}
+
+/// What `service` is to run of what its name stands for, as far as is known.
+pub fn digest<'o>(observed: &'o Observed, service: &Service) -> Option<&'o str> {
+    let image = observed.images.get(&service.image)?.known()?;
+    let follows = matches!(
+        service.container.pull_policy,
+        Some(PullPolicy::Always | PullPolicy::Every(_))
+    );
+    let latest = image.latest.as_ref().filter(|_| follows);
+    Some(latest.map_or(&image.digest, |latest| &latest.digest))
 }
 
 /// Whether a container of `service` that was started from `old` may be replaced for the sake of `new`.

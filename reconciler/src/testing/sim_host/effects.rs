@@ -128,8 +128,11 @@ impl World {
         let action = std::mem::replace(&mut work.action, placeholder);
         let next = match &action {
             Action::UnpackImage {
-                reference, digest, ..
-            } => self.unpack(reference, digest, work),
+                reference,
+                digest,
+                latest,
+            } => self.unpack(reference, digest, *latest, work),
+            Action::PinImage { reference, digest } => self.unpack(reference, digest, false, work),
             Action::EnsureNetwork(spec) => self.ensure_network(spec, work),
             Action::RemoveNetwork(key) => self.remove_network(key, work),
             Action::EnsureVolume(spec) => self.ensure_volume(&spec.key, work),

@@ -28,10 +28,10 @@ impl World {
         if observed.boot_id != self.boot_id {
             observed.boot_id.clone_from(&self.boot_id);
         }
-        for reference in scope.images.keys() {
-            observed
-                .images
-                .insert(reference.clone(), self.see_image(reference));
+        for (reference, ask) in &scope.images {
+            let image = self.see_name(reference, *ask);
+            let image = image.unwrap_or_else(|| self.see_image(reference));
+            observed.images.insert(reference.clone(), image);
         }
         if all || !scope.networks.is_empty() {
             if all {

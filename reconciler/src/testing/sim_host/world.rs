@@ -12,6 +12,7 @@ use super::{
     disk::Files,
     error,
     objects::{Bridge, Directory, Foreign, Layers, Manner, Place, Run, Skeleton, UNKNOWN, VolumeDirectory},
+    registry::Registry,
 };
 use crate::{
     converge::Kept,
@@ -70,6 +71,7 @@ pub struct World {
     pub boot_id: String,
     /// What references stand for where images come from. `unpacked` says nothing here.
     pub images: BTreeMap<String, Image>,
+    pub registry: Registry,
     /// The store, by digest.
     pub layers: BTreeMap<String, Layers>,
     /// Digests whose layers somebody has damaged.

@@ -4,7 +4,10 @@ use super::{Event, Input, Simulation, Turn, nemesis::Blow, wishes::Standing};
 use crate::{
     desired::{Intent, Target},
     key::{InstanceKey, Slot},
-    testing::{generate::IMAGES, sim_host::damage::Damage},
+    testing::{
+        generate::{IMAGES, TAGGED, TAGS},
+        sim_host::damage::Damage,
+    },
 };
 
 const PARTS: [&str; 5] = ["networks", "volumes", "instances", "firewall", "zones"];
@@ -112,7 +115,25 @@ impl Simulation {
                 self.host.rare_image(true);
                 self.lasts(blow, 0);
             }
+            Blow::TagMoves => {
+                let (tag, digest) = (self.tag(), TAGGED[self.below(TAGGED.len() as u64) as usize]);
+                self.host.move_tag(tag, digest);
+            }
+            Blow::RegistryDown => {
+                self.host.answers(false);
+                self.lasts(blow, 0);
+            }
+            Blow::Pull => {
+                let tag = self.tag();
+                if self.host.pull(tag) {
+                    self.branches.reach("image.pulled");
+                }
+            }
         }
+    }
+
+    fn tag(&mut self) -> &'static str {
+        TAGS[self.below(TAGS.len() as u64) as usize]
     }
 
     /// Ends a while later.
@@ -139,6 +160,7 @@ impl Simulation {
                 self.host.move_image(reference, digest);
             }
             Blow::RareImage => self.host.rare_image(false),
+            Blow::RegistryDown => self.host.answers(true),
             _ => drop(self.host.mend()),
         }
     }

@@ -46,6 +46,9 @@ const ALL: &[(&str, Needs)] = &[
     ("image.unpacked", Needs::Nothing),
     ("image.missing", Needs::Nothing),
     ("image.moved", Needs::Nothing),
+    ("image.pinned", Needs::Rollout),
+    ("image.pulled", Needs::Nothing),
+    ("image.taken-back", Needs::Rollout),
     ("volume.made", Needs::Nothing),
     ("volume.held", Needs::Nothing),
     ("volume.removed", Needs::Nothing),
@@ -160,6 +163,9 @@ impl Branches {
     pub(super) fn note(&mut self, note: &Note) {
         self.reach(match note {
             Note::Good { .. } => "good.kept",
+            Note::Barred {
+                barred: Some(barred), ..
+            } if !barred.images.is_empty() => "image.taken-back",
             Note::Barred { barred: Some(_), .. } => "rollback",
             Note::Barred { barred: None, .. } => "rollback.over",
         });
@@ -220,6 +226,7 @@ impl Branches {
         }
         match (&step.action, field) {
             (Action::UnpackImage { .. }, _) => self.reach("image.unpacked"),
+            (Action::PinImage { .. }, _) => self.reach("image.pinned"),
             (Action::EnsureNetwork(_), "bridge") => self.reach("network.repaired"),
             (Action::EnsureNetwork(_), _) => self.reach("network.made"),
             (Action::RemoveNetwork(_), _) => self.reach("network.removed"),

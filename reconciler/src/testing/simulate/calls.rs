@@ -287,6 +287,7 @@ impl Simulation {
 pub fn text(step: &Step) -> String {
     let kind = match &step.action {
         Action::UnpackImage { .. } => "unpack",
+        Action::PinImage { .. } => "pin",
         Action::EnsureNetwork(_) => "ensure",
         Action::RemoveNetwork(_) | Action::RemoveVolume(_) => "remove",
         Action::EnsureVolume(_) => "make",

@@ -20,12 +20,13 @@ use crate::{
     spec::Space,
     status::Status,
     testing::{
-        generate::{Behaviour, IMAGES, RARE_IMAGE},
+        generate::{Behaviour, IMAGES, RARE_IMAGE, TAGGED, TAGS},
         invariants::{Violation, Watch},
         sim_host::{
             Random, SimError, SimHost,
             damage::Damage,
             objects::{Manner, Run},
+            registry::Registry,
         },
     },
     time::Now,
@@ -53,6 +54,10 @@ impl Host {
         let host = SimHost::new();
         for (number, (reference, digest)) in IMAGES.iter().enumerate() {
             host.image(reference, digest, number == 0);
+        }
+        for tag in TAGS {
+            let digest = TAGGED[0].to_owned();
+            host.world().registry.tags.insert(tag.to_owned(), digest);
         }
         host.world().keeps_history = false;
         Host {
@@ -115,6 +120,10 @@ impl Host {
 
     pub fn kept(&self) -> Kept {
         self.host.world().kept.clone()
+    }
+
+    pub fn registry(&self) -> Registry {
+        self.host.world().registry.clone()
     }
 
     // What is looked up from outside.
@@ -243,6 +252,29 @@ impl Host {
             self.host.world().images.remove(RARE_IMAGE.0);
         }
         self.extra += 1;
+    }
+
+    /// A registry answers, or not.
+    pub fn answers(&mut self, up: bool) {
+        self.host.world().registry.down = !up;
+        self.extra += 1;
+    }
+
+    pub fn move_tag(&mut self, tag: &str, digest: &str) {
+        let mut world = self.host.world();
+        world.registry.tags.insert(tag.to_owned(), digest.to_owned());
+        self.extra += 1;
+    }
+
+    /// Somebody brings the name to what its tag stands for, and the agent hears of it.
+    pub fn pull(&mut self, tag: &str) -> bool {
+        let mut world = self.host.world();
+        let pulled = world.pull_by_hand(tag);
+        if pulled {
+            world.tell(&HostEvent::Images);
+        }
+        self.extra += 1;
+        pulled
     }
 
     /// `reference` stands for another digest.

@@ -39,6 +39,10 @@ pub enum Blow {
     ImageGone,
     ImageMoves,
     RareImage,
+    TagMoves,
+    RegistryDown,
+    /// Somebody pulls.
+    Pull,
 }
 
 /// Blows that each seed may have, with their weight when they are on.
@@ -67,6 +71,9 @@ const BLOWS: &[(Blow, u64)] = &[
     (Blow::ImageGone, 1),
     (Blow::ImageMoves, 1),
     (Blow::RareImage, 1),
+    (Blow::TagMoves, 6),
+    (Blow::RegistryDown, 1),
+    (Blow::Pull, 1),
 ];
 
 /// The character of one seed.

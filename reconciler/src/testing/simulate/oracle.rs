@@ -12,7 +12,10 @@ use crate::{
     key::{InstanceKey, ResourceKey},
     observed::{Fact, Health, Instance, Observed, State},
     status::{ProjectState, Status},
-    testing::generate::{Behaviour, Condition, OnFailure, Port, Restart, Service, Shape},
+    testing::{
+        generate::{Behaviour, Condition, OnFailure, Policy, Port, Restart, Service, Shape, TAGS, WORSE},
+        sim_host::registry::Registry,
+    },
 };
 
 /// What the host owes one service.
@@ -46,12 +49,19 @@ struct Judge<'a> {
     wishes: &'a Wishes,
     kept: &'a Kept,
     truth: &'a Observed,
+    registry: &'a Registry,
     instances: &'a BTreeMap<InstanceKey, Instance>,
     verdict: Verdict,
 }
 
 /// Compares everything that is wanted with everything that is.
-pub fn judge(wishes: &Wishes, kept: &Kept, truth: &Observed, status: &Status) -> Verdict {
+pub fn judge(
+    wishes: &Wishes,
+    kept: &Kept,
+    truth: &Observed,
+    registry: &Registry,
+    status: &Status,
+) -> Verdict {
     let (Fact::Known(instances), Fact::Known(_), Fact::Known(_)) =
         (&truth.instances, &truth.networks, &truth.firewall)
     else {
@@ -64,6 +74,7 @@ pub fn judge(wishes: &Wishes, kept: &Kept, truth: &Observed, status: &Status) ->
         wishes,
         kept,
         truth,
+        registry,
         instances,
         verdict: Verdict::default(),
     };
@@ -118,7 +129,16 @@ impl Judge<'_> {
             }
             None => file.shape.clone(),
         };
-        let shape = shape.expanded();
+        let mut shape = shape.expanded();
+        for service in &mut shape.services {
+            if self.digest(service, good.is_some()) == Some(WORSE) {
+                service.behaviour = service.behaviour.worse();
+            }
+            if good.is_some() {
+                // Its tag is not followed.
+                service.policy = Policy::Missing;
+            }
+        }
         let mut expected: BTreeMap<&str, Expect> = BTreeMap::new();
         for service in &shape.services {
             let expect = self.expect(name, &shape, service, &expected);
@@ -202,7 +222,10 @@ impl Judge<'_> {
             (false, None | Some(Intent::Run { .. })) => {}
             _ => return Expect::Free("one of it is stopped, or one of it runs"),
         }
-        if !matches!(self.truth.images.get(service.image), Some(Fact::Known(_))) {
+        let kept = !TAGS.contains(&service.image) || self.registry.names.contains_key(service.image);
+        if !matches!(self.truth.images.get(service.image), Some(Fact::Known(_)))
+            || (service.policy == Policy::Never && !kept)
+        {
             return Expect::Free("its image is not there");
         }
         let may_pause = match service.update {
@@ -287,6 +310,15 @@ impl Judge<'_> {
                 true => Expect::Runs,
                 false => Expect::Spent,
             },
+        }
+    }
+
+    /// Of a name of the registry: what `service` is to run. `still`: what this host has, whatever its policy.
+    fn digest(&self, service: &Service, still: bool) -> Option<&str> {
+        let tag = self.registry.tags.get(service.image)?;
+        match service.policy.follows() && !still {
+            true => Some(tag),
+            false => Some(&self.registry.names.get(service.image)?.digest),
         }
     }
 

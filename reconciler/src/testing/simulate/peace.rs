@@ -147,7 +147,8 @@ impl Simulation {
             ..Scope::all()
         };
         self.host.look(&scope, &mut truth);
-        let verdict = oracle::judge(&self.wishes, &self.host.kept(), &truth, &status);
+        let (kept, registry) = (self.host.kept(), self.host.registry());
+        let verdict = oracle::judge(&self.wishes, &kept, &truth, &registry, &status);
         self.branches.verdict(&verdict);
         self.peace.loops = verdict.loops;
         let images = status.observed.images.values();

@@ -6,6 +6,7 @@ use super::{
         disk::Content,
         error,
         objects::{Layers, UNKNOWN, VolumeDirectory},
+        registry::Name,
         world::{Lost, touch},
     },
     Next, Work,
@@ -20,8 +21,12 @@ impl World {
         &mut self,
         reference: &str,
         digest: &str,
+        latest: bool,
         work: &mut Work,
     ) -> Result<Next, ActionError> {
+        if self.registry.tags.contains_key(reference) {
+            return self.take(reference, digest, latest, work);
+        }
         let stands = self
             .images
             .get(reference)
@@ -33,6 +38,55 @@ impl World {
         if self.unpacked(digest) {
             return Ok(Next::End);
         }
+        self.unpack_layers(digest, work)
+    }
+
+    /// `latest`: for who follows the tag alone.
+    fn take(
+        &mut self,
+        reference: &str,
+        digest: &str,
+        latest: bool,
+        work: &mut Work,
+    ) -> Result<Next, ActionError> {
+        let before = self.registry.names.get(reference);
+        let bound =
+            before.is_some_and(|name| name.digest == digest || name.latest.as_deref() == Some(digest));
+        if !bound || !self.unpacked(digest) {
+            if self.registry.down {
+                return Err(error(Retry::Again, SimError::NoRegistry(reference.to_owned())));
+            }
+            let stands = self.registry.tags.get(reference).is_some_and(|tag| tag == digest);
+            if !bound && !stands {
+                return Err(error(Retry::AfterChange, SimError::NoImage(reference.to_owned())));
+            }
+        }
+        if !self.unpacked(digest) {
+            return self.unpack_layers(digest, work);
+        }
+        let name = match before {
+            Some(before) if latest => Name {
+                latest: Some(digest.to_owned()),
+                asked: self.wall,
+                ..before.clone()
+            },
+            _ => Name {
+                digest: digest.to_owned(),
+                latest: None,
+                asked: self.wall,
+            },
+        };
+        let same = before.is_some_and(|before| before.digest == name.digest && before.latest == name.latest);
+        if same {
+            return Ok(Next::End);
+        }
+        self.room()?;
+        self.registry.names.insert(reference.to_owned(), name);
+        self.moved(touch::IMAGES | touch::RECORDS);
+        Ok(Next::Did(work.stage + 1))
+    }
+
+    fn unpack_layers(&mut self, digest: &str, work: &mut Work) -> Result<Next, ActionError> {
         if self.disk_full {
             // Nothing half unpacked stays.
             self.layers.remove(digest);

@@ -7,7 +7,7 @@ use crate::{
     key::InstanceKey,
     observed::{Fact, Image, Instance},
     spec::{MountSpec, RestartPolicy, Space},
-    testing::generate::{IMAGES, RARE_IMAGE, Restart, Service},
+    testing::generate::{Behaviour, IMAGES, RARE_IMAGE, Restart, Service, WORSE, WORSENS},
 };
 
 impl Judge<'_> {
@@ -32,10 +32,16 @@ impl Judge<'_> {
             image.digest == container.image_digest
                 || known.is_some_and(|(_, digest)| container.image_digest.starts_with(digest))
         };
-        if !image.is_some_and(pinned) {
-            return Some("its image is another".to_owned());
+        match self.digest(service, false) {
+            Some(digest) if *container.image_digest != *digest => {
+                return Some(format!("it runs {} instead of {digest}", container.image_digest));
+            }
+            None if !image.is_some_and(pinned) => return Some("its image is another".to_owned()),
+            _ => {}
         }
-        if container.argv != [service.behaviour.word()] {
+        let worsens = self.digest(service, false) == Some(WORSE);
+        let entry = container.argv.first().is_some_and(|word| word == WORSENS);
+        if entry != worsens || Behaviour::of(&container.argv) != service.behaviour {
             return Some(format!("it runs {:?}", container.argv));
         }
         if container.environment.get("A") != Some(&service.env.to_string()) {
