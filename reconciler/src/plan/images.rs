@@ -50,23 +50,49 @@ fn stands_for(observed: &Observed, reference: &str, image: &Image) -> bool {
     known.is_none_or(|known| known.digest == image.digest)
 }
 
-/// Nobody wants what the name of `image` stood for any more, and nobody would go back to it.
-fn pin(draft: &mut Draft<'_>, key: &InstanceKey, wanted: &Wanted<'_>, image: &Image) {
-    let reference = &wanted.service.image;
-    let known = draft.observed.images.get(reference).and_then(Fact::known);
-    let before = known.map(|known| known.digest.clone());
-    let field = format!("services.{}.image", key.service);
-    let cause = wanted::cause(wanted.project, field, before, Some(image.digest.clone()));
+/// The layers of `image` are there: its name is to stand for it, and for nothing that nobody wants or would go back to.
+fn name(
+    draft: &mut Draft<'_>,
+    key: &InstanceKey,
+    wanted: &Wanted<'_>,
+    image: &Image,
+    kept: impl Fn(&str) -> bool,
+) {
+    let reference = wanted.service.image.clone();
+    let Some(known) = draft.observed.images.get(&reference).and_then(Fact::known) else {
+        return;
+    };
+    // Another name may have brought the layers. What is of no registry stands for itself.
+    let bound = image.unpacked || known.asked.is_none();
+    let (stands, kept) = (known.digest == image.digest, kept(&reference));
+    let digest = image.digest.clone();
     let image_key = Key::Image {
         project: key.project.clone(),
         reference: reference.clone(),
     };
-    let action = Action::PinImage {
-        reference: reference.clone(),
-        digest: image.digest.clone(),
+    let (action, class, before) = match (bound, stands) {
+        (false, _) => {
+            let latest = !stands && kept;
+            let action = Action::UnpackImage {
+                reference,
+                digest,
+                latest,
+            };
+            (action, Class::Create, None)
+        }
+        (true, false) if !kept => {
+            let action = Action::PinImage { reference, digest };
+            (action, Class::Live, Some(known.digest.clone()))
+        }
+        (true, _) => return,
     };
-    draft.change(image_key.clone(), Class::Live, &cause, None);
-    draft.step(&image_key, action, &cause, Some(Class::Live), &[]);
+    let field = format!("services.{}.image", key.service);
+    let cause = wanted::cause(wanted.project, field, before, Some(image.digest.clone()));
+    draft.change(image_key.clone(), class, &cause, None);
+    // Of one name both what is kept and the latest may have to be told.
+    if !draft.plan.steps.iter().any(|step| step.key == image_key) {
+        draft.step(&image_key, action, &cause, Some(class), &[]);
+    }
 }
 
 /// By digest: whether its layers are there.
@@ -83,6 +109,7 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>, kept: impl Fn(&str) -> b
         .filter(|image| image.unpacked)
         .map(|image| image.digest.as_str())
         .collect();
+    let mut named: BTreeSet<(&String, &String)> = BTreeSet::new();
     let mut under_way: BTreeMap<&String, Key> = BTreeMap::new();
     for Member { key, wanted, .. } in &wants.instances {
         let reference = &wanted.service.image;
@@ -93,9 +120,9 @@ pub fn images(draft: &mut Draft<'_>, wants: &Wants<'_>, kept: impl Fn(&str) -> b
         {
             if !unpacked.contains_key(&image.digest) {
                 unpacked.insert(image.digest.clone(), Ready::Now);
-                if !stands_for(draft.observed, reference, image) && !kept(reference) {
-                    pin(draft, key, wanted, image);
-                }
+            }
+            if named.insert((reference, &image.digest)) {
+                name(draft, key, wanted, image, &kept);
             }
             continue;
         }
