@@ -351,6 +351,7 @@ fn instance(
             flaps,
             ..
         } => {
+            needs.extend(sharing::leaves(draft, ground, member));
             if running {
                 needs = vec![stop(draft, &needs)];
             }

@@ -1,6 +1,6 @@
 //! Whose namespaces an instance lives in: its own, those of the host, or those of another instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::types::{Dependency, Namespace, Project, Service};
 
@@ -84,9 +84,7 @@ impl<'a> Within<'a> {
             if seen.sandbox.spaces.of.is_none() || !runs() {
                 continue;
             }
-            let kinds: [fn(&Spaces) -> Space; 3] =
-                [|spaces| spaces.network, |spaces| spaces.pid, |spaces| spaces.ipc];
-            for (number, kind) in kinds.into_iter().enumerate() {
+            for (number, kind) in KINDS.into_iter().enumerate() {
                 for lender in lenders(all, seen, kind) {
                     let kinds = within.of.entry(lender).or_default().entry(key).or_default();
                     kinds.network |= number == 0;
@@ -102,6 +100,19 @@ impl<'a> Within<'a> {
         let there = self.of.get(key).into_iter().flatten();
         there.map(|(key, kinds)| (*key, *kinds))
     }
+}
+
+const KINDS: [fn(&Spaces) -> Space; 3] = [|spaces| spaces.network, |spaces| spaces.pid, |spaces| spaces.ipc];
+
+/// Those whose namespaces `seen` lives in.
+pub fn lenders_of<'a>(
+    all: &'a BTreeMap<InstanceKey, Instance>,
+    seen: &'a Instance,
+) -> BTreeSet<&'a InstanceKey> {
+    KINDS
+        .into_iter()
+        .flat_map(|kind| lenders(all, seen, kind))
+        .collect()
 }
 
 /// Those whose namespace of one kind `seen` lives in: who made it last, before it who passed it on.

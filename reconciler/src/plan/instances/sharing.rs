@@ -51,6 +51,19 @@ pub(super) fn stop_dwellers(
     }
 }
 
+/// One that has ended is not started again in namespaces that go in this pass: said, if it is so.
+pub(super) fn leaves(draft: &mut Draft<'_>, ground: &Ground<'_>, member: &Member<'_>) -> Option<Ready> {
+    let all = draft.observed.instances.known()?;
+    let mut lenders = spaces::lenders_of(all, member.seen?).into_iter();
+    let going = |lender: &&InstanceKey| {
+        let removed = ground.removed.get(*lender);
+        removed.is_some_and(|removed| *removed != Ready::Blocked)
+    };
+    let lender = lenders.find(going)?;
+    let why = format!("waits until {lender} is gone, whose namespaces it shares");
+    Some(draft.wait(Key::Instance(member.key.clone()), why, None))
+}
+
 /// One that runs goes on in what is there, and keeps its lender from leaving: said, if that one is to leave.
 pub(super) fn unlent(draft: &mut Draft<'_>, wants: &Wants<'_>, member: &Member<'_>) {
     if let Some(why) = spaces::unlent(wants, member) {

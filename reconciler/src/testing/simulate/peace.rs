@@ -20,6 +20,8 @@ const QUIET: u64 = 600_000;
 const WAKES: u32 = 60;
 /// Rounds for an image that is not there: asked for and answered ten times, and while the delay grows.
 const ASKED: u32 = 40;
+/// Rounds for an image that is followed: asked for and answered every minute.
+const FOLLOWED: u32 = 24;
 
 #[derive(Debug, Default)]
 pub struct Peace {
@@ -112,7 +114,7 @@ impl Simulation {
         }
         if self.peace.until.is_some() {
             self.peace.rounds += 1;
-            let wakes = WAKES + ASKED * self.peace.missing;
+            let wakes = WAKES + ASKED * self.peace.missing + FOLLOWED * self.wishes.followed() as u32;
             if self.peace.rounds > wakes && self.peace.loops.is_empty() {
                 let what = format!("C2: more than {wakes} rounds in ten quiet minutes");
                 self.fail(what);

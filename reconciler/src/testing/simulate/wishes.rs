@@ -162,6 +162,16 @@ impl Wishes {
         services.map(|service| service.image.to_owned()).collect()
     }
 
+    /// How many images are asked for again and again.
+    pub fn followed(&self) -> usize {
+        let services = self.files.values().flat_map(|file| &file.shape.services);
+        let followed = services.filter(|service| service.policy.follows());
+        followed
+            .map(|service| service.image)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
     fn write(&mut self) {
         let mut desired = Desired::default();
         for (name, file) in &self.files {
