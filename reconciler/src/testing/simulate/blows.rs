@@ -4,6 +4,7 @@ use super::{Event, Input, Simulation, Turn, nemesis::Blow, wishes::Standing};
 use crate::{
     desired::{Intent, Target},
     key::{InstanceKey, Slot},
+    port::HostEvent,
     testing::{
         generate::{IMAGES, TAGGED, TAGS},
         sim_host::damage::Damage,
@@ -127,6 +128,8 @@ impl Simulation {
                 let tag = self.tag();
                 if self.host.pull(tag) {
                     self.branches.reach("image.pulled");
+                    // The kernel tells of a record, or that it has told too much: nothing else would.
+                    self.input(self.agents, Input::Hint(HostEvent::Images));
                 }
             }
         }

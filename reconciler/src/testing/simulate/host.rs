@@ -266,15 +266,10 @@ impl Host {
         self.extra += 1;
     }
 
-    /// Somebody brings the name to what its tag stands for, and the agent hears of it.
+    /// Somebody brings the name to what its tag stands for.
     pub fn pull(&mut self, tag: &str) -> bool {
-        let mut world = self.host.world();
-        let pulled = world.pull_by_hand(tag);
-        if pulled {
-            world.tell(&HostEvent::Images);
-        }
         self.extra += 1;
-        pulled
+        self.host.world().pull_by_hand(tag)
     }
 
     /// `reference` stands for another digest.

@@ -242,11 +242,13 @@ impl Judge<'_> {
             .get(name)
             .and_then(|file| file.shape.service(&service.name));
         let updates = [Some(service), asked].into_iter().flatten();
+        let ends = !matches!(service.restart, Restart::Always | Restart::UnlessStopped);
         if updates
             .filter_map(|service| service.update)
             .any(|update| update.start_first)
             && (matches!(service.behaviour, Behaviour::Job | Behaviour::Fail)
                 || service.may_not_start()
+                || (ends && !self.exits(name, service).is_empty())
                 || (service.behaviour == Behaviour::Sick && service.health))
         {
             return Expect::Free("its new slot may never be ready to take over");
