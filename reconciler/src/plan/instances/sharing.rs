@@ -57,7 +57,7 @@ pub(super) fn leaves(draft: &mut Draft<'_>, ground: &Ground<'_>, member: &Member
     let mut lenders = spaces::lenders_of(all, member.seen?).into_iter();
     let going = |lender: &&InstanceKey| {
         let removed = ground.removed.get(*lender);
-        removed.is_some_and(|removed| *removed != Ready::Blocked)
+        removed.is_some_and(|removed| *removed != Ready::Blocked) || draft.removing(lender)
     };
     let lender = lenders.find(going)?;
     let why = format!("waits until {lender} is gone, whose namespaces it shares");

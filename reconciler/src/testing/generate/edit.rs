@@ -181,7 +181,7 @@ impl Shape {
         if repertoire.scale && random.chance(4) {
             service.scale = 1 + random.below(3) as u32;
         }
-        if repertoire.rollout && random.chance(2) {
+        if repertoire.rollout && (random.chance(2) || TAGS.contains(&service.image)) {
             service.update = update(random);
         }
         if !self.services.is_empty() && random.chance(2) {
