@@ -431,4 +431,4 @@ async fn transfer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -28,7 +28,7 @@ mod inert;
 mod storms;
 
 /// An image of these layers (tar streams), under the tag `1` of `app`, and its digest.
-fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
+pub(in crate::image) fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
     edited(layers, |_| {}, |_| {}, |_| {})
 }
 
@@ -45,7 +45,7 @@ fn zipped(layers: &[Vec<u8>]) -> (Shelf, Digest) {
 }
 
 /// As [`image`]; what its documents say otherwise has its true digest all the same.
-fn edited(
+pub(in crate::image) fn edited(
     layers: &[Vec<u8>],
     configuration: impl Fn(&mut Value),
     manifest: impl Fn(&mut Value),
@@ -103,7 +103,7 @@ fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     (root, store, name)
 }
 
-fn store_in(root: &Path, server: &Server) -> (Store, String) {
+pub(in crate::image) fn store_in(root: &Path, server: &Server) -> (Store, String) {
     let layout = Layout::new(Some(root)).unwrap();
     let hosts = json!({ server.address.to_string(): { "insecure": true } });
     let registries = Registries {
@@ -115,11 +115,11 @@ fn store_in(root: &Path, server: &Server) -> (Store, String) {
     (store, format!("{}/app:1", server.address))
 }
 
-fn layer(name: &str, size: usize) -> Vec<u8> {
+pub(in crate::image) fn layer(name: &str, size: usize) -> Vec<u8> {
     testing::layer(&[testing::File::new(name, 0o644, vec![b'x'; size])]).unwrap()
 }
 
-fn text(error: &dyn std::error::Error) -> String {
+pub(in crate::image) fn text(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

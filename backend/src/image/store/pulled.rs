@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// Who wants to be asked later is, whatever else would be a reason to ask.
-    fn wait(&self, name: &ImageName, error: &ImageError) {
+    pub(super) fn wait(&self, name: &ImageName, error: &ImageError) {
         if let ImageError::Pull { source, .. } = error
             && let pull::PullError::Registry(ClientError::Later {
                 origin,
