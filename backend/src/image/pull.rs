@@ -353,6 +353,7 @@ async fn layer(
     };
     let mut part = Part::open(path, progress).await?;
     let (mut vain, mut wrong) = (0u32, false);
+    let mut most = part.length;
     loop {
         if part.length >= size {
             let found = part.digest();
@@ -369,8 +370,8 @@ async fn layer(
             }
             wrong = true;
             part.restart().map_err(write)?;
+            most = 0;
         }
-        let before = part.length;
         let error = match transfer(client, name, digest, size, &mut part).await {
             Ok(()) if part.length >= size => continue,
             Ok(()) => None,
@@ -386,11 +387,13 @@ async fn layer(
             error,
             Some(ClientError::Transport(TransportError::Stalled { .. }))
         );
-        vain = if part.length > before && !dripped {
+        // Nor would who begins anew each time, and comes no further.
+        vain = if part.length > most && !dripped {
             0
         } else {
             vain + 1
         };
+        most = most.max(part.length);
         let delay = error.as_ref().and_then(ClientError::after);
         let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
         if vain >= ATTEMPTS || delay > LONGEST {
