@@ -1,10 +1,10 @@
 //! A tag that moves in its registry: who follows it has the new image, everybody else keeps what he has.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use crate::{
     host::{Host, PATIENCE},
-    images::oci_layout,
+    images::layout,
     registry::{ADDRESS, Registry, complaint},
 };
 
@@ -16,9 +16,7 @@ struct Moving {
 impl Moving {
     fn new(name: &str) -> Option<Moving> {
         let host = Host::new(name)?;
-        let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
-        let insecure = format!("\"{ADDRESS}\": {{ insecure: true }}\n");
-        fs::write(host.root.join("registries.yaml"), insecure).expect("a file");
+        let registry = Registry::plain(&host);
         let mut moving = Moving { host, registry };
         moving.push("1");
         moving.host.start_agent();
@@ -26,9 +24,8 @@ impl Moving {
     }
 
     /// Another image under the same tag. Of another place, it is another one with the same layer.
-    fn push(&mut self, name: &str) {
-        let layout: PathBuf = self.host.directory(&format!("layout-{name}"));
-        oci_layout(&self.host, &layout);
+    fn push(&self, name: &str) {
+        let layout = layout(&self.host, &format!("layout-{name}"));
         self.registry.push(&self.host, &layout, "team/box:1", &[]);
     }
 
@@ -109,7 +106,7 @@ fn a_tag_that_has_moved_is_followed_by_who_says_so_and_by_nobody_else() {
 
 #[test]
 fn a_policy_of_always_asks_whenever_the_manifest_changes() {
-    let Some(mut moving) = Moving::new("tags-always") else {
+    let Some(moving) = Moving::new("tags-always") else {
         return;
     };
     moving.manifest("shop", "always");
@@ -142,7 +139,7 @@ fn a_policy_of_always_asks_whenever_the_manifest_changes() {
 
 #[test]
 fn what_may_not_be_fetched_is_waited_for() {
-    let Some(moving) = Moving::new("tags-never") else {
+    let Some(mut moving) = Moving::new("tags-never") else {
         return;
     };
     moving.manifest("shop", "never");
@@ -152,7 +149,19 @@ fn what_may_not_be_fetched_is_waited_for() {
     moving.manifest("other", "missing");
     moving.host.converged("other");
     moving.host.converged("shop");
-    assert_eq!(moving.digest("shop"), moving.digest("other"));
+    let digest = moving.digest("shop");
+    assert_eq!(digest, moving.digest("other"));
+    // Nor is it where it was damaged, until somebody says so; then it is the same, wherever the tag has moved.
+    moving.host.remove_manifest("other");
+    moving.host.gone("other");
+    moving.push("2");
+    moving.host.stop_agent();
+    fs::remove_dir_all(moving.host.root.join("state/images/layers")).expect("it was there");
+    moving.host.start_agent();
+    complaint(&moving.host, "is not here whole, and is not to be fetched");
+    moving.host.stead_ok(&["image", "verify", "--repair"]);
+    moving.host.converged("shop");
+    assert_eq!(moving.digest("shop"), digest);
     moving.host.finish();
 }
 
