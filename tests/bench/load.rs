@@ -1,7 +1,11 @@
 //! How long an image takes from its archive to its layers: `cargo bench -p stead-backend --bench load`.
 //!
 //! The image is the same each time: five gzip layers, 223 MB in 15,000 small and 10 large files. Beside stead stand
-//! `docker load` and `podman load` where they are installed and answer, and `tar` on the very same layers.
+//! `docker load` and `podman load` where they are installed and answer, and `tar` on the very same layers. Then the same from
+//! a registry, by stead and by podman.
+
+#[path = "load/pull.rs"]
+mod pull;
 
 use std::{
     fs::{self, File},
@@ -52,11 +56,14 @@ fn main() {
             }
         }
     }
+    let (pulled, podman_pulled) = pull::measure(place, &archive);
     for (what, times) in [
         ("stead: load and unpack", whole),
         ("stead: another image with four of the layers", shared),
         ("docker load", docker),
         ("podman load", podman),
+        ("stead: pull into an empty store", pulled),
+        ("podman pull into an empty storage, overlay", podman_pulled),
         ("tar xzf, one layer after the other", gzip),
         ("tar xf of the same, uncompressed", plain),
     ] {
