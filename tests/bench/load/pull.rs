@@ -69,22 +69,19 @@ impl Registry {
 
 /// Seconds of each round by stead and by podman; none where they cannot be had.
 pub fn measure(place: &Path, archive: &Path) -> (Vec<f64>, Vec<f64>) {
-    let (mut stead, mut podman) = (vec![], vec![]);
+    let (mut stead, mut podman_times) = (vec![], vec![]);
     let Some(registry) = Registry::with(place, archive) else {
-        return (stead, podman);
+        return (stead, podman_times);
     };
-    let root = place.join("pulled");
-    for _ in 0..ROUNDS {
-        stead.push(timed(|| by_stead(&root, &registry)));
-        fs::remove_dir_all(&root).expect("removed");
-        let mut done = false;
-        let time = timed(|| done = by_podman(&root, &registry));
-        if done {
-            podman.push(time);
+    for round in 0..ROUNDS {
+        let at = |name: &str| place.join(format!("{name}-pulled-{round}"));
+        stead.push(timed(|| by_stead(&at("stead"), &registry)));
+        let pull = ["pull", "-q", "--tls-verify=false", &registry.name()];
+        if podman(&at("podman"), &["info"]) {
+            podman_times.push(timed(|| assert!(podman(&at("podman"), &pull))));
         }
-        let _ = fs::remove_dir_all(&root);
     }
-    (stead, podman)
+    (stead, podman_times)
 }
 
 fn by_stead(root: &Path, registry: &Registry) {
@@ -100,9 +97,10 @@ fn by_stead(root: &Path, registry: &Registry) {
     store.bring(&name).expect("an image");
 }
 
-fn by_podman(root: &Path, registry: &Registry) -> bool {
+/// With a storage of its own below `root`. Whether it could.
+pub fn podman(root: &Path, arguments: &[&str]) -> bool {
     let at = |name: &str| root.join(name).display().to_string();
-    let (storage, runroot, name) = (at("root"), at("runroot"), registry.name());
+    let (storage, runroot) = (at("root"), at("runroot"));
     // Its locks and mounts belong to nobody else.
     let apart = "mount -t tmpfs none /dev/shm && mount -t tmpfs none /run && exec podman \"$@\"";
     let own = [
@@ -120,6 +118,5 @@ fn by_podman(root: &Path, registry: &Registry) -> bool {
         "--cgroup-manager",
         "cgroupfs",
     ];
-    let pull = ["pull", "-q", "--tls-verify=false", &name];
-    runs("unshare", &[&own[..], &pull].concat())
+    runs("unshare", &[&own[..], arguments].concat())
 }
