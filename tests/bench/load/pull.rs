@@ -1,5 +1,6 @@
-//! The same image from Debian's docker-registry on the loopback, in the clear, as skopeo pushes it there: into an empty
-//! store by stead, and into an empty storage by podman.
+//! The same image from a registry on the loopback, into an empty store by stead and into an empty storage by podman.
+//!
+//! The registry is Debian's, in the clear, and skopeo pushes the image there.
 
 use std::{
     fs,
