@@ -1,6 +1,6 @@
 //! An image of a registry: what its name stands for, and its layers as files, each begun anew where it broke off.
 
-mod part;
+pub(super) mod part;
 
 use std::{
     fs, io,
@@ -291,7 +291,7 @@ pub(super) fn needed(layers: &[Layer], directory: &Path) -> u64 {
 }
 
 /// Every layer as a file of its digest in `directory`: what is there whole is not fetched again, what is there in
-/// part is gone on with.
+/// part is gone on with. `unpacked`: what another pull makes a directory there of meanwhile is not fetched.
 ///
 /// # Errors
 /// One of them cannot be had; what is there of it stays for the next time.
@@ -300,6 +300,7 @@ pub(super) async fn layers(
     name: &ImageName,
     layers: &[Layer],
     directory: &Path,
+    unpacked: Option<&Path>,
     progress: &Arc<Pull>,
 ) -> Result<(), ImageError> {
     records::make_private(directory).map_err(|source| {
@@ -317,7 +318,9 @@ pub(super) async fn layers(
         }
         let (client, name, one) = (Arc::clone(&client), name.clone(), one.clone());
         let (path, progress) = (directory.join(one.digest.hex()), Arc::clone(progress));
-        under_way.spawn(async move { layer(&client, &name, &one, &path, progress).await });
+        let unpacked = unpacked.map(|layers| layers.join(one.diff_id.hex()));
+        under_way
+            .spawn(async move { layer(&client, &name, &one, &path, unpacked.as_deref(), progress).await });
     }
     while let Some(ended) = under_way.join_next().await {
         finished(ended).map_err(failed(name))?;
@@ -345,6 +348,7 @@ async fn layer(
     name: &ImageName,
     &Layer { ref digest, size, .. }: &Layer,
     path: &Path,
+    unpacked: Option<&Path>,
     progress: Arc<Pull>,
 ) -> Result<(), PullError> {
     let write = |source| PullError::Write {
@@ -352,6 +356,11 @@ async fn layer(
         source,
     };
     let mut part = Part::open(path, progress).await?;
+    // Who has unpacked it has removed the file after that.
+    if unpacked.is_some_and(Path::is_dir) {
+        part.is_unpacked(size);
+        return Ok(());
+    }
     let (mut vain, mut wrong) = (0u32, false);
     let mut most = part.length;
     loop {
