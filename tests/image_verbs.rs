@@ -9,14 +9,12 @@ use serde_json::Value;
 
 use crate::{
     host::{Host, PATIENCE},
-    images::oci_layout,
+    images::layout,
 };
 
 /// A project of one service from an OCI layout; the name of its image.
 fn run(host: &mut Host, project: &str) -> String {
-    let layout = host.directory(project);
-    oci_layout(host, &layout);
-    let name = format!("oci:{}:one", layout.display());
+    let name = format!("oci:{}:one", layout(host, project).display());
     host.change(project, &manifest(&name));
     host.running(project, "box");
     name
@@ -259,13 +257,6 @@ fn a_full_disk_costs_the_images_that_nobody_uses() {
         "{refused:?}"
     );
     host.finish();
-}
-
-fn says(host: &Host, project: &str) {
-    host.wait("it says what its image says", PATIENCE, || {
-        let logs = host.stead_ok(&["logs", project, "box"]);
-        logs.contains("from-the-image 1000 /etc").then_some(())
-    });
 }
 
 /// `NAME DIGEST` of a line that says so.

@@ -78,6 +78,28 @@ pub fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
     blobs.join(&digest(&layer)["sha256:".len()..])
 }
 
+/// The directory of a layout of its own: an image that is like no other one, of the same layer.
+pub fn layout(host: &Host, name: &str) -> PathBuf {
+    let directory = host.directory(name);
+    oci_layout(host, &directory);
+    directory
+}
+
+/// What the image says when it runs as a service.
+pub fn says(host: &Host, project: &str, service: &str) {
+    host.wait(&format!("{service} says what its image says"), PATIENCE, || {
+        let logs = host.stead(&["logs", project, service]).stdout;
+        logs.contains("from-the-image 1000 /etc").then_some(())
+    });
+}
+
+/// Which of them a service runs.
+pub fn place(host: &Host, project: &str, service: &str) -> String {
+    let service = format!("{project}/{service}");
+    let said = host.stead_ok(&["exec", &service, "--", "sh", "-c", "echo $PLACE"]);
+    said.trim().to_owned()
+}
+
 /// What `docker save` writes.
 pub fn docker_archive(host: &Host, archive: &Path) {
     let directory = host.directory("docker");
@@ -99,9 +121,7 @@ fn images_from_files_run_as_they_say() {
     let Some(mut host) = Host::new("images") else {
         return;
     };
-    let (layout, archived) = (host.directory("layout"), host.directory("archived"));
-    oci_layout(&host, &layout);
-    oci_layout(&host, &archived);
+    let [layout, archived] = ["layout", "archived"].map(|name| self::layout(&host, name));
     let (oci, docker) = (host.root.join("oci.tar"), host.root.join("docker.tar"));
     pack(&host, &archived, &oci);
     docker_archive(&host, &docker);
@@ -117,10 +137,7 @@ fn images_from_files_run_as_they_say() {
     }
     host.change("case", &text);
     for (service, _) in &references {
-        host.wait(&format!("{service} says what its image says"), PATIENCE, || {
-            let logs = host.stead_ok(&["logs", "case", service]);
-            logs.contains("from-the-image 1000 /etc").then_some(())
-        });
+        says(&host, "case", service);
     }
     host.finish();
 }

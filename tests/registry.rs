@@ -2,7 +2,7 @@
 
 mod down;
 mod kills;
-mod lab;
+pub mod lab;
 mod shown;
 mod tools;
 
@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     host::{Host, PATIENCE},
-    images::oci_layout,
+    images::{layout, says},
 };
 
 pub const ADDRESS: &str = "127.0.0.1:5000";
@@ -34,6 +34,12 @@ impl Drop for Registry {
 }
 
 impl Registry {
+    /// Without TLS, and stead may ask it so.
+    pub fn plain(host: &Host) -> Registry {
+        lab::trust(host, &[ADDRESS.to_owned()]);
+        Registry::start(host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"))
+    }
+
     /// `more`: of its configuration, at the place of `http` and `auth`.
     pub fn start(host: &Host, more: &str) -> Registry {
         let root = host.directory("registry");
@@ -72,13 +78,6 @@ impl Registry {
     }
 }
 
-fn says(host: &Host, service: &str) {
-    host.wait(&format!("{service} says what its image says"), PATIENCE, || {
-        let logs = host.stead(&["logs", "shop", service]).stdout;
-        logs.contains("from-the-image 1000 /etc").then_some(())
-    });
-}
-
 /// What keeps the project from what it asks for.
 pub fn complaint(host: &Host, part: &str) {
     host.wait(&format!("it is said: {part}"), PATIENCE, || {
@@ -94,8 +93,7 @@ fn an_image_is_pulled_once_and_runs_on_without_its_registry() {
     let Some(mut host) = Host::new("registry") else {
         return;
     };
-    let layout = host.directory("layout");
-    oci_layout(&host, &layout);
+    let layout = layout(&host, "layout");
     let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
     registry.push(&host, &layout, "team/box:1", &[]);
     host.start_agent();
@@ -105,13 +103,9 @@ fn an_image_is_pulled_once_and_runs_on_without_its_registry() {
     );
     // Nobody has said that it may be asked without TLS.
     complaint(&host, "cannot be trusted");
-    fs::write(
-        host.root.join("registries.yaml"),
-        format!("\"{ADDRESS}\": {{ insecure: true }}\n"),
-    )
-    .expect("a file");
+    lab::trust(&host, &[ADDRESS.to_owned()]);
     host.converged("shop");
-    says(&host, "web");
+    says(&host, "shop", "web");
     let instance = host.running("shop", "web");
     // Without the registry: another agent, another service, and the same again.
     drop(registry);
@@ -125,7 +119,7 @@ fn an_image_is_pulled_once_and_runs_on_without_its_registry() {
             "services:\n  web: {{ image: \"{ADDRESS}/team/box:1\" }}\n  more: {{ image: \"{ADDRESS}/team/box:1\" }}\n"
         ),
     );
-    says(&host, "more");
+    says(&host, "shop", "more");
     host.finish();
 }
 
@@ -134,8 +128,7 @@ fn a_registry_with_tls_and_a_password_is_told_it_and_nobody_else_is() {
     let Some(mut host) = Host::new("registry-private") else {
         return;
     };
-    let layout = host.directory("layout");
-    oci_layout(&host, &layout);
+    let layout = layout(&host, "layout");
     let keys = host.directory("keys");
     let file = |name: &str| keys.join(name).display().to_string();
     let (key, certificate, passwords) = (file("key.pem"), file("certificate.pem"), file("htpasswd"));
@@ -191,7 +184,7 @@ fn a_registry_with_tls_and_a_password_is_told_it_and_nobody_else_is() {
     complaint(&host, "401 Unauthorized");
     known("secret");
     host.converged("shop");
-    says(&host, "web");
+    says(&host, "shop", "web");
     let log = fs::read_to_string(host.root.join("agent.log")).expect("the agent's log");
     assert!(
         !log.contains("secret") && !log.contains("bWU6"),

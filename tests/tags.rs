@@ -1,10 +1,10 @@
 //! A tag that moves in its registry: who follows it has the new image, everybody else keeps what he has.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use crate::{
     host::{Host, PATIENCE},
-    images::oci_layout,
+    images::layout,
     registry::{ADDRESS, Registry, complaint},
 };
 
@@ -16,9 +16,7 @@ struct Moving {
 impl Moving {
     fn new(name: &str) -> Option<Moving> {
         let host = Host::new(name)?;
-        let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
-        let insecure = format!("\"{ADDRESS}\": {{ insecure: true }}\n");
-        fs::write(host.root.join("registries.yaml"), insecure).expect("a file");
+        let registry = Registry::plain(&host);
         let mut moving = Moving { host, registry };
         moving.push("1");
         moving.host.start_agent();
@@ -26,9 +24,8 @@ impl Moving {
     }
 
     /// Another image under the same tag. Of another place, it is another one with the same layer.
-    fn push(&mut self, name: &str) {
-        let layout: PathBuf = self.host.directory(&format!("layout-{name}"));
-        oci_layout(&self.host, &layout);
+    fn push(&self, name: &str) {
+        let layout = layout(&self.host, &format!("layout-{name}"));
         self.registry.push(&self.host, &layout, "team/box:1", &[]);
     }
 
@@ -109,7 +106,7 @@ fn a_tag_that_has_moved_is_followed_by_who_says_so_and_by_nobody_else() {
 
 #[test]
 fn a_policy_of_always_asks_whenever_the_manifest_changes() {
-    let Some(mut moving) = Moving::new("tags-always") else {
+    let Some(moving) = Moving::new("tags-always") else {
         return;
     };
     moving.manifest("shop", "always");
@@ -140,9 +137,111 @@ fn a_policy_of_always_asks_whenever_the_manifest_changes() {
     moving.host.finish();
 }
 
+/// Healthy unless it is the second image; by a probe that the image answers.
+fn watched() -> String {
+    format!(
+        "services:
+  web:
+    image: \"{ADDRESS}/team/box:1\"
+    pull_policy: every_1s
+    stop_grace_period: 0s
+    healthcheck: {{ test: ['CMD-SHELL', 'case $$PLACE in *-2) exit 1;; esac'], interval: 200ms, retries: 2 }}
+    deploy: {{ update_config: {{ order: start-first, failure_action: rollback }} }}
+"
+    )
+}
+
+#[test]
+fn what_a_tag_has_moved_to_is_taken_back_where_it_fails_and_followed_once_it_moves_on() {
+    let Some(moving) = Moving::new("tags-rollback") else {
+        return;
+    };
+    moving.host.write_manifest("shop", &watched());
+    moving.host.converged("shop");
+    let first = moving.digest("shop").expect("it runs");
+    let before = moving.host.running("shop", "web").identity();
+
+    moving.push("2");
+    moving
+        .host
+        .wait("it is said that it was taken back", PATIENCE, || {
+            let told = moving.host.complaint("shop");
+            (told.contains("was rolled back") && told.contains("until the tag moves on")).then_some(())
+        });
+    moving.host.wait("only the first one is there", PATIENCE, || {
+        (moving.host.ps().len() == 1).then_some(())
+    });
+    assert_eq!(moving.host.running("shop", "web").identity(), before);
+    let why = moving.host.stead_ok(&["why", "shop"]);
+    assert!(
+        why.contains("was taken back: web container 1 is unhealthy"),
+        "{why}"
+    );
+
+    // Another agent leaves it at that.
+    let mut host = moving.host;
+    host.kill_agent();
+    host.start_agent();
+    host.wait("it is said by another agent, too", PATIENCE, || {
+        host.complaint("shop").contains("was rolled back").then_some(())
+    });
+    assert_eq!(host.running("shop", "web").identity(), before);
+    let moving = Moving {
+        host,
+        registry: moving.registry,
+    };
+
+    moving.push("3");
+    let third = moving.runs_another("shop", &first);
+    moving.host.converged("shop");
+    moving.host.nothing_to_do(PATIENCE);
+    assert_eq!(moving.digest("shop"), Some(third.clone()));
+    // Nobody would go back to the first one any more: the name stands for the third.
+    let mut host = moving.host;
+    let records = host.root.join("state/records/image");
+    host.wait("the name stands for the third", PATIENCE, || {
+        let record = fs::read_dir(&records).ok()?.next()?.ok()?;
+        let record = fs::read_to_string(record.path()).ok()?;
+        (record.contains(&third) && !record.contains(&first)).then_some(())
+    });
+    drop(moving.registry);
+    host.kill_agent();
+    host.start_agent();
+    host.nothing_to_do(PATIENCE);
+    host.finish();
+}
+
+#[test]
+fn each_name_of_one_image_is_kept_wherever_its_own_tag_moves() {
+    let Some(moving) = Moving::new("tags-names") else {
+        return;
+    };
+    let layout = layout(&moving.host, "one");
+    let names = ["team/box:a", "team/box:b"];
+    for name in names {
+        moving.registry.push(&moving.host, &layout, name, &[]);
+    }
+    for (project, name) in ["one", "two"].into_iter().zip(names) {
+        let image = format!("{ADDRESS}/{name}");
+        let text = format!("services: {{ web: {{ image: \"{image}\", stop_grace_period: 0s }} }}\n");
+        moving.host.write_manifest(project, &text);
+        moving.host.converged(project);
+    }
+    let first = moving.digest("two").expect("it runs");
+    let other = self::layout(&moving.host, "other");
+    moving.registry.push(&moving.host, &other, names[1], &[]);
+    let mut host = moving.host;
+    host.kill_agent();
+    host.start_agent();
+    host.nothing_to_do(PATIENCE);
+    let shown = host.stead_ok(&["--json", "ps", "two"]);
+    assert!(shown.contains(&first), "{shown}");
+    host.finish();
+}
+
 #[test]
 fn what_may_not_be_fetched_is_waited_for() {
-    let Some(moving) = Moving::new("tags-never") else {
+    let Some(mut moving) = Moving::new("tags-never") else {
         return;
     };
     moving.manifest("shop", "never");
@@ -152,7 +251,19 @@ fn what_may_not_be_fetched_is_waited_for() {
     moving.manifest("other", "missing");
     moving.host.converged("other");
     moving.host.converged("shop");
-    assert_eq!(moving.digest("shop"), moving.digest("other"));
+    let digest = moving.digest("shop");
+    assert_eq!(digest, moving.digest("other"));
+    // Nor is it where it was damaged, until somebody says so; then it is the same, wherever the tag has moved.
+    moving.host.remove_manifest("other");
+    moving.host.gone("other");
+    moving.push("2");
+    moving.host.stop_agent();
+    fs::remove_dir_all(moving.host.root.join("state/images/layers")).expect("it was there");
+    moving.host.start_agent();
+    complaint(&moving.host, "is not here whole, and is not to be fetched");
+    moving.host.stead_ok(&["image", "verify", "--repair"]);
+    moving.host.converged("shop");
+    assert_eq!(moving.digest("shop"), digest);
     moving.host.finish();
 }
 

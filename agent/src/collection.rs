@@ -10,12 +10,10 @@ use std::{
 use backend::{image::ImageError, layout::Layout};
 use reconciler::{
     journal::{Entry, Journal, Kind},
-    observed::Observed,
-    plan::{action::Action, step::Cause},
-    port::{ActionError, Attention, Backend, HostEvent, Scope},
+    plan::step::Cause,
     time::Now,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::{
     images::{self, Stored, What},
@@ -59,61 +57,7 @@ fn excess((used, free): (u64, u64), marks: Watermarks) -> Option<u64> {
     above.then(|| u64::try_from(used.saturating_sub(low)).unwrap_or(u64::MAX))
 }
 
-/// The backend, with a word whenever an image was brought into the store.
-pub struct Heard {
-    backend: Arc<dyn Backend>,
-    brought: Arc<Notify>,
-}
-
-impl Heard {
-    pub fn around(backend: Arc<dyn Backend>) -> (Arc<dyn Backend>, Arc<Notify>) {
-        let brought = Arc::new(Notify::new());
-        let heard = Heard {
-            backend,
-            brought: Arc::clone(&brought),
-        };
-        (Arc::new(heard), brought)
-    }
-
-    fn tell(&self, action: &Action) {
-        if matches!(action, Action::UnpackImage { .. }) {
-            self.brought.notify_one();
-        }
-    }
-}
-
-impl Backend for Heard {
-    fn observe(&self, scope: &Scope, observed: &mut Observed) {
-        self.backend.observe(scope, observed);
-    }
-
-    fn apply(&self, action: &Action) -> Result<(), ActionError> {
-        let done = self.backend.apply(action);
-        // Also what has failed has filled the disk, perhaps.
-        self.tell(action);
-        done
-    }
-
-    fn apply_before(&self, action: &Action, next: &Action) -> Result<(), ActionError> {
-        let done = self.backend.apply_before(action, next);
-        self.tell(action);
-        done
-    }
-
-    fn attend(&self, project: Option<&str>) -> Attention {
-        self.backend.attend(project)
-    }
-
-    fn events(&self) -> mpsc::UnboundedReceiver<HostEvent> {
-        self.backend.events()
-    }
-
-    fn now(&self) -> Now {
-        self.backend.now()
-    }
-}
-
-/// Keeps room for as long as the agent runs.
+/// Keeps room for as long as the agent runs. `brought`: an image has come, or failed to.
 pub async fn keep_room(
     layout: Arc<Layout>,
     marks: Watermarks,

@@ -31,7 +31,7 @@ use crate::{
         routes::{self, Context},
         server,
     },
-    collection::{Heard, Watermarks, keep_room},
+    collection::{Watermarks, keep_room},
     environment, host,
     intake::{Intake, Report},
     journal::FileJournal,
@@ -78,8 +78,11 @@ pub async fn run(options: Options, ready: tokio::sync::oneshot::Sender<()>) -> a
     make_directories(&layout)?;
     let _lock = host::lock(&layout)?;
     let opened = Arc::clone(&layout);
-    let (backend, pulls) = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
-    let (backend, brought) = Heard::around(backend);
+    let host::Opened {
+        backend,
+        pulls,
+        brought,
+    } = tokio::task::spawn_blocking(move || host::open(&opened)).await??;
     let journal = Arc::new(FileJournal::open(&layout.state.join("journal.jsonl"))?);
 
     let (hints, hint) = mpsc::unbounded_channel();

@@ -15,6 +15,7 @@ use backend::{
     shim::{self, protocol::Exec},
 };
 use reconciler::{key::InstanceKey, port::Backend};
+use tokio::sync::Notify;
 
 use crate::registries;
 
@@ -43,11 +44,23 @@ pub fn dispatch() {
 /// The transfers of images that are under way.
 pub type Pulls = Arc<dyn Fn() -> Vec<Progress> + Send + Sync>;
 
+/// The host, and what is told of its images beside what the loop asks for.
+pub struct Opened {
+    pub backend: Arc<dyn Backend>,
+    pub pulls: Pulls,
+    /// Told whenever an image was brought into the store.
+    pub brought: Arc<Notify>,
+}
+
 /// For the holder of the root's lock.
-pub fn open(layout: &Layout) -> anyhow::Result<(Arc<dyn Backend>, Pulls)> {
+pub fn open(layout: &Layout) -> anyhow::Result<Opened> {
     let backend = Arc::new(LinuxBackend::open(layout)?.with_registries(settings(layout)));
     let pulling = Arc::clone(&backend);
-    Ok((backend, Arc::new(move || pulling.pulls())))
+    Ok(Opened {
+        brought: backend.brought(),
+        pulls: Arc::new(move || pulling.pulls()),
+        backend,
+    })
 }
 
 /// To look only: changes nothing, needs no lock.

@@ -129,7 +129,8 @@ pub enum ImageError {
     },
     /// Its policy is `never`.
     #[error(
-        "image {name} is not here, and is not to be fetched. Load it with `stead image load`, or write another `pull_policy`"
+        "image {name} is not here whole, and is not to be fetched. Bring it with `stead image pull {name}` or `stead image \
+         load`, what is missing of it with `stead image verify --repair {name}`, or write another `pull_policy`"
     )]
     NotHere { name: String },
     #[error("image {reference} does not fit")]

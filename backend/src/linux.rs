@@ -31,7 +31,7 @@ use reconciler::{
     spec::NetworkSpec,
     time::Now,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use error::OpenError;
 pub use holders::{HoldersError, holders};
@@ -71,6 +71,7 @@ pub struct LinuxBackend {
     net: Net,
     firewall: Firewall,
     images: image::Store,
+    brought: Arc<Notify>,
     volumes: Volumes,
     networks: records::Store<NetworkSpec>,
     id_bases: records::Store<u32>,
@@ -144,6 +145,11 @@ impl LinuxBackend {
         self.images.progress()
     }
 
+    /// Told whenever an image was brought into the store, or failed to be: both may have filled the disk.
+    pub fn brought(&self) -> Arc<Notify> {
+        Arc::clone(&self.brought)
+    }
+
     fn with(layout: &Layout, purpose: Use) -> Result<Self, OpenError> {
         let net = Net::new(&layout.mark)?;
         let firewall = Firewall::new(&layout.mark, &layout.run.join("forwarding"))?;
@@ -173,6 +179,7 @@ impl LinuxBackend {
             net,
             firewall,
             images: image::Store::open(layout),
+            brought: Arc::default(),
             volumes: Volumes::new(layout),
             purpose,
             networks,

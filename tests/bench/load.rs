@@ -1,7 +1,11 @@
 //! How long an image takes from its archive to its layers: `cargo bench -p stead-backend --bench load`.
 //!
 //! The image is the same each time: five gzip layers, 223 MB in 15,000 small and 10 large files. Beside stead stand
-//! `docker load` and `podman load` where they are installed and answer, and `tar` on the very same layers.
+//! `docker load` and `podman load` where they are installed and answer, and `tar` on the very same layers. Then the same from
+//! a registry, by stead and by podman.
+
+#[path = "load/pull.rs"]
+mod pull;
 
 use std::{
     fs::{self, File},
@@ -25,9 +29,8 @@ fn main() {
     make(place, &archive, &other);
     println!("{:<44} {:>26}", "what", "seconds, least (median)");
 
-    let root = place.join("root");
-    let load = |archive: &Path| {
-        let layout = Layout::new(Some(&root)).expect("a root");
+    let load = |root: &Path, archive: &Path| {
+        let layout = Layout::new(Some(root)).expect("a root");
         let store = Store::open(&layout);
         let reference = format!("docker-archive:{}", archive.display());
         let image = store.resolve(&reference).expect("an image");
@@ -35,28 +38,35 @@ fn main() {
     };
     let (mut whole, mut shared, mut gzip, mut plain) = (vec![], vec![], vec![], vec![]);
     let (mut docker, mut podman) = (vec![], vec![]);
-    for _ in 0..ROUNDS {
+    // Nothing is removed before the end: ext4 makes files slowly for minutes where many have just gone.
+    for round in 0..ROUNDS {
         // In turns: the machine has other things to do as well.
-        whole.push(timed(|| load(&archive)));
-        shared.push(timed(|| load(&other)));
-        fs::remove_dir_all(&root).expect("removed");
-        gzip.push(timed(|| tar(place, "-xzf", "tgz")));
-        clear(place);
-        plain.push(timed(|| tar(place, "-xf", "tar")));
-        clear(place);
-        for (engine, times) in [("docker", &mut docker), ("podman", &mut podman)] {
-            if runs(engine, &["info"]) {
-                let path = archive.display().to_string();
-                times.push(timed(|| assert!(runs(engine, &["load", "-q", "-i", &path]))));
-                runs(engine, &["rmi", "-f", "stead-bench-load:1"]);
-            }
+        let at = |name: &str| place.join(format!("{name}-{round}"));
+        let root = at("root");
+        whole.push(timed(|| load(&root, &archive)));
+        shared.push(timed(|| load(&root, &other)));
+        gzip.push(timed(|| tar(place, &at("gzip"), "-xzf", "tgz")));
+        plain.push(timed(|| tar(place, &at("plain"), "-xf", "tar")));
+        let path = archive.display().to_string();
+        if runs("docker", &["info"]) {
+            docker.push(timed(|| assert!(runs("docker", &["load", "-q", "-i", &path]))));
+            runs("docker", &["rmi", "-f", "stead-bench-load:1"]);
+        }
+        let storage = at("podman");
+        if pull::podman(&storage, &["info"]) {
+            podman.push(timed(|| {
+                assert!(pull::podman(&storage, &["load", "-q", "-i", &path]));
+            }));
         }
     }
+    let (pulled, podman_pulled) = pull::measure(place, &archive);
     for (what, times) in [
         ("stead: load and unpack", whole),
         ("stead: another image with four of the layers", shared),
         ("docker load", docker),
-        ("podman load", podman),
+        ("podman load, overlay", podman),
+        ("stead: pull into an empty store", pulled),
+        ("podman pull into an empty storage, overlay", podman_pulled),
         ("tar xzf, one layer after the other", gzip),
         ("tar xf of the same, uncompressed", plain),
     ] {
@@ -86,18 +96,12 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn tar(place: &Path, flags: &str, suffix: &str) {
+fn tar(place: &Path, into: &Path, flags: &str, suffix: &str) {
     for layer in 0..LAYERS {
-        let into = place.join(format!("tar-{layer}"));
-        fs::create_dir(&into).expect("a directory");
+        let into = into.join(layer.to_string());
+        fs::create_dir_all(&into).expect("a directory");
         let from = place.join(format!("{layer}.{suffix}")).display().to_string();
         assert!(runs("tar", &["-C", &into.display().to_string(), flags, &from]));
-    }
-}
-
-fn clear(place: &Path) {
-    for layer in 0..LAYERS {
-        fs::remove_dir_all(place.join(format!("tar-{layer}"))).expect("removed");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod http;
 mod leaks;
 pub mod load;
 pub mod network;
+pub mod podman;
 pub mod probe;
 pub mod process;
 /// Registries that behave as they should, or not: the laboratory of the backend's own tests.

@@ -4,10 +4,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{list, manifest, says, told};
+use super::{list, manifest, told};
 use crate::{
-    host::Host,
-    images::{docker_archive, oci_layout},
+    host::{Host, podman::Podman},
+    images::{docker_archive, layout, says},
 };
 
 #[test]
@@ -42,14 +42,12 @@ fn an_archive_that_was_loaded_runs_without_a_registry() {
     assert_eq!(left, 0, "nothing is left of what was decompressed");
     host.start_agent();
     host.change("shop", &manifest("box:1"));
-    says(&host, "shop");
+    says(&host, "shop", "box");
     let rows: Value = serde_json::from_str(&host.stead_ok(&["--json", "ps"])).expect("JSON");
     assert_eq!(rows[0]["image_digest"], *digest);
 
     // A layout with a mere tag tells no name; one is given. What is no image says so.
-    let layout = host.directory("layout");
-    oci_layout(&host, &layout);
-    let layout = layout.display().to_string();
+    let layout = layout(&host, "layout").display().to_string();
     let refused = host.stead(&["image", "load", "-i", &layout]);
     assert!(
         refused.code == 1 && refused.stderr.contains("-i FILE NAME"),
@@ -75,8 +73,7 @@ fn names_that_an_image_tells_of_itself_count_for_nothing_but_a_load() {
     let Some(mut host) = Host::new("image-names") else {
         return;
     };
-    let layout = host.directory("layout");
-    oci_layout(&host, &layout);
+    let layout = layout(&host, "layout");
     let index = layout.join("index.json");
     let mut document: Value = serde_json::from_slice(&fs::read(&index).expect("the index")).expect("JSON");
     document["manifests"][0]["annotations"] = serde_json::json!({
@@ -87,7 +84,7 @@ fn names_that_an_image_tells_of_itself_count_for_nothing_but_a_load() {
     host.start_agent();
     let name = format!("oci:{}", layout.display());
     host.change("shop", &manifest(&name));
-    says(&host, "shop");
+    says(&host, "shop", "box");
     host.stead_ok(&["image", "pull", &name]);
     let listed = list(&host);
     let images = listed["images"].as_array().expect("images");
@@ -122,8 +119,7 @@ fn a_saved_image_is_the_same_image_everywhere() {
     let archive = host.root.join("box.tar");
     docker_archive(&host, &archive);
     let (_, digest) = told(&host.stead_ok(&["image", "load", "-i", &archive.display().to_string()]));
-    let layout = host.directory("layout");
-    oci_layout(&host, &layout);
+    let layout = layout(&host, "layout");
     host.stead_ok(&[
         "image",
         "load",
@@ -204,7 +200,36 @@ fn a_saved_image_is_the_same_image_everywhere() {
     other.tool("cmp", &[&again, &path("both.tar")]);
     other.start_agent();
     other.change("shop", &manifest("box:1"));
-    says(&other, "shop");
+    says(&other, "shop", "box");
     other.finish();
+    host.finish();
+}
+
+#[test]
+fn podman_loads_what_was_saved_and_what_it_saves_is_the_same_image_again() {
+    let Some(host) = Host::new("image-podman") else {
+        return;
+    };
+    let archive = host.root.join("box.tar");
+    docker_archive(&host, &archive);
+    let load = |file: &str| told(&host.stead_ok(&["image", "load", "-i", file]));
+    let loaded = load(&archive.display().to_string());
+    let (name, digest) = &loaded;
+    let podman = Podman::new(&host);
+    let saved = podman.path("saved.tar");
+    host.stead_ok(&["image", "save", "-o", &saved, "box:1"]);
+    podman.run(&["load", "--quiet", "--input", &saved]);
+    // As podman writes it, without the algorithm.
+    let id = podman.run(&["image", "inspect", "--format", "{{.Id}}", name]);
+    assert_eq!(format!("sha256:{}", id.trim()), *digest);
+    for format in ["oci-archive", "docker-archive"] {
+        let again = podman.path(format);
+        podman.run(&["save", "--quiet", "--format", format, "--output", &again, name]);
+        // Nothing of it is here, so that all of it is podman's.
+        host.stead_ok(&["image", "rm", "box:1"]);
+        assert_eq!(list(&host)["images"].as_array().map(Vec::len), Some(0));
+        assert_eq!(load(&again), loaded, "{format}");
+        assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: all as it was\n");
+    }
     host.finish();
 }

@@ -1,14 +1,25 @@
 //! `image pull` and `image verify`: from where an image comes, and from where it comes again.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use super::{list, manifest, named, says, told};
+use super::{list, manifest, named, told};
 use crate::{
-    host::{Host, PATIENCE},
-    images::oci_layout,
-    registry::{ADDRESS, Registry},
+    host::{
+        Host, PATIENCE,
+        registries::{answer, shelved},
+    },
+    images::{layout, says},
+    registry::{ADDRESS, Registry, lab},
 };
 
 #[test]
@@ -16,15 +27,8 @@ fn a_pull_asks_anew_and_moves_the_name() {
     let Some(mut host) = Host::new("image-pull") else {
         return;
     };
-    let [old, new] = ["old", "new"].map(|name| host.directory(name));
-    oci_layout(&host, &old);
-    oci_layout(&host, &new);
-    let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
-    fs::write(
-        host.root.join("registries.yaml"),
-        format!("\"{ADDRESS}\": {{ insecure: true }}\n"),
-    )
-    .expect("a file");
+    let [old, new] = ["old", "new"].map(|name| layout(&host, name));
+    let registry = Registry::plain(&host);
     registry.push(&host, &old, "team/box:1", &[]);
     let name = format!("{ADDRESS}/team/box:1");
     let first = host.stead(&["image", "pull", &name]);
@@ -38,7 +42,7 @@ fn a_pull_asks_anew_and_moves_the_name() {
     assert_eq!(same, format!("pulled {name} {before} (as it was)\n"));
     host.start_agent();
     host.change("shop", &manifest(&name));
-    says(&host, "shop");
+    says(&host, "shop", "box");
 
     registry.push(&host, &new, "team/box:1", &[]);
     // What runs knows nothing of it, until somebody asks.
@@ -76,6 +80,57 @@ fn a_pull_asks_anew_and_moves_the_name() {
     host.finish();
 }
 
+#[test]
+fn several_names_are_brought_at_once_and_told_in_their_order() {
+    let Some(host) = Host::new("image-pull-several") else {
+        return;
+    };
+    let mut shelf = lab::shelf(&host, "1", &host.directory("first"), &[]);
+    shelf.extend(lab::shelf(&host, "2", &host.directory("second"), &[]));
+    let asked = Arc::new(AtomicBool::new(false));
+    // The first one is there once the last one was asked for.
+    let server = lab::answering(&host, move |request| {
+        let end = Instant::now() + PATIENCE;
+        match request.target.as_str() {
+            "/v2/app/manifests/1" => {
+                while !asked.load(Ordering::SeqCst) {
+                    if Instant::now() > end {
+                        return answer(500, &[], b"");
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            "/v2/app/manifests/2" => asked.store(true, Ordering::SeqCst),
+            _ => {}
+        }
+        shelved(&shelf, request)
+    });
+    lab::trust(&host, &[server.address.to_string()]);
+    let [first, nowhere, second] = ["1", "nowhere", "2"].map(|tag| format!("{}/app:{tag}", server.address));
+    let pull = ["image", "pull", &first, &nowhere, &second];
+    let pulled = host.stead(&pull);
+    let names: Vec<_> = pulled.stdout.lines().map(|line| told(line).0).collect();
+    assert_eq!((pulled.code, names), (1, vec![first.clone(), second.clone()]));
+    let failed = format!("stead: {nowhere} was not brought");
+    assert_eq!(pulled.stderr.matches(&failed).count(), 1, "{pulled:?}");
+    // Each of them, in one line for whoever reads JSON.
+    let again = host.stead(&[&["--json"], &pull[..]].concat());
+    let events = again.stdout.lines();
+    let events: Vec<Value> = events
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let ends: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] != "begin" && event["event"] != "progress")
+        .map(|event| (event["name"].as_str(), event["event"].as_str()))
+        .collect();
+    let expected = [(&first, "pulled"), (&nowhere, "failed"), (&second, "pulled")];
+    let expected = expected.map(|(name, event)| (Some(name.as_str()), Some(event)));
+    assert_eq!(ends, expected, "{again:?}");
+    assert_eq!(again.code, 1);
+    host.finish();
+}
+
 /// The directory of the one layer of an image.
 fn layer(host: &Host, image: &str) -> PathBuf {
     let told: Value = serde_json::from_str(&host.stead_ok(&["image", "inspect", image])).expect("JSON");
@@ -98,20 +153,13 @@ fn damage_is_named_and_brought_anew_from_where_the_image_came_from() {
     let Some(mut host) = Host::new("image-verify") else {
         return;
     };
-    let [layout, pushed] = ["layout", "pushed"].map(|name| host.directory(name));
-    oci_layout(&host, &layout);
-    oci_layout(&host, &pushed);
-    let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
-    fs::write(
-        host.root.join("registries.yaml"),
-        format!("\"{ADDRESS}\": {{ insecure: true }}\n"),
-    )
-    .expect("a file");
+    let [layout, pushed] = ["layout", "pushed"].map(|name| layout(&host, name));
+    let registry = Registry::plain(&host);
     registry.push(&host, &pushed, "team/box:1", &[]);
     let name = format!("{ADDRESS}/team/box:1");
     host.start_agent();
     host.change("shop", &manifest(&name));
-    says(&host, "shop");
+    says(&host, "shop", "box");
     assert_eq!(host.stead_ok(&["image", "verify"]), "1 image: all as it was\n");
     let first = host.running("shop", "box");
     let before = first.identity();

@@ -11,14 +11,14 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{ADDRESS, Registry, lab, says};
+use super::{ADDRESS, Registry, lab};
 use crate::{
     host::{
         Host, PATIENCE,
         registries::{answer, shelved},
         signal,
     },
-    images::oci_layout,
+    images::{layout, place, says},
 };
 
 /// So long something that is asked for ever more seldom may take to be seen again.
@@ -46,17 +46,11 @@ fn f_26_registry_down_what_runs_and_what_is_here_does_not_notice() {
     let Some(mut host) = Host::new("registry-down") else {
         return;
     };
-    let [one, two] = ["one", "two"].map(|name| {
-        let layout = host.directory(name);
-        oci_layout(&host, &layout);
-        layout
-    });
-    let configuration = format!("http: {{ addr: \"{ADDRESS}\" }}\n");
-    let registry = Registry::start(&host, &configuration);
+    let [one, two] = ["one", "two"].map(|name| layout(&host, name));
+    let registry = Registry::plain(&host);
     registry.push(&host, &one, "team/box:1", &[]);
     registry.push(&host, &two, "team/box:2", &[]);
     registry.push(&host, &two, "team/box:3", &[]);
-    lab::trust(&host, &[ADDRESS.to_owned()]);
     host.start_agent();
     let service = |name: &str, tag: u32| format!("  {name}: {{ image: \"{ADDRESS}/team/box:{tag}\" }}\n");
     let mut text = format!("services:\n{}", service("web", 1));
@@ -78,7 +72,7 @@ fn f_26_registry_down_what_runs_and_what_is_here_does_not_notice() {
         text += &service(&format!("cached-{round}"), 1);
         text += &service(&format!("new-{round}"), tag);
         host.write_manifest("shop", &text);
-        says(&host, &format!("cached-{round}"));
+        says(&host, "shop", &format!("cached-{round}"));
         let name = format!("{ADDRESS}/team/box:{tag}");
         complains(
             &host,
@@ -94,7 +88,7 @@ fn f_26_registry_down_what_runs_and_what_is_here_does_not_notice() {
         assert!((1..=3).contains(&lines.len()), "{round}: {lines:#?}");
         assert_eq!(host.running("shop", "web").identity(), web.identity(), "{round}");
         match round {
-            "refused" => registry = Some(Registry::start(&host, &configuration)),
+            "refused" => registry = Some(Registry::plain(&host)),
             _ => drop(host.tool("nft", &["delete", "table", "inet", "laboratory"])),
         }
         host.wait("what was missing runs", AGAIN, || {
@@ -167,30 +161,15 @@ fn f_29_tag_moved_what_a_name_stood_for_it_stands_for_after_everything_has_died(
     let Some(mut host) = Host::new("registry-moved") else {
         return;
     };
-    let [one, two] = ["one", "two"].map(|name| {
-        let layout = host.directory(name);
-        oci_layout(&host, &layout);
-        layout
-    });
-    let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
+    let [one, two] = ["one", "two"].map(|name| layout(&host, name));
+    let registry = Registry::plain(&host);
     registry.push(&host, &one, "team/box:1", &[]);
-    lab::trust(&host, &[ADDRESS.to_owned()]);
     host.start_agent();
     let web = format!("services:\n  web: {{ image: \"{ADDRESS}/team/box:1\", environment: {{ A: b }} }}\n");
     host.write_manifest("shop", &web);
     host.converged("shop");
-    let place = |service: &str| {
-        host.stead_ok(&[
-            "exec",
-            &format!("shop/{service}"),
-            "--",
-            "sh",
-            "-c",
-            "echo $PLACE",
-        ])
-    };
-    let first = place("web");
-    assert!(first.contains("one"), "{first}");
+    let first = one.display().to_string();
+    assert_eq!(place(&host, "shop", "web"), first);
     registry.push(&host, &two, "team/box:1", &[]);
     // As after a reboot: nothing of it lives.
     host.kill_agent();
@@ -202,25 +181,17 @@ fn f_29_tag_moved_what_a_name_stood_for_it_stands_for_after_everything_has_died(
     });
     host.start_agent();
     host.converged("shop");
-    let place = |service: &str| {
-        host.stead_ok(&[
-            "exec",
-            &format!("shop/{service}"),
-            "--",
-            "sh",
-            "-c",
-            "echo $PLACE",
-        ])
-    };
-    assert_eq!(place("web"), first);
+    assert_eq!(place(&host, "shop", "web"), first);
     // Nor does a new service, or one that is made anew, have what the tag stands for now.
     let more = format!(
         "{}  more: {{ image: \"{ADDRESS}/team/box:1\" }}\n",
         web.replace("A: b", "A: c")
     );
     host.write_manifest("shop", &more);
-    says(&host, "more");
+    says(&host, "shop", "more");
     host.converged("shop");
-    assert_eq!((place("web"), place("more")), (first.clone(), first));
+    for service in ["web", "more"] {
+        assert_eq!(place(&host, "shop", service), first, "{service}");
+    }
     host.finish();
 }

@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use serde_json::json;
 
-use super::{ADDRESS, Registry, lab, says};
+use super::{ADDRESS, Registry};
 use crate::{
-    host::Host,
-    images::{self, oci_layout},
+    host::{Host, podman::Podman},
+    images::{self, layout, place, says},
 };
 
 /// What the tests' own image is told to run, and what it says then.
@@ -43,32 +43,12 @@ fn by_umoci(host: &Host, registry: &Registry, rootfs: &Path) {
 
 /// As [`by_umoci`], by podman(1), which pushes it by itself.
 fn by_podman(host: &Host, rootfs: &Path) {
-    let place = host.directory("podman");
-    let at = |name: &str| place.join(name).display().to_string();
-    let archive = at("rootfs.tar");
+    let podman = Podman::new(host);
+    let archive = podman.path("rootfs.tar");
     host.tool(
         "tar",
         &["-C", &rootfs.display().to_string(), "-cf", &archive, "."],
     );
-    let policy = at("policy.json");
-    fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).expect("a file");
-    let (root, runroot) = (at("root"), at("runroot"));
-    let podman = |arguments: &[&str]| {
-        let own = [
-            "--root",
-            &root,
-            "--runroot",
-            &runroot,
-            "--storage-driver",
-            "vfs",
-            "--cgroup-manager",
-            "cgroupfs",
-        ];
-        // Its locks lie in places that belong to the machine.
-        let apart = "mount -t tmpfs none /dev/shm && mount -t tmpfs none /run && exec podman \"$@\"";
-        let unshare = ["--mount", "sh", "-c", apart, "podman"];
-        host.tool("unshare", &[&unshare[..], &own, arguments].concat());
-    };
     let command = format!("CMD {}", json!(SAYS));
     let changes = [
         &command,
@@ -78,20 +58,12 @@ fn by_podman(host: &Host, rootfs: &Path) {
         "ENV PATH=/bin",
     ];
     let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change]).collect();
-    let import = ["import", "--quiet", "--signature-policy", &policy];
-    podman(&[&import[..], &changes, &[&archive, "localhost/box:1"]].concat());
+    let import = ["import", "--quiet"];
+    podman.run(&[&import[..], &changes, &[&archive, "localhost/box:1"]].concat());
     for (format, name) in [("oci", "podman/oci:1"), ("v2s2", "podman/docker:1")] {
         let target = format!("docker://{ADDRESS}/{name}");
-        let push = [
-            "push",
-            "--quiet",
-            "--signature-policy",
-            &policy,
-            "--tls-verify=false",
-            "--format",
-            format,
-        ];
-        podman(&[&push[..], &["localhost/box:1", &target]].concat());
+        let push = ["push", "--quiet", "--tls-verify=false", "--format", format];
+        podman.run(&[&push[..], &["localhost/box:1", &target]].concat());
     }
 }
 
@@ -149,18 +121,13 @@ fn images_run_as_every_tool_makes_and_pushes_them() {
     let Some(mut host) = Host::new("registry-tools") else {
         return;
     };
-    let [own, other] = ["own", "other"].map(|name| {
-        let layout = host.directory(name);
-        oci_layout(&host, &layout);
-        layout
-    });
+    let [own, other] = ["own", "other"].map(|name| layout(&host, name));
     // A layer of its own: one that is there already is not sent once more in another form.
     let rootfs = host.root.join("busybox");
     fs::write(rootfs.join("etc/zstd"), "zstd").expect("a file");
-    let zstd = host.directory("zstd");
-    oci_layout(&host, &zstd);
+    let zstd = layout(&host, "zstd");
     fs::remove_file(rootfs.join("etc/zstd")).expect("the file");
-    let registry = Registry::start(&host, &format!("http: {{ addr: \"{ADDRESS}\" }}\n"));
+    let registry = Registry::plain(&host);
     registry.push(
         &host,
         &zstd,
@@ -191,7 +158,6 @@ fn images_run_as_every_tool_makes_and_pushes_them() {
     let zstd = String::from_utf8(manifest(&host, "skopeo/zstd", "1")).expect("JSON");
     assert!(zstd.contains("tar+zstd"), "{zstd}");
     let many = index(&host, "many/box");
-    lab::trust(&host, &[ADDRESS.to_owned()]);
     host.start_agent();
     let services = [
         ("oci", "skopeo/oci:1".to_owned()),
@@ -211,19 +177,15 @@ fn images_run_as_every_tool_makes_and_pushes_them() {
     host.write_manifest("shop", &format!("services:\n{lines}"));
     host.converged("shop");
     for (service, _) in &services {
-        says(&host, service);
+        says(&host, "shop", service);
     }
     // Of an index what is for this host, also by its digest.
     for service in ["many", "pinned", "both"] {
-        let place = host.stead_ok(&[
-            "exec",
-            &format!("shop/{service}"),
-            "--",
-            "sh",
-            "-c",
-            "echo $PLACE",
-        ]);
-        assert_eq!(place.trim(), own.display().to_string(), "{service}");
+        assert_eq!(
+            place(&host, "shop", service),
+            own.display().to_string(),
+            "{service}"
+        );
     }
     host.finish();
 }

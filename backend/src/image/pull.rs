@@ -1,6 +1,6 @@
 //! An image of a registry: what its name stands for, and its layers as files, each begun anew where it broke off.
 
-mod part;
+pub(super) mod part;
 
 use std::{
     fs, io,
@@ -291,7 +291,7 @@ pub(super) fn needed(layers: &[Layer], directory: &Path) -> u64 {
 }
 
 /// Every layer as a file of its digest in `directory`: what is there whole is not fetched again, what is there in
-/// part is gone on with.
+/// part is gone on with. `unpacked`: what another pull makes a directory there of meanwhile is not fetched.
 ///
 /// # Errors
 /// One of them cannot be had; what is there of it stays for the next time.
@@ -300,6 +300,7 @@ pub(super) async fn layers(
     name: &ImageName,
     layers: &[Layer],
     directory: &Path,
+    unpacked: Option<&Path>,
     progress: &Arc<Pull>,
 ) -> Result<(), ImageError> {
     records::make_private(directory).map_err(|source| {
@@ -317,7 +318,9 @@ pub(super) async fn layers(
         }
         let (client, name, one) = (Arc::clone(&client), name.clone(), one.clone());
         let (path, progress) = (directory.join(one.digest.hex()), Arc::clone(progress));
-        under_way.spawn(async move { layer(&client, &name, &one, &path, progress).await });
+        let unpacked = unpacked.map(|layers| layers.join(one.diff_id.hex()));
+        under_way
+            .spawn(async move { layer(&client, &name, &one, &path, unpacked.as_deref(), progress).await });
     }
     while let Some(ended) = under_way.join_next().await {
         finished(ended).map_err(failed(name))?;
@@ -345,6 +348,7 @@ async fn layer(
     name: &ImageName,
     &Layer { ref digest, size, .. }: &Layer,
     path: &Path,
+    unpacked: Option<&Path>,
     progress: Arc<Pull>,
 ) -> Result<(), PullError> {
     let write = |source| PullError::Write {
@@ -352,7 +356,13 @@ async fn layer(
         source,
     };
     let mut part = Part::open(path, progress).await?;
+    // Who has unpacked it has removed the file after that.
+    if unpacked.is_some_and(Path::is_dir) {
+        part.is_unpacked(size);
+        return Ok(());
+    }
     let (mut vain, mut wrong) = (0u32, false);
+    let mut most = part.length;
     loop {
         if part.length >= size {
             let found = part.digest();
@@ -369,8 +379,8 @@ async fn layer(
             }
             wrong = true;
             part.restart().map_err(write)?;
+            most = 0;
         }
-        let before = part.length;
         let error = match transfer(client, name, digest, size, &mut part).await {
             Ok(()) if part.length >= size => continue,
             Ok(()) => None,
@@ -386,11 +396,13 @@ async fn layer(
             error,
             Some(ClientError::Transport(TransportError::Stalled { .. }))
         );
-        vain = if part.length > before && !dripped {
+        // Nor would who begins anew each time, and comes no further.
+        vain = if part.length > most && !dripped {
             0
         } else {
             vain + 1
         };
+        most = most.max(part.length);
         let delay = error.as_ref().and_then(ClientError::after);
         let delay = delay.unwrap_or(DELAY * 2u32.pow(vain.saturating_sub(1)));
         if vain >= ATTEMPTS || delay > LONGEST {
@@ -431,4 +443,4 @@ async fn transfer(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

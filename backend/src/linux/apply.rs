@@ -42,12 +42,16 @@ impl LinuxBackend {
             Action::UnpackImage {
                 reference,
                 digest,
-                latest: false,
+                latest,
+            } => {
+                let unpacked = match latest {
+                    true => self.images.unpack_latest(reference, digest),
+                    false => self.images.unpack(reference, digest),
+                };
+                self.brought.notify_one();
+                Ok(unpacked?)
             }
-            | Action::PinImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
-            Action::UnpackImage {
-                reference, digest, ..
-            } => Ok(self.images.unpack_latest(reference, digest)?),
+            Action::PinImage { reference, digest } => Ok(self.images.unpack(reference, digest)?),
             Action::EnsureNetwork(spec) => {
                 self.networks.put(&spec.key.to_string(), spec)?;
                 let _making = self.firewall.making(&spec.key);

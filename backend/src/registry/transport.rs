@@ -30,6 +30,11 @@ use super::{
 const REDIRECTS: usize = 5;
 /// Connections to one origin that are kept for the next request.
 const KEPT: usize = 4;
+/// Who drips a little faster than [`Patience::least`] is asked anew after so long: by another connection, perhaps by another
+/// mirror. A slow line loses nothing by it, and an hour brings it at least 3.5 MiB.
+const BLOB: Duration = Duration::from_secs(3600);
+/// A document has some kilobytes, and a few megabytes at most.
+const DOCUMENT: Duration = Duration::from_secs(60);
 const AGENT: &str = concat!("stead/", env!("CARGO_PKG_VERSION"));
 
 /// How long is waited for what.
@@ -42,6 +47,10 @@ pub struct Patience {
     /// In so long a time of waiting a body brings at least [`Patience::least`] bytes.
     pub stall: Duration,
     pub least: u64,
+    /// For the body of a blob; what came until then is gone on with by another request.
+    pub blob: Duration,
+    /// For a body that is read as a whole: a manifest, a configuration, a token.
+    pub document: Duration,
 }
 
 impl Default for Patience {
@@ -51,6 +60,8 @@ impl Default for Patience {
             head: Duration::from_secs(30),
             stall: Duration::from_secs(30),
             least: 30 << 10,
+            blob: BLOB,
+            document: DOCUMENT,
         }
     }
 }
@@ -104,6 +115,8 @@ pub enum TransportError {
         least: u64,
         limit: Duration,
     },
+    #[error("{origin} has not sent all within {} s; check the network, it is asked again", limit.as_secs())]
+    Slow { origin: Origin, limit: Duration },
     #[error("the connection to {origin} broke; it is asked again")]
     Broken {
         origin: Origin,
@@ -122,6 +135,7 @@ impl TransportError {
             | TransportError::Connect { .. }
             | TransportError::Silent { .. }
             | TransportError::Stalled { .. }
+            | TransportError::Slow { .. }
             | TransportError::Broken { .. } => true,
             TransportError::Proxy { status, .. } => status.is_server_error(),
             TransportError::Url(_)
@@ -171,6 +185,9 @@ pub struct Answer {
     pub near: bool,
     body: Incoming,
     patience: Patience,
+    /// When its body began, and how long it may take.
+    begun: Instant,
+    limit: Duration,
     /// How long the body has been waited for since it last was fast enough, and what came in that time.
     waited: Duration,
     came: u64,
@@ -242,6 +259,8 @@ impl Transport {
             near,
             body,
             patience: self.patience,
+            begun: Instant::now(),
+            limit: self.patience.blob,
             waited: Duration::ZERO,
             came: 0,
         }
@@ -367,12 +386,14 @@ impl Answer {
     /// The next piece of the body; `None`: there is no more.
     ///
     /// # Errors
-    /// The connection broke, or brings too little for too long.
+    /// The connection broke, brings too little for too long, or has not brought all in time.
     pub async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
         loop {
             let begun = Instant::now();
-            let end = begun + self.patience.stall.saturating_sub(self.waited);
-            let frame = timeout_at(end, self.body.frame()).await;
+            let stalled = begun + self.patience.stall.saturating_sub(self.waited);
+            let late = self.begun + self.limit;
+            // What waits to be read is read also when it is late, but then nothing more is waited for.
+            let frame = timeout_at(stalled.min(late), self.body.frame()).await;
             // Only what was waited for counts: who reads may be slow himself.
             self.waited += begun.elapsed();
             match frame {
@@ -391,6 +412,10 @@ impl Answer {
                     return Err(TransportError::Broken { origin, source });
                 }
                 Ok(None) => return Ok(None),
+                Err(_) if late < stalled => {
+                    let (origin, limit) = (self.origin.clone(), self.limit);
+                    return Err(TransportError::Slow { origin, limit });
+                }
                 Err(_) => {
                     return Err(TransportError::Stalled {
                         origin: self.origin.clone(),
@@ -408,6 +433,7 @@ impl Answer {
     /// As [`Answer::next`]; it is longer than `limit`.
     pub async fn read(mut self, limit: u64) -> Result<Vec<u8>, TransportError> {
         let mut whole = Vec::new();
+        self.limit = self.patience.document;
         while let Some(data) = self.next().await? {
             if whole.len() as u64 + data.len() as u64 > limit {
                 return Err(TransportError::Long {

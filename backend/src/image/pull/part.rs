@@ -16,6 +16,16 @@ use tokio::time::sleep;
 use super::PullError;
 use crate::image::{config::Digest, progress::Pull};
 
+/// Waits for who else is fetching the same, or unpacking it; until the file is dropped they wait for us.
+///
+/// # Errors
+/// It is not there: whoever had it has unpacked it.
+pub(in crate::image) fn hold(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+    Ok(file)
+}
+
 /// A file that is becoming a layer, and the digest of what is there of it.
 pub(super) struct Part {
     file: File,
@@ -101,6 +111,12 @@ impl Part {
     fn grow(&mut self, bytes: usize) {
         self.length += bytes as u64;
         self.progress.came(bytes as u64);
+    }
+
+    /// Nothing more of it will come.
+    pub fn is_unpacked(&mut self, size: u64) {
+        self.progress.came(size.saturating_sub(self.length));
+        self.length = size;
     }
 
     pub fn digest(&self) -> Digest {

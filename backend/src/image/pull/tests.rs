@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde_json::{Value, json};
 
 use super::super::config::architecture;
@@ -28,7 +29,7 @@ mod inert;
 mod storms;
 
 /// An image of these layers (tar streams), under the tag `1` of `app`, and its digest.
-fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
+pub(in crate::image) fn image(layers: &[Vec<u8>]) -> (Shelf, Digest) {
     edited(layers, |_| {}, |_| {}, |_| {})
 }
 
@@ -45,7 +46,7 @@ fn zipped(layers: &[Vec<u8>]) -> (Shelf, Digest) {
 }
 
 /// As [`image`]; what its documents say otherwise has its true digest all the same.
-fn edited(
+pub(in crate::image) fn edited(
     layers: &[Vec<u8>],
     configuration: impl Fn(&mut Value),
     manifest: impl Fn(&mut Value),
@@ -103,7 +104,7 @@ fn store(server: &Server) -> (tempfile::TempDir, Store, String) {
     (root, store, name)
 }
 
-fn store_in(root: &Path, server: &Server) -> (Store, String) {
+pub(in crate::image) fn store_in(root: &Path, server: &Server) -> (Store, String) {
     let layout = Layout::new(Some(root)).unwrap();
     let hosts = json!({ server.address.to_string(): { "insecure": true } });
     let registries = Registries {
@@ -115,11 +116,11 @@ fn store_in(root: &Path, server: &Server) -> (Store, String) {
     (store, format!("{}/app:1", server.address))
 }
 
-fn layer(name: &str, size: usize) -> Vec<u8> {
+pub(in crate::image) fn layer(name: &str, size: usize) -> Vec<u8> {
     testing::layer(&[testing::File::new(name, 0o644, vec![b'x'; size])]).unwrap()
 }
 
-fn text(error: &dyn std::error::Error) -> String {
+pub(in crate::image) fn text(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
@@ -180,6 +181,104 @@ fn a_layer_that_is_here_is_not_fetched() {
     let fetched = parts(&server).into_iter();
     let common = format!("/v2/app/blobs/{}", Digest::of(&common));
     assert_eq!(fetched.filter(|(target, _)| *target == common).count(), 1);
+}
+
+/// How often something was begun to be unpacked since the watch on the directory of the layers.
+fn begun(watch: &std::os::fd::OwnedFd) -> usize {
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    let events = std::iter::from_fn(|| {
+        let event = reader.next().ok()?;
+        Some(
+            event
+                .file_name()
+                .is_some_and(|name| name.to_bytes().starts_with(b".new-")),
+        )
+    });
+    events.filter(|is_new| *is_new).count()
+}
+
+#[test]
+fn a_layer_of_two_images_that_are_pulled_at_once_is_fetched_and_unpacked_once() {
+    let common = layer("common", 3 << 20);
+    let own = ["a", "b"].map(|name| layer(name, 10));
+    let blob = |layer: &[u8]| format!("/v2/app/blobs/{}", Digest::of(layer));
+    // Another pull has unpacked it before this one has come to it; or both unpack at the same time.
+    for before in [true, false] {
+        let layers = [0, 1].map(|at| match before {
+            // As many before it as are fetched at once.
+            true => [own[at].clone(), layer("c", at), layer("d", at), common.clone()].to_vec(),
+            false => [common.clone(), own[at].clone()].to_vec(),
+        });
+        let images = [(0, "1"), (1, "2")].map(|(at, tag)| {
+            let (shelf, digest) = image(&layers[at]);
+            let keyed = shelf.into_iter().map(|(key, bytes)| match key.as_str() {
+                "app/manifests/1" => (format!("app/manifests/{tag}"), bytes),
+                _ => (key, bytes),
+            });
+            (keyed.collect::<Shelf>(), digest)
+        });
+        let shelf: Shelf = images.iter().flat_map(|(shelf, _)| shelf.clone()).collect();
+        let gate = Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+        let shut = match before {
+            true => layers[1][..3].to_vec(),
+            false => own.to_vec(),
+        };
+        let (closed, shut) = (Arc::clone(&gate), shut.iter().map(|layer| blob(layer)));
+        let shut: Vec<String> = shut.collect();
+        let server = Server::answering(move |asked| {
+            // Of the second image, or of both, the rest stays out until the gate opens.
+            if shut.contains(&asked.target) {
+                let open = closed.0.lock().unwrap();
+                drop(closed.1.wait_while(open, |open| !*open).unwrap());
+            }
+            shelved(&shelf, asked)
+        });
+        let (root, store, name) = store(&server);
+        let layers = root.path().join("state/images/layers");
+        fs::create_dir_all(&layers).unwrap();
+        let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &layers, WatchFlags::CREATE).unwrap();
+        let pull = |at: usize| {
+            let name = name.replace(":1", [":1", ":2"][at]);
+            store.resolve(&name).unwrap();
+            store.unpack(&name, &images[at].1.to_string()).unwrap();
+        };
+        let pull = &pull;
+        std::thread::scope(|scope| {
+            let second = scope.spawn(move || pull(1));
+            let asked = |target: &str| server.requests().iter().any(|asked| asked.target == target);
+            wait(|| asked(&blob(&own[1])).then_some(()));
+            let first = scope.spawn(move || pull(0));
+            if before {
+                first.join().unwrap();
+                assert!(!second.is_finished());
+            } else {
+                // Both wait for what is their own, and have what is common.
+                let size = common.len() as u64;
+                wait(|| {
+                    let all = store.progress();
+                    (all.len() == 2 && all.iter().all(|one| one.fetched >= size)).then_some(())
+                });
+            }
+            *gate.0.lock().unwrap() = true;
+            gate.1.notify_all();
+        });
+        let fetched = parts(&server)
+            .into_iter()
+            .filter(|(target, _)| *target == blob(&common));
+        assert_eq!(fetched.count(), 1, "{before}");
+        assert_eq!(begun(&watch), fs::read_dir(&layers).unwrap().count(), "{before}");
+        assert_eq!(
+            fs::read_dir(root.path().join("state/images/pull"))
+                .unwrap()
+                .count(),
+            0
+        );
+        for (_, digest) in &images {
+            assert!(store.layers(&digest.to_string()).is_ok());
+        }
+    }
 }
 
 /// Sends at most so many bytes of a layer on one connection, and keeps to ranges.

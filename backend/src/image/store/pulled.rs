@@ -81,7 +81,8 @@ impl Store {
                     source,
                 }
             })?;
-            let layers = pull::layers(client, name, &missing, &directory, &progress);
+            let unpacked = self.directory.join("layers");
+            let layers = pull::layers(client, name, &missing, &directory, Some(&unpacked), &progress);
             pull::run(layers, name).inspect_err(|error| self.wait(name, error))?;
         }
         for pull::Layer {
@@ -91,8 +92,11 @@ impl Store {
         } in &missing
         {
             let (path, target) = (directory.join(digest.hex()), self.layer(diff_id));
+            // Another pull may be unpacking the very same: it is waited for, and then nothing is left to do.
+            let held = pull::part::hold(&path);
             if !target.is_dir() {
-                let section = Section::whole(&path).map_err(|source| ImageError::Store {
+                let opened = held.and_then(|held| Ok((held, Section::whole(&path)?)));
+                let (_held, section) = opened.map_err(|source| ImageError::Store {
                     path: path.clone(),
                     source,
                 })?;
@@ -106,7 +110,7 @@ impl Store {
                 })?;
             }
             progress.unpacked();
-            // It has become a directory; another image that unpacks it as well reads on from the open file.
+            // It has become a directory.
             let _ = fs::remove_file(&path);
         }
         self.write(&self.blob(&Digest::of(&offer.manifest)), &offer.manifest)?;
@@ -114,7 +118,7 @@ impl Store {
     }
 
     /// Who wants to be asked later is, whatever else would be a reason to ask.
-    fn wait(&self, name: &ImageName, error: &ImageError) {
+    pub(super) fn wait(&self, name: &ImageName, error: &ImageError) {
         if let ImageError::Pull { source, .. } = error
             && let pull::PullError::Registry(ClientError::Later {
                 origin,

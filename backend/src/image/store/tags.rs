@@ -58,6 +58,12 @@ fn at(name: &ImageName, manifest: Option<&str>) -> ImageName {
     }
 }
 
+fn not_here(name: &ImageName) -> ImageError {
+    ImageError::NotHere {
+        name: name.to_string(),
+    }
+}
+
 fn answered(at: u64) -> Asked {
     Asked { at, failed: None }
 }
@@ -73,9 +79,7 @@ impl Store {
     pub(super) fn of_registry(&self, name: &ImageName, ask: Ask) -> Result<Image, ImageError> {
         let Some(binding) = self.bindings.get(&name.to_string())? else {
             if ask == Ask::Never {
-                return Err(ImageError::NotHere {
-                    name: name.to_string(),
-                });
+                return Err(not_here(name));
             }
             let offer = self.offer(name)?;
             return Ok(Image {
@@ -84,6 +88,9 @@ impl Store {
             });
         };
         let kept = self.pinned(name, &binding.digest, binding.manifest.as_deref(), ask)?;
+        if ask == Ask::Never && !kept.unpacked {
+            return Err(not_here(name));
+        }
         let mut image = Image {
             asked: Some(answered(self.last_answer(name, &binding))),
             ..kept
@@ -130,9 +137,7 @@ impl Store {
             return Ok(Image::new(digest.to_string(), whole, config));
         }
         if ask == Ask::Never {
-            return Err(ImageError::NotHere {
-                name: name.to_string(),
-            });
+            return Err(not_here(name));
         }
         let offer = self.offer(&at(name, manifest))?;
         Ok(Image::new(offer.digest.to_string(), false, offer.runtime()))
@@ -148,7 +153,8 @@ impl Store {
                 Err(_) => Err(pull::failed(name)(PullError::Slow(LIMIT))),
             }
         };
-        let told = pull::run(asking, name)?.to_string();
+        let told = pull::run(asking, name).inspect_err(|error| self.wait(name, error))?;
+        let told = told.to_string();
         lock(&self.answers).insert(name.clone(), epoch());
         let latest = binding.latest.as_ref();
         if latest.is_some_and(|latest| latest.manifest == told) {
@@ -256,3 +262,6 @@ impl Store {
         Ok(self.bindings.put(&name.to_string(), &binding)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

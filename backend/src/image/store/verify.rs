@@ -270,7 +270,10 @@ impl Store {
         let size = wanted.iter().fold(0u64, |sum, one| sum.saturating_add(one.size));
         let progress = self.pulls.begin(name.to_string(), size, wanted.len());
         let client = Arc::new(self.client(name)?);
-        pull::run(pull::layers(client, name, &wanted, &directory, &progress), name)?;
+        pull::run(
+            pull::layers(client, name, &wanted, &directory, None, &progress),
+            name,
+        )?;
         let sections = wanted.into_iter().map(|one| {
             let path = directory.join(one.digest.hex());
             let section = Section::whole(&path);

@@ -23,6 +23,7 @@ fn transport(proxies: Proxies) -> Transport {
         head: Duration::from_secs(3),
         stall: Duration::from_millis(300),
         least: 1000,
+        ..Patience::default()
     };
     Transport::new(RootCertStore::empty(), proxies, patience)
 }
@@ -222,6 +223,52 @@ fn f_27_registry_slow_who_is_silent_slow_or_gone_is_named() {
             .unwrap_err();
         assert!(matches!(error, TransportError::Connect { .. }), "{error}");
     });
+}
+
+#[test]
+fn f_27_registry_slow_who_drips_for_ever_just_fast_enough_has_a_total_limit() {
+    let server = Server::start(|_, stream, next| {
+        while next(stream).is_some() {
+            let promise = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+            stream.write_all(promise).unwrap();
+            while stream.write_all(&[b'x'; 100]).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    let url = url(&server, "/");
+    // Where both are the default, none of them would be reached in the life of a test.
+    for (as_document, limit) in [(true, "document"), (false, "blob")] {
+        let mut patience = Patience {
+            stall: Duration::from_millis(500),
+            least: 10,
+            ..Patience::default()
+        };
+        let short = Duration::from_secs(1);
+        match as_document {
+            true => patience.document = short,
+            false => patience.blob = short,
+        }
+        let begun = Instant::now();
+        let error = run(async {
+            let transport = Transport::new(RootCertStore::empty(), Proxies::default(), patience);
+            let mut answer = transport.send(Ask::get(&url), false).await.unwrap();
+            if as_document {
+                return answer.read(1 << 20).await.unwrap_err();
+            }
+            loop {
+                if let Err(error) = answer.next().await {
+                    return error;
+                }
+            }
+        });
+        assert!(begun.elapsed() >= short, "{limit}");
+        assert!(
+            matches!(error, TransportError::Slow { limit, .. } if limit == short),
+            "{limit}: {error}"
+        );
+        assert!(error.may_pass());
+    }
 }
 
 #[test]

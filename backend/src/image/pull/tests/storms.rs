@@ -7,6 +7,18 @@ use crate::registry::transport::Patience;
 
 /// As [`store`], where nobody is waited for long.
 pub(super) fn hasty(servers: &[&Server]) -> (tempfile::TempDir, Store) {
+    patient(
+        servers,
+        Patience {
+            stall: Duration::from_millis(300),
+            least: 300,
+            head: Duration::from_secs(5),
+            ..Patience::default()
+        },
+    )
+}
+
+fn patient(servers: &[&Server], patience: Patience) -> (tempfile::TempDir, Store) {
     let root = tempfile::tempdir().unwrap();
     let layout = Layout::new(Some(root.path())).unwrap();
     let rules = servers
@@ -15,12 +27,7 @@ pub(super) fn hasty(servers: &[&Server]) -> (tempfile::TempDir, Store) {
     let hosts: serde_json::Map<String, Value> = rules.collect();
     let registries = Registries {
         hosts: serde_json::from_value(Value::Object(hosts)).unwrap(),
-        patience: Patience {
-            stall: Duration::from_millis(300),
-            least: 300,
-            head: Duration::from_secs(5),
-            ..Patience::default()
-        },
+        patience,
         ..Registries::default()
     };
     let settings = Settings::new(move || Ok(registries.clone()));
@@ -82,6 +89,50 @@ fn f_27_registry_slow_who_drips_or_hangs_is_given_up_and_others_go_on() {
             from.len() == ATTEMPTS as usize && from.is_sorted() && from[1] > 300,
             "{from:?}"
         );
+    }
+}
+
+#[test]
+fn f_27_registry_slow_a_slow_line_is_asked_anew_in_time_and_gets_there() {
+    let large = layer("a", 200_000);
+    let (shelf, digest) = image(std::slice::from_ref(&large));
+    for keeps_to_ranges in [true, false] {
+        let shelf = shelf.clone();
+        let server = Server::start(move |_, stream, next| {
+            while let Some(mut asked) = next(stream) {
+                if !keeps_to_ranges {
+                    asked.headers.retain(|(name, _)| name != "range");
+                }
+                for piece in shelved(&shelf, &asked).chunks(1000) {
+                    if stream.write_all(piece).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        });
+        // In so short a time a tenth of it comes, at most.
+        let patience = Patience {
+            blob: Duration::from_millis(200),
+            ..Patience::default()
+        };
+        let (_root, store) = patient(&[&server], patience);
+        let name = names(&[&server]).remove(0);
+        store.resolve(&name).unwrap();
+        let pulled = store.unpack(&name, &digest.to_string());
+        let blob = format!("/v2/app/blobs/{}", Digest::of(&large));
+        let asked = server.requests().into_iter().filter(|asked| asked.target == blob);
+        let from: Vec<usize> = asked.map(|asked| asked.from()).collect();
+        if keeps_to_ranges {
+            pulled.unwrap();
+            assert!(from.len() > 2 * ATTEMPTS as usize, "each brings a part: {from:?}");
+            assert!(from.is_sorted() && from[1] > 0, "nothing comes twice: {from:?}");
+        } else {
+            // Who begins anew each time never gets there, and is given up.
+            let error = text(&pulled.unwrap_err());
+            assert!(error.contains("has not sent all within"), "{error}");
+            assert!(from.len() >= ATTEMPTS as usize, "{from:?}");
+        }
     }
 }
 
