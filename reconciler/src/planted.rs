@@ -190,6 +190,10 @@ pub const MISTAKES: &[(&str, &str)] = &[
     ("root-gone-ignored", "a process whose root is gone runs on"),
     ("same-key-twice", "a step is planned for what is under way"),
     (
+        "second-name-not-kept",
+        "a name is not kept where another has brought its image",
+    ),
+    (
         "sharer-restarts-with-its-lender",
         "who shares namespaces is restarted with the container that lends them",
     ),

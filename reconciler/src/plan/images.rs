@@ -63,7 +63,7 @@ fn name(
         return;
     };
     // Another name may have brought the layers. What is of no registry stands for itself.
-    let bound = image.unpacked || known.asked.is_none();
+    let bound = image.unpacked || known.asked.is_none() || planted!("second-name-not-kept");
     let (stands, kept) = (known.digest == image.digest, kept(&reference));
     let digest = image.digest.clone();
     let image_key = Key::Image {
