@@ -125,8 +125,11 @@ fn f_27_registry_slow_a_slow_line_is_asked_anew_in_time_and_gets_there() {
         let from: Vec<usize> = asked.map(|asked| asked.from()).collect();
         if keeps_to_ranges {
             pulled.unwrap();
-            assert!(from.len() > 2 * ATTEMPTS as usize, "each brings a part: {from:?}");
-            assert!(from.is_sorted() && from[1] > 0, "nothing comes twice: {from:?}");
+            assert!(from.len() > ATTEMPTS as usize, "each brings a part: {from:?}");
+            assert!(
+                from.is_sorted() && from.last() > Some(&0),
+                "nothing comes twice: {from:?}"
+            );
         } else {
             // Who begins anew each time never gets there, and is given up.
             let error = text(&pulled.unwrap_err());
