@@ -14,7 +14,9 @@ use super::{
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Fact,
-    spec::{Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, Subnet},
+    spec::{
+        Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, SandboxSpec, Subnet,
+    },
 };
 
 /// Which moment of the pass the firewall is for.
@@ -231,8 +233,8 @@ pub fn then(
 }
 
 /// Whether what is there already keeps these networks and addresses apart from the others.
-pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, place: usize) -> bool {
-    let (Some(seen), Some(sandbox)) = (draft.observed.firewall.known(), allocation.sandbox(place)) else {
+pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, sandbox: &SandboxSpec) -> bool {
+    let Some(seen) = draft.observed.firewall.known() else {
         return false;
     };
     let holds = |spec: &FirewallSpec| {

@@ -23,7 +23,7 @@ use model::types::Project;
 use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::{Instance, State},
-    spec::ContainerSpec,
+    spec::{ContainerSpec, SandboxSpec},
 };
 use gates::Gates;
 
@@ -296,7 +296,7 @@ fn instance(
     needs.insert(0, sandbox);
     // A sandbox that is there may be older than the rules that keep it apart.
     if verdict.starts() && sandbox == Ready::Now {
-        needs.extend(isolated(draft, ground, place));
+        needs.extend(isolated(draft, ground, ground.allocation.sandbox(place)));
         needs.extend(joined);
     }
     let Ok(target) = &verdict.target else {
@@ -392,7 +392,7 @@ fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Insta
     let endpoints = seen.sandbox.endpoints.iter();
     let networks = endpoints.filter_map(|endpoint| ground.networks.get(&endpoint.network));
     let mut needs: Vec<Ready> = networks.copied().collect();
-    needs.extend(isolated(draft, ground, place));
+    needs.extend(isolated(draft, ground, Some(&seen.sandbox)));
     let cause = wanted::noun("sandbox", Some(seen.drift.join(", ")));
     let action = Action::EnsureSandbox((*seen.sandbox).clone());
     let Some(member) = ground.wants.instances.get(place) else {
@@ -401,9 +401,10 @@ fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Insta
     draft.step(&Key::Instance(member.key.clone()), action, &cause, None, &needs);
 }
 
-/// The step after which nobody else can use the addresses of an instance, unless that is so already.
-fn isolated(draft: &Draft<'_>, ground: &Ground<'_>, place: usize) -> Option<Ready> {
-    (!firewall::isolates(draft, ground.allocation, place)).then_some(ground.firewall)
+/// The step after which nobody else can use the addresses of `sandbox`, unless that is so already.
+fn isolated(draft: &Draft<'_>, ground: &Ground<'_>, sandbox: Option<&SandboxSpec>) -> Option<Ready> {
+    let isolates = sandbox.is_some_and(|sandbox| firewall::isolates(draft, ground.allocation, sandbox));
+    (!isolates).then_some(ground.firewall)
 }
 
 fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &'g ResourceKey> {
@@ -445,7 +446,7 @@ fn sandbox(
     };
     needs.extend(endpoints(ground, place).filter_map(|network| ground.networks.get(network)));
     if !planted!("reserved-too-early") {
-        needs.extend(isolated(draft, ground, place));
+        needs.extend(isolated(draft, ground, ground.allocation.sandbox(place)));
     }
     // Who holds a host port that is wanted here: one that leaves goes first; one that stays gives it up
     // on its own, and so do we, so that two can swap.

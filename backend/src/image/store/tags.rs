@@ -48,6 +48,17 @@ impl Binding {
                 manifest: manifest.cloned(),
             })
     }
+
+    /// The same images; what the tag stands for is to be had by `manifest`.
+    fn at(&self, manifest: String) -> Binding {
+        let mut binding = self.clone();
+        binding.asked = Some(epoch());
+        match &mut binding.latest {
+            Some(latest) => latest.manifest = manifest,
+            None => binding.manifest = Some(manifest),
+        }
+        binding
+    }
 }
 
 /// The name, at one index or manifest of it.
@@ -164,9 +175,14 @@ impl Store {
             // What was offered before may have moved on, too.
             lock(&self.offers).remove(name);
             let offer = self.offer(name)?;
+            let digest = offer.digest.to_string();
             // An index is another also where the image of this platform is the same.
-            if offer.digest.to_string() != binding.digest {
-                let image = Image::new(offer.digest.to_string(), false, offer.runtime());
+            if digest == *latest.map_or(&binding.digest, |latest| &latest.digest) {
+                self.bindings.put(&name.to_string(), &binding.at(told))?;
+                return Ok(Tag::Stands);
+            }
+            if digest != binding.digest {
+                let image = Image::new(digest, false, offer.runtime());
                 return Ok(Tag::Moved(Box::new(image)));
             }
         }
