@@ -4,6 +4,7 @@
 mod focus;
 mod images;
 mod outcomes;
+mod revisions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +25,11 @@ use crate::{
         step::{Plan, Step},
     },
     port::{HostEvent, Scope},
-    pull,
     status::{self, ProjectState, Status},
     time::Now,
 };
 use focus::Touched;
-use images::{asked_at_each_change, images_of, references, with_instances};
+use images::{asked_at_each_change, images_of, references};
 
 /// Milliseconds between two looks at everything, in case an event was missed.
 const RESYNC: u64 = 120_000;
@@ -396,41 +396,6 @@ impl Engine {
         )
     }
 
-    /// What was taken back is tried again where it is another by now. False: nothing.
-    fn unbar(&mut self) -> bool {
-        let over = self.memory.unbar(&self.desired, &self.observed);
-        for project in &over {
-            self.touched.project(project);
-            self.notes.push(Note::Barred {
-                project: project.clone(),
-                barred: None,
-            });
-        }
-        !over.is_empty()
-    }
-
-    /// Takes back what `plan` says has failed. False: nothing.
-    fn roll_back(&mut self, plan: &Plan) -> bool {
-        let taken = self.memory.roll_back(plan);
-        for (project, barred) in &taken {
-            let (revision, why) = (&barred.revision, &barred.why);
-            let images = Barred::named(&barred.images);
-            tracing::warn!(project, revision, images, why, "rolled back");
-            self.outdate(project);
-            if let Some(good) = self.memory.good.get(project) {
-                self.dirty.add_images(images_of(&good.project));
-            }
-            self.notes.push(Note::Barred {
-                project: project.clone(),
-                barred: Some(barred.clone()),
-            });
-        }
-        if !taken.is_empty() {
-            self.follow();
-        }
-        !taken.is_empty()
-    }
-
     /// What the outside may see now.
     fn status(&mut self, now: Now) -> Status {
         let facts = status::project::Facts {
@@ -451,24 +416,7 @@ impl Engine {
             if status.state == ProjectState::Converged
                 && let Some(revision) = &status.tried
             {
-                let project = match self.desired.projects.get(name) {
-                    Some(Wish::Run { project, .. }) => Some(project.clone()),
-                    _ => None,
-                };
-                let services = project.as_deref().map(with_instances);
-                let images = services.map(|services| pull::digests(services, &self.observed));
-                let images = images.unwrap_or_default();
-                let before = self.memory.good.get(name);
-                self.proven |= before.is_some_and(|good| good.images != images);
-                let known = before.is_some_and(|good| good.revision == *revision && good.images == images);
-                if let Some(project) = project.filter(|_| !known) {
-                    let good = Good::new(revision.clone(), project, images);
-                    self.memory.good.insert(name.clone(), good.clone());
-                    self.notes.push(Note::Good {
-                        project: name.clone(),
-                        good,
-                    });
-                }
+                self.note_good(name, revision);
                 self.applied.insert(name.clone(), revision.clone());
                 status.applied = Some(revision.clone());
             }

@@ -233,8 +233,8 @@ pub fn then(
 }
 
 /// Whether what is there already keeps these networks and addresses apart from the others.
-pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, sandbox: &SandboxSpec) -> bool {
-    let Some(seen) = draft.observed.firewall.known() else {
+pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, sandbox: Option<&SandboxSpec>) -> bool {
+    let (Some(seen), Some(sandbox)) = (draft.observed.firewall.known(), sandbox) else {
         return false;
     };
     let holds = |spec: &FirewallSpec| {

@@ -403,8 +403,7 @@ fn repair(draft: &mut Draft<'_>, ground: &Ground<'_>, place: usize, seen: &Insta
 
 /// The step after which nobody else can use the addresses of `sandbox`, unless that is so already.
 fn isolated(draft: &Draft<'_>, ground: &Ground<'_>, sandbox: Option<&SandboxSpec>) -> Option<Ready> {
-    let isolates = sandbox.is_some_and(|sandbox| firewall::isolates(draft, ground.allocation, sandbox));
-    (!isolates).then_some(ground.firewall)
+    (!firewall::isolates(draft, ground.allocation, sandbox)).then_some(ground.firewall)
 }
 
 fn endpoints<'g>(ground: &'g Ground<'_>, place: usize) -> impl Iterator<Item = &'g ResourceKey> {

@@ -1,6 +1,7 @@
 //! What should be there, by another way than the plan's: what is asked minus what is, part by part, and
 //! what excuses the rest.
 
+mod clashes;
 mod looks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use crate::{
     observed::{Fact, Health, Instance, Observed, State},
     status::{ProjectState, Status},
     testing::{
-        generate::{Behaviour, Condition, OnFailure, Policy, Port, Restart, Service, Shape, TAGS, WORSE},
+        generate::{Behaviour, Condition, OnFailure, Policy, Restart, Service, Shape, TAGS, WORSE},
         sim_host::registry::Registry,
     },
 };
@@ -345,59 +346,6 @@ impl Judge<'_> {
         let left = ended.filter(|(key, _)| of(key) && !self.instances.contains_key(*key));
         codes.extend(left.map(|(_, ended)| ended.code));
         codes
-    }
-
-    /// Another one may hold a host port of it, or a second of its own kind.
-    fn clashes(&self, name: &str, service: &Service) -> bool {
-        let mine: Vec<&Port> = service
-            .ports
-            .iter()
-            .filter(|port| port.published.is_some())
-            .collect();
-        if mine.is_empty() {
-            return false;
-        }
-        let overlaps = |port: &Port| {
-            mine.iter().any(|own| match (own.published, port.published) {
-                (Some(own_range), Some(range)) => {
-                    own.udp == port.udp && own_range.0 <= range.1 && range.0 <= own_range.1
-                }
-                _ => false,
-            })
-        };
-        if service.scale > 1 || mine.len() > 1 {
-            return true;
-        }
-        let elsewhere = self.wishes.files.iter().any(|(other, file)| {
-            let good = self
-                .kept
-                .good
-                .get(other)
-                .and_then(|good| self.wishes.version(other, &good.revision));
-            let shapes = [Some(&file.shape), good];
-            shapes
-                .into_iter()
-                .flatten()
-                .flat_map(|shape| &shape.services)
-                .any(|one| (other != name || one.name != service.name) && one.ports.iter().any(overlaps))
-        });
-        let held = self.instances.iter().any(|(key, instance)| {
-            (key.project != name || key.service != service.name)
-                && instance.sandbox.ports.iter().any(|binding| {
-                    mine.iter().any(|own| {
-                        own.published
-                            .is_some_and(|(first, last)| (first..=last).contains(&binding.published))
-                    })
-                })
-        });
-        elsewhere
-            || held
-            || self.wishes.foreign.iter().any(|foreign| {
-                mine.iter().any(|own| {
-                    own.published
-                        .is_some_and(|(first, last)| (first..=last).contains(foreign))
-                })
-            })
     }
 
     /// True: what it should be cannot be said, and that excuses its project.
