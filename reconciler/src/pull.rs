@@ -6,7 +6,7 @@ use model::types::{Project, PullPolicy, Service};
 
 use crate::{
     backoff,
-    observed::{Asked, Image, Observed},
+    observed::{Asked, Fact, Image, Observed},
     port::Ask,
     time::Now,
 };
@@ -60,6 +60,19 @@ pub fn still(project: &Project) -> Project {
         service.container.pull_policy = Some(PullPolicy::Missing);
     }
     still
+}
+
+/// Whether `services` run what `images` has, as far as is known: quickly, since most do.
+pub fn are_those<'s>(
+    images: &BTreeMap<String, String>,
+    mut services: impl Iterator<Item = &'s Service>,
+    observed: &Observed,
+) -> bool {
+    services.all(|service| {
+        let image = observed.images.get(&service.image).and_then(Fact::known);
+        let digest = image.map(|image| &chosen(image, service).digest);
+        digest.is_none_or(|digest| images.get(&service.image) == Some(digest))
+    })
 }
 
 /// By reference: the digests that `services` run, as far as is known; of two, that of who follows the tag.

@@ -17,12 +17,17 @@ impl Engine {
         let Some(Wish::Run { project, .. }) = self.desired.projects.get(name) else {
             return;
         };
-        let images = pull::digests(with_instances(project), &self.observed);
         let before = self.memory.good.get(name);
-        self.proven |= before.is_some_and(|good| good.images != images);
-        if before.is_some_and(|good| good.revision == revision && good.images == images) {
+        let known = before.filter(|good| good.revision == revision);
+        if known.is_some_and(|good| pull::are_those(&good.images, with_instances(project), &self.observed)) {
             return;
         }
+        let images = pull::digests(with_instances(project), &self.observed);
+        // Of two digests of one name, only one is noted.
+        if known.is_some_and(|good| good.images == images) {
+            return;
+        }
+        self.proven |= before.is_some_and(|good| good.images != images);
         let good = Good::new(revision.to_owned(), project.clone(), images);
         self.memory.good.insert(name.to_owned(), good.clone());
         self.notes.push(Note::Good {
