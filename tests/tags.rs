@@ -168,6 +168,11 @@ fn what_a_tag_has_moved_to_is_taken_back_where_it_fails_and_followed_once_it_mov
             let told = moving.host.complaint("shop");
             (told.contains("was rolled back") && told.contains("until the tag moves on")).then_some(())
         });
+    let status = moving.host.stead_ok(&["status"]);
+    assert!(
+        status.contains("failed   shop: ") && status.contains("was rolled back"),
+        "{status}"
+    );
     moving.host.wait("only the first one is there", PATIENCE, || {
         (moving.host.ps().len() == 1).then_some(())
     });

@@ -218,8 +218,9 @@ pub fn reasons(project: &Project) -> Vec<(&'static str, &str, &str)> {
         all.filter(move |condition| condition.kind == kind)
     };
     let failed: BTreeSet<&str> = of("Failed").map(|condition| condition.reason.as_str()).collect();
-    // A manifest that was never good is told by its diagnostics.
-    let failures = of("Failed").filter(|condition| condition.reason != project.project);
+    // A manifest that was never good is told by its diagnostics; that a revision was taken back, by nothing else.
+    let told = project.diagnostics.iter().any(|one| one.severity == "error");
+    let failures = of("Failed").filter(|condition| !told || condition.reason != project.project);
     let failures = failures.map(|condition| ("failed", &*condition.reason, untried(&condition.message)));
     // What failed waits for its next attempt, too.
     let waiting = of("Waiting").filter(|condition| !failed.contains(&*condition.reason));
@@ -255,7 +256,7 @@ fn places(instance: &Instance) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::wire::Condition;
+    use crate::api::wire::{Condition, Diagnostic};
 
     #[test]
     fn a_failure_is_told_once_and_before_what_waits_for_it() {
@@ -267,7 +268,7 @@ mod tests {
             since: None,
         };
         let web = "container shop/web/1a";
-        let project = Project {
+        let mut project = Project {
             project: "shop".into(),
             source: None,
             state: "degraded".into(),
@@ -279,14 +280,24 @@ mod tests {
             ],
             revision: Default::default(),
             next_attempt: None,
-            diagnostics: Vec::new(),
+            diagnostics: vec![Diagnostic {
+                file: "/m/shop.yaml".into(),
+                line: 1,
+                column: 1,
+                severity: "error".into(),
+                message: "not understood".into(),
+                hint: None,
+            }],
         };
-        assert_eq!(
-            reasons(&project),
-            [
-                ("failed", web, "/m/shop.yaml:4:5: the port is taken"),
-                ("waiting", "container shop/api/1a", "after web is healthy"),
-            ]
-        );
+        let own = [
+            ("failed", web, "/m/shop.yaml:4:5: the port is taken"),
+            ("waiting", "container shop/api/1a", "after web is healthy"),
+        ];
+        assert_eq!(reasons(&project), own);
+        // Nothing else tells that a revision was taken back.
+        project.diagnostics.clear();
+        project.conditions[3].message = "revision 1 was rolled back".into();
+        let back = ("failed", "shop", "revision 1 was rolled back");
+        assert_eq!(reasons(&project), [own[0], back, own[1]]);
     }
 }
