@@ -141,10 +141,7 @@ impl Memory {
         let attempts = before.map_or(0, |failed| failed.attempts);
         self.firewall_due |= key == Key::Firewall && !planted!("firewall-stays");
         let again = match retry {
-            Retry::Again => Again::At(
-                now.boot
-                    .saturating_add(backoff::delay(&key.to_string(), attempts)),
-            ),
+            Retry::Again => Again::At(now.boot.saturating_add(backoff::after(&key, attempts))),
             Retry::AfterChange => Again::AfterChange,
             Retry::Never => Again::Never,
         };

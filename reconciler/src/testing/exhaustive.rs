@@ -24,7 +24,7 @@ use invariants::Moment;
 use world::{NOW, Part, World};
 
 use crate::{
-    key::InstanceKey,
+    key::{InstanceKey, Key},
     memory::{Again, Memory},
     observed::{Health, State as Process},
     plan::{
@@ -37,6 +37,8 @@ use crate::{
 
 /// No delay after a single accident is longer, in milliseconds.
 const LONGEST_WAIT: u64 = 110;
+/// The same where a registry was asked.
+const LONGEST_OF_IMAGES: u64 = 1_100;
 /// A new slot that has ended once is watched for so long before it takes over.
 const LONGEST_WATCH: u64 = 10_000;
 
@@ -257,8 +259,10 @@ impl State {
         let keys: Vec<&InstanceKey> = self.world.instances.keys().collect();
         let beside =
             |pair: &[&InstanceKey]| (&pair[0].service, pair[0].index) == (&pair[1].service, pair[1].index);
+        let of_image = |key: &Key| matches!(key, Key::Image { .. });
         match keys.windows(2).any(beside) {
             true => LONGEST_WATCH,
+            false if self.memory.failures.keys().any(of_image) => LONGEST_OF_IMAGES,
             false => LONGEST_WAIT,
         }
     }

@@ -230,7 +230,7 @@ impl Engine {
                 "{} was put right {count} times and does not stay so: something else on this host undoes it",
                 step.key
             );
-            let delay = backoff::delay(&step.key.to_string(), count);
+            let delay = backoff::after(&step.key, count);
             let failed = Failed {
                 message,
                 at: now,

@@ -18,6 +18,8 @@ use crate::{
 
 /// The longest delay of the curve with its jitter, in milliseconds: nothing that goes by the clock waits longer.
 const LONGEST_WAIT: u64 = 66_000;
+/// The same for what asks a registry.
+const LONGEST_OF_IMAGES: u64 = 330_000;
 
 /// A step that was ordered, and whose end was not told yet.
 #[derive(Debug)]
@@ -248,12 +250,18 @@ impl Agent {
 
     /// F1
     fn tries(&mut self, status: &Status) -> Result<(), Violation> {
-        let latest = status.at.boot.saturating_add(LONGEST_WAIT);
+        let latest = |key: &Key| {
+            let longest = match key {
+                Key::Image { .. } => LONGEST_OF_IMAGES,
+                _ => LONGEST_WAIT,
+            };
+            status.at.boot.saturating_add(longest)
+        };
         if let Some(waiting) = status
             .plan
             .waiting
             .iter()
-            .find(|waiting| waiting.until.is_some_and(|until| until > latest))
+            .find(|waiting| waiting.until.is_some_and(|until| until > latest(&waiting.key)))
         {
             return violated("F1", format!("{} waits too long: {}", waiting.key, waiting.why));
         }
