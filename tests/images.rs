@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 
 use crate::host::{Host, LOOPBACK, PATIENCE, Place, compose, promised, signal};
 
+const SHELL: &[&str] = &["sh", "-c"];
+
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()
@@ -29,6 +31,11 @@ pub fn digest(bytes: &[u8]) -> String {
 /// The layer (an uncompressed tar) and the configuration of an image that says where it comes from. Another
 /// place makes it another image with the same layer.
 pub fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
+    image_that(host, place, SHELL)
+}
+
+/// The same with another entrypoint.
+fn image_that(host: &Host, place: &Path, entrypoint: &[&str]) -> (Vec<u8>, Vec<u8>) {
     host.busybox();
     let layer = host.tool_bytes(
         "tar",
@@ -46,7 +53,7 @@ pub fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
             "Env": ["PATH=/bin", "WORD=from-the-image", format!("PLACE={}", place.display())],
             "User": "app",
             "WorkingDir": "/etc",
-            "Entrypoint": ["sh", "-c"],
+            "Entrypoint": entrypoint,
             "Cmd": ["echo $WORD $(id -u) $(pwd); exec sleep 1000000"],
         },
         "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
@@ -56,7 +63,10 @@ pub fn image(host: &Host, place: &Path) -> (Vec<u8>, Vec<u8>) {
 
 /// image-spec, image-layout.md
 pub fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
-    let (layer, config) = image(host, directory);
+    write_layout(directory, image(host, directory))
+}
+
+fn write_layout(directory: &Path, (layer, config): (Vec<u8>, Vec<u8>)) -> PathBuf {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory");
     let blob = |bytes: &[u8], kind: &str| {
@@ -82,6 +92,13 @@ pub fn oci_layout(host: &Host, directory: &Path) -> PathBuf {
 pub fn layout(host: &Host, name: &str) -> PathBuf {
     let directory = host.directory(name);
     oci_layout(host, &directory);
+    directory
+}
+
+/// The same for one that runs something else.
+pub fn layout_that(host: &Host, name: &str, entrypoint: &[&str]) -> PathBuf {
+    let directory = host.directory(name);
+    write_layout(&directory, image_that(host, &directory, entrypoint));
     directory
 }
 

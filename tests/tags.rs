@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     host::{Host, PATIENCE},
-    images::layout,
+    images::{layout, layout_that},
     registry::{ADDRESS, Registry, complaint},
 };
 
@@ -25,7 +25,17 @@ impl Moving {
 
     /// Another image under the same tag. Of another place, it is another one with the same layer.
     fn push(&self, name: &str) {
-        let layout = layout(&self.host, &format!("layout-{name}"));
+        self.registry.push(
+            &self.host,
+            &layout(&self.host, &format!("layout-{name}")),
+            "team/box:1",
+            &[],
+        );
+    }
+
+    /// One that runs something else.
+    fn push_that(&self, name: &str, entrypoint: &[&str]) {
+        let layout = layout_that(&self.host, name, entrypoint);
         self.registry.push(&self.host, &layout, "team/box:1", &[]);
     }
 
@@ -214,6 +224,48 @@ fn what_a_tag_has_moved_to_is_taken_back_where_it_fails_and_followed_once_it_mov
     host.start_agent();
     host.nothing_to_do(PATIENCE);
     host.finish();
+}
+
+/// The one before it was stopped for it.
+#[test]
+fn what_a_tag_has_moved_to_is_taken_back_where_it_ends_or_cannot_start() {
+    let Some(moving) = Moving::new("tags-ends") else {
+        return;
+    };
+    moving.host.write_manifest(
+        "shop",
+        &format!(
+            "services:
+  web:
+    image: \"{ADDRESS}/team/box:1\"
+    pull_policy: every_1s
+    stop_grace_period: 0s
+    deploy: {{ update_config: {{ failure_action: rollback, monitor: 1s }} }}
+"
+        ),
+    );
+    moving.host.converged("shop");
+    let first = moving.digest("shop").expect("it runs");
+    for (name, entrypoint, said) in [
+        ("ends", ["sh", "-c", "exit 3"], "ended with 3"),
+        ("nothing", ["/nothing"; 3], "`/nothing` is not in the image"),
+    ] {
+        moving.push_that(name, &entrypoint);
+        moving
+            .host
+            .wait("it is said why it was taken back", PATIENCE, || {
+                let told = moving.host.complaint("shop");
+                (told.contains("was rolled back") && told.contains(said)).then_some(())
+            });
+        moving.host.wait("the one before it runs again", PATIENCE, || {
+            (moving.digest("shop").as_ref() == Some(&first)).then_some(())
+        });
+        moving.host.nothing_to_do(PATIENCE);
+    }
+    moving.push("better");
+    moving.runs_another("shop", &first);
+    moving.host.converged("shop");
+    moving.host.finish();
 }
 
 #[test]

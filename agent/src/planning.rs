@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backend::layout::Layout;
 use model::types::Service;
 use reconciler::{
+    converge::Kept,
     desired::{Desired, Wish},
     key::Key,
     memory::Memory,
@@ -17,7 +18,7 @@ use reconciler::{
 use crate::{
     api::wire::PlanReply,
     environment, host,
-    intake::{Intake, Report},
+    intake::{Intake, Report, store},
     source::{Snapshot, directory},
     text,
 };
@@ -49,9 +50,15 @@ impl Planned {
 /// Images by their reference, as somebody has seen them.
 pub type Images = BTreeMap<String, Fact<Image>>;
 
-/// Looks at the host and plans for `projects` (none: all). Blocks, and as long as the sources of their
-/// images do: those of the others are as `seen` says.
-pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String>, seen: Images) -> Planned {
+/// Looks at the host and plans for `projects` (none: all), knowing what an agent noted (`kept`). Blocks, and as long
+/// as the sources of their images do: those of the others are as `seen` says.
+pub fn plan(
+    backend: &dyn Backend,
+    desired: &Desired,
+    projects: &BTreeSet<String>,
+    seen: Images,
+    kept: Kept,
+) -> Planned {
     let mut observed = Observed {
         images: seen,
         ..Observed::nothing_known()
@@ -61,7 +68,9 @@ pub fn plan(backend: &dyn Backend, desired: &Desired, projects: &BTreeSet<String
         ..Scope::all()
     };
     backend.observe(&scope, &mut observed);
-    let whole = reconciler::plan::plan(desired, &observed, &Memory::default(), &Vec::new(), backend.now());
+    let mut memory = Memory::from(kept);
+    memory.unbar(desired, &observed);
+    let whole = reconciler::plan::plan(desired, &observed, &memory, &Vec::new(), backend.now());
     let plan = narrow(whole, projects);
     let hash = text::plan_hash(&plan, None);
     let services =
@@ -147,7 +156,8 @@ pub fn in_process(
         .reply(diagnostics, true));
     }
     let backend = host::open_to_look(layout)?;
-    let reply = plan(&*backend, &desired, &names, Images::new()).reply(diagnostics, false);
+    let kept = store::kept(&layout.state.join("projects"))?;
+    let reply = plan(&*backend, &desired, &names, Images::new(), kept).reply(diagnostics, false);
     Ok(PlanReply { wrong, ..reply })
 }
 

@@ -28,7 +28,7 @@ use super::{since::Since, views, wire};
 use crate::{
     daemon::commands::{Command, Look},
     host,
-    intake::Report,
+    intake::{Report, store},
     journal::{FileJournal, Numbered},
     planning, text,
 };
@@ -253,8 +253,12 @@ async fn planned(
 ) -> anyhow::Result<planning::Planned> {
     let backend = Arc::clone(&context.backend);
     let seen = context.status.borrow().observed.images.clone();
-    let plan = move || planning::plan(&*backend, &look.desired, &projects, seen);
-    Ok(tokio::task::spawn_blocking(plan).await?)
+    let kept = context.layout.state.join("projects");
+    let plan = move || {
+        let kept = store::kept(&kept)?;
+        Ok(planning::plan(&*backend, &look.desired, &projects, seen, kept))
+    };
+    tokio::task::spawn_blocking(plan).await?
 }
 
 async fn apply(

@@ -47,6 +47,16 @@ pub struct Kept {
     pub barred: BTreeMap<String, Barred>,
 }
 
+impl From<Kept> for Memory {
+    fn from(kept: Kept) -> Self {
+        Memory {
+            good: kept.good,
+            barred: kept.barred,
+            ..Memory::default()
+        }
+    }
+}
+
 /// What one round asks of the world, in this order.
 pub struct Round {
     /// To be written to the ledger before anything is carried out.
@@ -105,11 +115,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(desired: Arc<Desired>, kept: Kept) -> Self {
-        let memory = Memory {
-            good: kept.good,
-            barred: kept.barred,
-            ..Memory::default()
-        };
+        let memory = Memory::from(kept);
         let images = references(&desired, &memory);
         let mut engine = Engine {
             dirty: Scope {

@@ -124,7 +124,8 @@ impl<'a> Rollout<'a> {
             {
                 let what = match until {
                     Some(_) => format!("is watched for {} after its start", time(self.config.monitor)),
-                    None => "is watched until it is healthy".to_owned(),
+                    None if runs(seat.seen) => "is watched until it is healthy".to_owned(),
+                    None => "has not started yet".to_owned(),
                 };
                 seats.watched.push((seat.key.clone(), what, *until));
             }
@@ -343,4 +344,8 @@ impl<'a> Rollout<'a> {
         };
         seats.pairs.insert(new, pair);
     }
+}
+
+fn runs(seen: Option<&Instance>) -> bool {
+    seen.is_some_and(|seen| matches!(seen.state, State::Running { .. }) && !seen.is_starting())
 }
