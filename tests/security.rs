@@ -51,7 +51,9 @@ fn refused(host: &Host, project: &str, service: &str) -> String {
         let instance = host.instance(project, service);
         let never_ran = instance.is_none_or(|instance| instance.pid.is_none());
         let complaint = host.complaint(project);
-        (never_ran && complaint.contains(&format!("{project}/{service}"))).then_some(complaint)
+        let failed =
+            complaint.contains("\"type\":\"Failed\"") && complaint.contains(&format!("{project}/{service}"));
+        (never_ran && failed).then_some(complaint)
     })
 }
 

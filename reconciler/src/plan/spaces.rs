@@ -126,7 +126,10 @@ fn lenders<'a>(
         let of = seen.sandbox.spaces.of.as_ref();
         let there = of.and_then(|of| all.get_key_value(of));
         match there {
-            Some((lender, there)) if seen.joined.as_ref() == Some(&there.identity) => {
+            // Of one that has lost its pause it cannot be told any more.
+            Some((lender, there))
+                if there.identity.is_empty() || seen.joined.as_ref() == Some(&there.identity) =>
+            {
                 lenders.push(lender);
                 seen = there;
             }
