@@ -195,11 +195,12 @@ impl Observed {
         let mut note = |key: Key| {
             changed.insert(key);
         };
+        let touched = |kind: fn(&Key) -> bool| busy.iter().any(kind);
         put(
             &mut self.networks,
             seen.networks,
-            &scope.networks,
-            all,
+            (!all).then_some(&scope.networks),
+            touched(|key| matches!(key, Key::Network(_))),
             Key::Network,
             &mut skip,
             &mut note,
@@ -207,17 +208,18 @@ impl Observed {
         put(
             &mut self.volumes,
             seen.volumes,
-            &scope.volumes,
-            all,
+            (!all).then_some(&scope.volumes),
+            touched(|key| matches!(key, Key::Volume(_))),
             Key::Volume,
             &mut skip,
             &mut note,
         );
+        let instance_touched = touched(|key| matches!(key, Key::Instance(_)));
         put(
             &mut self.instances,
             seen.instances,
-            &scope.instances,
-            all,
+            (!all).then_some(&scope.instances),
+            instance_touched,
             Key::Instance,
             &mut skip,
             &mut note,
@@ -225,8 +227,8 @@ impl Observed {
         put(
             &mut self.ended,
             seen.ended,
-            &scope.instances,
-            all,
+            (!all).then_some(&scope.instances),
+            instance_touched,
             Key::Instance,
             &mut skip,
             &mut note,
@@ -248,7 +250,7 @@ impl Observed {
                     }
                 }
                 // Entries of an unknown part say nothing about the others.
-                (Fact::Unknown(_), Fact::Known(_)) if !all => {}
+                (Fact::Unknown(_), Fact::Known(_)) if !all || instance_touched => {}
                 (have, seen) => *have = seen,
             }
         }
@@ -259,12 +261,11 @@ impl Observed {
             self.firewall = seen.firewall;
         }
         if all || scope.zones {
-            let every = BTreeSet::new();
             put(
                 &mut self.zones,
                 seen.zones,
-                &every,
-                true,
+                None,
+                touched(|key| matches!(key, Key::Names(_))),
                 Key::Names,
                 &mut skip,
                 &mut note,
@@ -310,16 +311,17 @@ fn part<K: Ord + Clone, V: Clone>(fact: &Fact<BTreeMap<K, V>>, keys: &BTreeSet<K
     }
 }
 
+/// `keys`: all, if there are none. `touched`: an action touched one of this kind meanwhile.
 fn put<K: Ord + Clone, V: PartialEq>(
     have: &mut Fact<BTreeMap<K, V>>,
     seen: Fact<BTreeMap<K, V>>,
-    keys: &BTreeSet<K>,
-    all: bool,
+    keys: Option<&BTreeSet<K>>,
+    touched: bool,
     key: impl Fn(K) -> Key,
     skip: &mut impl FnMut(Key) -> bool,
     note: &mut impl FnMut(Key),
 ) {
-    if !all && keys.is_empty() {
+    if keys.is_some_and(BTreeSet::is_empty) {
         return;
     }
     let mut seen = match seen {
@@ -332,17 +334,16 @@ fn put<K: Ord + Clone, V: PartialEq>(
         }
     };
     let Fact::Known(map) = have else {
-        // Entries of an unknown part say nothing about the others.
-        if all {
+        // Entries of an unknown part say nothing about the others, and of what an action touched nothing is known.
+        if keys.is_none() && !touched {
             seen.keys().cloned().for_each(|one| note(key(one)));
             *have = Fact::Known(seen);
         }
         return;
     };
-    let keys: BTreeSet<K> = if all {
-        map.keys().chain(seen.keys()).cloned().collect()
-    } else {
-        keys.clone()
+    let keys = match keys {
+        Some(keys) => keys.clone(),
+        None => map.keys().chain(seen.keys()).cloned().collect(),
     };
     for one in keys {
         if skip(key(one.clone())) {
@@ -357,5 +358,33 @@ fn put<K: Ord + Clone, V: PartialEq>(
             None if planted!("gone-entry-stays") => None,
             None => map.remove(&one),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Slot;
+
+    #[test]
+    fn a_look_at_everything_says_nothing_of_a_part_that_was_unknown_and_touched_meanwhile() {
+        let key = InstanceKey {
+            project: "shop".into(),
+            service: "web".into(),
+            index: 1,
+            slot: Slot::A,
+        };
+        let seen = Observed {
+            instances: Fact::Known(BTreeMap::new()),
+            volumes: Fact::Known(BTreeMap::new()),
+            ..Observed::nothing_known()
+        };
+        let mut observed = Observed::nothing_known();
+        let touched = BTreeSet::from([Key::Instance(key)]);
+        observed.put(seen.clone(), &Scope::all(), &touched);
+        assert!(observed.instances.known().is_none(), "it may be there by now");
+        assert!(observed.volumes.known().is_some());
+        observed.put(seen, &Scope::all(), &BTreeSet::new());
+        assert!(observed.instances.known().is_some());
     }
 }

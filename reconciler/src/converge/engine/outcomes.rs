@@ -61,7 +61,11 @@ impl Engine {
                         break;
                     }
                     if everything {
-                        self.look(Scope::key(&key));
+                        let again = Scope::key(&key);
+                        self.look(match self.observed.needs_all(&again) {
+                            true => Scope::all(),
+                            false => again,
+                        });
                     } else {
                         let again = missed.without(&BTreeSet::from([key]));
                         self.look(again);
