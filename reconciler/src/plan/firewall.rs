@@ -15,9 +15,13 @@ use crate::{
     key::{InstanceKey, Key, ResourceKey},
     observed::Fact,
     spec::{
-        Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, SandboxSpec, Subnet,
+        Endpoint, FirewallNetwork, FirewallSpec, NetworkSpec, PublishKey, PublishTarget, SandboxSpec, Space,
+        Subnet,
     },
 };
+
+/// Sandboxes that pass a network namespace on to one another are hardly more.
+const DEEPEST: usize = 16;
 
 /// Which moment of the pass the firewall is for.
 #[derive(Default)]
@@ -232,13 +236,15 @@ pub fn then(
     })
 }
 
-/// Whether what is there already keeps these networks and addresses apart from the others.
+/// Whether what is there already keeps these networks and addresses, and those of the sandboxes that it joins, apart
+/// from the others.
 pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, sandbox: Option<&SandboxSpec>) -> bool {
     let (Some(seen), Some(sandbox)) = (draft.observed.firewall.known(), sandbox) else {
         return false;
     };
+    let sandboxes = || std::iter::successors(Some(sandbox), |sandbox| lender(draft, sandbox)).take(DEEPEST);
     let holds = |spec: &FirewallSpec| {
-        sandbox.endpoints.iter().all(|endpoint| {
+        sandboxes().flat_map(|sandbox| &sandbox.endpoints).all(|endpoint| {
             spec.networks.get(&endpoint.network).is_some_and(|network| {
                 network.endpoints.contains(&(endpoint.address, endpoint.mac))
                     && matches!(allocation.networks.get(&endpoint.network), Some(Ok(spec)) if spec.internal == network.internal)
@@ -246,4 +252,12 @@ pub fn isolates(draft: &Draft<'_>, allocation: &Allocation<'_>, sandbox: Option<
         })
     };
     seen.drift.is_empty() && holds(&seen.spec) && draft.making_firewall().is_none_or(holds)
+}
+
+/// Whose network namespace `sandbox` joins, as it is.
+fn lender<'d>(draft: &Draft<'d>, sandbox: &SandboxSpec) -> Option<&'d SandboxSpec> {
+    let joins = sandbox.spaces.network == Space::Joined;
+    let of = sandbox.spaces.of.as_ref().filter(|_| joins)?;
+    let lender = draft.observed.instances.known()?.get(of)?;
+    Some(&lender.sandbox)
 }

@@ -234,9 +234,14 @@ impl Watch {
         {
             return false;
         }
+        // One that had to be restarted has failed, too: that the one before it goes at last changes nothing.
+        let failed = |slot: &InstanceKey| {
+            let shim = world.instances.get(slot).and_then(|place| place.shim.as_ref());
+            shim.is_some_and(|shim| shim.restarts > 0 && matches!(shim.run, Run::Running { .. }))
+        };
         let under_way = |slot: &InstanceKey| {
             let step = agent.running.get(&Key::Instance(slot.clone()));
-            step.is_some_and(|step| step.replaces)
+            step.is_some_and(|step| step.replaces) && !failed(&beside(slot))
         };
         if slots.iter().any(under_way) {
             return true;
