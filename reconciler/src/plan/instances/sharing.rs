@@ -92,10 +92,12 @@ pub(super) fn joined(
         return Some(Ready::Blocked);
     }
     let InstanceKey { project, service, .. } = &there.key;
-    let why = match there.seen {
+    let whole = there.seen.filter(|seen| !seen.identity.is_empty());
+    let why = match whole {
         Some(seen) if spaces::lends(&seen.sandbox.spaces, spaces) => return Some(Ready::Now),
         Some(_) => format!("{service} does not lend what is to be shared before its sandbox is made anew"),
-        // Stopped, or at its end, with nothing left of it: nothing of it is going to be made.
+        // Stopped, or at its end, with nothing left of it or of what held its namespaces: nothing of it is going to
+        // be made.
         None => {
             format!("{service} does not run, and what it shares is gone; `stead start {project}/{service}`")
         }
