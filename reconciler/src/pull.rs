@@ -136,9 +136,13 @@ impl Schedule {
         now.boot.saturating_add(left)
     }
 
-    /// It was asked just now.
+    /// It was asked just now. Who was asked out of turn, and does not answer still, is asked when he would have been.
     pub fn asked(&mut self, reference: &str, interval: u64, failed: bool, now: Now) {
-        let before = self.0.get(reference).map_or(0, |next| next.failures);
+        let before = self.0.get(reference);
+        if failed && before.is_some_and(|next| next.failures > 0 && now.boot < next.at) {
+            return;
+        }
+        let before = before.map_or(0, |next| next.failures);
         let failures = if failed { before.saturating_add(1) } else { 0 };
         let (first, longest) = RETRY;
         let delay = match failures {

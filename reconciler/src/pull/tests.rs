@@ -131,3 +131,14 @@ fn a_registry_that_does_not_answer_is_asked_later_and_later_up_to_an_hour() {
     let next = schedule.due("app:1", 5000, None, now(at, 0)) - at;
     assert!((54_000..=66_000).contains(&next), "the count begins anew: {next}");
 }
+
+#[test]
+fn edits_while_a_registry_is_down_put_off_no_question() {
+    let mut schedule = Schedule::default();
+    schedule.asked("app:1", 5000, true, now(0, 0));
+    let next = schedule.due("app:1", 5000, None, now(0, 0));
+    for edit in 1..10 {
+        schedule.asked("app:1", 5000, true, now(edit * 100, 0));
+    }
+    assert_eq!(schedule.due("app:1", 5000, None, now(1000, 0)), next);
+}
