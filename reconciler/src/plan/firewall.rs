@@ -8,6 +8,7 @@ use super::{
     allocate::Allocation,
     draft::{Draft, Ready},
     presence::Present,
+    spaces::DEEPEST,
     step::Class,
     wanted::{self, Wants},
 };
@@ -19,9 +20,6 @@ use crate::{
         Subnet,
     },
 };
-
-/// Sandboxes that pass a network namespace on to one another are hardly more.
-const DEEPEST: usize = 16;
 
 /// Which moment of the pass the firewall is for.
 #[derive(Default)]

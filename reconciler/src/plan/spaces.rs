@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Links of a chain of services that share; a project that loads has no cycle.
-const DEEPEST: usize = 16;
+pub const DEEPEST: usize = 16;
 
 /// What services lend: by project and name of the lender, with whom it is lent to.
 #[derive(Default)]

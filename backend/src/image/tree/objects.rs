@@ -28,7 +28,7 @@ pub(super) fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), TreeError
         match rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
             // A file system without user attributes loses them; it must not lose capabilities.
             Err(Errno::NOTSUP) if name.starts_with(b"user.") => {}
-            Err(Errno::NOSPC) if !is_full(file) => {
+            Err(Errno::NOSPC) if !disk_is_full(file) => {
                 return Err(refused(entry, "it has more attributes than a file here can have"));
             }
             set => set.map_err(failed(&entry.path, "setxattr"))?,
@@ -38,7 +38,7 @@ pub(super) fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), TreeError
 }
 
 /// ext4 says ENOSPC of one block of attributes that is full, too: attr(5).
-fn is_full(file: BorrowedFd<'_>) -> bool {
+fn disk_is_full(file: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatvfs(file).is_ok_and(|found| found.f_bavail == 0)
 }
 
